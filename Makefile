@@ -1,0 +1,54 @@
+# make            what there is
+# make finetune   the main job;  make test   all checks.  Each does its own set-up in .venv first.
+# POSIX sh and any make; Linux and macOS; Python 3.11 or later.
+
+VENV = .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+ARGS =
+# For example: make finetune PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" (a Linux machine without a GPU: a smaller torch)
+PIP_ARGS =
+# For example: make test PYTHON=/opt/python3.13/bin/python3
+PYTHON =
+
+.PHONY: help finetune test test-slow lab readme bench clean
+
+help:
+	@echo "make finetune    finetune the tiny base model and write lyrics (ARGS=... goes to 'cantolyric finetune')"
+	@echo "make test        every check: notebooks run, export in sync, tests, the wheel elsewhere"
+	@echo "make test-slow   the notebooks' and tests' slow parts"
+	@echo "make lab         JupyterLab on the course"
+	@echo "make readme      README.md from nbs/index.ipynb"
+	@echo "make bench       all benchmarks"
+	@echo "make clean       remove .venv and what builds leave behind (runs/ stays)"
+
+# The stamp is newer than what it was made from, so the set-up runs once, and again when a requirement changes.
+$(STAMP): settings.ini setup.py constraints.txt
+	@sh tools/venv.sh "$(VENV)" $(PYTHON)
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[train,course,dev]"
+	@touch $(STAMP)
+
+finetune: $(STAMP)
+	$(BIN)/cantolyric finetune $(ARGS)
+
+test: $(STAMP)
+	@sh tools/check.sh $(BIN)
+
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --flags slow --n-workers 2 --do-print
+	$(BIN)/python -m pytest -m slow
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab nbs/index.ipynb
+
+readme: $(STAMP)
+	$(BIN)/python tools/readme.py
+
+bench: $(STAMP)
+	@for script in benchmarks/*.py; do \
+		if [ -e "$$script" ]; then echo "== $$script"; $(BIN)/python "$$script" || exit 1; else echo "no benchmarks yet"; fi; \
+	done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis _proc _docs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
