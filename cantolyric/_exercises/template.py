@@ -1,0 +1,43 @@
+"""Checkers for lesson 02. Each returns "Right." or says what is not right yet; none raises."""
+from cantolyric.template import ToneTemplate
+
+RIGHT = "Right."
+
+
+def _run(fn, *args):
+    "What `fn` gives, or why it gave nothing."
+    try: return fn(*args), None
+    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
+
+
+def check_mend(fn) -> str:
+    "`fn(template, line, place, characters)` -> the characters that make a line match."
+    for template, line, place, characters in [
+        ("2433", "夜雨打人", 3, "窗人門山海"), ("00", "銀人", 1, "行長花街"), ("03", "人樹", 1, "花海人山"),
+        ("43", "種樹", 1, "花類人山"), ("33", "種樹", 1, "類花子"), ("**", "雨夜", 0, "風花"),
+    ]:
+        t = ToneTemplate.parse(template)
+        want = [c for c in characters if t.matches(line[:place] + c + line[place+1:])]
+        got, error = _run(fn, t, line, place, characters)
+        if error: return error
+        if not isinstance(got, list): return f"Not yet: wanted is a list, it returned {got!r}"
+        if got != want: return f"Not yet: for {template}, {line!r}, place {place}, {characters!r} wanted is {want}, it returned {got}; is the whole line read anew?"
+    return RIGHT
+
+
+def check_union(fn) -> str:
+    "`fn(a, b)` -> the text of the template that allows what either allows, or None."
+    for a, b, want, scheme in [("0243", "0243", "0243", "0243"), ("0243", "0234", "02[34][34]", "0243"), ("0/24", "2/44", "[02]/[24]4", "0243"),
+                               ("0[23]", "*[34]", "*[234]", "0243"), ("[02]", "[34]", "*", "0243"), ("02", "024", None, "0243"),
+                               ("0/2", "02", None, "0243"), ("93", "45", "[49][35]", "394052")]:
+        x, y = ToneTemplate.parse(a, scheme), ToneTemplate.parse(b, scheme)
+        got, error = _run(fn, x, y)
+        if error: return error
+        if want is None:
+            if got is not None: return f"Not yet: {a} and {b} have different shapes, wanted is None, it returned {got!r}"
+            continue
+        if not isinstance(got, str): return f"Not yet: wanted is a string, it returned {got!r}"
+        parsed, error = _run(ToneTemplate.parse, got, scheme)
+        if error: return f"Not yet: for {a} and {b} it returned {got!r}, which is no template"
+        if str(parsed) != str(ToneTemplate.parse(want, scheme)): return f"Not yet: for {a} and {b} wanted is {want!r}, it returned {got!r}"
+    return RIGHT

@@ -1,0 +1,32 @@
+"""Checkers for lesson 00. Each returns "Right." or says what is not right yet; none raises."""
+RIGHT = "Right."
+NUMERALS = {"0": "ling4", "2": "ji6", "3": "saam1", "4": "sei3", "5": "ng5", "9": "gau2"}
+
+
+def _run(fn, *args):
+    "What `fn` gives, or why it gave nothing."
+    try: return fn(*args), None
+    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
+
+
+def check_pronounces_itself(fn) -> str:
+    "`fn(table, numerals)` -> whether each digit of a table, read aloud, gets itself."
+    for table, want in [("334042", True), ("394042", True), ("394052", True), ("332024", False), ("334022", True),
+                        ("334024", False), ("394025", False), ("349052", False)]:
+        got, error = _run(fn, table, dict(NUMERALS))
+        if error: return error
+        if got is not want: return f"Not yet: for {table!r} wanted is {want}, it returned {got!r}"
+    return RIGHT
+
+
+def check_coarser(fn) -> str:
+    "`fn(a, b)` -> the dict from digits of a to digits of b, or None."
+    same = {d: d for d in "0234"}
+    for a, b, want in [("334042", "334042", same), ("394042", "334042", same | {"9": "3"}), ("334042", "394042", None),
+                       ("394052", "334042", same | {"9": "3", "5": "4"}), ("394052", "394042", same | {"9": "9", "5": "4"}),
+                       ("123456", "334042", dict(zip("123456", "334042"))), ("334042", "123456", None), ("394042", "394052", None)]:
+        got, error = _run(fn, a, b)
+        if error: return error
+        if got is ...: return "Not yet: it returned ..."
+        if got != want: return f"Not yet: from {a!r} to {b!r} wanted is {want}, it returned {got!r}"
+    return RIGHT

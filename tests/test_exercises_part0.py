@@ -1,0 +1,38 @@
+"""The checkers of lessons 00 to 02 know right from wrong. (That they accept the solutions is shown where those stand.)"""
+from cantolyric._exercises.reading import check_disputed, check_longest_words
+from cantolyric._exercises.template import check_mend, check_union
+from cantolyric._exercises.tones import check_coarser, check_pronounces_itself
+from cantolyric.tones import SCHEMES
+
+CHECKS = (check_coarser, check_disputed, check_longest_words, check_mend, check_pronounces_itself, check_union)
+
+
+def test_empty_stubs_and_crashes_are_told_so():
+    for check in CHECKS:
+        assert check(lambda *a: ...).startswith("Not yet")
+        assert check(lambda *a: None).startswith("Not yet")
+        assert "ZeroDivisionError" in check(lambda *a: 1 / 0)
+
+
+def test_mistakes_of_the_kind_that_are_made():
+    assert "Not yet" in check_pronounces_itself(lambda table, numerals: table in SCHEMES.values()) # knows the answers by heart
+    assert "Not yet" in check_coarser(lambda a, b: dict(zip(a, b))) # never refuses
+    assert "Not yet" in check_longest_words(lambda text, words: list(text))
+
+    def syllables(text, one, two): # compares readings, not classes
+        return [i for i, (a, b) in enumerate(zip(one.jyutping(text), two.jyutping(text))) if a != b]
+    assert "no dispute" in check_disputed(syllables)
+
+    def alone(template, line, place, characters): # looks at the character only
+        slot = template.lines[0][place]
+        from cantolyric.reading import as_reader
+        return [c for c in characters if int(as_reader("characters").jyutping(c)[0][-1]) in slot.tones]
+    assert "read anew" in check_mend(alone)
+    assert "shapes" in check_union(lambda a, b: str(a) if str(a) == "02" else union(a, b)) # zips, and so cuts the longer one
+
+
+def union(a, b):
+    from cantolyric.template import ALL_TONES
+    from cantolyric.tones import ToneScheme
+    digits = lambda tones: "".join(sorted({ToneScheme(a.scheme).of(t) for t in tones}))
+    return "/".join("".join("*" if x.tones | y.tones == ALL_TONES else f"[{digits(x.tones | y.tones)}]" for x, y in zip(*two)) for two in zip(a.lines, b.lines))
