@@ -1,0 +1,173 @@
+"""Byte-level BPE against published vocabularies, the `tokenizers` library, and arbitrary bytes."""
+import json
+import os
+import random
+import struct
+import unicodedata
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cantolyric.bpe import DEEPSEEK_PATTERN, GPT2_PATTERN, QWEN2_PATTERN, ByteLevelBPE, count_chunks, learn_merges, splitter
+from cantolyric.tones import CantolyricError
+
+DATA = Path(os.environ.get("CANTOLYRIC_DATA", "nowhere"), "tokenizers")
+published = pytest.mark.skipif(not DATA.exists(), reason="CANTOLYRIC_DATA does not name a folder with published vocabularies")
+
+
+def gguf(path):
+    "The metadata of a GGUF file: what a vocabulary-only file consists of."
+    f = open(path, "rb")
+    simple = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+    def number(fmt): return struct.unpack("<" + fmt, f.read(struct.calcsize("<" + fmt)))[0]
+    def value(kind):
+        if kind == 8: return f.read(number("Q")).decode()
+        if kind == 9:
+            inner, n = number("I"), number("Q")
+            return [value(inner) for _ in range(n)]
+        return number(simple[kind])
+    with f:
+        assert f.read(4) == b"GGUF"
+        _, _, n = number("I"), number("Q"), number("Q")
+        return {value(8): value(number("I")) for _ in range(n)}
+
+
+@lru_cache(None)
+def load(name):
+    if name == "qwen2": return ByteLevelBPE.from_files(DATA / "qwen2/vocab.json", DATA / "qwen2/merges.txt", QWEN2_PATTERN, "NFC")
+    if name == "gpt-2":
+        model = json.loads((DATA / "gpt2/gpt2_tokenizer.json").read_text(encoding="utf-8"))["model"]
+        return ByteLevelBPE.from_files(model["vocab"], model["merges"], GPT2_PATTERN)
+    meta = gguf(DATA / "deepseek-llm/ggml-vocab-deepseek-llm.gguf")
+    kinds = list(enumerate(zip(meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"])))
+    return ByteLevelBPE.from_files({t: i for i, (t, k) in kinds if k == 1}, meta["tokenizer.ggml.merges"], DEEPSEEK_PATTERN,
+        added={t: i for i, (t, k) in kinds if k in (3, 4)})
+
+
+@published
+@pytest.mark.parametrize("name", ["qwen2", "gpt-2", "deepseek-llm"])
+def test_conformance(name):
+    texts = (DATA / f"conformance/ggml-vocab-{name}.gguf.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")
+    lines = (DATA / f"conformance/ggml-vocab-{name}.gguf.out").read_text().split("\n")
+    wanted = [[int(i) for i in line.split()] for line in lines]
+    assert len(texts) == len(wanted) == 47
+    tokenizer = load(name)
+    assert [tokenizer.encode(t) for t in texts] == wanted
+    assert [tokenizer.decode(w) for w in wanted] == [unicodedata.normalize("NFC", t) if name == "qwen2" else t for t in texts]
+
+
+@pytest.fixture(scope="module")
+def ours(): return ByteLevelBPE.from_file(Path(__file__).parent.parent / "cantolyric/assets/base/tokenizer.json")
+
+
+def lines(split, n):
+    from cantolyric.data import load_corpus
+    texts = load_corpus(split)["text"][:]
+    return random.Random(0).sample(texts, min(n, len(texts)))
+
+
+def test_equals_tokenizers(ours, tmp_path):
+    from tokenizers import Tokenizer
+    ours.save(tmp_path / "tokenizer.json")
+    rust, texts = Tokenizer.from_file(str(tmp_path / "tokenizer.json")), lines("train", 20_000)
+    assert len(texts) == 20_000
+    assert [e.ids for e in rust.encode_batch(texts, add_special_tokens=False)] == [ours.encode(t) for t in texts]
+
+
+def test_auto_tokenizer_loads_it(ours, tmp_path):
+    from transformers import AutoTokenizer
+    ours.save(tmp_path / "tokenizer.json")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}')
+    auto, texts = AutoTokenizer.from_pretrained(tmp_path), lines("test", 500)
+    assert auto(texts, add_special_tokens=False)["input_ids"] == [ours.encode(t) for t in texts]
+    assert len(auto) == len(ours)
+
+
+@published
+def test_qwen2_equals_tokenizers():
+    from transformers import AutoTokenizer
+    texts = lines("test", 1_000)
+    assert AutoTokenizer.from_pretrained(DATA / "qwen2")(texts)["input_ids"] == [load("qwen2").encode(t) for t in texts]
+
+
+def test_patterns_lose_nothing():
+    for pattern in (QWEN2_PATTERN, GPT2_PATTERN, DEEPSEEK_PATTERN):
+        for t in lines("test", 500) + [" \n\t a  b\r\n\x00１２ ３é́"]: assert "".join(splitter(pattern)(t)) == t
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text())
+def test_text_comes_back(ours, text):
+    assert ours.decode(ours.encode(text)) == unicodedata.normalize("NFC", text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary())
+def test_bytes_come_back(ours, data):
+    "Bytes that are no text at all: one chunk, no normalizer."
+    assert ours.decode_bytes(ours._encode_chunk(data)) == data
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet="夜雨落銀行，a "), st.floats(0, .9), st.integers(0, 99))
+def test_dropout_changes_ids_only(ours, text, p, seed):
+    assert ours.decode(ours.encode(text, dropout=p, rng=random.Random(seed))) == text
+
+
+def test_every_plane(ours):
+    "One character of each 4,096 code points of Unicode, surrogates left out."
+    text = "".join(chr(c) for c in range(0x80, 0x110000, 4_096) if not 0xD800 <= c < 0xE000)
+    assert ours.decode_bytes(ours.encode(text)) == unicodedata.normalize("NFC", text).encode()
+
+
+def simple_merges(chunks, n):
+    "Count everything anew for each merge; tokens are numbers, as in `learn_merges`."
+    words, tokens, merges = [(list(c), k) for c, k in chunks.items()], [bytes([b]) for b in range(256)], []
+    while len(merges) < n:
+        pairs = Counter()
+        for w, k in words:
+            for p in zip(w, w[1:]): pairs[p] += k
+        best = min(pairs, key=lambda p: (-pairs[p], tokens[p[0]], tokens[p[1]], p), default=None)
+        if best is None or pairs[best] < 2: break
+        merges.append((tokens[best[0]], tokens[best[1]]))
+        tokens.append(tokens[best[0]] + tokens[best[1]])
+        for w, _ in words:
+            i = 0
+            while i < len(w) - 1:
+                if (w[i], w[i + 1]) == best: w[i:i + 2] = [len(tokens) - 1]
+                i += 1
+    return merges
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.text(alphabet="abc", min_size=1, max_size=12), st.integers(1, 4)), min_size=1, max_size=20))
+def test_training_equals_counting_anew(words):
+    chunks = Counter()
+    for w, n in words: chunks[w.encode()] += n
+    assert learn_merges(chunks, 25) == simple_merges(chunks, 25)
+
+
+def test_shipped_merges_begin_as_trained_here(ours):
+    "The merge list of the tiny base, from a tenth of the corpus in the same order of trust: deterministic, whatever the order of texts."
+    texts = lines("train", 3_000)
+    assert learn_merges(count_chunks(texts), 300) == learn_merges(count_chunks(texts[::-1]), 300)
+
+
+@pytest.mark.slow
+def test_shipped_merges_are_what_training_gives(ours):
+    from cantolyric.data import load_corpus
+    assert ByteLevelBPE.train(load_corpus("train")["text"], len(ours), tuple(ours.special)).merges == ours.merges
+
+
+def test_mistakes(ours, tmp_path):
+    for wrong, text in [(lambda: ByteLevelBPE.from_file(tmp_path / "none.json"), "no tokenizer file"), (lambda: ours.decode([10**6]), "outside the vocabulary"),
+                        (lambda: ByteLevelBPE.train(["a"], 10), "too small")]:
+        with pytest.raises(CantolyricError, match=text): wrong()
+
+
+def test_special_tokens_stay_text(ours):
+    for s in ours.special: assert ours.special[s] not in ours.encode(f"雨{s}雨{s[:-1]} {s}")
