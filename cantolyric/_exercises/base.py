@@ -1,0 +1,51 @@
+"""Checkers for lesson 20. Each returns "Right." or says what is not right yet; none raises."""
+import math
+
+RIGHT = "Right."
+
+
+def _run(fn, *args):
+    "What `fn` gives, or why it gave nothing."
+    try: return fn(*args), None
+    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
+
+
+def _number(fn, args, want, about, tolerance):
+    "None where `fn(*args)` is close to `want`, else what is not right."
+    got, error = _run(fn, *args)
+    if error: return error
+    try: ok = abs(float(got) - want) <= tolerance
+    except (TypeError, ValueError): return f"Not yet: wanted is a number, it returned {got!r}"
+    return None if ok else f"Not yet: {about}: wanted is {want:,.4g}, it returned {got:,.6g}"
+
+
+def check_parameters(fn) -> str:
+    "`fn(config)` -> parameters of the tiny base with these sizes."
+    from cantolyric.base import BaseConfig
+    def count(c):
+        d = c.hidden // c.heads
+        block = 2 * c.hidden * c.heads * d + 2 * c.hidden * c.kv_heads * d + 3 * c.hidden * c.mlp + 2 * c.hidden + 2 * d
+        return c.vocab_size * c.hidden + c.layers * block + c.hidden
+    for c, about in [(BaseConfig(), "the shipped sizes"), (BaseConfig(vocab_size=500, layers=1), "one layer, 500 tokens"),
+                     (BaseConfig(hidden=64, heads=8, kv_heads=1, mlp=100, layers=3), "eight heads that share keys and values")]:
+        got, error = _run(fn, c)
+        if error: return error
+        if got != count(c): return f"Not yet: {about}: wanted is {count(c):,}, it returned {got!r}"
+    return RIGHT
+
+
+def check_bits(fn) -> str:
+    "`fn(loss, tokens, characters, texts)` -> bits a character."
+    for args, want, about in [((math.log(2), 100, 99, 1), 1., "a coin toss a token, as many tokens as characters and ends"),
+                              ((math.log(8000), 10, 16, 4), math.log2(8000) / 2, "two characters a token"),
+                              ((0., 10, 10, 1), 0., "a loss of 0")]:
+        if said := _number(fn, args, want, about, 1e-6): return said
+    return RIGHT
+
+
+def check_padding(fn) -> str:
+    "`fn(lengths, batch)` -> the share of positions that is padding."
+    for args, want, about in [(([5, 5, 5, 5], 2), 0., "equal lengths"), (([1, 3], 2), 1 / 3, "lengths 1 and 3 in one batch"),
+                              (([1, 3], 1), 0., "one text a batch"), (([1, 10, 2, 10, 4], 2), 17 / 44, "five texts, the last batch has only one")]:
+        if said := _number(fn, args, want, about, 1e-6): return said
+    return RIGHT
