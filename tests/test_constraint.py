@@ -1,0 +1,163 @@
+"""The constraint against brute force: small lexicons exhaustively, the real lexicon token by token."""
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from cantolyric.constraint import (State, TokenTable, ToneConstraint, decode_ids, random_ids, split_bytes, unpack_mask)
+from cantolyric.reading import Reader, default_reader
+from cantolyric.template import ToneTemplate
+from cantolyric.tones import CantolyricError
+
+ABC = "一丁七丂丄" # share their first two bytes: pieces of characters matter
+BYTES = [bytes([b]) for b in range(256)]
+
+
+def table_of(extra):
+    tokens = dict(enumerate([*BYTES, *dict.fromkeys(extra)]))
+    return TokenTable(tokens, len(tokens) + 1, (len(tokens),))
+
+
+syllables = st.builds(lambda t: f"a{t}", st.integers(1, 6))
+words = st.dictionaries(st.text(ABC, min_size=1, max_size=4), st.lists(syllables, min_size=4, max_size=4), min_size=3, max_size=14)
+pieces = st.lists(st.tuples(st.text(ABC + "\n", min_size=1, max_size=4), st.integers(0, 2), st.integers(0, 2)), max_size=12)
+lines = st.lists(st.lists(st.sampled_from("1 2 3 4 5 6 [12] [345] * 七".split()), min_size=1, max_size=3), min_size=1, max_size=2)
+
+
+def right_texts(template, reader):
+    "All texts over ABC that the template accepts, by re-reading each whole."
+    each = [["".join(t) for t in itertools.product(ABC, repeat=len(line)) if ToneTemplate((line,), "jyutping").matches("".join(t), reader)]
+            for line in template.lines]
+    return ["\n".join(t) for t in itertools.product(*each)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(words, pieces, lines, st.randoms(use_true_random=False))
+def test_small_lexicons_exhaustively(words, pieces, lines, rng):
+    reader = Reader({w: tuple(js[:len(w)]) for w, js in words.items()})
+    template = ToneTemplate.parse("/".join("".join(line) for line in lines), scheme="jyutping")
+    table = table_of([t.encode()[a:len(t.encode()) - b] for t, a, b in pieces if len(t.encode()) > a + b])
+    right = [t.encode() for t in right_texts(template, reader)]
+    if not right:
+        with pytest.raises(CantolyricError, match=r"line \d+, slot \d+"): ToneConstraint(template, table, reader)
+        return
+    c = ToneConstraint(template, table, reader)
+    s, done = c.start(), b""
+    while not s.ended:
+        want = {i for i, b in table.tokens.items() if any(t.startswith(done + b) for t in right)} | ({table.end[0]} if done in right else set())
+        assert set(c.allowed_ids(s).tolist()) == want, (template, done)
+        assert c.is_final(s) == (done in right)
+        i = rng.choice(sorted(want))
+        s = c.advance(s, i)
+        done += table.tokens.get(i, b"")
+    assert done in right
+
+
+@pytest.fixture(scope="module")
+def tiny_table():
+    from cantolyric.base import load_base
+    return TokenTable.from_tokenizer(load_base()[1])
+
+
+def test_every_token_on_the_real_lexicon(tiny_table):
+    "The mask of a state has exactly the tokens that a search character by character finds."
+    rng = np.random.default_rng(1)
+    fast = ToneConstraint("0243[34]4*/3324", tiny_table)
+    slow = ToneConstraint("0243[34]4*/3324", tiny_table)
+    assert not any(fast.exact)
+    slow.exact = [True, True]
+    for _ in range(4):
+        s = fast.start()
+        while not s.ended:
+            allowed = fast.allowed_ids(s)
+            if rng.random() < .3:
+                found = [i for i, b in tiny_table.tokens.items() if slow._take(s, b) is not None]
+                assert sorted(set(allowed) - set(tiny_table.end)) == sorted(found), s
+            s = fast.advance(s, rng.choice(allowed))
+
+
+def check_random(table, n, seed, slots=9, lines=3):
+    rng, reader = np.random.default_rng(seed), default_reader()
+    for _ in range(n):
+        template = "/".join("".join(rng.choice(list("0243"), rng.integers(1, slots + 1))) for _ in range(rng.integers(1, lines + 1)))
+        c = ToneConstraint(template, table)
+        text = decode_ids(table, random_ids(c, rng))
+        wanted = template.split("/")
+        assert [reader.tones(line) for line in text.split("\n")] == wanted, (template, text)
+        assert [len(line) for line in text.split("\n")] == [len(w) for w in wanted]
+
+
+def test_random_decoding_tiny_vocabulary(tiny_table): check_random(tiny_table, 2000, seed=2)
+
+
+def qwen2_table():
+    folder = os.environ.get("CANTOLYRIC_DATA")
+    if not folder: pytest.skip("CANTOLYRIC_DATA is not set: the real Qwen2 vocabulary is not here")
+    from transformers import AutoTokenizer
+    return TokenTable.from_tokenizer(AutoTokenizer.from_pretrained(Path(folder, "tokenizers", "qwen2")), vocab_size=151_936)
+
+
+def test_random_decoding_qwen2_vocabulary(): check_random(qwen2_table(), 2000, seed=3, slots=7, lines=2)
+
+
+def test_held_out_lyrics_are_allowed(tiny_table):
+    from cantolyric.data import lyric_pairs
+    from cantolyric.base import load_base
+    tok = load_base()[1]
+    for p in lyric_pairs("test").select(range(200)):
+        ids = tok(p["lyrics"], add_special_tokens=False)["input_ids"] + [tiny_table.end[0]]
+        masks = unpack_mask(ToneConstraint(p["tones"], tiny_table).masks_along(ids), tiny_table.vocab_size)
+        assert masks[np.arange(len(ids)), ids].all()
+
+
+def test_reading_in_context(tiny_table):
+    "行 alone is haang4, in 銀行 it is hong4, in 行長 it is hong4 and 長 is zoeng2: the slot decides which may stand."
+    c = ToneConstraint(ToneTemplate.of("銀行行長"), tiny_table)
+    s = c.start()
+    for ch in "銀行行長".encode(): s = c.advance(s, next(i for i, b in tiny_table.tokens.items() if b == bytes([ch])))
+    assert c.is_final(s)
+
+
+def test_variant_characters_byte_by_byte(tiny_table):
+    "鋭 is read as 銳 and has no token of its own: its single bytes are allowed one by one, as its fold is readable."
+    c = ToneConstraint(ToneTemplate.of("佢鋭氣"), tiny_table)
+    c.masks_along(ids := [next(i for i, b in tiny_table.tokens.items() if b == bytes([x])) for x in "佢鋭氣".encode()])
+    s = c.start()
+    for i in ids:
+        assert i in c.allowed_ids(s)
+        s = c.advance(s, i)
+
+
+def test_processor_under_generate(tiny_table):
+    import torch
+    from cantolyric.base import load_base
+    from cantolyric.constraint import ToneLogitsProcessor
+    model, tok = load_base()
+    ids = torch.full((2, 1), tok.eos_token_id)
+    cs = [ToneConstraint(t, tiny_table) for t in ("0243/33", "22")]
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), logits_processor=[ToneLogitsProcessor(cs, 1)], do_sample=True,
+                         num_return_sequences=3, max_new_tokens=60)
+    for k, row in enumerate(out[:, 1:].tolist()):
+        text = tok.decode([i for i in row if i != tok.eos_token_id])
+        assert cs[k // 3].template.matches(text), text
+
+
+@pytest.mark.parametrize("data, parts", [
+    ("我".encode(), (b"", "我", b"")), ("我".encode()[1:], ("我".encode()[1:], "", b"")), (b"\xe6\x88", (b"", "", b"\xe6\x88")),
+    ("a我".encode()[:-1], (b"", "a", b"\xe6\x88")), (b"a\xe6b", None)])
+def test_split_bytes(data, parts): assert split_bytes(data) == parts
+
+
+def test_bad_input(tiny_table):
+    c = ToneConstraint("03", tiny_table)
+    with pytest.raises(CantolyricError, match="line 1, slot 1"): c.advance(c.start(), tiny_table.end[0])
+    with pytest.raises(CantolyricError, match="256 single bytes"): TokenTable({0: b"a"}, 5, (1,))
+    with pytest.raises(CantolyricError, match="smaller than"): TokenTable(dict(enumerate(BYTES)), 10, (256,))
+    with pytest.raises(CantolyricError, match="position 1"): c.masks_along([*c.allowed_ids(c.start())[:1], tiny_table.end[0]])
+    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, models
+    spm = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.Unigram([("a", -1.)])), eos_token="a")
+    with pytest.raises(CantolyricError, match="no byte-level BPE"): TokenTable.from_tokenizer(spm)
