@@ -1,0 +1,287 @@
+"""Finetuning: the ladder, what it writes, what it refuses, and what a kill or a full disk leaves behind."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cantolyric.base import asset_path
+from cantolyric.finetune import (FinetuneConfig, MaskStore, RungReport, ToneCollator, Workshop, answer_bits, batch_order, check_config, check_folder, climb,
+                                 encode_pairs, finetune, gate_granted, gate_learnt, gate_lower, load_any, per_character, read_config, read_run, run_folders)
+from cantolyric.tones import CantolyricError
+
+ROOT = Path(__file__).resolve().parent.parent
+LINES = "落雨嘅夜晚 我行過長街 你喺邊度呀 燈火慢慢熄 今晚冇月光 風吹過窗前 天光就會走 講聲好掛住 嗰年嘅夏天 一個人飲酒".split()
+needs_base = pytest.mark.skipif(not asset_path("base", "tokenizer.json").exists(), reason="the tiny base is not in assets")
+
+
+def pairs(split, n, seed=0):
+    "Two lines of ten, in every combination: enough to learn something that holds on pairs not seen."
+    from cantolyric.reading import default_reader
+    every = [(a, b) for a in LINES for b in LINES if a != b]
+    order = np.random.default_rng(0).permutation(len(every))
+    at = dict(train=order[:60], validation=order[60:75], test=order[75:])[split][:n]
+    tones = default_reader().tones
+    return [dict(topic=every[i][0][-2:], tones=f"{tones(every[i][0])}/{tones(every[i][1])}", lyrics="\n".join(every[i])) for i in at]
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    "A Qwen3 of two narrow layers and random weights, with the tokenizer of the tiny base."
+    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = AutoTokenizer.from_pretrained(asset_path("base"))
+    torch.manual_seed(0)
+    config = Qwen3Config(vocab_size=len(tokenizer), hidden_size=128, num_hidden_layers=2, intermediate_size=128, initializer_range=.1, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, tie_word_embeddings=True, max_position_embeddings=256, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def micro(base, folder, **changes):
+    given = dict(name="micro", base=base, runs_dir=str(folder), rank=16, alpha=32, lr=1e-2, batch=8, pairs=60, steps=24, pilot=.5, held_out=12, save_every=4)
+    return FinetuneConfig(**given | changes)
+
+
+def quiet(*_): pass
+
+
+@pytest.fixture(scope="session")
+def run(base, tmp_path_factory):
+    "One whole climb, for all tests that only look."
+    return climb(micro(base, tmp_path_factory.mktemp("runs")), pairs, quiet)
+
+
+def adapter(run):
+    from safetensors.torch import load_file
+    return load_file(run.adapter / "adapter_model.safetensors")
+
+
+def same(a, b):
+    "The same losses, figures, gates and adapter."
+    for rung in ("smoke", "pilot", "full"):
+        x, y = a.metrics["rungs"][rung], b.metrics["rungs"][rung]
+        assert x["losses"] == y["losses"]
+        assert x["held_out"] == y["held_out"]
+        assert [g["name"] for g in x["gates"]] == [g["name"] for g in y["gates"]]
+    x, y = adapter(a), adapter(b)
+    assert x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+
+
+@needs_base
+def test_what_a_run_writes(run, base):
+    names = sorted(str(p.relative_to(run.folder)) for p in run.folder.rglob("*") if p.is_file())
+    assert names == ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "config.json", "metrics.json", "plots/held_out.png", "plots/loss.png", "report.md"]
+    assert run.ok and not run_folders(micro(base, run.folder.parent))[1].exists()
+    full = run.metrics["rungs"]["full"]
+    assert len(full["losses"]) == full["steps"] == 24 and full["held_out"]["pairs"] == 12
+    assert full["held_out"]["after"]["masked"] < full["held_out"]["before"]["best"]["masked"]
+    assert [g["name"] for g in run.metrics["rungs"]["smoke"]["gates"]][-2:] == ["learnt", "saved"]
+    text = (run.folder / "report.md").read_text(encoding="utf-8")
+    for shown in (f"{full['held_out']['after']['masked']:.3f}", "plots/loss.png", "12 pairs"): assert shown in text
+    assert str(ROOT) not in json.dumps(json.loads((run.folder / "adapter/adapter_config.json").read_text()))
+
+
+@needs_base
+def test_adapter_loads_and_only_lora_was_trained(run, base):
+    from peft import PeftModel
+    model, tokenizer = load_any(base)
+    tuned = PeftModel.from_pretrained(model, str(run.adapter)).eval()
+    assert all("lora_" in k for k in adapter(run))
+    held = pairs("test", 12)
+    from cantolyric.formats import ChatML
+    assert per_character(answer_bits(tuned, tokenizer, held, ChatML()), held) == pytest.approx(run.held_out["after"]["masked"], abs=1e-4)
+
+
+@needs_base
+def test_climb_is_deterministic_and_finished_runs_are_returned(run, base, tmp_path):
+    again = climb(micro(base, tmp_path), pairs, quiet)
+    same(run, again)
+    assert climb(micro(base, tmp_path, resume=True), pairs, quiet).metrics == again.metrics
+
+
+@needs_base
+def test_existing_run_is_refused(run, base):
+    config = micro(base, run.folder.parent)
+    with pytest.raises(CantolyricError, match="exists already: choose another name"): climb(config, pairs, quiet)
+    with pytest.raises(CantolyricError, match="rank=16, not 4"): climb(replace(config, rank=4, resume=True), pairs, quiet)
+
+
+def test_interrupted_run_is_refused_and_nothing_to_resume_is_said(tmp_path):
+    config = FinetuneConfig(runs_dir=str(tmp_path))
+    with pytest.raises(CantolyricError, match="no run to resume"): climb(replace(config, resume=True), pairs, quiet)
+    with pytest.raises(CantolyricError, match="no run to resume"): read_config(runs_dir=str(tmp_path))
+    (tmp_path / "tiny.part").mkdir()
+    with pytest.raises(CantolyricError, match="go on with it .--resume"): climb(config, pairs, quiet)
+    (tmp_path / "tiny").mkdir()
+    with pytest.raises(CantolyricError, match="is not a run"): climb(replace(config, resume=True), pairs, quiet)
+    with pytest.raises(CantolyricError, match="no finished run"): read_run(tmp_path / "tiny")
+
+
+def test_resume_takes_the_settings_of_the_run(tmp_path):
+    part = tmp_path / "x.part"
+    part.mkdir()
+    (part / "config.json").write_text(json.dumps(dict(name="x", rank=5, steps=7)))
+    config = read_config("x", str(tmp_path))
+    assert (config.rank, config.steps, config.resume) == (5, 7, True) and not check_folder(config)
+
+
+@pytest.mark.parametrize("base, match", [("no/such/folder", "there is no base model"), ("/nowhere", "there is no base model"), (".", "no config.json"), ("a/b/c", "there is no base model")])
+def test_bad_base(base, match, tmp_path):
+    with pytest.raises(CantolyricError, match=match): climb(FinetuneConfig(base=base, runs_dir=str(tmp_path / "runs")), pairs, quiet)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_hub_id_without_network(tmp_path):
+    code = ("from cantolyric.finetune import *\nfrom cantolyric.tones import CantolyricError\n"
+            f"try: climb(FinetuneConfig(base='nobody/nothing-{os.getpid()}', runs_dir={str(tmp_path / 'runs')!r}))\n"
+            "except CantolyricError as e: print('SAID', e)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=dict(os.environ, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path)))
+    assert "SAID cannot load the base model" in done.stdout, done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("changes", [dict(rank=0), dict(lr=0.), dict(lr=float("nan")), dict(name=""), dict(name="a/b"), dict(name=".."), dict(name="a.part"), dict(rung="x"),
+                                     dict(format="x"), dict(steps=1.5), dict(dropout=1.), dict(pilot=0.), dict(max_gib=0)])
+def test_bad_settings(changes):
+    with pytest.raises(CantolyricError): check_config(FinetuneConfig(**changes))
+
+
+@needs_base
+def test_a_gate_stops_the_climb_with_a_reason(base, tmp_path):
+    with pytest.raises(CantolyricError, match=r"stopped before the smoke rung: \[overfit\]"): climb(micro(base, tmp_path, lr=1e-6), pairs, quiet)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(CantolyricError, match=r"\[forecast\].*granted are"): climb(micro(base, tmp_path, max_minutes=1e-3), pairs, quiet)
+    assert not list(tmp_path.iterdir())
+    wrong = lambda *a: [dict(e, tones=e["tones"].translate(str.maketrans("24", "42"))) for e in pairs(*a)]
+    with pytest.raises(CantolyricError): climb(micro(base, tmp_path), wrong, quiet)
+    assert not list(tmp_path.iterdir())
+
+
+def test_gates_after_a_rung():
+    assert gate_learnt([6.] * 10 + [1.] * 3) and not gate_learnt([6.] * 10 + [3.1] * 3) and not gate_learnt([6., 6., 6., float("nan")])
+    assert gate_lower(5., 4.9, "x") and not gate_lower(5., 5., "x") and not gate_lower(5., float("nan"), "x")
+    slow = RungReport("pilot", 10, 10, [1.] * 10, 60.)
+    assert gate_granted(slow, FinetuneConfig(steps=100, max_minutes=11, max_gib=1000))
+    assert "granted are 9 minutes" in gate_granted(slow, FinetuneConfig(steps=100, max_minutes=9, max_gib=1000)).message
+    assert "granted are 0.01 GiB" in gate_granted(slow, FinetuneConfig(steps=100, max_minutes=11, max_gib=.01)).message
+
+
+@needs_base
+def test_base_is_left_as_it_was(base):
+    shop = Workshop(micro(base, "runs", rung="smoke"), pairs)
+    was = {k: v.clone() for k, v in shop.model.state_dict().items()}
+    report = finetune(shop.config, shop=shop)
+    assert report.rung == "smoke" and report.ok and len(report.losses) == 30
+    now = shop.model.state_dict()
+    assert was.keys() == now.keys() and all(torch.equal(was[k], now[k]) for k in was)
+    assert not [m for m in shop.model.modules() if m._forward_hooks]
+
+
+KILLED = """
+import sys; sys.path.insert(0, {tests!r})
+from test_finetune import climb, micro, pairs, quiet
+from cantolyric.finetune import ToneTrainer
+import cantolyric.finetune as F, os, signal
+at, kind = {at}, {kind!r}
+was = ToneTrainer._save_checkpoint
+def save(self, model, trial):
+    if self.state.max_steps == 24 and self.state.global_step == at:
+        if kind == "inside": # while the checkpoint is being written
+            from transformers import Trainer
+            Trainer._save_rng_state = lambda self, folder: os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            was(self, model, trial)
+            os.kill(os.getpid(), signal.SIGKILL)
+    was(self, model, trial)
+ToneTrainer._save_checkpoint = save
+if kind == "writing": # while the finished run is put into its folder
+    ToneTrainer._save_checkpoint = was
+    F.write_plots = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
+climb(micro({base!r}, {folder!r}), pairs, quiet)
+"""
+
+
+@needs_base
+@pytest.mark.parametrize("at, kind", [(12, "after"), (16, "inside"), (0, "writing")])
+def test_killed_and_resumed(run, base, tmp_path, at, kind):
+    code = KILLED.format(tests=str(ROOT / "tests"), at=at, kind=kind, base=base, folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "micro").exists() and (tmp_path / "micro.part/config.json").exists()
+    assert (tmp_path / "micro.part/smoke.json").exists() # a finished rung is not climbed again
+    resumed = climb(read_config("micro", str(tmp_path)), pairs, quiet)
+    same(run, resumed)
+    assert sorted(p.name for p in tmp_path.iterdir() if not p.name.endswith(".tmp")) == ["micro"]
+
+
+@needs_base
+def test_full_disk(base, tmp_path):
+    "A limit on the size of a file stands for a disk without space: every writer meets an error in the middle."
+    code = ("import sys, resource, signal; sys.path.insert(0, {tests!r})\n"
+            "from test_finetune import *\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "import cantolyric.finetune as F\n"
+            "was = F.train_rung\n"
+            "def limited(shop, rung, *a, **k):\n"
+            "    if rung == 'full': resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
+            "    return was(shop, rung, *a, **k)\n"
+            "F.train_rung = limited\n"
+            "try: climb(micro({base!r}, {folder!r}), pairs, quiet)\n"
+            "except CantolyricError as e: print('SAID', e)\n").format(tests=str(ROOT / "tests"), base=base, folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "SAID the disk is full" in done.stdout, done.stdout + done.stderr
+    part = tmp_path / "micro.part"
+    assert not (tmp_path / "micro").exists() and not list(part.rglob("*.tmp"))
+    assert climb(read_config("micro", str(tmp_path)), pairs, quiet).ok
+
+
+@needs_base
+def test_masks_are_those_of_the_constraint():
+    from transformers import AutoTokenizer
+    from cantolyric.constraint import TokenTable, ToneConstraint, unpack_mask
+    from cantolyric.formats import ChatML
+    from cantolyric.preflight import labelled
+    tokenizer = AutoTokenizer.from_pretrained(asset_path("base"))
+    table = TokenTable.from_tokenizer(tokenizer, end="<|im_end|>")
+    store, data = MaskStore(table), pairs("train", 12)
+    rows = encode_pairs(data, ChatML(), tokenizer, store)
+    for e, row in zip(data, rows):
+        ids = labelled(row)
+        want = unpack_mask(ToneConstraint(e["tones"], table).masks_along(ids), table.vocab_size)
+        got = store.tensor([n for n in row["states"] if n])
+        assert np.array_equal(want, got.numpy())
+    batch = ToneCollator(0, store)(rows)
+    for b, row in enumerate(rows): # the small table of a batch says the same as the store
+        n = len(row["input_ids"])
+        assert torch.equal(batch["table"][batch["states"][b, :n]], store.tensor(row["states"]))
+        assert not batch["attention_mask"][b, n:].any() and (batch["labels"][b, n:] == -100).all() and not batch["states"][b, n:].any()
+
+
+def test_batches_cover_each_epoch():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(10, 80, 100)
+    order = batch_order(lengths, 30, 10, seed=3)
+    for epoch in order.reshape(3, 100): assert sorted(epoch) == list(range(100))
+    assert np.array_equal(order, batch_order(lengths, 30, 10, seed=3)) and not np.array_equal(order, batch_order(lengths, 30, 10, seed=4))
+    assert np.array_equal(order[:100], batch_order(lengths, 10, 10, seed=3)) # a shorter run begins like a longer one
+    assert len(batch_order([5, 6, 7], 4, 8)) == 32 # fewer rows than a batch holds
+
+
+@needs_base
+@pytest.mark.slow
+def test_main_job(tmp_path):
+    "The shipped base on real pairs, in less than ten minutes and 4 GiB; held-out lyrics get cheaper."
+    start = time.time()
+    run = climb(FinetuneConfig(name="main", runs_dir=str(tmp_path)))
+    assert run.ok and run.held_out["pairs"] >= 300
+    assert run.held_out["after"]["masked"] < run.held_out["before"]["best"]["masked"]
+    assert time.time() - start < 600 and run.metrics["peak_gib"] < 4
