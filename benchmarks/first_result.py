@@ -1,0 +1,49 @@
+"""The result on the first screen: one prompt, one seed, one sample each, nothing selected.
+
+python benchmarks/first_result.py [--adapter FOLDER]    writes benchmarks/results/first_result.json
+"""
+import argparse
+import datetime
+import json
+import os
+import platform
+from pathlib import Path
+
+import torch
+import transformers
+
+from cantolyric.base import asset_path
+from cantolyric.lyricist import Lyricist
+
+TOPIC, TONES, SEED = "夜雨", "0243324/3324043", 0
+
+
+def sample(lyricist, masked):
+    "The first sample of the seed, as plain data."
+    lyrics = lyricist.write(TOPIC, TONES, n=1, seed=SEED, masked=masked)
+    c = lyrics[0]
+    slots = [s for line in c.report.lines for s in line if s.slot]
+    lengths = [sum(bool(s.char) for s in line) for line in c.report.lines]
+    return dict(text=c.text, jyutping=c.jyutping, got=c.got, right=sum(s.right for s in slots), slots=len(slots),
+                line_lengths=lengths, bits_per_character=round(c.bits, 3), seconds=round(lyrics.seconds, 2))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--adapter", help="folder of an adapter or run; default: the shipped one")
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    base, tuned = Lyricist.from_pretrained(adapter="none"), Lyricist.from_pretrained(adapter=args.adapter)
+    rows = {"base, free": sample(base, False), "base, masked": sample(base, True),
+            "finetuned, free": sample(tuned, False), "finetuned, masked": sample(tuned, True)}
+    result = dict(topic=TOPIC, tones=TONES, seed=SEED, temperature=.8, top_p=.95, rows=rows,
+                  pretraining_steps=json.loads(asset_path("base", "training.json").read_text())["step"],
+                  made=datetime.date.today().isoformat(), torch=torch.__version__, transformers=transformers.__version__,
+                  machine=f"{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}")
+    path = Path(__file__).parent / "results" / "first_result.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    print(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__": main()

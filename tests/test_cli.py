@@ -1,0 +1,211 @@
+"""The command line: exit codes, one line for a mistake, no traceback."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cantolyric import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+VERSE = "落緊嘅雨洗淨條街\n你冇帶遮我都冇帶\n"
+TONES = "23443203/44434344"
+
+
+@pytest.fixture
+def run(capsys):
+    "Run a command in this process: (exit code, stdout, stderr)."
+    def run(*args):
+        capsys.readouterr()
+        try: code = cli.main([str(a) for a in args])
+        except SystemExit as e: code = e.code
+        return code, *capsys.readouterr()
+    return run
+
+
+@pytest.fixture
+def verse(tmp_path):
+    path = tmp_path / "verse.txt"
+    path.write_text(VERSE, encoding="utf-8")
+    return path
+
+
+def shell(*args, stdin=b"", **env):
+    "Run the command in a process of its own."
+    return subprocess.run([sys.executable, "-c", "import sys; from cantolyric.cli import main; sys.exit(main())", *map(str, args)],
+                          input=stdin, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT), **env}, timeout=300)
+
+
+def test_check(run, verse):
+    code, out, _ = run("check", "--tones", TONES, verse)
+    assert code == 0 and "16 of 16" in out
+    code, out, _ = run("check", "--tones", TONES.replace("/44", "/42"), verse)
+    assert code == 1 and "15 of 16" in out and "wanted 2" in out
+    code, out, _ = run("check", "--json", "--tones", TONES, verse)
+    data = json.loads(out)
+    assert code == 0 and data["ok"] and data["lines"][0][0] == dict(char="落", jyutping="lok6", wanted="2", got="2", right=True)
+
+
+def test_check_has_marks_and_byte_order_marks_and_windows_lines(run, tmp_path):
+    path = tmp_path / "v.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + "落緊嘅雨，洗淨條街。\r\n你冇帶遮 我都冇帶！\r\n".encode())
+    code, out, _ = run("check", "--tones", TONES, path)
+    assert code == 0, out
+
+
+def test_read(run, verse):
+    code, out, _ = run("read", verse)
+    assert code == 0 and out.splitlines()[-1] == TONES and "lok6 gan2" in out
+    code, out, _ = run("read", "--text", "行a", "--json")
+    assert code == 0 and json.loads(out)["unknown"] == [dict(line=1, column=2, char="a")]
+    assert run("read", "--scheme", "jyutping", "--text", "銀行")[1].split()[-1] == "44"
+
+
+@pytest.mark.parametrize("args, says", [
+    (["check", "--tones", "02x", "FILE"], "column 3"), (["check", "--tones", "05", "FILE"], "column 2"), (["check", "--tones", "02//3", "FILE"], "line 2"),
+    (["check", "--tones", "3" * 41, "FILE"], "40"), (["check", "FILE"], "--tones"), (["check", "--tones", "02", "--scheme", "1", "FILE"], "--scheme"),
+    (["check", "--tones", "02", "nothing.txt"], "nothing.txt"), (["check", "--tones", "02", "."], "'.'"), (["read", "nothing.txt"], "nothing.txt"),
+    (["write", "--topic", "雨", "--tones", "0q"], "column 2"), (["write", "--topic", "", "--tones", "02"], "empty"), (["write", "--topic", "雨" * 10_000, "--tones", "02"], "10,000"),
+    (["write", "--topic", "雨", "--tones", "02", "-n", "0"], "n is"), (["write", "--topic", "雨", "--tones", "02", "-n", "x"], "-n"), (["write", "--topic", "雨", "--tones", "02", "--temperature", "-1"], "temperature"),
+    (["write", "--topic", "雨", "--tones", "02", "--base", "no/such/base"], "no/such/base"), (["write", "--topic", "雨", "--tones", "02", "--adapter", "nowhere"], "nowhere"),
+    (["sing"], "sing"), ([], "COMMAND"), (["base"], "train"), (["finetune", "--seed", "x"], "--seed")])
+def test_a_mistake_is_one_line(run, verse, args, says):
+    code, out, err = run(*[verse if a == "FILE" else a for a in args])
+    assert code == 2 and out == "" and says in err
+    assert len(err.strip().split("\n")) == 1 and "Traceback" not in err
+
+
+def test_files_that_are_no_text(run, tmp_path):
+    for content, says in [(b"", "empty"), (b"\n \n", "empty"), ("落雨".encode("big5"), "UTF-8")]:
+        (tmp_path / "v.txt").write_bytes(content)
+        code, _, err = run("check", "--tones", "24", tmp_path / "v.txt")
+        assert code == 2 and says in err
+
+
+def test_write(run):
+    code, out, _ = run("write", "--topic", "夜雨", "--tones", "0243/33", "-n", "2", "--seed", "0", "--adapter", "none", "--json")
+    data = json.loads(out)
+    assert code == 0 and len(data["candidates"]) == 2 and all(c["ok"] and c["got"] == ["0243", "33"] for c in data["candidates"])
+
+
+def test_base_train_says_its_price_and_wants_a_yes(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", open(os.devnull))
+    code, _, err = run("base", "train", "--run", tmp_path / "run")
+    assert code == 2 and "minutes" in err and "GB" in err and "--yes" in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def small(monkeypatch):
+    "A base so small, and so little text, that it is pretrained in seconds."
+    from cantolyric import base
+    made = base.BaseConfig
+    texts = [f"今日{a}好{b}。" for a in "天氣心情生意功課" for b in "靚多平難大"]
+    monkeypatch.setattr(base, "load_corpus", lambda split: dict(text=texts if split == "train" else texts[:4]))
+    monkeypatch.setattr(base, "can_compile", lambda: False)
+    monkeypatch.setattr(base, "BaseConfig", lambda **kw: made(**dict(vocab_size=280, hidden=16, layers=1, heads=2, kv_heads=1, mlp=16, length=16, rows=2, warmup=2) | kw))
+
+
+def test_base_train_makes_a_base_and_goes_on_where_it_was_stopped(run, small, tmp_path, monkeypatch):
+    from cantolyric import base
+    train = lambda folder: run("base", "train", "--run", tmp_path / folder, "--steps", "6", "--yes", "--json")
+    code, out, err = train("straight")
+    assert code == 0, err
+    data = json.loads(out)
+    model, tokenizer = base.load_base(data["folder"])
+    assert data["steps"] == 6 and model.config.vocab_size == 280 and tokenizer.decode(tokenizer("今日")["input_ids"]) == "今日"
+
+    step = base.train_step # now the same, with Ctrl-C in the fourth step
+    calls = []
+    def stopped(*args):
+        calls.append(1)
+        if len(calls) == 4: raise KeyboardInterrupt
+        return step(*args)
+    pretrain = base.pretrain
+    monkeypatch.setattr(base, "pretrain", lambda run, config: pretrain(run, config, save_every=1))
+    monkeypatch.setattr(base, "train_step", stopped)
+    code, _, err = train("stopped")
+    assert code == 130 and "stopped" in err
+    monkeypatch.setattr(base, "train_step", step)
+    code, out, err = train("stopped")
+    assert code == 0 and "step 3 of 6" in err
+    one, two = (base.load_file(tmp_path / f / "checkpoint" / "model.safetensors") for f in ("straight", "stopped"))
+    assert all((one[k] == two[k]).all() for k in one)
+
+
+def test_a_run_with_other_settings_is_refused(run, small, tmp_path):
+    assert run("base", "train", "--run", tmp_path / "r", "--steps", "2", "--yes")[0] == 0
+    code, _, err = run("base", "train", "--run", tmp_path / "r", "--steps", "3", "--yes")
+    assert code == 2 and "steps=2" in err
+
+
+def test_a_full_disk_is_one_line(run, small, tmp_path, monkeypatch):
+    import errno
+    from cantolyric import base
+    def full(*args): raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+    monkeypatch.setattr(base, "save_file", full)
+    code, _, err = run("base", "train", "--run", tmp_path / "r", "--steps", "2", "--yes")
+    assert code == 2 and "No space left" in err.strip().split("\n")[-1] and "Traceback" not in err
+    assert not (tmp_path / "r" / "checkpoint").exists()
+
+
+def test_a_missing_package_is_named(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cantolyric.lyricist", None)
+    def missing(args): raise ModuleNotFoundError("No module named 'torch'", name="torch")
+    monkeypatch.setattr(cli, "_read", missing)
+    code, _, err = run("read", "--text", "好")
+    assert code == 2 and "pip install 'cantolyric[train]'" in err
+
+
+def test_a_mistake_of_our_own_keeps_its_traceback(monkeypatch):
+    def broken(args): raise KeyError("ours")
+    monkeypatch.setattr(cli, "_read", broken)
+    with pytest.raises(KeyError): cli.main(["read", "--text", "好"])
+
+
+def test_in_a_process_of_its_own_without_torch_and_in_any_locale(verse):
+    done = shell("check", "--tones", TONES, "-", stdin=VERSE.encode(), PYTHONUTF8="0", LC_ALL="C", PYTHONCOERCECLOCALE="0")
+    assert done.returncode == 0 and "16 of 16" in done.stdout.decode()
+    code = ("import sys; from cantolyric.cli import main; "
+            f"main(['check', '--tones', '{TONES}', {str(verse)!r}]); assert 'torch' not in sys.modules")
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def climbed(tmp_path, monkeypatch):
+    "A climb that takes no time: a run's folder with an untrained adapter."
+    from cantolyric import evaluation, finetune
+    from cantolyric.base import load_base
+    def climb(config, say):
+        from peft import LoraConfig, get_peft_model
+        folder = tmp_path / config.name
+        get_peft_model(load_base()[0], LoraConfig(r=2, target_modules="all-linear")).save_pretrained(folder / "adapter")
+        say("smoke: passed")
+        bits = dict(masked=3., free=6.)
+        full = dict(seconds=1., gates=[dict(name="lower", ok=config.seed == 0, message="")], held_out=dict(pairs=2, before=dict(best=bits), after=dict(masked=2.5, free=5.)))
+        return finetune.Run(folder, dict(rungs=dict(full=full), seconds=1., peak_gib=1.))
+    monkeypatch.setattr(finetune, "climb", climb)
+    monkeypatch.setattr(evaluation, "check_unseen", lambda requests: None)
+    monkeypatch.setattr(evaluation, "human_agreement", lambda **kw: (.97, 1000))
+
+
+def test_finetune_ends_with_lyrics_and_one_table(run, climbed, tmp_path):
+    code, out, _ = run("finetune", "--name", "a")
+    assert code == 0 and "100.00 %" in out and "97.00 % of 1,000" in out and "2.500" in out
+    for topic, tones in cli.UNSEEN:
+        assert f"{topic}  {tones}" in out
+        for line in tones.split("/"): assert f"wanted {line} got {line}" in out
+    assert cli.UNSEEN[0][0] in (tmp_path / "a" / "lyrics.md").read_text(encoding="utf-8")
+    code, out, err = run("finetune", "--name", "b", "--seed", "1", "--json")
+    assert code == 1 and "smoke" in err and not json.loads(out)["ok"] # a last gate failed
+
+
+@pytest.mark.parametrize("args, says", [(["--rank", "0"], "rank=0"), (["--name", "a/b"], "no name"), (["--format", "x"], "format"), (["--resume", "--name", "nothing"], "no run to resume"),
+                                        (["--base", "no/such/base"], "no base model"), (["--name", "there"], "exists already")])
+def test_a_finetune_that_cannot_be(run, tmp_path, args, says):
+    (tmp_path / "there").mkdir()
+    code, out, err = run("finetune", "--runs-dir", tmp_path, *args)
+    assert code == 2 and says in err and len(err.strip().split("\n")) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["there"]
