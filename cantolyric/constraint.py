@@ -62,6 +62,7 @@ def _read(self,
     return out
 
 # %% ../nbs/22_constraint.ipynb #8738dc6d
+@lru_cache(2**17)
 def _step(self,
     pending: str, # read, but a longer word may still change its reading
     char: str, # the next character, folded
@@ -78,20 +79,20 @@ def _step(self,
 Lexicon._longest, Lexicon.read, Lexicon.step = _longest, _read, _step
 
 # %% ../nbs/22_constraint.ipynb #2390fdd7
-@lru_cache(2**16)
-def _readings(self,
-    text: str, # folded; starts where a word starts
-) -> frozenset: # of bytes: tones of the text, and of the characters that must follow for that reading
-    "Every way in which `text` can come to be read, each with the shortest continuation that decides it."
-    out, i, busy = {self.read(text)}, 0, set()
-    while i < len(text):
-        rest = text[i:]
+@lru_cache(None)
+def _endings(self,
+    pending: str, # as `step` leaves it
+) -> frozenset: # of bytes: tones of `pending`, and of the characters that must follow for that reading
+    "Every way in which what is pending can come to be read, each with the shortest continuation that decides it."
+    out, i, busy = {self.read(pending)}, 0, set()
+    while i < len(pending):
+        rest = pending[i:]
         for c, revised in self.revisions.get(rest, {}).items():
-            if c not in busy: out |= {self.read(text[:i]) + tones for tones in revised}
+            if c not in busy: out |= {self.read(pending[:i]) + tones for tones in revised}
         for c in busy.intersection(self.next.get(rest, ())): # a word that starts earlier may win: read the whole
-            out |= {self.read(text + w[len(rest):]) for w in self._words_from(rest, c)}
+            out |= {self.read(pending + w[len(rest):]) for w in self._words_from(rest, c)}
         busy.update(self.next.get(rest, ()))
-        i += len(self._longest(text, i))
+        i += len(self._longest(pending, i))
     return frozenset(out)
 
 
@@ -101,12 +102,26 @@ def _words_from(self, text, c):
     for d in self.next.get(text + c, ()): yield from self._words_from(text + c, d)
 
 # %% ../nbs/22_constraint.ipynb #182d7410
+def _readings(self,
+    text: str, # folded
+    pending: str = "", # what stands before it, as `step` leaves it
+) -> set: # of bytes: tones of both, and of the characters that must follow for that reading
+    "Every way in which a text can come to be read."
+    sure = b""
+    for c in text:
+        tones, pending = self.step(pending, c)
+        sure += tones
+    return {sure + tones for tones in self.endings(pending)}
+
+
 def _meets(self, pending):
-    "The characters whose reading could depend on `pending`, or change it."
-    return set().union(*(self.next.get(pending[i:], ()) for i in range(len(pending))))
+    "The characters that are read otherwise behind `pending` than at the start of a text, or that change its reading."
+    near, read = set().union(*(self.next.get(pending[i:], ()) for i in range(len(pending)))), self.read(pending)
+    apart = lambda c: (read + self.step("", c)[0], self.step("", c)[1])
+    return {c for c in near if self.step(pending, c) != apart(c)}
 
 
-Lexicon.readings, Lexicon._words_from, Lexicon.meets = _readings, _words_from, _meets
+Lexicon.endings, Lexicon._words_from, Lexicon.readings, Lexicon.meets = _endings, _words_from, _readings, _meets
 
 # %% ../nbs/22_constraint.ipynb #0e19b2bd
 class _Groups:
@@ -164,7 +179,7 @@ def _patch(self: _Vocabulary, pending):
     "Strings that `pending` meets, grouped by how both are read together."
     if pending not in self._patches:
         ids = [i for c in self.lexicon.meets(pending) for i in self.starts.get(c, ())]
-        groups = _Groups((r, i) for i in ids for r in self.lexicon.readings(pending + self.texts[i]))
+        groups = _Groups((r, i) for i in ids for r in self.lexicon.readings(self.texts[i], pending))
         self._patches[pending] = np.array(ids, int), groups
     return self._patches[pending]
 
@@ -383,7 +398,7 @@ def _viable(self,
 ) -> bool:
     "Whether the line can still be finished."
     if self.exact[line]: return self._search(line, slot, pending, len(self.windows[line]))
-    return any(fits(r, self.windows[line][slot:]) for r in self.vocab.lexicon.readings(pending))
+    return any(fits(r, self.windows[line][slot:]) for r in self.vocab.lexicon.endings(pending))
 
 
 ToneConstraint._push, ToneConstraint._search, ToneConstraint.viable = _push, _search, _viable
