@@ -582,4 +582,5 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'cantolyric.tones._tones': ('tones.html#_tones', 'cantolyric/tones.py'),
                                   'cantolyric.tones.against': ('tones.html#against', 'cantolyric/tones.py'),
                                   'cantolyric.tones.level': ('tones.html#level', 'cantolyric/tones.py'),
-                                  'cantolyric.tones.rhyme': ('tones.html#rhyme', 'cantolyric/tones.py')}}}
+                                  'cantolyric.tones.rhyme': ('tones.html#rhyme', 'cantolyric/tones.py'),
+                                  'cantolyric.tones.rhyme_key': ('tones.html#rhyme_key', 'cantolyric/tones.py')}}}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHAO', 'INITIALS', 'NUCLEI', 'CODAS', 'FINALS', 'SCHEMES', 'Syllable', 'CantolyricError', 'ToneScheme', 'level',
-           'against', 'rhyme']
+           'against', 'rhyme_key', 'rhyme']
 
 # %% ../nbs/00_tones.ipynb #a1728999
 import re
@@ -141,11 +141,20 @@ def against(tones, # Jyutping tones, one a note
 # %% ../nbs/00_tones.ipynb #2422da73
 _CODA_CLASS = {"": "open", "i": "i", "u": "u", "m": "nasal", "n": "nasal", "ng": "nasal", "p": "stop", "t": "stop", "k": "stop"}
 
+def rhyme_key(s, # a `Syllable`, or its Jyutping
+              grade: int # 3 the same final, 2 the same vowel and kind of coda, 1 the same vowel
+             ) -> str: # such as "aang", "aa-nasal", "aa-any"
+    "The name of the rhyme group that a syllable is in: equal for all that rhyme with it at least so well."
+    if isinstance(s, str): s = Syllable.parse(s)
+    if grade == 3: return s.final
+    if grade == 2: return f"{s.nucleus}-{_CODA_CLASS[s.coda]}"
+    if grade == 1: return f"{s.nucleus}-any"
+    raise CantolyricError(f"no grade {grade!r} of rhyme; the grades are 3 (the same final), 2 (vowel and kind of coda) and 1 (vowel)")
+
+# %% ../nbs/00_tones.ipynb #5b1d7c0e
 def rhyme(a, # a `Syllable`, or its Jyutping
           b, # another
          ) -> int: # 3 the same final, 2 the same vowel and kind of coda, 1 the same vowel, 0 none
     "How well two syllables rhyme; the tone does not count."
     a, b = (Syllable.parse(s) if isinstance(s, str) else s for s in (a, b))
-    if a.nucleus != b.nucleus: return 0
-    if a.coda == b.coda: return 3
-    return 2 if _CODA_CLASS[a.coda] == _CODA_CLASS[b.coda] else 1
+    return next((g for g in (3, 2, 1) if rhyme_key(a, g) == rhyme_key(b, g)), 0)
