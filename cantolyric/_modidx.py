@@ -13,6 +13,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'cantolyric.base.bits_per_text': ('base.html#bits_per_text', 'cantolyric/base.py'),
                                  'cantolyric.base.can_compile': ('base.html#can_compile', 'cantolyric/base.py'),
                                  'cantolyric.base.export_base': ('base.html#export_base', 'cantolyric/base.py'),
+                                 'cantolyric.base.find_checkpoint': ('base.html#find_checkpoint', 'cantolyric/base.py'),
                                  'cantolyric.base.hf_tokenizer': ('base.html#hf_tokenizer', 'cantolyric/base.py'),
                                  'cantolyric.base.learning_rate': ('base.html#learning_rate', 'cantolyric/base.py'),
                                  'cantolyric.base.load_base': ('base.html#load_base', 'cantolyric/base.py'),

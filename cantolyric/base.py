@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SPECIAL', 'SECONDS_A_STEP', 'CHATML', 'BaseConfig', 'tiny_config', 'train_tokenizer', 'hf_tokenizer', 'packed_rows',
            'batches', 'add_dropout', 'make_optimizers', 'learning_rate', 'train_step', 'save_checkpoint',
-           'load_checkpoint', 'same_config', 'can_compile', 'pretraining_cost', 'pretrain', 'bits_per_text',
-           'bits_per_character', 'load_base', 'quiet_loading', 'export_base']
+           'find_checkpoint', 'load_checkpoint', 'same_config', 'can_compile', 'pretraining_cost', 'pretrain',
+           'bits_per_text', 'bits_per_character', 'load_base', 'quiet_loading', 'export_base']
 
 # %% ../nbs/20_base.ipynb #a77c581f
 import json
@@ -29,6 +29,7 @@ from transformers.utils import logging as hf_logging
 
 from .bpe import ByteLevelBPE
 from .data import asset_path, load_corpus
+from .ngram import _as_list
 from .tones import CantolyricError
 
 # %% ../nbs/20_base.ipynb #3360751b
@@ -211,6 +212,15 @@ def save_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/20_base.ipynb #580e0ebf
+def find_checkpoint(
+    run: Path, # folder of a run
+) -> Path: # where its checkpoint is, or will be
+    "The checkpoint of a run; where a kill came between two renames, the old one is put back."
+    folder, old = run / "checkpoint", run / "checkpoint.old"
+    if old.exists() and not folder.exists(): os.replace(old, folder)
+    return folder
+
+
 def load_checkpoint(folder, model, optimizers) -> dict:
     "Put a checkpoint back; returns its state."
     folder = Path(folder)
@@ -226,9 +236,11 @@ def same_config(
 ):
     "Remember the settings of a run; refuse to go on with others."
     path, now = run / "config.json", asdict(config)
+    if run.exists() and not run.is_dir(): raise CantolyricError(f"{str(run)!r} is a file: a run needs a folder of its own")
     if not path.exists():
         run.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(now, indent=1))
+        (run / "config.tmp").write_text(json.dumps(now, indent=1))
+        os.replace(run / "config.tmp", path)
     elif (was := json.loads(path.read_text())) != now:
         k = next(k for k in now if was.get(k) != now[k])
         raise CantolyricError(f"the run in {str(run)!r} was started with {k}={was.get(k)}, not {now[k]}: take another folder, or the same setting")
@@ -258,7 +270,7 @@ def pretraining_cost(
 ) -> str: # one or two sentences
     "What pretraining will cost from here on."
     run, config = Path(run), config or BaseConfig()
-    path = run / "checkpoint" / "state.json"
+    path = find_checkpoint(run) / "state.json"
     done = json.loads(path.read_text())["step"] if path.exists() else 0
     minutes = (config.steps - done) * SECONDS_A_STEP * config.rows * config.length / 8192 / 60
     where = f"goes on in {str(run)!r} at step {done:,} of {config.steps:,}" if done else f"takes {config.steps:,} steps, into {str(run)!r}"
@@ -281,7 +293,7 @@ def pretrain(
     torch.manual_seed(config.seed)
     model = Qwen3ForCausalLM(tiny_config(config)).train()
     optimizers, state = make_optimizers(model, config), dict(step=0, epoch=0, index=0, seconds=0., log=[])
-    if (run / "checkpoint").exists(): state = load_checkpoint(run / "checkpoint", model, optimizers)
+    if find_checkpoint(run).exists(): state = load_checkpoint(run / "checkpoint", model, optimizers)
     add_dropout(model, config.dropout)
     forward = torch.compile(model) if (can_compile() if compile is None else compile) else model
     start = time.time() - state["seconds"]
@@ -300,6 +312,8 @@ def bits_per_text(
     batch: int = 32, # rows a forward
 ) -> np.ndarray: # float64 (len(texts),): bits of each text and its end
     "Minus log2 of the probability of each text and its end token, given only the start."
+    texts = _as_list(texts)
+    if not texts: raise CantolyricError("no text to score: texts is empty")
     end, out = tokenizer.eos_token_id, np.zeros(len(texts))
     rows = [[end] + tokenizer(t, add_special_tokens=False)["input_ids"] + [end] for t in texts]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -326,10 +340,11 @@ def load_base(
 ): # -> (Qwen3ForCausalLM, tokenizer)
     "The tiny base model, ready to use; raises `CantolyricError` where it is not there."
     folder = Path(path) if path else asset_path("base")
-    if not (folder / "model.safetensors").exists():
-        raise CantolyricError(f"no base model in {str(folder)!r}: make one with  cantolyric base train")
-    with quiet_loading(): model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    return model.eval(), AutoTokenizer.from_pretrained(folder)
+    if missing := [name for name in ("config.json", "model.safetensors", "tokenizer.json") if not (folder / name).exists()]:
+        raise CantolyricError(f"no base model in {str(folder)!r} ({', '.join(missing)} missing): make one with  cantolyric base train")
+    try:
+        with quiet_loading(): return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval(), AutoTokenizer.from_pretrained(folder)
+    except Exception as e: raise CantolyricError(f"the base model in {str(folder)!r} cannot be loaded, is a file of it cut short? ({type(e).__name__}: {e})") from None
 
 # %% ../nbs/20_base.ipynb #3557bd1c
 @contextmanager
