@@ -24,7 +24,7 @@ from .tones import CantolyricError
 
 # %% ../nbs/12_data.ipynb #6f4251c9
 # What counts as a Chinese character here. The fixed split rests on it, so it stays: with the iteration mark,
-# the private-use characters that HKCanCor has for some of Hong Kong's own, and Hangul
+# the private-use code points of 254 ctcpc lines (Hong Kong's own characters, as they were once written), and Hangul
 _HAN = HAN + r"々\ue000-\uf8ff\uac00-\ud7a3"
 
 
