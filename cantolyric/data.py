@@ -396,9 +396,9 @@ def topic_of(
 
 # %% ../nbs/12_data.ipynb #c845aa1a
 def _corpus_pieces(split, sources, avoid):
-    "Lyric-like pieces of a split with their source: one text a cluster, none twice."
+    "Lyric-like pieces of a split with their source: one text a cluster, none twice, and no held-out piece that training has too."
     texts, names, first = _clusters()
-    words, seen = _dictionary()[0], set()
+    words, seen = _dictionary()[0], set() if split == "train" else {"\n".join(x) for x, _ in _corpus_pieces("train", tuple(SOURCES), ())}
     for i, (text, name, s) in enumerate(zip(texts, names, _corpus()[2])):
         if s != split or name not in sources or first[i] != i: continue
         for lines in lyric_pieces(text):
