@@ -333,6 +333,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'cantolyric.finetune.mask_key': ('finetune.html#mask_key', 'cantolyric/finetune.py'),
                                      'cantolyric.finetune.mask_store': ('finetune.html#mask_store', 'cantolyric/finetune.py'),
                                      'cantolyric.finetune.per_character': ('finetune.html#per_character', 'cantolyric/finetune.py'),
+                                     'cantolyric.finetune.quiet_peft': ('finetune.html#quiet_peft', 'cantolyric/finetune.py'),
                                      'cantolyric.finetune.read_config': ('finetune.html#read_config', 'cantolyric/finetune.py'),
                                      'cantolyric.finetune.read_run': ('finetune.html#read_run', 'cantolyric/finetune.py'),
                                      'cantolyric.finetune.report_text': ('finetune.html#report_text', 'cantolyric/finetune.py'),

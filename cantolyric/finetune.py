@@ -6,10 +6,10 @@
 __all__ = ['FORMATS', 'RUNGS', 'DATA_GATES', 'FinetuneConfig', 'check_config', 'Plan', 'rung_plan', 'load_any', 'mask_key',
            'MaskStore', 'encode_pairs', 'add_states', 'ToneCollator', 'bare_row', 'answer_columns', 'row_bits',
            'answer_bits', 'mask_store', 'per_character', 'ToneTrainer', 'whole_folder', 'write_json', 'checkpoints',
-           'batch_order', 'Workshop', 'make_trainer', 'bf16_is_fast', 'RungReport', 'train_rung', 'run_parts',
-           'gate_learnt', 'gate_saved', 'gate_lower', 'gate_granted', 'finetune', 'clear_errors', 'run_folders',
-           'check_folder', 'read_config', 'Run', 'climb', 'read_run', 'machine', 'write_run', 'loss_plot',
-           'held_out_plot', 'write_plots', 'report_text']
+           'batch_order', 'Workshop', 'quiet_peft', 'make_trainer', 'bf16_is_fast', 'RungReport', 'train_rung',
+           'run_parts', 'gate_learnt', 'gate_saved', 'gate_lower', 'gate_granted', 'finetune', 'clear_errors',
+           'run_folders', 'check_folder', 'read_config', 'Run', 'climb', 'read_run', 'machine', 'write_run',
+           'loss_plot', 'held_out_plot', 'write_plots', 'report_text']
 
 # %% ../nbs/41_finetune.ipynb #3dc02b27
 import errno
@@ -458,11 +458,19 @@ def _bits(self,
     return dict(masked=call(True), free=call(False))
 
 
+@contextmanager
+def quiet_peft():
+    "Silence a FutureWarning of transformers about PEFT's own code: nothing for a user to mend."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
 def _adapted(self) -> PeftModel:
     "The base with a fresh adapter."
     c = self.config
     torch.manual_seed(c.seed)
-    return get_peft_model(self.model, LoraConfig(r=c.rank, lora_alpha=c.alpha, lora_dropout=c.dropout, target_modules="all-linear", task_type="CAUSAL_LM"))
+    with quiet_peft(): return get_peft_model(self.model, LoraConfig(r=c.rank, lora_alpha=c.alpha, lora_dropout=c.dropout, target_modules="all-linear", task_type="CAUSAL_LM"))
 
 
 Workshop.bits, Workshop.adapted = _bits, _adapted
@@ -536,9 +544,7 @@ def train_rung(
     trainer = make_trainer(shop, model, rows, plan, folder, f"{rung}: training")
     found = checkpoints(folder) if folder else []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning) # between transformers and peft, nothing for a user to mend
-            trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+        with quiet_peft(): trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     finally:
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, LogitsHookCallback): callback.remove()
