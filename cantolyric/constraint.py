@@ -95,7 +95,7 @@ class _Groups:
         hit = np.flatnonzero(((window[:n] >> tones) & 1).all(1))
         return np.concatenate([ids[start[g]:start[g + 1]] for g in hit]) if len(hit) else ids[:0]
 
-
+# %% ../nbs/22_constraint.ipynb #76dda1a3
 class _EndGroups(_Groups):
     "The same, grouped by the final of the last character as well: its byte comes last."
     def ids(self, window, finals):
@@ -138,7 +138,7 @@ def _patch(self: _Vocabulary, pending):
         self._patches[pending] = np.array(ids, int), groups
     return self._patches[pending]
 
-
+# %% ../nbs/22_constraint.ipynb #e7b5f9b0
 @patch
 def _end_patch(self: _Vocabulary, pending):
     "The same strings, grouped by the final of the last character as well."
@@ -363,14 +363,14 @@ def _sing_all(self, s, text):
         if (s := _sing(self, s, c)) is None: return None
     return s if self.viable(s.line, s.slot, s.pending, self.automaton.finals(s.line, s.rhymes)) else None
 
-
+# %% ../nbs/22_constraint.ipynb #a39b8b12
 def _sift(self, s, texts, out):
     "Of the strings that the slots' tones allow, keep those with which the line can be finished, asked one by one."
     at = s.slot + len(s.pending)
     first = self.fixed[s.line][at] if at < len(self.fixed[s.line]) else None
     for i in np.flatnonzero(out): out[i] = first in (None, texts[i][0]) and _sing_all(self, s, texts[i]) is not None
 
-
+# %% ../nbs/22_constraint.ipynb #c0bba25d
 def _take(self, s, data):
     "The state after some bytes, or None where no right text goes on so."
     parts = split_bytes(s.partial + data)

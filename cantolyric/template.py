@@ -384,11 +384,10 @@ def _said(c: Check) -> str:
     other = f" (as {' or '.join(c.others)} it would fit)" if c.others else ""
     return f"{c.char or 'nothing'}{' ' + c.jyutping if c.jyutping else ''} is {c.got}, wanted {c.wanted}{other}"
 
-def _said_rhyme(r: RhymeCheck) -> str:
-    "How a line rhymes, in words."
-    own = f"-{syllable(r.jyutping).final}" if r.jyutping else "nothing"
-    if r.right: return f"{r.rhyme}: {own}" + (" sets the rhyme" if own[1:] == r.wanted and r.first else "")
-    return f"{r.rhyme}: {own} does not rhyme with -{r.wanted} of line {r.first}"
+def _no_rhyme(r: RhymeCheck) -> str:
+    "Why a line does not rhyme, in words."
+    if not r.jyutping: return f"{r.rhyme}: nothing that could rhyme with -{r.wanted} of line {r.first}"
+    return f"{r.rhyme}: -{syllable(r.jyutping).final} does not rhyme with -{r.wanted} of line {r.first}"
 
 @patch
 def __str__(self: Report):
@@ -396,7 +395,7 @@ def __str__(self: Report):
     for n, line in enumerate(self.lines, 1):
         wrong = [_said(c) for c in line if not c.right]
         r = self.rhymes[n-1] if n <= len(self.rhymes) else None
-        wrong += [_said_rhyme(r)] if r and not r.right else []
+        wrong += [_no_rhyme(r)] if r and not r.right else []
         doubt = "".join(f"; {c.char} disputed: {c.second}" for c in line if c.second)
         rows.append(f"{n}. {''.join(c.char or '□' for c in line)}  {' '.join(c.jyutping or '?' for c in line)}  "
                     f"wanted {''.join(c.wanted for c in line)}{f' {r.rhyme}' if r else ''}, got {''.join(c.got for c in line)}: {'; '.join(wrong) or 'right'}{doubt}")
@@ -498,7 +497,7 @@ def lexicon_of(reader) -> Lexicon:
     "The automaton of a reader, made once."
     return Lexicon(reader)
 
-# %% ../nbs/02_template.ipynb #42dcd1f9
+# %% ../nbs/02_template.ipynb #245cf77d
 def _longest(self, text, start=0):
     "The longest word at `start`, or one character."
     for end in range(len(text), start + 1, -1):
@@ -515,6 +514,9 @@ def _read(self, text: str # folded characters with nothing behind them
         i += len(w)
     return out
 
+Lexicon._longest, Lexicon.read = _longest, _read
+
+# %% ../nbs/02_template.ipynb #b62aa8b5
 def _step(self, pending: str, # read, but a longer word may still change its reading
           char: str # the next character, folded
          ) -> tuple: # (tones that are now certain, what is pending now)
@@ -526,7 +528,7 @@ def _step(self, pending: str, # read, but a longer word may still change its rea
         text = text[len(w):]
     return sure, text
 
-Lexicon._longest, Lexicon.read, Lexicon.step = _longest, _read, _step
+Lexicon.step = _step
 
 # %% ../nbs/02_template.ipynb #2892d973
 def _final(self, text: str # folded, with nothing behind it; its last character has a reading
@@ -617,7 +619,7 @@ def _settle(self: Automaton, p, text, tones, pending):
     if end and slot == len(window): rhymes = self.bind(p.line, rhymes, self.lexicon.final(text[:end]))
     return None if rhymes is None else Place(p.line, slot, pending, rhymes)
 
-# %% ../nbs/02_template.ipynb #40e842b3
+# %% ../nbs/02_template.ipynb #1f7679f2
 @patch
 def _end_line(self: Automaton, p):
     "The place behind the end of a line; a line in which nothing is sung does not count."
@@ -639,6 +641,7 @@ def accepts(self: Automaton, text: str) -> bool:
         if (p := self.step(p, ch)) is None: return False
     return self.is_final(p)
 
+# %% ../nbs/02_template.ipynb #6c382bc2
 @patch
 def automaton(self: ToneTemplate, reader=None # as in `matches`
              ) -> Automaton:
@@ -690,7 +693,7 @@ def bind(self: Automaton, line: int, rhymes: tuple, final: str # that the line e
     group = None if line == self.last_line[k] else rhyme_group(final, self.template.rhymes[line].grade)
     return rhymes[:k] + (group,) + rhymes[k+1:]
 
-# %% ../nbs/02_template.ipynb #61c413ba
+# %% ../nbs/02_template.ipynb #e788ca40
 @patch
 def ends(self: Automaton, n: int # index of the line
         ) -> frozenset:
@@ -705,6 +708,7 @@ def ends(self: Automaton, n: int # index of the line
         self._known[key] = frozenset(f for f in could if not searched or self.search(n, 0, "", frozenset((f,))))
     return self._known[key]
 
+# %% ../nbs/02_template.ipynb #b7ffb5e5
 @patch
 def _useful(self: Automaton, n, finals):
     "For each slot of a line the characters worth trying there, those that keep to themselves first."

@@ -232,3 +232,16 @@ def test_a_fixed_reading_is_kept(tiny_table):
 def test_impossible_templates(tiny_table):
     for text, why in [("雨 A/人 A", "cannot all rhyme"), ("02雨=0", "line 1, slot 3"), ("\U00030000*", "no reading of")]:
         with pytest.raises(CantolyricError, match=why): ToneConstraint(text, tiny_table)
+
+
+def test_kept_masks_know_rhymes(tiny_table):
+    "What training keeps of masks is not mixed up between templates with the same tones and other letters."
+    from cantolyric.base import load_base
+    from cantolyric.finetune import MaskStore
+    store, tok = MaskStore(tiny_table), load_base()[1]
+    text = "舊窗\n微涼\n好想"
+    ids = tok(text, add_special_tokens=False)["input_ids"] + [tiny_table.end[0]]
+    for letters in (None, "AAA", "-AA", "AA-"):
+        template = ToneTemplate.parse(str(ToneTemplate.of(text)), rhyme=letters)
+        want = ToneConstraint(template, tiny_table).masks_along(ids)
+        assert np.array_equal(np.stack([store.rows[i] for i in store.along(template, ids)]), want)
