@@ -150,7 +150,8 @@ def mask_key(
     more = [w.tobytes() for w in c.windows[s.line + 1:]]
     if not any(b"\n" in b for _, b, _ in c.vocab.mixed): more = bool(more) # no token reaches into the next line
     else: more = (*more, *(f for line in c.fixed[s.line + 1:] for f in line))
-    return s.pending, s.partial, c.windows[s.line][s.slot:].tobytes(), tuple(c.fixed[s.line][s.slot:]), more, s.ended
+    rhymed = (c.template, s.line, s.rhymes) if c.template.rhymes else None
+    return s.pending, s.partial, c.windows[s.line][s.slot:].tobytes(), tuple(c.fixed[s.line][s.slot:]), more, s.ended, rhymed
 
 
 class MaskStore:

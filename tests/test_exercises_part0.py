@@ -1,10 +1,10 @@
 """The checkers of lessons 00 to 02 know right from wrong. (That they accept the solutions is shown where those stand.)"""
 from cantolyric._exercises.reading import check_disputed, check_longest_words
-from cantolyric._exercises.template import check_mend, check_union
+from cantolyric._exercises.template import check_count, check_mend, check_union
 from cantolyric._exercises.tones import check_coarser, check_count_fitting, check_pronounces_itself
 from cantolyric.tones import SCHEMES
 
-CHECKS = (check_coarser, check_count_fitting, check_disputed, check_longest_words, check_mend, check_pronounces_itself, check_union)
+CHECKS = (check_coarser, check_count, check_count_fitting, check_disputed, check_longest_words, check_mend, check_pronounces_itself, check_union)
 
 
 def test_empty_stubs_and_crashes_are_told_so():
@@ -31,6 +31,7 @@ def test_mistakes_of_the_kind_that_are_made():
         from cantolyric.reading import as_reader
         return [c for c in characters if int(as_reader("characters").jyutping(c)[0][-1]) in slot.tones]
     assert "read anew" in check_mend(alone)
+    assert "Not yet: for 33" in check_count(lambda a, chars: sum(a.accepts(c) for c in chars)) # one slot only
     assert "shapes" in check_union(lambda a, b: str(a) if str(a) == "02" else union(a, b)) # zips, and so cuts the longer one
 
 
