@@ -553,7 +553,7 @@ class _Loners(dict):
     def __init__(self, words):
         social = {c for w in words if len(w) > 1 for c in w}
         for c, (j, *_) in words.items():
-            if len(c) == 1 and c not in social: self.setdefault(int(j[-1]), {}).setdefault(syllable(j).final, c)
+            if len(c) == 1 and c not in social and j[-1] != "0": self.setdefault(int(j[-1]), {}).setdefault(syllable(j).final, c)
         self.tones = sum(1 << t for t in self)
 
 def _by_char(self) -> dict: # character -> the words that it stands in
@@ -564,7 +564,8 @@ def _by_char(self) -> dict: # character -> the words that it stands in
 
 def _endings(self) -> dict: # (tone, final) -> the words that end so, the shortest first
     out = {}
-    for w in sorted(self.words, key=len): out.setdefault((self.words[w][-1], syllable(self.spoken[w][-1]).final), []).append(w)
+    for w in sorted(self.words, key=len):
+        if tone := self.words[w][-1]: out.setdefault((tone, syllable(self.spoken[w][-1]).final), []).append(w)
     return out
 
 for _name, _make in (("loners", lambda self: _Loners(self.spoken)), ("by_char", _by_char), ("endings", _endings)):
