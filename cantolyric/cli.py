@@ -95,7 +95,7 @@ def _write(args) -> int:
     ToneTemplate.parse(args.tones, args.scheme) # a wrong template is told before torch is imported
     from cantolyric.lyricist import Lyricist, check_request
     check_request(args.topic, args.tones, args.n, args.temperature, args.top_p, args.scheme) # and the rest before a model is loaded
-    lyricist = Lyricist.from_pretrained(args.base, args.adapter)
+    lyricist = Lyricist.from_pretrained(args.base, args.adapter, certain=not args.disputed)
     lyrics = lyricist.write(args.topic, args.tones, args.n, args.seed, args.temperature, args.top_p, args.scheme)
     _show(args, lyrics.to_dict(), str(lyrics))
     return 0
@@ -109,6 +109,7 @@ def _add_write(commands):
     p.add_argument("--seed", type=int, help="the same seed, the same lyrics")
     p.add_argument("--temperature", type=float, default=.8, help="boldness; 0 takes the likeliest (default 0.8)")
     p.add_argument("--top-p", type=float, default=.95, help="share of the likeliest tokens to choose from (default 0.95)")
+    p.add_argument("--disputed", action="store_true", help="write with words of more than one reading too")
     _model(p); _scheme(p); _json(p)
     p.set_defaults(run=_write)
 

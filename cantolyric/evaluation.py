@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'SlotReport', 'slot_report', 'second_reading', 'agreement', 'human_agreement', 'judge_model', 'fluency',
-           'topic_share', 'rhyme_share', 'distinct_share', 'Seen', 'write_many', 'write_random', 'Table', 'measure',
-           'evaluate', 'closing_table', 'check_unseen']
+           'topic_share', 'rhyme_share', 'distinct_share', 'Seen', 'writing_constraint', 'write_many', 'write_random',
+           'Table', 'measure', 'evaluate', 'closing_table', 'check_unseen']
 
 # %% ../nbs/51_evaluation.ipynb #178d014f
 import html
@@ -153,6 +153,20 @@ class Seen:
         return seen / total if total else math.nan
 
 # %% ../nbs/51_evaluation.ipynb #53ee5e8d
+def writing_constraint(
+    template, # a `ToneTemplate`, or a string in the scheme 0243
+    table, # `TokenTable`
+    reader=None, # None: the default Reader
+    certain: bool = True, # write with words that all our sources read alike, where the template can be met so
+) -> ToneConstraint:
+    "The constraint to write under."
+    reader = as_reader(reader)
+    if certain:
+        try: return ToneConstraint(template, table, reader.certain())
+        except CantolyricError: pass # a fixed character, say, that has two readings
+    return ToneConstraint(template, table, reader)
+
+
 def write_many(
     model, tokenizer,
     requests, # dicts with "topic" and "tones"
@@ -163,6 +177,7 @@ def write_many(
     top_p: float = .95,
     batch: int = 24, # rows at a time
     store=None, # a `MaskStore` of the model, for its token table
+    certain: bool = True, # as in `writing_constraint`
     desc: str = None, # title of a progress bar
 ) -> list: # texts
     "One text for each request."
@@ -176,7 +191,7 @@ def write_many(
             width, room = max(map(len, prompts)), 2 * max(len(r["tones"]) for r in part) + 8
             ids = torch.stack([torch.nn.functional.pad(p, (width - len(p), 0), value=table.end[0]) for p in prompts])
             there = torch.stack([(torch.arange(width) >= width - len(p)).long() for p in prompts])
-            processors = [ToneLogitsProcessor([ToneConstraint(r["tones"], table) for r in part], width)] if masked else []
+            processors = [ToneLogitsProcessor([writing_constraint(r["tones"], table, certain=certain) for r in part], width)] if masked else []
             done = model.generate(input_ids=ids.to(device), attention_mask=there.to(device), max_new_tokens=4 * room if masked else room, do_sample=True,
                 temperature=temperature, top_p=top_p, top_k=0, logits_processor=processors, eos_token_id=list(table.end), pad_token_id=table.end[0])
             out += [_text(row, table, tokenizer) for row in done[:, width:].tolist()]
@@ -189,10 +204,10 @@ def _text(row, table, tokenizer):
     return tokenizer.decode(row[:stop], skip_special_tokens=True).strip()
 
 
-def write_random(requests, table, seed=0) -> list: # texts
+def write_random(requests, table, seed=0, certain=True) -> list: # texts
     "The coin: right tones, and nothing else."
     rng = np.random.default_rng(seed)
-    return [decode_ids(table, random_ids(ToneConstraint(r["tones"], table), rng)) for r in requests]
+    return [decode_ids(table, random_ids(writing_constraint(r["tones"], table, certain=certain), rng)) for r in requests]
 
 # %% ../nbs/51_evaluation.ipynb #176d92b7
 @dataclass

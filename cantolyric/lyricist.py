@@ -24,8 +24,8 @@ from safetensors import SafetensorError
 
 from ._patch import patch
 from .base import asset_path
-from .constraint import TokenTable, ToneConstraint, unpack_mask
-from .evaluation import second_reading
+from .constraint import TokenTable, unpack_mask
+from .evaluation import second_reading, writing_constraint
 from .finetune import FORMATS, load_any, quiet_peft
 from .formats import _topic
 from .reading import as_reader
@@ -192,7 +192,9 @@ class Lyricist:
         tokenizer, # its byte-level BPE
         format = None, # chat format that the adapter was taught with; None: ChatML
         reader = None, # None: the default Reader
+        certain: bool = True, # write with words that all our sources read alike, where the template can be met so
     ):
+        self.certain = certain
         self.model, self.tokenizer, self.format, self.reader = model, tokenizer, format or format_of(None), as_reader(reader)
         size = model.get_output_embeddings().weight.shape[0]
         self.table = TokenTable.from_tokenizer(tokenizer, size, end=self.format.end_token)
@@ -203,11 +205,12 @@ class Lyricist:
         adapter = None, # a folder; None: the shipped one; "none": the base alone
         format = None, # None: the adapter's own
         reader = None, # None: the default Reader
+        certain: bool = True, # as above
     ) -> "Lyricist":
         "Load a base model and an adapter."
         folder = find_adapter(base, adapter)
         model, tokenizer = load_any(base)
-        return cls(add_adapter(model, folder) if folder else model, tokenizer, format or format_of(folder), reader)
+        return cls(add_adapter(model, folder) if folder else model, tokenizer, format or format_of(folder), reader, certain)
 
 # %% ../nbs/52_lyricist.ipynb #580df1b4
 @patch
@@ -270,7 +273,7 @@ def write(self: Lyricist,
     "Write lyrics, the likeliest first; with the mask every tone is right."
     start = time.perf_counter()
     topic, template = check_request(topic, tones, n, temperature, top_p, scheme)
-    constraint = ToneConstraint(template, self.table, self.reader) if masked else None
+    constraint = writing_constraint(template, self.table, self.reader, self.certain) if masked else None
     prompt = self.format.prompt_ids(dict(topic=topic, tones=prompt_tones(template, self.reader)), self.tokenizer)
     found = self._different(prompt, _room(self.model, prompt, template), n, constraint, temperature, top_p, seed)
     bits = self._bits(prompt, list(found.values()), constraint)
