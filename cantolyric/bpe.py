@@ -36,7 +36,11 @@ def _printable(b): return "".join(bytes_to_unicode()[x] for x in b)
 def _unprintable(): return {c: b for b, c in bytes_to_unicode().items()}
 
 
-def _bytes(printable): return bytes(_unprintable()[c] for c in printable)
+def _bytes(printable):
+    try: return bytes(_unprintable()[c] for c in printable)
+    except KeyError as e:
+        raise CantolyricError(f"token {printable!r} has the character {e}, which stands for no byte: "
+                              "is this a vocabulary of byte-level BPE, and not SentencePiece?") from None
 
 # %% ../nbs/10_bpe.ipynb #16f07185
 QWEN2_PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -60,8 +64,9 @@ def splitter(
     pattern, # a regular expression, or several to apply one after the other
 ): # function: text -> its chunks, which joined are the text
     "The pre-tokenizer."
-    if isinstance(pattern, str): return regex.compile(pattern).findall
-    patterns = [regex.compile(p) for p in pattern]
+    try: patterns = [regex.compile(p) for p in ([pattern] if isinstance(pattern, str) else pattern)]
+    except regex.error as e: raise CantolyricError(f"the pre-tokenizer's pattern is no regular expression: {e}") from None
+    if isinstance(pattern, str): return patterns[0].findall
     def split(text):
         parts = [text] if text else []
         for p in patterns: parts = [c for t in parts for c in _cut(p, t)]
@@ -72,9 +77,12 @@ def splitter(
 def count_chunks(
     texts, # iterable of strings
     pattern=QWEN2_PATTERN, # pre-tokenizer: merges never cross its matches
+    normalizer: str = None, # "NFC" or None
 ) -> Counter: # bytes of a chunk -> how often it occurs
     "Cut texts into chunks and count them."
+    if isinstance(texts, str): raise CantolyricError("texts is one string, wanted is a list of strings: write [text]")
     split = splitter(pattern)
+    if normalizer: texts = (unicodedata.normalize(normalizer, t) for t in texts)
     return Counter(c for t in texts for c in (m.encode() for m in split(t)))
 
 # %% ../nbs/10_bpe.ipynb #4f8b8396
@@ -182,7 +190,7 @@ class ByteLevelBPE:
 # %% ../nbs/10_bpe.ipynb #41bfe2a1
 def _train(cls,
     texts, # iterable of strings
-    vocab_size: int, # tokens in all, special tokens included
+    vocab_size: int, # tokens in all, special tokens included; fewer where the texts run out of pairs that come twice
     special_tokens: tuple = (), # get the last ids
     pattern=QWEN2_PATTERN,
     normalizer: str = "NFC",
@@ -190,8 +198,9 @@ def _train(cls,
     "Learn a vocabulary: 256 bytes, then merges, then the special tokens."
     n = vocab_size - 256 - len(special_tokens)
     if n < 0: raise CantolyricError(f"vocab_size={vocab_size} is too small: 256 bytes and {len(special_tokens)} special tokens come first")
-    norm = (lambda t: unicodedata.normalize(normalizer, t)) if normalizer else (lambda t: t)
-    return _from_merges(cls, learn_merges(count_chunks(map(norm, texts), pattern), n), special_tokens, pattern, normalizer)
+    chunks = count_chunks(texts, pattern, normalizer)
+    if not chunks: raise CantolyricError("no text to learn from: give at least one string that is not empty")
+    return _from_merges(cls, learn_merges(chunks, n), special_tokens, pattern, normalizer)
 
 
 def _from_merges(cls, merges, special_tokens=(), pattern=QWEN2_PATTERN, normalizer="NFC"):
@@ -230,11 +239,21 @@ def _encode_chunk(self: ByteLevelBPE, chunk, dropout=0., rng=None):
     if not dropout and chunk in self._cache: return self._cache[chunk]
     # only merges of whole characters are dropped: pieces of characters would make texts half as long again
     skip = (lambda a, b: _whole(a) and _whole(b) and rng.random() < dropout) if dropout else None
-    ids = [self.vocab[p] for p in _apply_merges([chunk[i:i + 1] for i in range(len(chunk))], self.ranks, skip)]
+    parts = _apply_merges([chunk[i:i + 1] for i in range(len(chunk))], self.ranks, skip)
+    try: ids = [self.vocab[p] for p in parts]
+    except KeyError as e: raise CantolyricError(f"the vocabulary has no token for the bytes {e}: do vocabulary and merge list belong together?") from None
     if not dropout and len(self._cache) < 2**18: self._cache[chunk] = ids
     return ids
 
 # %% ../nbs/10_bpe.ipynb #05cbc17a
+def _check_text(text):
+    "Whether `text` can be written as bytes; `CantolyricError` says why not."
+    if not isinstance(text, str): raise CantolyricError(f"wanted is a text, a string, not {type(text).__name__}")
+    try: text.encode()
+    except UnicodeEncodeError as e:
+        raise CantolyricError(f"place {e.start + 1} of the text holds half a character (U+{ord(text[e.start]):04X}): was it read with the wrong encoding?") from None
+
+
 @patch
 def encode(self: ByteLevelBPE,
     text: str, # special tokens in it are plain text here
@@ -242,6 +261,8 @@ def encode(self: ByteLevelBPE,
     rng=None, # random.Random, for dropout
 ) -> list: # ids
     "Text to ids."
+    _check_text(text)
+    if dropout and rng is None: raise CantolyricError("dropout needs its dice: give rng=random.Random(seed)")
     if self.normalizer: text = unicodedata.normalize(self.normalizer, text)
     plain = lambda t: [i for c in self._split(t) for i in self._encode_chunk(c.encode(), dropout, rng)]
     if not self._is_added: return plain(text)
@@ -290,19 +311,37 @@ def save(self: ByteLevelBPE,
     path, # where the tokenizer.json goes
 ):
     "Write a standard tokenizer.json that `tokenizers` and `AutoTokenizer` load."
-    Path(path).write_text(json.dumps(_to_json(self), ensure_ascii=False), encoding="utf-8")
+    try: Path(path).write_text(json.dumps(_to_json(self), ensure_ascii=False), encoding="utf-8")
+    except OSError as e: raise CantolyricError(f"cannot write the tokenizer to {path}: {e.strerror}") from None
 
 # %% ../nbs/10_bpe.ipynb #a4db8fa5
 def _read(path):
+    "The text of a tokenizer's file."
     try: return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError: raise CantolyricError(f"no tokenizer file {path}") from None
+    except OSError as e: raise CantolyricError(f"cannot read the tokenizer file {path}: {e.strerror}") from None
+    except UnicodeDecodeError as e: raise CantolyricError(f"{path} is no tokenizer file: byte {e.start} is not UTF-8") from None
 
 
+def _read_json(path):
+    try: return json.loads(_read(path))
+    except json.JSONDecodeError as e: raise CantolyricError(f"{path} is no JSON: {e.msg} in line {e.lineno}, column {e.colno}") from None
+
+
+def _byte_level(d):
+    "Whether a tokenizer.json has a BPE model over bytes, cut by patterns, as `save` writes it."
+    try: return d["model"]["type"] == "BPE" and {"Split", "ByteLevel"} == {p["type"] for p in d["pre_tokenizer"]["pretokenizers"]}
+    except (KeyError, TypeError): return False
+
+
+# %% ../nbs/10_bpe.ipynb #786fdd12
 def _from_file(cls,
     path, # a tokenizer.json with a byte-level BPE model
 ): # ByteLevelBPE
     "Load a tokenizer.json as written by `save`."
-    d = json.loads(_read(path))
+    d = _read_json(path)
+    if not _byte_level(d):
+        raise CantolyricError(f"{path} is not a byte-level BPE as `save` writes it: give vocab.json and merges.txt to ByteLevelBPE.from_files")
     patterns = tuple(p["pattern"]["Regex"] for p in d["pre_tokenizer"]["pretokenizers"] if p["type"] == "Split")
     merges = [tuple(map(_bytes, m if isinstance(m, list) else m.split(" "))) for m in d["model"]["merges"]]
     special, added = ({a["content"]: a["id"] for a in d["added_tokens"] if a["special"] == s} for s in (True, False))
@@ -325,9 +364,10 @@ def _from_files(cls,
     added: dict = None, # token -> id: made wherever its text stands
 ): # ByteLevelBPE
     "A published vocabulary with its merge list."
-    if not isinstance(vocab, dict): vocab = json.loads(_read(vocab))
+    if not isinstance(vocab, dict): vocab = _read_json(vocab)
     if isinstance(merges, (str, Path)): merges = [x for x in _read(merges).split("\n") if x.strip() and not x.startswith("#version")]
     pairs = [tuple(map(_as_bytes, m.split(" ") if isinstance(m, str) else m)) for m in merges]
+    if odd := next((n for n, p in enumerate(pairs, 1) if len(p) != 2), None): raise CantolyricError(f"merge {odd} of the list is not a pair of tokens: {merges[odd - 1]!r}")
     return cls({_as_bytes(t): i for t, i in vocab.items()}, pairs, pattern, normalizer, special, added)
 
 

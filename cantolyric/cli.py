@@ -150,7 +150,7 @@ def _add_base(commands):
 UNSEEN = (("霓虹", "0243324/3324043"), ("地鐵", "33024/02432/40233"), ("等待", "334402433/240334024")) # neon, the underground, waiting
 _SETTINGS = dict(base="'tiny', a folder, or a Hub id", name="of the run: its folder in runs-dir", runs_dir="folder of all runs (default runs)", format="chatml or alpaca",
                  rank="r of the adapter's matrices", alpha="the adapter's scale is alpha / rank", lr="peak learning rate", batch="examples a step", pairs="examples of the full rung",
-                 steps="optimizer steps of the full rung", max_minutes="what the full rung may take", max_gib="memory it may take", seed="of everything random")
+                 steps="optimizer steps of the full rung", free="share of the steps without the tone mask (default 0)", max_minutes="what the full rung may take", max_gib="memory it may take", seed="of everything random")
 
 
 def _finetune_config(args): # -> FinetuneConfig
@@ -189,7 +189,7 @@ def _write_unseen(run, config, tell) -> list: # of `Lyrics`, one candidate each
 # %% ../nbs/54_cli.ipynb #f7405913
 def _add_finetune(commands):
     p = commands.add_parser("finetune", help="finetune a base model, then write", description="Climb from a handful of examples to the full finetune, then write lyrics and measure them.")
-    kinds = dict(rank=int, alpha=int, batch=int, pairs=int, steps=int, seed=int, lr=float, max_minutes=float, max_gib=float)
+    kinds = dict(rank=int, alpha=int, batch=int, pairs=int, steps=int, seed=int, lr=float, free=float, max_minutes=float, max_gib=float)
     for name, about in _SETTINGS.items(): p.add_argument(f"--{name.replace('_', '-')}", type=kinds.get(name, str), help=about)
     p.add_argument("--no-mask", action="store_true", help="train without the tone mask")
     p.add_argument("--resume", action="store_true", help="go on with a run that was stopped")

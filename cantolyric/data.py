@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SOURCES', 'SPLITS', 'AVOID', 'han_only', 'clean', 'near_duplicates', 'split_of', 'without_leaks', 'load_corpus',
-           'closest', 'load_verses', 'lyric_pieces', 'is_telling', 'cut_words', 'document_frequency', 'topic_of',
-           'lyric_pairs']
+           'closest', 'asset_path', 'load_verses', 'lyric_pieces', 'is_telling', 'cut_words', 'document_frequency',
+           'topic_of', 'lyric_pairs']
 
 # %% ../nbs/12_data.ipynb #bba2b321
 import hashlib
@@ -19,19 +19,20 @@ from pathlib import Path
 
 import numpy as np
 
-from .reading import default_reader, rime_words
+from .reading import HAN, _data, default_reader, rime_words
 from .tones import CantolyricError
 
 # %% ../nbs/12_data.ipynb #6f4251c9
-_HAN = r"〇々㐀-䶿一-鿿豈-﫿\U00020000-\U0003ffff"
+# What counts as a Chinese character here. The fixed split rests on it, so it stays: with the iteration mark,
+# the private-use code points of 254 ctcpc lines (Hong Kong's own characters, as they were once written), and Hangul
+_HAN = HAN + r"々\ue000-\uf8ff\uac00-\ud7a3"
+
 
 def _package_data(
     *parts: str, # path inside PyCantonese's data folder
 ) -> Path: # the file or folder
     "A data file that PyCantonese ships; found without importing the package."
-    spec = find_spec("pycantonese")
-    if spec is None: raise CantolyricError("PyCantonese is not installed: type  pip install pycantonese")
-    path = Path(spec.submodule_search_locations[0], "data", *parts)
+    path = _data().joinpath(*parts)
     if not path.exists(): raise CantolyricError(f"PyCantonese has no {'/'.join(parts)}: version 5 ships it")
     return path
 
@@ -39,15 +40,20 @@ def _package_data(
 def _sents(name): return json.loads(_package_data(name, "sents.json").read_text(encoding="utf-8"))
 
 # %% ../nbs/12_data.ipynb #59d3975d
+_TURN = r"^\*\w+:\t(.*(?:\n\t.*)*)" # who speaks, and the words, over one or more lines
 _CHAT_MARKS = str.maketrans({",": "，", ".": "。", "?": "？", "!": "！"})
 
 
+def _in_hkcancor(pattern):
+    "What a pattern finds in HKCanCor, in the order of its files."
+    for path in sorted(_package_data("hkcancor").glob("*.cha")): yield from re.findall(pattern, path.read_text(encoding="utf-8"), re.M)
+
+
 def _hkcancor():
-    "Utterances of HKCanCor, in the order of its files: words joined, pause marks dropped."
-    for path in sorted(_package_data("hkcancor").glob("*.cha")):
-        for turn in re.findall(r"^\*\w+:\t(.*(?:\n\t.*)*)", path.read_text(encoding="utf-8"), re.M):
-            words = " ".join(w.translate(_CHAT_MARKS) if len(w) == 1 else w for w in turn.split() if w != "-")
-            yield re.sub(rf"(?<=[{_HAN}])-|-(?=[{_HAN}])", "", words) # a hyphen marks a broken-off syllable
+    "Utterances of HKCanCor: words joined, pause marks dropped."
+    for turn in _in_hkcancor(_TURN):
+        words = " ".join(w.translate(_CHAT_MARKS) if len(w) == 1 else w for w in turn.split() if w != "-")
+        yield re.sub(rf"(?<=[{_HAN}])-|-(?=[{_HAN}])", "", words) # a hyphen marks a broken-off syllable
 
 
 SOURCES = {"ctcpc": lambda: _sents("ctcpc"), "hkcancor": _hkcancor, "common_voice": lambda: _sents("common_voice")}
@@ -182,14 +188,21 @@ def _check_split(split):
         raise CantolyricError(f"no split named {split!r}: there are {', '.join(SPLITS)}")
 
 
+def _as_sources(sources):
+    "Names of corpora as a tuple, checked; one name alone is allowed."
+    sources = (sources,) if isinstance(sources, str) else tuple(sources)
+    if unknown := set(sources) - set(SOURCES):
+        raise CantolyricError(f"no corpus named {', '.join(map(repr, sorted(unknown)))}: there are {', '.join(sorted(SOURCES))}")
+    return sources
+
+
 def load_corpus(
     split: str = None, # "train", "validation" or "test"; None for all
     sources: tuple = tuple(SOURCES), # which corpora
 ): # datasets.Dataset with columns text, source, split
     "The open corpora that come with PyCantonese, cleaned and split."
     from datasets import Dataset
-    if unknown := set(sources) - set(SOURCES):
-        raise CantolyricError(f"no corpus named {sorted(unknown)}: there are {sorted(SOURCES)}")
+    sources = _as_sources(sources)
     _check_split(split)
     rows = [r for r in zip(*_corpus()) if r[1] in sources and split in (None, r[2])]
     return Dataset.from_dict(dict(zip(("text", "source", "split"), map(list, zip(*rows)))) if rows else {"text": [], "source": [], "split": []})
@@ -213,9 +226,11 @@ def closest(
 def _bigrams(text): return {text[k:k + 2] for k in range(len(text) - 1)}
 
 # %% ../nbs/12_data.ipynb #b5b13d6f
-def _verses_file() -> Path: # a JSONL file
-    "The verses that come with this package."
-    return Path(find_spec("cantolyric").submodule_search_locations[0]) / "assets" / "verses.jsonl"
+def asset_path(
+    *parts: str, # names inside `cantolyric/assets`
+) -> Path:
+    "Where a file is that is shipped with the package."
+    return Path(find_spec("cantolyric").submodule_search_locations[0]).joinpath("assets", *parts)
 
 
 def _verse(
@@ -287,7 +302,7 @@ def load_verses(
     "Verses, each in the split that keeps it apart from held-out text."
     from datasets import Dataset
     _check_split(split)
-    path = Path(path or _verses_file())
+    path = Path(path or asset_path("verses.jsonl"))
     stamp = path.stat().st_mtime_ns if path.exists() else None
     rows = [v for v in _verses(path, stamp) if split in (None, v["split"])]
     return Dataset.from_dict({k: [v[k] for v in rows] for k in ("id", "topic", "register", "lines", "split")})
@@ -325,10 +340,8 @@ _EMPTY_WORDS = frozenset("""時候 時間 意思 知道 見過 開始 出來 返
 def _function_words():
     "Words that HKCanCor mostly tags as anything but a content word: pronouns, adverbs, particles, numerals and so on."
     tags = defaultdict(Counter)
-    for path in sorted(_package_data("hkcancor").glob("*.cha")):
-        turns = re.findall(r"^\*\w+:\t(.*(?:\n\t.*)*)\n%mor:\t(.*(?:\n\t.*)*)", path.read_text(encoding="utf-8"), re.M)
-        for words, mor in ((w.split(), m.split()) for w, m in turns):
-            for w, m in zip(words, mor): tags[w][m.partition("|")[0]] += 1
+    for words, mor in _in_hkcancor(_TURN + r"\n%mor:\t(.*(?:\n\t.*)*)"):
+        for w, m in zip(words.split(), mor.split()): tags[w][m.partition("|")[0]] += 1
     return frozenset(w for w, c in tags.items() if c.most_common(1)[0][0] in _FUNCTION_TAGS)
 
 # %% ../nbs/12_data.ipynb #a2e068e7
@@ -383,9 +396,9 @@ def topic_of(
 
 # %% ../nbs/12_data.ipynb #c845aa1a
 def _corpus_pieces(split, sources, avoid):
-    "Lyric-like pieces of a split with their source: one text a cluster, none twice."
+    "Lyric-like pieces of a split with their source: one text a cluster, none twice, and no held-out piece that training has too."
     texts, names, first = _clusters()
-    words, seen = _dictionary()[0], set()
+    words, seen = _dictionary()[0], set() if split == "train" else {"\n".join(x) for x, _ in _corpus_pieces("train", tuple(SOURCES), ())}
     for i, (text, name, s) in enumerate(zip(texts, names, _corpus()[2])):
         if s != split or name not in sources or first[i] != i: continue
         for lines in lyric_pieces(text):
@@ -429,9 +442,9 @@ def lyric_pairs(
     from datasets import Dataset
     _check_split(split)
     if split is None: raise CantolyricError("lyric_pairs needs a split: 'train', 'validation' or 'test'")
-    if unknown := set(sources) - set(SOURCES):
-        raise CantolyricError(f"no corpus named {sorted(unknown)}: there are {sorted(SOURCES)}")
-    rows = _pairs(split, tuple(sources), verses if verses in (None, False) else str(verses), tuple(avoid))
+    if n is not None and not (isinstance(n, int) and n >= 0): raise CantolyricError(f"n={n!r}: how many examples is a whole number, 0 or more, or None for all")
+    avoid = (avoid,) if isinstance(avoid, str) else tuple(avoid)
+    rows = _pairs(split, _as_sources(sources), verses if verses in (None, False) else str(verses), avoid)
     if n is not None: # a weighted shuffle (Efraimidis and Spirakis 2006), each lyric weighing as many as its lines
         luck = np.random.default_rng(seed).random(len(rows)) ** (1 / np.array([1 + r[2].count("\n") for r in rows]))
         rows = [rows[i] for i in np.argsort(-luck)[:n]]

@@ -146,7 +146,8 @@ class Seen:
         "The share of characters in a run that stands in the training text."
         seen = total = 0
         for line in (line for t in texts for line in lyric_lines(t)):
-            hit, covered = np.isin(self._runs(line), self.runs), np.zeros(len(line), bool)
+            runs, covered = self._runs(line), np.zeros(len(line), bool)
+            hit = self.runs.take(np.searchsorted(self.runs, runs), mode="clip") == runs if len(self.runs) else ()
             for k in np.flatnonzero(hit): covered[k:k + self.n] = True
             seen, total = seen + int(covered.sum()), total + len(line)
         return seen / total if total else math.nan

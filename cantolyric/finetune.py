@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'RUNGS', 'DATA_GATES', 'FinetuneConfig', 'check_config', 'Plan', 'rung_plan', 'load_any', 'mask_key',
-           'MaskStore', 'encode_pairs', 'add_states', 'ToneCollator', 'bare_row', 'row_bits', 'answer_bits',
-           'mask_store', 'per_character', 'ToneTrainer', 'whole_folder', 'write_json', 'checkpoints', 'batch_order',
-           'Workshop', 'make_trainer', 'bf16_is_fast', 'RungReport', 'train_rung', 'run_parts', 'gate_learnt',
-           'gate_saved', 'gate_lower', 'gate_granted', 'finetune', 'clear_errors', 'run_folders', 'check_folder',
-           'read_config', 'Run', 'climb', 'read_run', 'machine', 'write_run', 'loss_plot', 'held_out_plot',
-           'write_plots', 'report_text']
+           'MaskStore', 'encode_pairs', 'add_states', 'ToneCollator', 'bare_row', 'answer_columns', 'row_bits',
+           'answer_bits', 'mask_store', 'per_character', 'ToneTrainer', 'whole_folder', 'write_json', 'checkpoints',
+           'batch_order', 'Workshop', 'quiet_peft', 'make_trainer', 'bf16_is_fast', 'RungReport', 'train_rung',
+           'run_parts', 'gate_learnt', 'gate_saved', 'gate_lower', 'gate_granted', 'finetune', 'clear_errors',
+           'run_folders', 'check_folder', 'read_config', 'Run', 'climb', 'read_run', 'machine', 'write_run',
+           'loss_plot', 'held_out_plot', 'write_plots', 'report_text']
 
 # %% ../nbs/41_finetune.ipynb #3dc02b27
 import errno
@@ -58,7 +58,7 @@ class FinetuneConfig:
     format: str = "chatml" # a key of FORMATS
     rank: int = 32 # r of the LoRA matrices
     alpha: int = 32 # the adapter's effect is scaled by alpha / rank
-    dropout: float = 0.05 # in front of the adapter
+    dropout: float = 0. # in front of the adapter
     lr: float = 2e-3 # peak learning rate
     batch: int = 32 # examples a step
     pairs: int = 8192 # examples of the full rung
@@ -150,7 +150,8 @@ def mask_key(
     more = [w.tobytes() for w in c.windows[s.line + 1:]]
     if not any(b"\n" in b for _, b, _ in c.vocab.mixed): more = bool(more) # no token reaches into the next line
     else: more = (*more, *(f for line in c.fixed[s.line + 1:] for f in line))
-    return s.pending, s.partial, c.windows[s.line][s.slot:].tobytes(), tuple(c.fixed[s.line][s.slot:]), more, s.ended
+    rhymed = (c.template, s.line, s.rhymes) if c.template.rhymes else None
+    return s.pending, s.partial, c.windows[s.line][s.slot:].tobytes(), tuple(c.fixed[s.line][s.slot:]), more, s.ended, rhymed
 
 
 class MaskStore:
@@ -266,6 +267,13 @@ def bare_row(
     return dict(row, input_ids=instead(row["input_ids"]), labels=row["labels"] if masks else instead(row["labels"]))
 
 # %% ../nbs/41_finetune.ipynb #a48ac537
+def answer_columns(
+    labels: torch.Tensor, # int64 (B, T), -100 where there is no loss
+) -> int: # k: the last k columns hold every label and the place that predicts it
+    "How much of a batch the head has to look at: prompts need no logits."
+    return labels.shape[1] + 1 - int((labels != -100).any(0).nonzero()[0])
+
+
 @torch.inference_mode()
 def row_bits(
     model,
@@ -280,9 +288,10 @@ def row_bits(
     for k in tqdm(range(0, len(order), batch), desc=desc, unit="batch", disable=desc is None):
         part = order[k:k + batch]
         b = {key: v.to(model.device) for key, v in collate([rows[i] for i in part]).items()}
-        hook = logits_hook(model, ToneMask(b["states"], b["table"])) if collate.masks else nullcontext()
-        with hook: logits = model(input_ids=b["input_ids"], attention_mask=b["attention_mask"]).logits
-        loss = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), b["labels"][:, 1:].flatten(), ignore_index=-100, reduction="none")
+        keep = answer_columns(b["labels"])
+        hook = logits_hook(model, ToneMask(b["states"][:, -keep:], b["table"])) if collate.masks else nullcontext()
+        with hook: logits = model(input_ids=b["input_ids"], attention_mask=b["attention_mask"], logits_to_keep=keep).logits
+        loss = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), b["labels"][:, 1 - keep:].flatten(), ignore_index=-100, reduction="none")
         out[part] = loss.view(len(part), -1).double().sum(1).cpu().numpy() / math.log(2)
     model.train(was)
     return out
@@ -326,8 +335,9 @@ class ToneTrainer(Trainer):
         self.tone_mask = tone_mask
 
     def compute_loss(self, model, inputs, *args, **kw):
-        states, table = inputs.pop("states", None), inputs.pop("table", None)
-        if self.tone_mask: self.tone_mask.states, self.tone_mask.table = states, table
+        states, table, keep = inputs.pop("states", None), inputs.pop("table", None), answer_columns(inputs["labels"])
+        if self.tone_mask: self.tone_mask.states, self.tone_mask.table = states[:, -keep:], table
+        inputs = dict(inputs, labels=inputs["labels"][:, -keep:], logits_to_keep=keep)
         return super().compute_loss(model, inputs, *args, **kw)
 
     def _save_checkpoint(self, model, trial):
@@ -449,11 +459,19 @@ def _bits(self,
     return dict(masked=call(True), free=call(False))
 
 
+@contextmanager
+def quiet_peft():
+    "Silence a FutureWarning of transformers about PEFT's own code: nothing for a user to mend."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
 def _adapted(self) -> PeftModel:
     "The base with a fresh adapter."
     c = self.config
     torch.manual_seed(c.seed)
-    return get_peft_model(self.model, LoraConfig(r=c.rank, lora_alpha=c.alpha, lora_dropout=c.dropout, target_modules="all-linear", task_type="CAUSAL_LM"))
+    with quiet_peft(): return get_peft_model(self.model, LoraConfig(r=c.rank, lora_alpha=c.alpha, lora_dropout=c.dropout, target_modules="all-linear", task_type="CAUSAL_LM"))
 
 
 Workshop.bits, Workshop.adapted = _bits, _adapted
@@ -527,9 +545,7 @@ def train_rung(
     trainer = make_trainer(shop, model, rows, plan, folder, f"{rung}: training")
     found = checkpoints(folder) if folder else []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning) # between transformers and peft, nothing for a user to mend
-            trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+        with quiet_peft(): trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     finally:
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, LogitsHookCallback): callback.remove()

@@ -22,6 +22,8 @@ def _topic(
     if not isinstance(topic, str): raise CantolyricError(f"the topic is a string such as '夜雨', not {topic!r}")
     topic = " ".join(topic.split())
     if not topic: raise CantolyricError("the topic is empty; give a word or two such as '夜雨'")
+    if half := next((c for c in topic if "\ud800" <= c <= "\udfff"), None):
+        raise CantolyricError(f"the topic holds half a character (U+{ord(half):04X}): was it read with the wrong encoding?")
     if len(topic) > MAX_TOPIC:
         raise CantolyricError(f"the topic has {len(topic):,} characters; at most {MAX_TOPIC} are allowed: name it in a word or two")
     return topic

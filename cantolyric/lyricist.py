@@ -26,7 +26,7 @@ from ._patch import patch
 from .base import asset_path
 from .constraint import TokenTable, ToneConstraint, unpack_mask
 from .evaluation import second_reading
-from .finetune import FORMATS, load_any
+from .finetune import FORMATS, load_any, quiet_peft
 from .formats import _topic
 from .reading import as_reader
 from .template import Report, ToneTemplate
@@ -171,9 +171,7 @@ def add_adapter(model, folder):
     "Put an adapter on a model."
     from peft import PeftModel
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning) # of transformers, about PEFT's own code
-            return PeftModel.from_pretrained(model, str(folder)).eval()
+        with quiet_peft(): return PeftModel.from_pretrained(model, str(folder)).eval()
     except (RuntimeError, ValueError, OSError, SafetensorError) as e:
         raise CantolyricError(f"the adapter {str(folder)!r} does not fit this base model: {str(e).strip().splitlines()[0]}") from None
 

@@ -105,8 +105,12 @@ class KneserNey:
 
 # %% ../nbs/13_ngram.ipynb #0c5d1e77
 def _as_list(texts):
+    "Texts as a list, checked."
     if isinstance(texts, str): raise CantolyricError("texts is one string, wanted is a list of strings: write [text]")
-    return list(texts)
+    texts = list(texts)
+    odd = [n for n, t in enumerate(texts, 1) if not isinstance(t, str)]
+    if odd: raise CantolyricError(f"text {odd[0]} is {texts[odd[0] - 1]!r}, wanted are strings")
+    return texts
 
 
 @patch
@@ -220,9 +224,11 @@ def save(self: KneserNey,
     parts = {f"keys{n}": np.diff(k, prepend=0) for n, k in enumerate(self.keys)}
     parts |= {f"counts{n}": c.astype(np.int32) for n, c in enumerate(self.counts)}
     unfinished = path.with_name(path.name + ".part")
-    with open(unfinished, "wb") as f:
-        np.savez_compressed(f, order=self.order, kinds=self.kinds, alphabet=self.alphabet, **parts)
-    os.replace(unfinished, path)
+    try:
+        with open(unfinished, "wb") as f: np.savez_compressed(f, order=self.order, kinds=self.kinds, alphabet=self.alphabet, **parts)
+        os.replace(unfinished, path)
+    except OSError as e: raise CantolyricError(f"cannot write the model to {path}: {e.strerror}") from None
+    finally: unfinished.unlink(missing_ok=True)
 
 # %% ../nbs/13_ngram.ipynb #594fbc5f
 def _load(

@@ -73,7 +73,11 @@ class Gates:
     @property
     def failed(self) -> list: return [r.name for r in self.results if not r.ok]
 
-    def __getitem__(self, name): return next(r for r in self.results if r.name == name)
+    def __getitem__(self, name):
+        for r in self.results:
+            if r.name == name: return r
+        raise KeyError(f"no gate {name!r} was asked: there are {', '.join(r.name for r in self.results)}")
+
     def __iter__(self): return iter(self.results)
     def __len__(self): return len(self.results)
     def __str__(self): return "\n".join(map(str, self.results))
@@ -98,7 +102,7 @@ def gate_data(train, held_out) -> GateResult:
     key = lambda e: "".join(e["lyrics"].split())
     shared = {key(e) for e in train} & {key(e) for e in held_out}
     if shared:
-        return GateResult("data", False, f"{len(shared)} lyrics are in training and held out, such as {min(shared)!r}: split first, then make examples", len(shared))
+        return GateResult("data", False, f"lyrics in training and held out: {len(shared)}, such as {min(shared)!r}: split first, then make examples", len(shared))
     return GateResult("data", True, f"{len(train):,} to train on, {len(held_out):,} held out, none in both", 0)
 
 # %% ../nbs/40_preflight.ipynb #829f53d3
@@ -129,6 +133,7 @@ def answer_text(
 # %% ../nbs/40_preflight.ipynb #2c3767b7
 def gate_labels(train, encoded, tokenizer) -> GateResult:
     "Loss on the answer and nothing else, each label at the place of its own token."
+    if len(train) != len(encoded): return GateResult("labels", False, f"{len(train)} examples, but {len(encoded)} of them encoded: encode each example once, in the same order", len(encoded))
     for n, (e, row) in enumerate(zip(train, encoded)):
         moved = [i for i, (a, b) in enumerate(zip(row["input_ids"], row["labels"])) if b not in (-100, a)]
         if moved:
@@ -139,29 +144,7 @@ def gate_labels(train, encoded, tokenizer) -> GateResult:
     share = sum(len(labelled(r)) for r in encoded) / max(1, sum(len(r["labels"]) for r in encoded))
     return GateResult("labels", True, f"loss on the answers only: {share:.0%} of the tokens", share)
 
-
-def gate_truncation(train, encoded, tokenizer) -> GateResult:
-    "Nothing of an answer is cut off, inside a character or between two."
-    cut = [n for n, (e, r) in enumerate(zip(train, encoded)) if len(answer_text(r, tokenizer)) < len(e["lyrics"].strip()) or "\ufffd" in answer_text(r, tokenizer)]
-    if cut:
-        return GateResult("truncation", False, f"{len(cut)} answers are cut, the first is example {cut[0]}: {answer_text(encoded[cut[0]], tokenizer)!r} "
-                          f"of {train[cut[0]]['lyrics']!r}: raise the length or leave such examples out", len(cut))
-    return GateResult("truncation", True, f"every answer is whole; the longest example has {max(len(r['input_ids']) for r in encoded)} tokens", 0)
-
-# %% ../nbs/40_preflight.ipynb #2c3767b7-2
-def gate_labels(train, encoded, tokenizer) -> GateResult:
-    "Loss on the answer and nothing else, each label at the place of its own token."
-    for n, (e, row) in enumerate(zip(train, encoded)):
-        moved = [i for i, (a, b) in enumerate(zip(row["input_ids"], row["labels"])) if b not in (-100, a)]
-        if moved:
-            return GateResult("labels", False, f"example {n}: the label at position {moved[0]} is not the token there; the model shifts by one itself, so labels must not be shifted", len(moved))
-        text = answer_text(row, tokenizer)
-        if not labelled(row) or not e["lyrics"].strip().startswith(text.rstrip("\ufffd")):
-            return GateResult("labels", False, f"example {n}: loss is taken on {text[:40]!r}, wanted is the lyric {e['lyrics'][:20]!r} alone: set the labels of the prompt to -100", n)
-    share = sum(len(labelled(r)) for r in encoded) / max(1, sum(len(r["labels"]) for r in encoded))
-    return GateResult("labels", True, f"loss on the answers only: {share:.0%} of the tokens", share)
-
-
+# %% ../nbs/40_preflight.ipynb #b21c4010
 def gate_truncation(train, encoded, tokenizer) -> GateResult:
     "Nothing of an answer is cut off, inside a character or between two."
     cut = [n for n, (e, r) in enumerate(zip(train, encoded)) if len(answer_text(r, tokenizer)) < len(e["lyrics"].strip()) or "\ufffd" in answer_text(r, tokenizer)]
@@ -180,6 +163,7 @@ def tone_batch(
     scheme: str = "0243", # of the tones
 ) -> dict: # tensors input_ids, attention_mask, labels (B, T), states (B, T), table (S, V)
     "Examples side by side, padded on the right, with the mask of each labelled token."
+    if not pairs: raise CantolyricError("no examples to lay side by side: give at least one")
     length, pad = max(len(r["input_ids"]) for r in encoded), tokenizer.pad_token_id
     fill = lambda row, value: [*row, *[value] * (length - len(row))]
     out = dict(input_ids=torch.tensor([fill(r["input_ids"], pad) for r in encoded]),
@@ -363,7 +347,7 @@ def make_parts(
     table = TokenTable.from_tokenizer(tokenizer, model.config.vocab_size, end=fmt.end_token)
     encoded = [fmt.encode(e, tokenizer) for e in train]
     given = dict(train=train, held_out=held_out, encoded=encoded, batch=tone_batch(train, encoded, tokenizer, table, reader), format=fmt,
-                 tokenizer=tokenizer, model=model, attach=masking(model), reader=reader, lr=3e-3, plan=dict(steps=200, max_seconds=600, max_gib=8))
+                 tokenizer=tokenizer, model=model, attach=masking(model), reader=reader, lr=3e-3, plan=dict(steps=200, max_seconds=3600, max_gib=8))
     return Parts(**given | changes)
 
 # %% ../nbs/40_preflight.ipynb #e4fa6e8a
@@ -474,6 +458,7 @@ def run_gate(
     **settings, # for the gate: margin, steps, share
 ) -> GateResult:
     "One gate; an error inside it is a failure, not an end."
+    if name not in GATES: raise CantolyricError(f"no gate {name!r}: there are {', '.join(GATES)}")
     gate = GATES[name]
     wanted = inspect.signature(gate).parameters
     given = {k: getattr(parts, k) for k in wanted if hasattr(parts, k)} | {k: v for k, v in settings.items() if k in wanted}
@@ -489,7 +474,7 @@ def preflight(
 ) -> Gates:
     "Go through the gates, from cheap to dear; nothing of the run is changed."
     done = Gates()
-    for name in only:
+    for name in [only] if isinstance(only, str) else only:
         done.results.append(run_gate(name, parts, **settings))
         if stop and not done.ok: break
     return done
@@ -621,6 +606,7 @@ def caught_by(
     **settings, # as in `preflight`
 ) -> list: # names of the gates that failed
     "Plant a mistake, go through the gates, say which ones stopped it."
+    if name not in MISTAKES: raise CantolyricError(f"no mistake {name!r}: there are {', '.join(MISTAKES)}")
     return preflight(MISTAKES[name](parts), only, **settings).failed
 
 # %% ../nbs/40_preflight.ipynb #c109075c

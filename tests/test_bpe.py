@@ -151,8 +151,7 @@ def test_training_equals_counting_anew(words):
     assert learn_merges(chunks, 25) == simple_merges(chunks, 25)
 
 
-def test_shipped_merges_begin_as_trained_here(ours):
-    "The merge list of the tiny base, from a tenth of the corpus in the same order of trust: deterministic, whatever the order of texts."
+def test_merges_do_not_hang_on_the_order_of_texts():
     texts = lines("train", 3_000)
     assert learn_merges(count_chunks(texts), 300) == learn_merges(count_chunks(texts[::-1]), 300)
 
@@ -165,8 +164,22 @@ def test_shipped_merges_are_what_training_gives(ours):
 
 def test_mistakes(ours, tmp_path):
     for wrong, text in [(lambda: ByteLevelBPE.from_file(tmp_path / "none.json"), "no tokenizer file"), (lambda: ours.decode([10**6]), "outside the vocabulary"),
-                        (lambda: ByteLevelBPE.train(["a"], 10), "too small")]:
+                        (lambda: ByteLevelBPE.train(["a"], 10), "too small"), (lambda: ByteLevelBPE.train("夜雨", 300), r"write \[text\]"), (lambda: ByteLevelBPE.train([], 300), "no text"),
+                        (lambda: ByteLevelBPE.from_file(tmp_path), "cannot read"), (lambda: ours.save(tmp_path / "no" / "t.json"), "cannot write"), (lambda: ours.encode(None), "wanted is a text"),
+                        (lambda: ByteLevelBPE.from_files({"▁a": 0}, []), "SentencePiece"), (lambda: ByteLevelBPE.from_files({"a": 0, "b": 1}, ["a b"]).encode("ab"), "belong together")]:
         with pytest.raises(CantolyricError, match=text): wrong()
+
+
+@pytest.mark.parametrize("content, message", [("{", "no JSON: .* line 1, column 2"), ('{"model": {"type": "Unigram"}}', "not a byte-level BPE"), ("[1]", "not a byte-level BPE"), ("夜".encode("big5"), "byte 0 is not UTF-8")])
+def test_files_that_are_no_tokenizer(tmp_path, content, message):
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(CantolyricError, match=message): ByteLevelBPE.from_file(path)
+
+
+def test_half_a_character(ours):
+    "What a shell hands over where its bytes are no UTF-8."
+    with pytest.raises(CantolyricError, match=r"place 3 of the text holds half a character \(U\+DCE9\)"): ours.encode("夜雨\udce9")
 
 
 def test_special_tokens_stay_text(ours):

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from cantolyric.constraint import (State, TokenTable, ToneConstraint, decode_ids, random_ids, split_bytes, unpack_mask)
 from cantolyric.reading import Reader, default_reader
-from cantolyric.template import ToneTemplate
+from cantolyric.template import ToneTemplate, reads_right
 from cantolyric.tones import CantolyricError
 
 ABC = "一丁七丂丄" # share their first two bytes: pieces of characters matter
@@ -69,7 +69,7 @@ def test_every_token_on_the_real_lexicon(tiny_table):
     slow = ToneConstraint("0243[34]4*/3324", tiny_table)
     assert not any(fast.exact)
     slow.exact = [True, True]
-    for _ in range(4):
+    for _ in range(2):
         s = fast.start()
         while not s.ended:
             allowed = fast.allowed_ids(s)
@@ -161,3 +161,87 @@ def test_bad_input(tiny_table):
     from tokenizers import Tokenizer, models
     spm = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.Unigram([("a", -1.)])), eos_token="a")
     with pytest.raises(CantolyricError, match="no byte-level BPE"): TokenTable.from_tokenizer(spm)
+
+
+# Rhymes
+
+sounds = st.builds(lambda f, t: f"b{f}{t}", st.sampled_from(["aa", "aan", "aang", "i"]), st.integers(1, 6))
+rhyming_words = st.dictionaries(st.text(ABC[:3], min_size=1, max_size=4), st.lists(sounds, min_size=4, max_size=4), min_size=3, max_size=14)
+rhymed_lines = st.lists(st.tuples(st.lists(st.sampled_from("[1235] [3456] [1345] * * * 七 丁=[1234]".split()), min_size=1, max_size=3),
+                                  st.sampled_from(["", " A", " A", " A", " B"])), min_size=1, max_size=3)
+LONERS = {"丂": ("baan1",), "丄": ("baa4",), "丅": ("bi2",), "丆": ("di5",)} # stand in no word: with them most masks are looked up, without them searched
+
+
+@settings(max_examples=120, deadline=None)
+@given(rhyming_words, pieces, rhymed_lines, st.integers(1, 3), st.booleans(), st.randoms(use_true_random=False))
+def test_rhymes_of_small_lexicons_exhaustively(words, pieces, lines, grade, loners, rng):
+    "Every mask on the way allows exactly the tokens with which some right text goes on."
+    reader = Reader({w: tuple(js[:len(w)]) for w, js in words.items()} | (LONERS if loners else {}))
+    try:
+        template = ToneTemplate.parse("/".join("".join(slots) + letter for slots, letter in lines), "jyutping", grade=grade, reader=reader)
+        template.automaton(reader)
+    except CantolyricError: return # test_template shows that no text meets these
+    characters = sorted({c for w in reader.words for c in w})
+    if len(characters) ** sum(map(len, template.lines)) > 2e5: return
+    each = [["".join(t) for t in itertools.product(characters, repeat=len(line)) if reads_right(ToneTemplate((line,), "jyutping"), "".join(t), reader)]
+            for line in template.lines]
+    right = [t.encode() for t in map("\n".join, itertools.product(*each)) if reads_right(template, t, reader)]
+    table = table_of([t.encode()[a:len(t.encode()) - b] for t, a, b in pieces if len(t.encode()) > a + b])
+    c = ToneConstraint(template, table, reader)
+    s, done = c.start(), b""
+    while not s.ended:
+        want = {i for i, b in table.tokens.items() if any(t.startswith(done + b) for t in right)} | ({table.end[0]} if done in right else set())
+        assert set(c.allowed_ids(s).tolist()) == want, (str(template), done)
+        i = rng.choice(sorted(want))
+        s = c.advance(s, i)
+        done += table.tokens.get(i, b"")
+    assert done in right
+
+
+def test_random_decoding_with_rhymes(tiny_table):
+    rng = np.random.default_rng(4)
+    for _ in range(150):
+        lines = ["".join(rng.choice(list("0243"), rng.integers(1, 8))) for _ in range(rng.integers(2, 5))]
+        try: template = ToneTemplate.parse("/".join(lines), rhyme="".join(rng.choice(list("AAB-"), len(lines))), grade=int(rng.integers(1, 4)))
+        except CantolyricError as e: assert "cannot all rhyme" in str(e); continue
+        text = decode_ids(tiny_table, random_ids(ToneConstraint(template, tiny_table), rng))
+        assert reads_right(template, text), (str(template), text)
+
+
+def test_every_token_at_the_end_of_a_rhymed_line(tiny_table):
+    "As without rhymes: the mask has exactly the tokens that a search finds."
+    rng = np.random.default_rng(6)
+    for text in ("024 A/3[34] A", "43 A2/20 A2"):
+        fast, slow = ToneConstraint(text, tiny_table), ToneConstraint(text, tiny_table)
+        slow.exact = [True, True]
+        s = fast.start()
+        while not s.ended:
+            allowed = fast.allowed_ids(s)
+            found = [i for i, b in tiny_table.tokens.items() if slow._take(s, b) is not None]
+            assert sorted(set(allowed) - set(tiny_table.end)) == sorted(found), s
+            s = fast.advance(s, rng.choice(allowed))
+
+
+def test_a_fixed_reading_is_kept(tiny_table):
+    "種=4 can only go on so that 種 is read zung3."
+    c = ToneConstraint("種=4*", tiny_table)
+    rng, reader = np.random.default_rng(0), default_reader()
+    for _ in range(5): assert reader.jyutping(decode_ids(tiny_table, random_ids(c, rng)))[0] == "zung3"
+
+
+def test_impossible_templates(tiny_table):
+    for text, why in [("雨 A/人 A", "cannot all rhyme"), ("02雨=0", "line 1, slot 3"), ("\U00030000*", "no reading of")]:
+        with pytest.raises(CantolyricError, match=why): ToneConstraint(text, tiny_table)
+
+
+def test_kept_masks_know_rhymes(tiny_table):
+    "What training keeps of masks is not mixed up between templates with the same tones and other letters."
+    from cantolyric.base import load_base
+    from cantolyric.finetune import MaskStore
+    store, tok = MaskStore(tiny_table), load_base()[1]
+    text = "舊窗\n微涼\n好想"
+    ids = tok(text, add_special_tokens=False)["input_ids"] + [tiny_table.end[0]]
+    for letters in (None, "AAA", "-AA", "AA-"):
+        template = ToneTemplate.parse(str(ToneTemplate.of(text)), rhyme=letters)
+        want = ToneConstraint(template, tiny_table).masks_along(ids)
+        assert np.array_equal(np.stack([store.rows[i] for i in store.along(template, ids)]), want)

@@ -46,6 +46,11 @@ def test_held_out_lines_are_new(corpus):
     assert sum(x >= .8 for x in near) <= 2 and sum(x >= .6 for x in near) / len(near) < .02
 
 
+def test_no_lyric_is_in_two_splits():
+    of = {s: set(lyric_pairs(s)["lyrics"]) for s in ("train", "validation", "test")}
+    assert not of["train"] & (of["validation"] | of["test"]) and not of["validation"] & of["test"]
+
+
 def test_no_long_stretch_is_shared(corpus):
     runs = lambda t: (t[k:k + 10] for k in range(len(t) - 9))
     texts = [(han_only(t), s) for t, s in zip(corpus["text"], corpus["split"])]

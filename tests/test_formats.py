@@ -12,7 +12,7 @@ from cantolyric.tones import CantolyricError
 
 ASSET = Path(__file__).parent.parent / "cantolyric/assets/base/tokenizer.json"
 QWEN2 = Path(os.environ.get("CANTOLYRIC_DATA", "nowhere"), "tokenizers/qwen2")
-EXAMPLE = {"topic": "夜雨", "tones": "2434/0202", "lyrics": "夜雨過去\n唔會再會"}
+EXAMPLE = {"topic": "夜雨", "tones": "2444/0442", "lyrics": "夜雨過去\n唔會再會"}
 FORMATS = [ChatML(), ChatML(system="你係一個填詞人。"), Alpaca(), Alpaca(preamble="")]
 TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
@@ -91,7 +91,7 @@ def test_added_tokens_that_are_not_special_stay_text(tokenizers):
         assert not made & set(ids) and t.decode(ids) == text
 
 
-@pytest.mark.parametrize("change, message", [({"topic": ""}, "topic is empty"), ({"topic": " \n"}, "topic is empty"), ({"topic": None}, "topic is a string"), ({"topic": "雨" * 10_000}, "10,000 characters"),
+@pytest.mark.parametrize("change, message", [({"topic": ""}, "topic is empty"), ({"topic": " \n"}, "topic is empty"), ({"topic": None}, "topic is a string"), ({"topic": "雨\udce9"}, r"half a character \(U\+DCE9\)"), ({"topic": "雨" * 10_000}, "10,000 characters"),
                                              ({"topic": "雨" * (MAX_TOPIC + 1)}, "201 characters"), ({"tones": ""}, "tones are empty"), ({"tones": None}, "tones are empty"), ({"lyrics": " "}, "no lyrics"), ({"lyrics": None}, "no lyrics")])
 def test_mistakes(tokenizers, change, message):
     for form in FORMATS:

@@ -92,6 +92,19 @@ def test_an_error_inside_a_gate_is_a_failure(parts):
     assert not run_gate("template", broken)
 
 
+def test_names_that_are_none(parts):
+    assert [r.name for r in preflight(parts, "data")] == ["data"]
+    with pytest.raises(CantolyricError, match="no gate 'nope': there are data, template"): preflight(parts, ["nope"])
+    with pytest.raises(CantolyricError, match="no mistake 'nope': there are train/test leak"): caught_by("nope", parts)
+    with pytest.raises(KeyError, match="no gate 'hook' was asked"): preflight(parts, "data")["hook"]
+
+
+def test_nothing_to_train_on_and_encodings_that_are_missing(parts, tokenizer):
+    with pytest.raises(CantolyricError, match="no examples"): tone_batch([], [], tokenizer)
+    short = run_gate("labels", replace(parts, encoded=parts.encoded[:-1]))
+    assert not short and "3 examples, but 2 of them encoded" in short.message
+
+
 def test_data_gate():
     e = lambda s: dict(lyrics=s)
     assert gate_data([e("天光")], [e("落雨")]) and not gate_data([], [e("落雨")]) and not gate_data([e("落雨")], [])

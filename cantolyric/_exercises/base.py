@@ -1,22 +1,13 @@
 """Checkers for lesson 20. Each returns "Right." or says what is not right yet; none raises."""
 import math
 
-RIGHT = "Right."
-
-
-def _run(fn, *args):
-    "What `fn` gives, or why it gave nothing."
-    try: return fn(*args), None
-    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
+from cantolyric._exercises import RIGHT, number, run
 
 
 def _number(fn, args, want, about, tolerance):
     "None where `fn(*args)` is close to `want`, else what is not right."
-    got, error = _run(fn, *args)
-    if error: return error
-    try: ok = abs(float(got) - want) <= tolerance
-    except (TypeError, ValueError): return f"Not yet: wanted is a number, it returned {got!r}"
-    return None if ok else f"Not yet: {about}: wanted is {want:,.4g}, it returned {got:,.6g}"
+    got, error = run(fn, *args)
+    return error or number(got, want, about, tolerance)
 
 
 def check_parameters(fn) -> str:
@@ -28,7 +19,7 @@ def check_parameters(fn) -> str:
         return c.vocab_size * c.hidden + c.layers * block + c.hidden
     for c, about in [(BaseConfig(), "the shipped sizes"), (BaseConfig(vocab_size=500, layers=1), "one layer, 500 tokens"),
                      (BaseConfig(hidden=64, heads=8, kv_heads=1, mlp=100, layers=3), "eight heads that share keys and values")]:
-        got, error = _run(fn, c)
+        got, error = run(fn, c)
         if error: return error
         if got != count(c): return f"Not yet: {about}: wanted is {count(c):,}, it returned {got!r}"
     return RIGHT

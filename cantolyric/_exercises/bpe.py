@@ -1,11 +1,5 @@
 """Checkers for lesson 10. Each returns "Right." or says what is not right yet; none raises."""
-RIGHT = "Right."
-
-
-def _run(fn, *args):
-    "What `fn` gives, or why it gave nothing."
-    try: return fn(*args), None
-    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
+from cantolyric._exercises import RIGHT, run
 
 
 def _bytes(text): return tuple(bytes([b]) for b in text.encode())
@@ -19,7 +13,7 @@ def check_next_merge(fn) -> str:
                              ({_bytes("雨"): 1, _bytes("雪"): 1}, (b"\xe9", b"\x9b"), "both characters begin with these bytes"),
                              ({(b"ab", b"c"): 1}, (b"ab", b"c"), "tokens may be longer than a byte"),
                              ({_bytes("a"): 9}, None, "a word of one token has no pair")]:
-        got, error = _run(fn, dict(words))
+        got, error = run(fn, dict(words))
         if error: return error
         if got != want: return f"Not yet: for {words} wanted is {want} ({why}), it returned {got!r}"
     return RIGHT
@@ -31,7 +25,7 @@ def check_apply_merges(fn) -> str:
     for text, want, why in [("abc", [b"abc"], "b c has the lowest rank, then a bc"), ("abab", [b"ab", b"ab"], "every ab is merged"),
                             ("aaa", [b"aaa"], "the leftmost a a first, then aa a"), ("aaaa", [b"aa", b"aa"], "a a at both places comes before aa a"), ("cab", [b"c", b"ab"], "c a is not in the list"),
                             ("", [], "nothing to merge"), ("c", [b"c"], "nothing to merge")]:
-        got, error = _run(fn, list(_bytes(text)), dict(ranks))
+        got, error = run(fn, list(_bytes(text)), dict(ranks))
         if error: return error
         if got is None or got is ...: return f"Not yet: wanted is a list, it returned {got!r}"
         if list(got) != want: return f"Not yet: for {text!r} wanted is {want} ({why}), it returned {got!r}"
@@ -45,7 +39,7 @@ def check_characters_of(fn) -> str:
                               ([rain[:2], rain[2:]], [[0], [0]], "one character may be two tokens"),
                               (["夜".encode() + rain[:1], rain[1:2], rain[2:] + b"!"], [[0, 1], [1], [1, 2]], "a token may hold a character and a piece of the next"),
                               (["𠻺".encode()[:3], "𠻺".encode()[3:]], [[0], [0]], "some characters have four bytes"), ([], [], "no tokens")]:
-        got, error = _run(fn, list(tokens))
+        got, error = run(fn, list(tokens))
         if error: return error
         if got is None or got is ...: return f"Not yet: wanted is a list, it returned {got!r}"
         if [list(x) for x in got] != want: return f"Not yet: for {tokens} wanted is {want} ({why}), it returned {got!r}"

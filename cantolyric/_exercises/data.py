@@ -2,13 +2,7 @@
 import math
 import random
 
-RIGHT = "Right."
-
-
-def _run(fn, *args):
-    "What `fn` gives, or why it gave nothing."
-    try: return fn(*args), None
-    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
+from cantolyric._exercises import RIGHT, run
 
 
 def check_leaks(fn) -> str:
@@ -21,7 +15,7 @@ def check_leaks(fn) -> str:
             (["落雨啦"], 1/3, ["落雨啦"], "at least: 1/3 is enough for 1/3"),
             (["好", "壞"], .5, ["好"], "lines of one character are compared by equality"),
             (["日今我想唔工返"], .5, [], "bigrams keep the order of characters"), ([], .5, [], "no test lines")]:
-        got, error = _run(fn, train, test, threshold)
+        got, error = run(fn, train, test, threshold)
         if error: return error
         if not isinstance(got, list): return f"Not yet: wanted is a list, it returned {got!r}"
         if got != want: return f"Not yet: for {test} and {threshold:.2f} wanted is {want} ({why}), it returned {got}"
@@ -31,7 +25,7 @@ def check_leaks(fn) -> str:
 def check_stable_split(fn) -> str:
     "`fn(keys, share)` -> key to split, by the key alone."
     keys = [f"line {i}" for i in range(2_000)]
-    got, error = _run(fn, keys, .2)
+    got, error = run(fn, keys, .2)
     if error: return error
     if not isinstance(got, dict) or set(got) != set(keys): return f"Not yet: wanted is a dict with every key, it returned a {type(got).__name__}"
     if set(got.values()) - {"train", "test"}: return 'Not yet: the values must be "train" and "test"'
@@ -39,10 +33,10 @@ def check_stable_split(fn) -> str:
     if abs(share - .2) > .05: return f"Not yet: {share:.0%} of 2,000 keys are in test, wanted are about 20 %"
     fewer = keys[::3]
     random.Random(0).shuffle(fewer)
-    again, error = _run(fn, fewer, .2)
+    again, error = run(fn, fewer, .2)
     if error: return error
     if any(again[k] != got[k] for k in fewer): return "Not yet: a key changed its split when others were taken away or reordered"
-    more, error = _run(fn, keys, .5)
+    more, error = run(fn, keys, .5)
     if error: return error
     if any(got[k] == "test" and more[k] != "test" for k in keys): return "Not yet: a larger share must keep every key that was in test already"
     if _process_dependent(fn): return "Not yet: another run of Python would split differently (hash() of a string is salted)"
@@ -61,7 +55,7 @@ def check_most_telling(fn) -> str:
     for words, want, why in [(["月餅", "中秋"], "月餅", "the rarer word says more"), (["屋企", "落雨", "屋企"], "屋企" if 2*math.log(1000/900) > math.log(10) else "落雨", "twice something that is everywhere says little"),
                              (["中秋", "中秋", "月餅"], "中秋", "2 × log 25 is more than 1 × log 100"), (["夜雨", "中秋"], "中秋", "夜雨 is not in df"),
                              (["夜雨"], None, "no word is left"), ([], None, "no word at all")]:
-        got, error = _run(fn, words, df, 1_000)
+        got, error = run(fn, words, df, 1_000)
         if error: return error
         if got != want: return f"Not yet: for {words} wanted is {want!r} ({why}), it returned {got!r}"
     return RIGHT

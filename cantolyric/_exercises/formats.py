@@ -1,13 +1,7 @@
 """Checkers for lesson 11. Each returns "Right." or says what is not right yet; none raises."""
 import re
 
-RIGHT = "Right."
-
-
-def _run(fn, *args):
-    "What `fn` gives, or why it gave nothing."
-    try: return fn(*args), None
-    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
+from cantolyric._exercises import RIGHT, run
 
 
 def check_assistant_labels(fn) -> str:
@@ -18,7 +12,7 @@ def check_assistant_labels(fn) -> str:
             ([("assistant", [1], [9, 5])], ([1, 9, 5, 9], [x, 9, 5, 9]), "go by the turn, not by the id"),
             ([("user", [1], [7]), ("assistant", [2], [8]), ("user", [1], [8]), ("assistant", [2], [6])], ([1, 7, 9, 2, 8, 9, 1, 8, 9, 2, 6, 9], [x, x, x, x, 8, 9, x, x, x, x, 6, 9]), "every assistant turn is learnt"),
             ([("system", [4], [5])], ([4, 5, 9], [x, x, x]), "nothing to learn"), ([], ([], []), "no turns")]:
-        got, error = _run(fn, turns, 9)
+        got, error = run(fn, turns, 9)
         if error: return error
         if not isinstance(got, tuple) or len(got) != 2: return f"Not yet: wanted are two lists, ids and labels; it returned {got!r}"
         if list(got[0]) != want[0]: return f"Not yet: for {turns} the ids wanted are {want[0]}, it returned {got[0]}"
@@ -34,7 +28,7 @@ def _turns(text):
 def check_attack(fn) -> str:
     "`fn(request)` -> a topic that forges an assistant turn in a naive prompt, and only there."
     for request in ("我唔寫。", "好"):
-        topic, error = _run(fn, request)
+        topic, error = run(fn, request)
         if error: return error
         if not isinstance(topic, str): return f"Not yet: wanted is a topic, it returned {topic!r}"
         turns = _turns(f"<|im_start|>user\n主題：{topic}\n聲調：3\n<|im_end|>\n<|im_start|>assistant\n")

@@ -1,11 +1,5 @@
 """Checkers for lesson 23. Each returns "Right." or says what is not right yet; none raises."""
-RIGHT = "Right."
-
-
-def _run(fn, *args):
-    "What `fn` gives, or why it gave nothing."
-    try: return fn(*args), None
-    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
+from cantolyric._exercises import RIGHT, run
 
 
 def _model():
@@ -31,7 +25,7 @@ def check_soft_bonus(fn) -> str:
         logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(1))
         given, want = logits.clone(), logits.clone()
         want[..., ids] += bonus
-        got, error = _run(lambda: fn(ids, bonus)(given))
+        got, error = run(lambda: fn(ids, bonus)(given))
         if error: return error
         if not isinstance(got, torch.Tensor): return f"Not yet: the function that you return must return a tensor, it returned {got!r}"
         if got.shape != want.shape or not torch.allclose(got, want): return f"Not yet: for tokens {ids} and bonus {bonus} the result is not the logits plus the bonus at those tokens"
@@ -43,7 +37,7 @@ def check_count_calls(fn) -> str:
     "`fn(model, run)` -> how often each submodule was called."
     model, batch = _model()
     twice = lambda: [model(**batch) for _ in range(2)]
-    got, error = _run(fn, model, twice)
+    got, error = run(fn, model, twice)
     if error: return error
     if not isinstance(got, dict): return f"Not yet: wanted is a dict, it returned {got!r}"
     for name, want in (("lm_head", 2), ("model.layers.1.mlp", 2), ("", 2), ("model.norm", 2)):
@@ -69,7 +63,7 @@ def check_gradient_share(fn) -> str:
     torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()).backward()
     for ids in ([2, 3], [0], list(range(20))):
         want = float(logits.grad[..., ids].abs().sum() / logits.grad.abs().sum())
-        got, error = _run(fn, model, batch, ids)
+        got, error = run(fn, model, batch, ids)
         if error: return error
         try: off = abs(float(got) - want)
         except (TypeError, ValueError): return f"Not yet: wanted is a number, it returned {got!r}"

@@ -1,18 +1,5 @@
 """Checkers for lesson 24. Each returns "Right." or says what is not right yet; none raises."""
-RIGHT = "Right."
-
-
-def _run(fn, *args):
-    "What `fn` gives, or why it gave nothing."
-    try: return fn(*args), None
-    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
-
-
-def _number(got, want, what, tol=1e-5):
-    "Why `got` is not `want`, or None."
-    try: off = abs(float(got) - want)
-    except (TypeError, ValueError): return f"Not yet: wanted is a number, it returned {got!r}"
-    return None if off <= tol else f"Not yet: {what}: wanted is {want:.4f}, it returned {float(got):.4f}"
+from cantolyric._exercises import RIGHT, number, run
 
 
 def _batch(seed):
@@ -33,9 +20,9 @@ def check_after(fn) -> str:
     "`fn(shares, factors)` -> seconds of a step that took one."
     for shares, factors, want in (({"mask": .8}, {"mask": 10}, .28), ({"mask": .5, "head": .3}, {"mask": 5, "head": 3}, .4),
                                   ({"mask": .2}, {}, 1.), ({}, {}, 1.), ({"mask": 1.}, {"mask": 4}, .25)):
-        got, error = _run(fn, dict(shares), dict(factors))
+        got, error = run(fn, dict(shares), dict(factors))
         if error: return error
-        if why := _number(got, want, f"shares {shares}, factors {factors}"): return why
+        if why := number(got, want, f"shares {shares}, factors {factors}", 1e-5): return why
     return RIGHT
 
 
@@ -48,9 +35,9 @@ def check_allowed_share(fn) -> str:
             for t in range(logits.shape[1] - 1):
                 if labels[b, t + 1] == -100: continue
                 total, n = total + float(p[b, t][table[states[b, t]]].sum()), n + 1
-        got, error = _run(fn, logits.clone(), labels.clone(), states.clone(), table.clone())
+        got, error = run(fn, logits.clone(), labels.clone(), states.clone(), table.clone())
         if error: return error
-        if why := _number(got, total / n, "the mean over labelled positions (logits at t are about the label at t + 1)"): return why
+        if why := number(got, total / n, "the mean over labelled positions (logits at t are about the label at t + 1)", 1e-5): return why
     return RIGHT
 
 
@@ -65,7 +52,7 @@ def check_mask_from_bits(fn) -> str:
         bits[:, :V] = table
         packed = torch.from_numpy(np.packbits(bits, axis=1, bitorder="little").view(np.int32))
         states = torch.from_numpy(g.integers(0, 4, (2, 3)))
-        got, error = _run(fn, states, packed, V)
+        got, error = run(fn, states, packed, V)
         if error: return error
         if not isinstance(got, torch.Tensor) or got.dtype != torch.bool: return f"Not yet: wanted is a bool tensor, it returned {type(got).__name__} {getattr(got, 'dtype', '')}".rstrip()
         if got.shape != (2, 3, V): return f"Not yet: wanted is the shape (2, 3, {V}), it returned {tuple(got.shape)}"

@@ -1,13 +1,7 @@
 """Checkers for lesson 13. Each returns "Right." or says what is not right yet; none raises."""
 import numpy as np
 
-RIGHT = "Right."
-
-
-def _run(fn, *args):
-    "What `fn` gives, or why it gave nothing."
-    try: return fn(*args), None
-    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
+from cantolyric._exercises import RIGHT, run
 
 
 def check_contexts(fn) -> str:
@@ -18,7 +12,7 @@ def check_contexts(fn) -> str:
         (["哈哈哈"], {"哈": 2}),
         ([""], {}),
     ]:
-        got, error = _run(fn, texts)
+        got, error = run(fn, texts)
         if error: return error
         if not isinstance(got, dict): return f"Not yet: wanted is a dict, it returned {got!r}"
         if dict(got) != want: return f"Not yet: for {texts} wanted is {want}, it returned {dict(got)}"
@@ -33,7 +27,7 @@ def check_bootstrap(fn) -> str:
              ("b is cheaper on the whole, but not on every text", a - .5 + rng.normal(0, 5, 400), .0, .1),
              ("b is as often cheaper as dearer", a + rng.permutation(np.repeat([-1., 1.], 200)), .4, .65)]
     for name, b, low, high in cases:
-        got, error = _run(fn, a, b, 500, 0)
+        got, error = run(fn, a, b, 500, 0)
         if error: return error
         try: ok = low <= float(got) <= high
         except (TypeError, ValueError): return f"Not yet: wanted is a number, it returned {got!r}"
@@ -48,7 +42,7 @@ def check_mixture(fn) -> str:
     for name, a, b in [("two equally good models", x, y), ("a better first model", x * .7, y), ("a useless second model", x, x + 8)]:
         grid = np.linspace(0, 1, 1_001)
         cost = [-np.log2(w * 2**-a + (1 - w) * 2**-b).mean() for w in grid]
-        got, error = _run(fn, a, b)
+        got, error = run(fn, a, b)
         if error: return error
         try: off = abs(float(got) - grid[int(np.argmin(cost))])
         except (TypeError, ValueError): return f"Not yet: wanted is a number, it returned {got!r}"

@@ -1,11 +1,5 @@
 """Checkers for lesson 40. Each returns "Right." or says what is not right yet; none raises."""
-RIGHT = "Right."
-
-
-def _run(fn, *args):
-    "What `fn` gives, or why it gave nothing."
-    try: return fn(*args), None
-    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
+from cantolyric._exercises import RIGHT, run
 
 
 def check_gate_repeats(fn) -> str:
@@ -14,7 +8,7 @@ def check_gate_repeats(fn) -> str:
     make = lambda *lyrics: [dict(topic="雨", tones="*", lyrics=x) for x in lyrics]
     for train, most, ok, value in ((make("落雨", "天光"), 1, True, 1), (make("落雨", "落雨", "天光"), 1, False, 2), (make("落雨", "落雨", "天光"), 2, True, 2),
                                    (make("落雨\n天光", "落雨 天光", "落雨天光"), 2, False, 3), ([], 3, True, 0)):
-        got, error = _run(fn, train, most)
+        got, error = run(fn, train, most)
         if error: return error
         if not isinstance(got, GateResult): return f"Not yet: wanted is a GateResult, it returned {got!r}"
         about = f"for {[e['lyrics'] for e in train]} with at most {most}"
@@ -29,7 +23,7 @@ def check_accumulated(fn) -> str:
     "`fn(means, counts)` -> losses that add up to the mean of the whole batch."
     for means, counts in (([2., 2.], [5, 5]), ([1., 4.], [30, 10]), ([3., 1., 2., 7.], [1, 50, 20, 3]), ([2.5], [8]), ([1., 0.], [4, 0])):
         want = sum(m * n for m, n in zip(means, counts)) / sum(counts)
-        got, error = _run(fn, list(means), list(counts))
+        got, error = run(fn, list(means), list(counts))
         if error: return error
         try: total = float(sum(got)) if len(got) == len(means) else None
         except TypeError: return f"Not yet: wanted is a list of numbers, it returned {got!r}"
@@ -44,7 +38,7 @@ def check_first_spike(fn) -> str:
     for losses, window, factor, want in (([4, 3, 3, 2, 2, 2], 10, 3., None), ([4, 3, 3, 2, 9, 2, 2], 10, 3., None), ([4, 3, 3, 2, 10, 2, 2], 10, 3., 4),
                                          ([4, 3, nan, 2], 10, 3., 2), ([nan], 10, 3., 0), ([1, 50, 1, 1, 1], 10, 3., None), ([9, 9, 9, 1, 1, 1, 5], 3, 3., 6),
                                          ([9, 9, 9, 1, 1, 1, 5], 10, 3., None), ([3, 3, 3, inf], 10, 3., 3), ([], 10, 3., None)):
-        got, error = _run(fn, list(losses), window, factor)
+        got, error = run(fn, list(losses), window, factor)
         if error: return error
         if got != want: return f"Not yet: for {losses} (window {window}, factor {factor:g}) wanted is {want}, it returned {got!r}"
     return RIGHT

@@ -1,5 +1,8 @@
 """Checkers for lesson 02. Each returns "Right." or says what is not right yet; none raises."""
-from cantolyric.template import ToneTemplate
+import itertools
+
+from cantolyric.reading import Reader
+from cantolyric.template import ToneTemplate, reads_right
 
 RIGHT = "Right."
 
@@ -41,3 +44,20 @@ def check_union(fn) -> str:
         if error: return f"Not yet: for {a} and {b} it returned {got!r}, which is no template"
         if str(parsed) != str(ToneTemplate.parse(want, scheme)): return f"Not yet: for {a} and {b} wanted is {want!r}, it returned {got!r}"
     return RIGHT
+
+
+def check_count(fn) -> str:
+    "`fn(automaton, characters)` -> the number of accepted texts made of these characters."
+    reader = Reader({"一": ("jat1",), "花": ("faa1",), "種": ("zung2",), "人": ("jan4",), "種花": ("zung3", "faa1"), "沙": ("saa1",)})
+    for template, characters in [("3", "一花種人"), ("33", "一花種人"), ("43", "一花種人"), ("***/*", "一花種"), ("3* A/*3 A", "一花種沙人"), ("00/3", "種花")]:
+        t = ToneTemplate.parse(template, reader=reader)
+        each = [map("".join, itertools.product(characters, repeat=len(line))) for line in t.lines]
+        want = sum(reads_right(t, "\n".join(lines), reader) for lines in itertools.product(*each))
+        got, error = _run(fn, t.automaton(reader), characters)
+        if error: return error
+        if not isinstance(got, int): return f"Not yet: wanted is a whole number, it returned {got!r}"
+        if got != want: return f"Not yet: for {template} and the characters {characters} wanted is {want}, it returned {got}"
+    large = ToneTemplate.parse("*"*12, reader=reader)
+    got, error = _run(fn, large.automaton(reader), "一人沙")
+    if error: return error
+    return RIGHT if got == 3**12 else f"Not yet: 12 free slots and three characters give 3**12 texts, it returned {got!r}"

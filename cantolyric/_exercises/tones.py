@@ -30,3 +30,15 @@ def check_coarser(fn) -> str:
         if got is ...: return "Not yet: it returned ..."
         if got != want: return f"Not yet: from {a!r} to {b!r} wanted is {want}, it returned {got!r}"
     return RIGHT
+
+
+def check_count_fitting(fn) -> str:
+    "`fn(tune)` -> how many strings of 0243 digits move with the tune wherever they move."
+    for tune, want, about in [([60], 4, "one note leaves every digit free"), ([60, 62], 10, "4 strings that stay and 6 that rise"),
+                              ([62, 60], 10, "4 strings that stay and 6 that fall"), ([60, 60], 4, "on a held note only strings that stay fit"),
+                              ([60, 62, 64], 20, "strings that never fall"), ([62, 60, 62], 30, "down, then up"),
+                              ([62, 67, 71, 71, 69, 67, 64, 62], 456, "as counted in the lesson")]:
+        got, error = _run(fn, list(tune))
+        if error: return error
+        if got != want: return f"Not yet: for {tune} wanted is {want} ({about}), it returned {got!r}"
+    return RIGHT

@@ -1,0 +1,37 @@
+"""The main job as `make finetune` does it, and the same with a quarter of the steps unmasked, each in a process of its own.
+
+python benchmarks/finetune.py [--ship]    writes benchmarks/results/finetune.json and finetune_free.json;
+                                          --ship puts the first one's adapter into the package
+"""
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from cantolyric.base import asset_path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def climb(folder, name, *settings):
+    "One finetune through the command line; its metrics go to the results."
+    command = [Path(sys.executable).with_name("cantolyric"), "finetune", "--name", name, "--runs-dir", folder, *settings]
+    code = subprocess.run(command).returncode
+    if code not in (0, 1): sys.exit(f"{name} was stopped, exit code {code}") # 1: the last gate failed, a result like any other
+    shutil.copy(Path(folder, name, "metrics.json"), RESULTS / f"{name}.json")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ship", action="store_true", help="put the adapter into the package")
+    args = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        climb(folder, "finetune")
+        climb(folder, "finetune_free", "--free", "0.25")
+        if args.ship: shutil.copytree(Path(folder, "finetune", "adapter"), asset_path("adapter"), dirs_exist_ok=True)
+
+
+if __name__ == "__main__": main()
