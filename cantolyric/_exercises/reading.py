@@ -34,3 +34,24 @@ def check_disputed(fn) -> str:
         if not isinstance(got, list): return f"Not yet: wanted is a list, it returned {got!r}"
         if got != want: return f"Not yet: for {text!r} wanted is {want} ({why}), it returned {got}"
     return RIGHT
+
+
+def check_net_gain(fn) -> str:
+    "`fn(words, word, reading, cases)` -> characters won less characters lost."
+    words = {"我": ("ngo5",), "哋": ("dei2",), "噉": ("gam2",), "我哋": ("ngo5", "dei6")}
+    we, so = ("我哋", ["ngo5", "dei6"]), ("噉我", ["gam2", "ngo5"])
+    for word, reading, cases, want, why in [
+            ("噉我", ("gam3", "ngo5"), [so], -1, "it spoils one character"),
+            ("噉我", ("gam2", "ngo5"), [so], 0, "it changes nothing"),
+            ("噉我", ("gam2", "ngo5"), [("噉我哋", ["gam2", "ngo5", "dei6"]), so], -1, "it takes 我 away from 我哋"),
+            ("噉我哋", ("gam2", "ngo5", "dei6"), [("噉我哋", ["gam2", "ngo5", "dei6"])], 0, "it was right before"),
+            ("傻傻哋", ("so4", "so4", "dei2"), [("傻傻哋", ["so4", "so4", "dei2"]), we], 2, "two characters had no reading"),
+            ("我哋", ("ngo5", "dei2"), [("我哋", ["ngo5", None]), we, we], -2, "an unknown reading counts neither way"),
+            ("銀行", ("ngan4", "hong4"), [], 0, "there is nothing to read")]:
+        before = dict(words)
+        got, error = _run(fn, words, word, reading, cases)
+        if error: return error
+        if not isinstance(got, int): return f"Not yet: wanted is a number, it returned {got!r}"
+        if got != want: return f"Not yet: for {word} in {cases} wanted is {want} ({why}), it returned {got}"
+        if words != before: return "Not yet: it changed the lexicon that it was given"
+    return RIGHT
