@@ -95,29 +95,6 @@ def _joins(self,
 
 Lexicon.outcomes, Lexicon._words_from, Lexicon.readings, Lexicon.joins = _outcomes, _words_from, _readings, _joins
 
-# %% ../nbs/22_constraint.ipynb #182d7411
-def _crowds(self): # list of (most characters that may meet it, pending text), the largest first
-    near = lambda s: sum(len(self.next.get(s[i:], ())) for i in range(len(s)))
-    return sorted(((near(s), s) for s in self.next), reverse=True)
-
-
-@lru_cache(None)
-def _roomy(self,
-    tones: int, # bit t is set where tone t may stand
-    finals = None, # frozenset: those that count; None: all
-) -> bool:
-    "Whether behind any text some character of these tones leaves everything before it as it is."
-    ok = lambda c: tones >> self.words[c][0] & 1 and (finals is None or self.final(c) in finals)
-    free = {c for c in self.words if len(c) == 1 and ok(c)}
-    for most, pending in self.crowds:
-        if most < len(free): return True
-        if free <= self.meets(pending): return False
-    return bool(free)
-
-
-Lexicon.crowds, Lexicon.roomy = cached_property(_crowds), _roomy
-Lexicon.crowds.__set_name__(Lexicon, "crowds")
-
 # %% ../nbs/22_constraint.ipynb #0e19b2bd
 class _Groups:
     "Token ids grouped by a tone string that they, and what must follow them, can be read as."

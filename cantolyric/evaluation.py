@@ -157,11 +157,12 @@ def writing_constraint(
     template, # a `ToneTemplate`, or a string in the scheme 0243
     table, # `TokenTable`
     reader=None, # None: the default Reader
-    certain: bool = True, # write with words that all our sources read alike, where the template can be met so
+    certain: bool = True, # write with words that all our sources read alike, unless the template rhymes or cannot be met so
 ) -> ToneConstraint:
     "The constraint to write under."
     reader = as_reader(reader)
-    if certain:
+    if isinstance(template, str): template = ToneTemplate.parse(template, reader=reader)
+    if certain and not any(template.rhymes): # to rhyme in few words takes a search at every step
         try: return ToneConstraint(template, table, reader.certain())
         except CantolyricError: pass # a fixed character, say, that has two readings
     return ToneConstraint(template, table, reader)

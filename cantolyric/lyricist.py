@@ -192,7 +192,7 @@ class Lyricist:
         tokenizer, # its byte-level BPE
         format = None, # chat format that the adapter was taught with; None: ChatML
         reader = None, # None: the default Reader
-        certain: bool = True, # write with words that all our sources read alike, where the template can be met so
+        certain: bool = True, # write with words that all our sources read alike, unless the template rhymes or cannot be met so
     ):
         self.certain = certain
         self.model, self.tokenizer, self.format, self.reader = model, tokenizer, format or format_of(None), as_reader(reader)

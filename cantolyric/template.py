@@ -572,6 +572,28 @@ for _name, _make in (("loners", lambda self: _Loners(self.spoken)), ("by_char", 
     setattr(Lexicon, _name, cached_property(_make))
     getattr(Lexicon, _name).__set_name__(Lexicon, _name)
 
+# %% ../nbs/02_template.ipynb #182d7411
+def _crowds(self): # list of (most characters that may meet it, pending text), the largest first
+    near = lambda s: sum(len(self.next.get(s[i:], ())) for i in range(len(s)))
+    return sorted(((near(s), s) for s in self.next), reverse=True)
+
+
+@lru_cache(None)
+def _roomy(self, tones: int, # bit t is set where tone t may stand
+           finals=None # frozenset: those that count; None: all
+          ) -> bool:
+    "Whether behind any text some character of these tones leaves everything before it as it is."
+    ok = lambda c: tones >> self.words[c][0] & 1 and (finals is None or self.final(c) in finals)
+    free = {c for c in self.words if len(c) == 1 and ok(c)}
+    for most, pending in self.crowds:
+        if most < len(free): return True
+        if free <= self.meets(pending): return False
+    return bool(free)
+
+
+Lexicon.crowds, Lexicon.roomy = cached_property(_crowds), _roomy
+Lexicon.crowds.__set_name__(Lexicon, "crowds")
+
 # %% ../nbs/02_template.ipynb #3ff782dc
 def fits(tones: bytes, # one tone a character
          window # uint8 or bytes, one slot each: bit t is set where tone t may stand
@@ -776,7 +798,7 @@ def _worth(self: Automaton, line, at, pending, settled, finals):
 @patch
 def _check_line(self: Automaton, n):
     "Refuse a line that no text can meet, naming the first slot that cannot be filled behind those before it."
-    if not self.sparse[n] and not any(self.fixed[n]) or self.search(n, 0, ""): return
+    if not any(self.fixed[n]) and all(map(self.lexicon.roomy, self.windows[n])) or self.search(n, 0, ""): return
     k = 1 + max(k for k in range(len(self.windows[n])) if not k or self.search(n, 0, "", None, k))
     slot, place = self.template.lines[n][k-1], f"line {n + 1}, slot {k} of the template cannot be filled: "
     if not slot.char: raise CantolyricError(f"{place}no character that the reader knows fits {slot} behind the slots before it; change the slot")

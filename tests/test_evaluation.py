@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from cantolyric.evaluation import COLUMNS, Seen, Table, agreement, check_unseen, closing_table, distinct_share, fluency, measure, rhyme_share, second_reading, slot_report, topic_share
+from cantolyric.evaluation import COLUMNS, Seen, Table, agreement, check_unseen, closing_table, distinct_share, fluency, measure, rhyme_share, second_reading, slot_report, topic_share, write_random
 from cantolyric.ngram import KneserNey
 from cantolyric.template import ToneTemplate
 from cantolyric.tones import CantolyricError
@@ -34,6 +34,18 @@ def test_second_reader():
     share, n = agreement(["銀行\n落雨"])
     assert n == 4 and share == 1
     assert math.isnan(agreement(["abc"])[0])
+
+
+def test_a_second_reader_agrees_with_certain_words():
+    "With random decoding, which no model makes easier: a slip of a reader shows."
+    pytest.importorskip("ToJyutping")
+    from cantolyric.base import load_base
+    from cantolyric.constraint import TokenTable
+    table, rng = TokenTable.from_tokenizer(load_base()[1]), np.random.default_rng(0)
+    requests = [dict(tones="".join(rng.choice(list("0243"), 9))) for _ in range(150)]
+    sure, every = (write_random(requests, table, certain=c) for c in (True, False))
+    assert slot_report(sure, [r["tones"] for r in requests]).tones == 1
+    assert agreement(sure)[0] >= .985 > .97 > agreement(every)[0]
 
 
 def test_missing_second_reader_is_said(monkeypatch):

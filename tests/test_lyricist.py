@@ -41,6 +41,19 @@ def test_same_seed_same_lyrics_and_no_trace_in_the_callers_random_numbers(lyrici
     assert [c.text for c in one] == [c.text for c in two] != [c.text for c in other]
 
 
+def test_only_certain_words_are_written_unless_asked(lyricist):
+    sure, ask = default_reader().certain(), dict(topic="夜雨", tones="0243324/3324043", n=4, seed=0, temperature=1.)
+    assert all(all(sure.jyutping(line)) for c in lyricist.write(**ask) for line in c.lines)
+    free = Lyricist(lyricist.model, lyricist.tokenizer, lyricist.format, certain=False).write(**ask)
+    assert all(c.report.ok for c in free) and not all(all(sure.jyutping(line)) for c in free for line in c.lines)
+
+
+def test_a_fixed_character_of_two_readings_may_stand(lyricist):
+    "呀 is read in two ways, so no certain text has it; the template wins."
+    assert default_reader().certain().jyutping("呀") == [None]
+    assert all(c.report.ok and c.text[2] == "呀" for c in lyricist.write("雨", "24呀", n=2, seed=0))
+
+
 def test_candidates_differ_and_the_likeliest_is_first(lyricist):
     lyrics = lyricist.write("雨", "34", n=16, seed=0)
     assert len({c.text for c in lyrics}) == len(lyrics) == 16
@@ -58,10 +71,10 @@ def test_temperature_0_takes_the_likeliest(lyricist):
 
 def test_bits_are_what_the_masked_model_says(lyricist):
     "Token by token, by hand, against the batch with padding."
-    from cantolyric.constraint import ToneConstraint
+    from cantolyric.evaluation import writing_constraint
     lyrics = lyricist.write("雨", "024/33", n=3, seed=0)
     prompt = lyricist.format.prompt_ids(dict(topic="雨", tones="024/33"), lyricist.tokenizer)
-    c = ToneConstraint(ToneTemplate.parse("024/33"), lyricist.table)
+    c = writing_constraint("024/33", lyricist.table)
     found = lyricist._different(prompt, 60, 3, c, .8, .95, 0)
     assert {x.text for x in lyrics} == set(found)
     for text, ids in found.items():
