@@ -537,6 +537,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cantolyric.reading._overlaps': ('reading.html#_overlaps', 'cantolyric/reading.py'),
                                     'cantolyric.reading._patterns': ('reading.html#_patterns', 'cantolyric/reading.py'),
                                     'cantolyric.reading._penalty': ('reading.html#_penalty', 'cantolyric/reading.py'),
+                                    'cantolyric.reading._rather': ('reading.html#_rather', 'cantolyric/reading.py'),
                                     'cantolyric.reading._read_extra': ('reading.html#_read_extra', 'cantolyric/reading.py'),
                                     'cantolyric.reading._read_file': ('reading.html#_read_file', 'cantolyric/reading.py'),
                                     'cantolyric.reading._spelled': ('reading.html#_spelled', 'cantolyric/reading.py'),

@@ -193,11 +193,11 @@ def accuracy(jyutping, # function: text -> one Jyutping or None a character
 # %% ../nbs/01_reading.ipynb #4338a960
 SUNG = {w[0]: (w[1:],) for w in """着zoek6 著zoek6 吧baa6 這ze5 下haa6 為wai6 嗎maa3 到dou3 上soeng6 會wui5 當dong1 種zung2 斷tyun5 淡daam6 近gan6 散saan3 轉zyun2
     相soeng1 無mou4 假gaa2 背bui3 樓lau4 友jau5 隊deoi6 被bei6 片pin3 畫waak6 透tau3 現jin6 了liu5 哋dei6 位wai6 樣joeng6 橋kiu4 房fong4
-    繩sing4 戀lyun2 璃lei1 嶼zeoi6 喪song3 嘆taan3 間gaan1 中zung1 分fan1 少siu2 空hung1 難naan4 更gang3 看hon3 過gwo3 曾cang4 還waan4
-    沒mut6 思si1 應jing1 教gaau3 傳cyun4 長coeng4 樂lok6 好hou2 數sou3 稱cing1 禁gam3 量loeng6 朝ziu1 正zing3 勝sing3 論leon6 藏cong4
-    彈taan4 倒dou2 冠gun3 似ci5 剩zing6 聽teng1 覺gok3 奔ban1 任jam6 冷laang5 吐tou3 昨zok3""".split()}
+    繩sing4 戀lyun2 嶼zeoi6 喪song3 嘆taan3 間gaan1 中zung1 分fan1 少siu2 空hung1 難naan4 更gang3 看hon3 過gwo3 曾cang4 還waan4 沒mut6
+    思si1 應jing1 教gaau3 傳cyun4 長coeng4 樂lok6 好hou2 數sou3 稱cing1 禁gam3 量loeng6 朝ziu1 正zing3 勝sing3 論leon6 藏cong4 彈taan4
+    倒dou2 冠gun3 似ci5 剩zing6 聽teng1 媚mei6 擾jiu2 繞jiu2 洩sit3 覺gok3 奔ban1 任jam6 冷laang5 吐tou3 昨zok3""".split()}
 
-# %% ../nbs/01_reading.ipynb #9cf35a0c
+# %% ../nbs/01_reading.ipynb #3e7b21df
 WRITTEN = """上=soeng5 [愛戀走踏登爬飛跟合穿帶送印寫畫刻撞迎考鋪繫掛放坐換塗抹添攀躍跳衝湧襲浮升擁配賠付縫插吻押連接騎套黏燃扣戴貼披追趕]上
 上=soeng5 上[去升來船車山樓台床街路岸場演映學課班癮心鎖當]
 上=soeng6 車上 上[萬千百]
@@ -210,7 +210,7 @@ WRITTEN = """上=soeng5 [愛戀走踏登爬飛跟合穿帶送印寫畫刻撞迎�
 著=zoek3 [衣穿]著
 """
 
-# %% ../nbs/01_reading.ipynb #df3ed91e
+# %% ../nbs/01_reading.ipynb #dd39abbf
 WRITTEN += """為=wai4 [成以作認化變視稱名身淪轉改換列分奉尊最極更頗甚尤較難行人無譯]為 為[止伍伴證憑準生主家難王敵鄰患妻期限樂非]
 為=wai4 合二為一 合而為一 大有可為 幻化為 成為了
 為=wai6 為[了何誰你我他她它愛情着著此求免夢怕的自每] [因卻]為
@@ -228,7 +228,7 @@ WRITTEN += """為=wai4 [成以作認化變視稱名身淪轉改換列分奉尊�
 難=naan4 [多萬很太更為]難
 """
 
-# %% ../nbs/01_reading.ipynb #b3f923d7
+# %% ../nbs/01_reading.ipynb #04bcd23f
 WRITTEN += """少=siu3 [老闊年美]少 少[壯時年女男婦爺]
 分=fan6 [緣福非情過身成天名本安充部]分 分[外量]
 間=gaan3 時間 間[中斷隔] [有冇多長同何短]時間
@@ -253,7 +253,7 @@ WRITTEN += """少=siu3 [老闊年美]少 少[壯時年女男婦爺]
 魚=jyu4 [游飛]魚 魚[兒水]
 """
 
-# %% ../nbs/01_reading.ipynb #160d731b
+# %% ../nbs/01_reading.ipynb #4d51091e
 WRITTEN += """禁=gam1 不禁 禁不住 情不自禁 禁不起
 量=loeng4 [思衡打丈考較估商]量 量一量
 斷=tyun5 剪不斷 柔腸寸斷 心腸斷
@@ -273,11 +273,18 @@ WRITTEN += """禁=gam1 不禁 禁不住 情不自禁 禁不起
 將=zoeng1 [愛總]將
 稱=cing3 不稱意
 散=saan3 各散東西
-誼=ji4 友誼
+誼=ji4 [友情聯]誼
+平=ping4 太平
+塞=coi3 要塞 塞外
+度=dou6 年度
+彷=fong2 彷[似如]
+咐=fu3 [吩囑]咐
+璃=lei4 琉璃
+彈=daan6 槍彈
 長=coeng4 細水長流
 """
 
-# %% ../nbs/01_reading.ipynb #08907376
+# %% ../nbs/01_reading.ipynb #89f8cd8e
 _VERBS = ("睇講諗試問玩聽傾食搞行望做教揭爬拍搵揾等打估摸傳考浮讀剪修轉譯計揸換播改搬扮飲追拖幫聊捱返補認呻鬧罰驚信唱抄攞瞓嘆唞抖郁逛笑喊影洗煮煲"
           "炒切掃抹敲踢踩跑跳練搖㩒撳執拎擺查批夾研學拜探湊氹呃嚇鬥賭掘挖搭瞄賣借買跟兜嗌叫聞咬嚼捉攤眨揩揀推踎郁畫")
 _ACTS = ("介紹 考慮 參考 準備 嘗試 體諒 留意 交流 合作 放鬆 研究 了解 檢討 休息 表現 見識 討論 商量 練習 運動 檢查 解釋 整理 收拾 安排 參觀 欣賞 享受 照顧 開心 "
@@ -288,16 +295,13 @@ TALK = f"""下=haa5 [{_VERBS}想見去養用甩嗰哩]下 [{_ACTS}]下 想問下
 到=dou2 [睇搵揾見聽買收影賺撞捉幫俾畀估試查執識攞咬抽追接認擺報發諗]到
 到=dou2 [掌握 答覆 留意 接觸 聯絡 證明 影響 意識 認識 吸引 爭取 建立 滿足 發覺 騷擾]到
 度=dou2 [鐘蚊歲月號個張間字錢零半杯耐點百]度 個[月 字 鐘]度 [點分]鐘度 禮拜度 點半度 幾多[歲錢]度
-度=dou6 年度
 嗎=maa3 [吖啫係咋呀𡃉㗎]嗎
 上=soeng5 上[返咗網斜得埋過落嚟] [唔冇]上 上飛機
 當=dong3 當[係佢] 好似當
 """
 
-# %% ../nbs/01_reading.ipynb #c3767fac
-TALK += """哋=dei2 [傻傻 肥肥 瘦瘦 靚靚 攣攣 凍凍 熱熱 濕濕 乾乾 紅紅 綠綠 黃黃 黑黑 白白 藍藍 灰灰 甜甜 酸酸 苦苦 高高 矮矮 大大 細細]哋
-哋=dei2 [慢慢 快快 醉醉 暈暈 怪怪 呆呆 麻麻 壞壞 平平 貴貴 臭臭 香香 軟軟 硬硬 圓圓 尖尖 神神 懶懶]哋
-魚=jyu2 [條啲缸養食釣買嘅]魚 嗰啲魚
+# %% ../nbs/01_reading.ipynb #afe7f11c
+TALK += """魚=jyu2 [條啲缸養食釣買嘅]魚 嗰啲魚
 位=wai2 [個單學崗車座坐冇爭泊啲]位 [個 一個]單位 [一嗰呢哩]個位
 樣=joeng2 [個嘅啲]樣 [一嗰呢哩]個樣
 袋=doi2 [個嘅啲靚]袋 [一嗰呢哩]個袋
@@ -309,7 +313,7 @@ TALK += """哋=dei2 [傻傻 肥肥 瘦瘦 靚靚 攣攣 凍凍 熱熱 濕濕 乾
 女=neoi5 個女[人仔主性子孩同]
 """
 
-# %% ../nbs/01_reading.ipynb #d50f907f
+# %% ../nbs/01_reading.ipynb #554e702a
 def _spelled(pattern: str # characters; one of those in brackets, or one of the words there if they are spaced
             ) -> list[str]: # all that it stands for
     "Spell a pattern out."
@@ -329,6 +333,14 @@ def _patterns(lines: str, # as WRITTEN and TALK
                 out[w] = tuple(head[2:] if c == _fold(head[0]) else j for c, j in zip(w, out.get(w) or read(w)))
     return out
 
+# %% ../nbs/01_reading.ipynb #7918078e
+def _rather(words: dict # the lexicon that reads the adjectives
+           ) -> dict[str, tuple[str, ...]]: # word -> one Jyutping a character
+    "Doubled adjectives with 哋: the second syllable rises, unless it is high already."
+    tone = {"1": "1"}
+    return {a + a + "哋": (j, j[:-1] + tone.get(j[-1], "2"), "dei2") for a, (j,) in
+            ((a, words[a]) for a in "傻肥瘦靚攣凍熱濕乾紅綠黃黑白藍灰甜酸苦高矮大細慢快醉暈怪呆麻壞平貴臭香軟硬圓尖神懶" if a in words)}
+
 # %% ../nbs/01_reading.ipynb #3e452aeb
 def _vote(words: dict[str, tuple] # word -> one Jyutping a character
          ) -> dict[str, tuple]: # single character -> its commonest reading inside words
@@ -340,7 +352,7 @@ def _vote(words: dict[str, tuple] # word -> one Jyutping a character
     best = {ch: (*v.most_common(1)[0], v[words.get(ch, ("",))[0]]) for ch, v in votes.items()}
     return {ch: (j,) for ch, (j, n, own) in best.items() if n > 1 and n > 2*own}
 
-# %% ../nbs/01_reading.ipynb #1a244f84
+# %% ../nbs/01_reading.ipynb #ea3a2161
 @lru_cache(None)
 def _folded_table() -> dict[str, tuple]: # folded word -> one Jyutping a character
     "The rime table as it is, in the common form of each character."
@@ -352,7 +364,7 @@ def _table() -> dict[str, tuple]: # folded word -> one Jyutping a character
     "The folded table with its words' vote: what a reader can know without any talk."
     return _folded_table() | _vote(_folded_table())
 
-# %% ../nbs/01_reading.ipynb #c3ed58af
+# %% ../nbs/01_reading.ipynb #5764e6bc
 @lru_cache(None)
 def _everyday() -> list[Counter]: # of single characters, of two, and of three that two words of the table overlap in
     "Count characters side by side in everyday text."
@@ -400,7 +412,7 @@ def _penalty(read, said) -> int:
     wrong = [(g, s) for g, s in zip(read, said) if s and g != s]
     return sum(1 if g and g[-1] == s[-1] else 2 if g and _classes([g]) == _classes([s]) else 4 for g, s in wrong)
 
-# %% ../nbs/01_reading.ipynb #444c9fd1
+# %% ../nbs/01_reading.ipynb #74cd9ba9
 COLLOQUIAL = set("嘅咗喺唔佢哋冇嗰啲乜嘢咁噉嚟畀俾瞓攞諗睇嚿啩喎嘞㗎囉喇咩吖呀咋緊埋返度點揾搵𡃉𠻺嚹囖啫咪哩喀啱誒啊呢係靚乸仔吓嘥攰嗌嘩呃")
 
 def _belongs(s, j, old, n) -> bool:
@@ -417,7 +429,7 @@ def _around(reader, texts, counts, share) -> dict: # stretch -> its commonest re
     best = {s: counts[s].most_common(1)[0] for s in found if s in counts}
     return {s: j for s, (j, n) in best.items() if n >= share*counts[s].total() and _belongs(s, j, reader.jyutping(s), n)}
 
-# %% ../nbs/01_reading.ipynb #07cb4da1
+# %% ../nbs/01_reading.ipynb #28c27961
 @patch
 def _put(self: Reader, word, reading):
     "Add an entry of two or more characters, change it, or with None take it back."
@@ -464,7 +476,7 @@ def build_lexicon(talks=None # conversations to learn from; None: all of HKCanCo
         if "這" in word: words[word] = tuple("ze5" if c == "這" else j for c, j in zip(word, words[word]))
     words |= SUNG
     talk, written = _patterns(TALK, words), _patterns(WRITTEN, words)
-    words |= talk | written
+    words |= talk | _rather(words) | written
     words |= _overlaps(words)
     return words | {s: j for s, j in learn_contexts(words, talks).items() if s not in written}
 
@@ -493,7 +505,7 @@ def default_reader() -> Reader:
     "The default `Reader`, made once."
     return Reader()
 
-# %% ../nbs/01_reading.ipynb #483a4b04
+# %% ../nbs/01_reading.ipynb #0955fc08
 def hand_read(kind: str | None = None # "verse", "own", or None for both
              ) -> list[tuple]: # (line, the right readings of each character)
     "Lines in the written register that were read by hand."
@@ -547,7 +559,7 @@ def candidates(self: Reader, text: str # a character or a word
     if own and all(own): found[tuple(own)] += 1
     return {" ".join(j): n/found.total() for j, n in found.most_common()}
 
-# %% ../nbs/01_reading.ipynb #0b6e19e9
+# %% ../nbs/01_reading.ipynb #3e32a710
 PARTICLES = set("呀喇㗎啦嗎吧呢吖咧咩喎囉嘞嚹啊𡃉囖啫噃咯嘩哦唉哎")
 
 @lru_cache(None)
@@ -561,7 +573,7 @@ def certain_characters() -> dict[str, str]: # folded character -> its 0243 class
         if found.total() >= 20 and found[cls] >= .9*found.total(): out[ch] = cls
     return out
 
-# %% ../nbs/01_reading.ipynb #b4e8f9d4
+# %% ../nbs/01_reading.ipynb #674d5df4
 class _CertainReader(Reader):
     "A reader that leaves unread what its sources dispute."
     def jyutping(self, text):
