@@ -2,16 +2,12 @@
 
 python benchmarks/base_model.py    writes benchmarks/results/base_model.json and the model card, assets/base/README.md
 """
-import datetime
 import json
-import os
-import platform
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
+from _common import made, write
 
 from cantolyric.base import asset_path, bits_per_text, load_base
 from cantolyric.data import load_corpus
@@ -82,14 +78,9 @@ def main():
                   low=round(low, 4), high=round(high, 4), draws=len(draws), turned=int((gains <= 0).sum()),
                   test_texts=len(test), train_texts=len(train), train_characters=sum(map(len, train)), parameters=sum(p.numel() for p in model.parameters()),
                   steps=log["step"], epochs=round(epochs(log), 1), pretraining_seconds=log["seconds"],
-                  seconds={"5-gram, fit and score": round(ngram_seconds, 1), "base, score": round(base_seconds, 1)},
-                  made=datetime.date.today().isoformat(), torch=torch.__version__, transformers=transformers.__version__,
-                  machine=f"{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}")
-    path = Path(__file__).parent / "results" / "base_model.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+                  seconds={"5-gram, fit and score": round(ngram_seconds, 1), "base, score": round(base_seconds, 1)}) | made("torch", "transformers")
     asset_path("base", "README.md").write_text(CARD.format(**result), encoding="utf-8")
-    print(path.read_text(encoding="utf-8"))
+    write("base_model", result)
 
 
 if __name__ == "__main__": main()

@@ -3,14 +3,10 @@
 python benchmarks/first_result.py [--adapter FOLDER]    writes benchmarks/results/first_result.json
 """
 import argparse
-import datetime
 import json
-import os
-import platform
-from pathlib import Path
 
 import torch
-import transformers
+from _common import made, write
 
 from cantolyric.base import asset_path
 from cantolyric.lyricist import Lyricist
@@ -37,13 +33,8 @@ def main():
     rows = {"base, free": sample(base, False), "base, masked": sample(base, True),
             "finetuned, free": sample(tuned, False), "finetuned, masked": sample(tuned, True)}
     result = dict(topic=TOPIC, tones=TONES, seed=SEED, temperature=.8, top_p=.95, rows=rows,
-                  pretraining_steps=json.loads(asset_path("base", "training.json").read_text())["step"],
-                  made=datetime.date.today().isoformat(), torch=torch.__version__, transformers=transformers.__version__,
-                  machine=f"{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}")
-    path = Path(__file__).parent / "results" / "first_result.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    print(path.read_text(encoding="utf-8"))
+                  pretraining_steps=json.loads(asset_path("base", "training.json").read_text())["step"])
+    write("first_result", result | made("torch", "transformers"))
 
 
 if __name__ == "__main__": main()

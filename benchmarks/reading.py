@@ -1,20 +1,15 @@
 """How often readers give the right syllable, tone and 0243 class, and how fast, side by side on the same characters.
 
-python benchmarks/reading.py    writes benchmarks/results/reading.json
+python benchmarks/reading.py    writes benchmarks/results/reading.json; processor time of one thread
 """
 import json
-import os
-import platform
 import re
 import subprocess
 import sys
-import time
-from datetime import date
-from importlib.metadata import version
-from pathlib import Path
 
 import pycantonese
 import ToJyutping
+from _common import made, seconds, write
 
 from cantolyric.reading import (HAN, Reader, _data, accuracy, build_lexicon, class_right, conversations, default_reader, folds, hand_read, is_han,
                                 rime_words)
@@ -60,9 +55,7 @@ def speeds(readers, sentences, runs=7):
     size, best = sum(map(len, sentences)), dict.fromkeys(readers, float("inf"))
     for _ in range(runs):
         for name, read in readers.items():
-            start = time.process_time()
-            for s in sentences: read(s)
-            best[name] = min(best[name], time.process_time() - start)
+            best[name] = min(best[name], seconds(lambda: [read(s) for s in sentences]))
     return {name: round(size / t / 1e6, 3) for name, t in best.items()}
 
 
@@ -86,13 +79,8 @@ def main():
         written_class={name: {kind: round(class_right(read, hand_read(kind)), 2) for kind in ("verse", "own")} for name, read in readers.items()},
         written_characters={kind: sum(j != ["-"] for _, said in hand_read(kind) for j in said) for kind in ("verse", "own")},
         million_characters_a_second=speeds(readers, everyday), seconds=seconds_to_load(),
-        entries=dict(table=len(rime_words()), lexicon=len(ours.words), certain=len(ours.certain().words)),
-        made=date.today().isoformat(), python=platform.python_version(), ToJyutping=version("ToJyutping"), pycantonese=version("pycantonese"),
-        machine=f"{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}; processor time, one thread")
-    path = Path(__file__).parent / "results" / "reading.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    print(path.read_text(encoding="utf-8"))
+        entries=dict(table=len(rime_words()), lexicon=len(ours.words), certain=len(ours.certain().words)))
+    write("reading", result | made("ToJyutping", "pycantonese"))
 
 
 if __name__ == "__main__": main()

@@ -1,5 +1,6 @@
-"""Figures with alternative text, for the lessons."""
+"""What lessons show: figures with alternative text, and frames to step through."""
 import base64
+import hashlib
 import io
 
 
@@ -13,3 +14,18 @@ def show(fig, alt: str):
     data = base64.b64encode(buf.getvalue()).decode()
     alt = alt.replace('"', "&quot;")
     display(HTML(f'<img alt="{alt}" src="data:image/png;base64,{data}">'))
+
+
+def steps(
+    frames: list,  # HTML, one a step
+    name: str = "step",  # what is counted
+):  # IPython.display.HTML
+    "Frames behind a slider; where no script runs (GitHub, a printed page) all of them stand below each other."
+    from IPython.display import HTML
+    key = "steps" + hashlib.sha256("".join(frames).encode()).hexdigest()[:12]
+    shown = "".join(f"<div class='frame'><b>{name} {k}</b>: {f}</div>" for k, f in enumerate(frames))
+    script = (f"(() => {{const d = document.getElementById('{key}'), f = [...d.querySelectorAll('.frame')], r = d.querySelector('input');"
+              "const go = () => f.forEach((x, i) => {x.style.display = i == r.value ? '' : 'none'});"
+              "r.parentElement.style.display = ''; r.oninput = go; go()})()")
+    return HTML(f"<div id='{key}'><label style='display:none'>{name} <input type='range' min='0' max='{len(frames) - 1}' value='0' "
+                f"style='width:20em;vertical-align:middle'></label>{shown}</div><script>{script}</script>")

@@ -14,6 +14,7 @@ import os
 import sys
 from pathlib import Path
 
+from .formats import FORMATS
 from .tones import SCHEMES, CantolyricError
 
 # %% ../nbs/54_cli.ipynb #ac81cf99
@@ -149,7 +150,7 @@ def _add_base(commands):
 
 # %% ../nbs/54_cli.ipynb #52d28711
 UNSEEN = (("霓虹", "0243324/3324043"), ("地鐵", "33024/02432/40233"), ("等待", "334402433/240334024")) # neon, the underground, waiting
-_SETTINGS = dict(base="'tiny', a folder, or a Hub id", name="of the run: its folder in runs-dir", runs_dir="folder of all runs (default runs)", format="chatml or alpaca",
+_SETTINGS = dict(base="'tiny', a folder, or a Hub id", name="of the run: its folder in runs-dir", runs_dir="folder of all runs (default runs)", format="chat format: " + ", ".join(FORMATS),
                  rank="r of the adapter's matrices", alpha="the adapter's scale is alpha / rank", lr="peak learning rate", batch="examples a step", pairs="examples of the full rung",
                  steps="optimizer steps of the full rung", free="share of the steps without the tone mask (default 0)", max_minutes="what the full rung may take", max_gib="memory it may take", seed="of everything random")
 

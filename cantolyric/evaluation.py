@@ -17,7 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .constraint import ToneConstraint, ToneLogitsProcessor, decode_ids, random_ids
-from .data import load_corpus, lyric_pairs
+from .data import is_about, load_corpus, lyric_pairs
 from .finetune import mask_store
 from .formats import ChatML
 from .ngram import KneserNey
@@ -107,8 +107,8 @@ def fluency(
 
 # %% ../nbs/51_evaluation.ipynb #bde40045
 def topic_share(texts, topics) -> float:
-    "The share of texts that have a character of their topic."
-    return float(np.mean([bool(set(filter(is_han, topic)) & set(t)) for t, topic in zip(texts, topics, strict=True)])) if len(texts) else math.nan
+    "The share of texts that are about their topic: a character of it, or a word that keeps company with it (`is_about`)."
+    return float(np.mean([is_about(t, topic) for t, topic in zip(texts, topics, strict=True)])) if len(texts) else math.nan
 
 
 def rhyme_share(texts, reader=None) -> float:

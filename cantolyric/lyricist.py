@@ -26,8 +26,8 @@ from ._patch import patch
 from .base import asset_path
 from .constraint import TokenTable, unpack_mask
 from .evaluation import second_reading, writing_constraint
-from .finetune import FORMATS, load_any, quiet_peft
-from .formats import _topic
+from .finetune import load_any, quiet_peft
+from .formats import FORMATS, _topic
 from .reading import as_reader
 from .template import Report, ToneTemplate
 from .tones import CantolyricError, ToneScheme
@@ -182,7 +182,7 @@ def format_of(
     "The chat format of an adapter: what its run says, else ChatML."
     run = adapter and Path(adapter).parent / "config.json"
     settings = json.loads(run.read_text(encoding="utf-8")) if run and run.exists() else {}
-    return FORMATS.get(settings.get("format"), FORMATS["chatml"])()
+    return FORMATS.get(settings.get("format"), FORMATS["chatml"])
 
 # %% ../nbs/52_lyricist.ipynb #25975223
 class Lyricist:

@@ -1,63 +1,31 @@
 """Byte-level BPE against published vocabularies, the `tokenizers` library, and arbitrary bytes."""
-import json
-import os
 import random
-import struct
 import unicodedata
 from collections import Counter
-from functools import lru_cache
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cantolyric._published import TOKENIZERS, at_hand, published
 from cantolyric.bpe import DEEPSEEK_PATTERN, GPT2_PATTERN, QWEN2_PATTERN, ByteLevelBPE, count_chunks, learn_merges, splitter
 from cantolyric.tones import CantolyricError
 
-DATA = Path(os.environ.get("CANTOLYRIC_DATA", "nowhere"), "tokenizers")
-published = pytest.mark.skipif(not DATA.exists(), reason="CANTOLYRIC_DATA does not name a folder with published vocabularies")
+needs_published = pytest.mark.skipif(len(at_hand()) < 3, reason="CANTOLYRIC_DATA does not name a folder with published vocabularies")
 
 
-def gguf(path):
-    "The metadata of a GGUF file: what a vocabulary-only file consists of."
-    f = open(path, "rb")
-    simple = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-    def number(fmt): return struct.unpack("<" + fmt, f.read(struct.calcsize("<" + fmt)))[0]
-    def value(kind):
-        if kind == 8: return f.read(number("Q")).decode()
-        if kind == 9:
-            inner, n = number("I"), number("Q")
-            return [value(inner) for _ in range(n)]
-        return number(simple[kind])
-    with f:
-        assert f.read(4) == b"GGUF"
-        _, _, n = number("I"), number("Q"), number("Q")
-        return {value(8): value(number("I")) for _ in range(n)}
-
-
-@lru_cache(None)
-def load(name):
-    if name == "qwen2": return ByteLevelBPE.from_files(DATA / "qwen2/vocab.json", DATA / "qwen2/merges.txt", QWEN2_PATTERN, "NFC")
-    if name == "gpt-2":
-        model = json.loads((DATA / "gpt2/gpt2_tokenizer.json").read_text(encoding="utf-8"))["model"]
-        return ByteLevelBPE.from_files(model["vocab"], model["merges"], GPT2_PATTERN)
-    meta = gguf(DATA / "deepseek-llm/ggml-vocab-deepseek-llm.gguf")
-    kinds = list(enumerate(zip(meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"])))
-    return ByteLevelBPE.from_files({t: i for i, (t, k) in kinds if k == 1}, meta["tokenizer.ggml.merges"], DEEPSEEK_PATTERN,
-        added={t: i for i, (t, k) in kinds if k in (3, 4)})
-
-
-@published
-@pytest.mark.parametrize("name", ["qwen2", "gpt-2", "deepseek-llm"])
+@needs_published
+@pytest.mark.parametrize("name", ["Qwen2", "GPT-2", "DeepSeek-LLM"])
 def test_conformance(name):
-    texts = (DATA / f"conformance/ggml-vocab-{name}.gguf.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")
-    lines = (DATA / f"conformance/ggml-vocab-{name}.gguf.out").read_text().split("\n")
+    file = TOKENIZERS / f"conformance/ggml-vocab-{name.lower()}.gguf"
+    texts = file.with_suffix(".gguf.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")
+    lines = file.with_suffix(".gguf.out").read_text().split("\n")
     wanted = [[int(i) for i in line.split()] for line in lines]
     assert len(texts) == len(wanted) == 47
-    tokenizer = load(name)
+    tokenizer = published(name)
     assert [tokenizer.encode(t) for t in texts] == wanted
-    assert [tokenizer.decode(w) for w in wanted] == [unicodedata.normalize("NFC", t) if name == "qwen2" else t for t in texts]
+    assert [tokenizer.decode(w) for w in wanted] == [unicodedata.normalize("NFC", t) if name == "Qwen2" else t for t in texts]
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +55,11 @@ def test_auto_tokenizer_loads_it(ours, tmp_path):
     assert len(auto) == len(ours)
 
 
-@published
+@needs_published
 def test_qwen2_equals_tokenizers():
     from transformers import AutoTokenizer
     texts = lines("test", 1_000)
-    assert AutoTokenizer.from_pretrained(DATA / "qwen2")(texts)["input_ids"] == [load("qwen2").encode(t) for t in texts]
+    assert AutoTokenizer.from_pretrained(TOKENIZERS / "qwen2")(texts)["input_ids"] == [published("Qwen2").encode(t) for t in texts]
 
 
 def test_patterns_lose_nothing():

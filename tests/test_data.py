@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 import pytest
 
 from cantolyric import data
-from cantolyric.data import (SPLITS, clean, closest, han_only, is_telling, load_corpus, load_verses, lyric_pairs, lyric_pieces, near_duplicates, split_of,
-    topic_of, without_leaks)
+from cantolyric.data import (SPLITS, check_verses, clean, closest, han_only, is_about, is_telling, load_corpus, load_verses, lyric_pairs, lyric_pieces,
+    near_duplicates, neighbours, rhyme_letters, richness, split_of, topic_of, without_leaks)
 from cantolyric.reading import default_reader
 from cantolyric.template import ToneTemplate
 from cantolyric.tones import CantolyricError
@@ -26,7 +26,7 @@ def test_split_has_not_moved(corpus):
 
 def test_no_cluster_crosses(corpus):
     found = defaultdict(set)
-    for c, s in zip(data._clusters()[2], corpus["split"]): found[c] |= {s} - {"excluded"}
+    for c, s in zip(data._columns()[2], corpus["split"]): found[c] |= {s} - {"excluded"}
     assert max(map(len, found.values())) == 1
 
 
@@ -64,6 +64,33 @@ def test_load_corpus(corpus):
     assert load_corpus(sources=()).num_rows == 0
     with pytest.raises(CantolyricError, match="no split named 'tests'"): load_corpus("tests")
     with pytest.raises(CantolyricError, match="no corpus named"): load_corpus(sources=("cantomap",))
+    assert load_corpus("common_voice").num_rows == corpus["source"].count("common_voice")
+    first = load_corpus("test", streaming=True)
+    assert next(iter(first)) == load_corpus("test")[0] and type(first).__name__ == "IterableDataset"
+
+
+def test_kept_on_disk_whole_or_not_at_all(tmp_path, monkeypatch):
+    "Memory-mapped from a file named by its content; where nothing can be written it is made anew, and the same."
+    from datasets import Dataset
+    rows = load_corpus("test")
+    assert rows.cache_files and data._corpus_key() in rows.cache_files[0]["filename"]
+    monkeypatch.setenv("CANTOLYRIC_CACHE", str(tmp_path / "cache"))
+    def broken(): raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): data.stored("x", broken)
+    assert data.stored("x", lambda: Dataset.from_dict({"a": [1]}))["a"][:] == [1]
+    assert data.stored("x", broken)["a"][:] == [1] and [p.name for p in (tmp_path / "cache").iterdir()] == ["x"]
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CANTOLYRIC_CACHE", str(tmp_path / "file" / "below"))
+    assert data.stored("y", lambda: Dataset.from_dict({"a": [2]}))["a"][:] == [2]
+
+
+def test_content_key_hangs_on_bytes(tmp_path):
+    path = tmp_path / "v"
+    path.write_text("1")
+    one = data.content_key(path, "a", None)
+    assert one == data.content_key(path, "a", None) != data.content_key(path, "b", None)
+    path.write_text("2")
+    assert data.content_key(path, "a", None) != one
 
 
 def test_cleaning_twice_changes_nothing(corpus):
@@ -83,13 +110,13 @@ def pairs(): return {s: lyric_pairs(s) for s in SPLITS}
 def test_pairs_are_right(pairs):
     reader = default_reader()
     for s, p in pairs.items():
-        assert p.column_names == ["topic", "tones", "lyrics", "source", "split"] and set(p["split"]) == {s}
+        assert p.column_names == ["topic", "keyword", "tones", "rhyme", "lyrics", "source", "split"] and set(p["split"]) == {s}
         p = p.to_dict()
         lyrics = p["lyrics"]
         assert len(set(lyrics)) == len(lyrics) or s == "train" # two verses' windows could be equal, corpus pieces never
-        for topic, tones, text in zip(p["topic"], p["tones"], lyrics):
+        for topic, tones, rhyme, text, source in zip(p["topic"], p["tones"], p["rhyme"], lyrics, p["source"]):
             lines = text.split("\n")
-            assert 1 <= len(lines) <= 4 and all(3 <= len(x) <= 12 for x in lines) and "".join(lines) == han_only(text)
+            assert 1 <= len(lines) <= (8 if source == "verses" else 4) and len(rhyme) in (0, len(lines)) and all(3 <= len(x) <= 12 for x in lines) and "".join(lines) == han_only(text)
             assert "/".join(map(reader.tones, lines)) == tones and topic
     for r in lyric_pairs("validation", n=200): assert ToneTemplate.parse(r["tones"]).matches(r["lyrics"]) and str(ToneTemplate.of(r["lyrics"])) == r["tones"]
 
@@ -111,6 +138,12 @@ def test_subsets():
 
 def test_topics(pairs):
     assert not [t for t in set(pairs["train"]["topic"][:]) if not is_telling(t) and t not in load_verses()["topic"][:]]
+    train = pairs["train"].to_dict()
+    beside = [(t, k, x) for t, k, x, s in zip(train["topic"], train["keyword"], train["lyrics"], train["source"]) if s != "verses" and t != k]
+    assert .25 < len(beside) / len(train["topic"]) < .6 # a word beside the lyric's own, where there is one
+    assert all(k in x and not set(t) & set(x) and t in neighbours(k, 99) for t, k, x in beside)
+    assert all(is_about(x, t) for t, _, x in beside[:2_000])
+    assert "病人" in neighbours("醫生") and "醫生" in neighbours("病人", 99) and neighbours("無此詞語") == []
     assert topic_of(["今日落雨", "我唔想出街"]) == "落雨" and topic_of(["係啊"]) is None
 
 
@@ -130,10 +163,53 @@ def write(path, *rows):
     return path
 
 
+def by_tojyutping(text):
+    import ToJyutping
+    return [j and j.split()[0] for _, j in ToJyutping.get_jyutping_list(text)]
+
+
 def test_verses():
     v = load_verses()
-    assert len(set(v["id"])) == len(v) >= 30 and set(v["split"]) <= set(SPLITS)
+    assert len(set(v["id"])) == len(v) >= 300 and set(v["split"]) == set(SPLITS)
     assert all(x == han_only(x) for lines in v["lines"] for x in lines)
+    assert all(str(ToneTemplate.of("\n".join(r["lines"]))) == r["tones"] for r in v)
+    assert check_verses(v, second=by_tojyutping) == []
+
+
+def test_held_out_verses_are_new():
+    "No line of a held-out verse is close to a line of a verse that is learnt from, nor to a corpus line of another split."
+    v = load_verses()
+    by_split = defaultdict(list)
+    for lines, s in zip(v["lines"], v["split"]): by_split[s] += lines
+    assert max(closest(by_split["validation"] + by_split["test"], by_split["train"])) < .5
+    corpus_lines = [t for t in map(han_only, load_corpus("train")["text"]) if len(t) > 3]
+    assert max(closest(by_split["validation"] + by_split["test"], corpus_lines)) < .6
+
+
+VERSE = {"id": "1", "topic": "雨", "register": "口語", "rhyme": "AAXA", "lines": ["便利店簷下一排鞋", "落緊嘅雨洗淨條街", "你同我都冇遮", "大家影貼住招牌"]}
+
+
+@pytest.mark.parametrize("change, message", [({"lines": VERSE["lines"][:3], "rhyme": "AAX"}, "3 lines; wanted"), ({"register": "白話"}, "register is"), ({"rhyme": "AAAA"}, "A does not hold"), ({"rhyme": "XXXX"}, "nothing rhymes"),
+    ({"lines": [*VERSE["lines"][:3], "仆街"]}, "has 仆街"), ({"lines": [*VERSE["lines"][:3], "街"]}, "1 characters"), ({"rhyme": "AAXA", "lines": ["行過條街", "又返條街", "唔識行", "仲係條街"]}, "is one character, 街"),
+    ({"lines": [*VERSE["lines"][:3], "落緊嘅雨洗淨條街"]}, "nearly one line")])
+def test_what_a_verse_may_not_be(change, message):
+    assert check_verses([VERSE], by_tojyutping, least=0) == []
+    assert any(message in x for x in check_verses([VERSE | change], by_tojyutping, least=0))
+
+
+def test_what_a_collection_may_not_be():
+    other = VERSE | {"id": "2", "topic": "鞋", "lines": ["企喺便利店簷下嗌", "街市有得擺", "今晚落雨洗淨地", "唔准再嚟踩"]}
+    found = check_verses([VERSE, other], by_tojyutping, least=0)
+    assert any("share 便利店簷下" in x for x in found)
+    assert any("comes twice" in x for x in check_verses([VERSE, other | {"topic": "雨"}], least=0))
+    narrow = [VERSE | {"id": str(k), "topic": str(k), "lines": [x[k % 3:] + x[:k % 3] for x in VERSE["lines"]]} for k in range(60)]
+    assert sum("different characters; corpus pieces" in x or "pairs of neighbouring words; corpus pieces" in x for x in check_verses(narrow)) == 2
+    assert richness(["我去街", "我去街"]) == (3, 2)
+
+
+def test_rhyme_letters():
+    assert rhyme_letters(["落條街", "一對鞋", "好凍", "睇招牌"]) == "AAXA" # gaai1 haai4 dung3 paai4
+    assert rhyme_letters(["落條街", "好凍"]) == "" and rhyme_letters(["街", "凍", "鞋", "窿"]) == "ABAB" # gaai1 dung3 haai4 lung1
 
 
 def test_verse_follows_the_corpus(tmp_path, corpus):
@@ -148,6 +224,21 @@ def test_verse_follows_the_corpus(tmp_path, corpus):
 @pytest.mark.parametrize("row, message", [("{", "row 2: no JSON"), ('{"lines": ["夜雨"]}', "row 2: a verse needs a topic"), ('{"topic": "雨", "lines": "夜雨"}', "row 2: \"lines\" must be a list"), ('{"topic": "雨", "lines": ["rain"]}', "Chinese characters"), ("[]", "needs a topic")])
 def test_bad_verses(tmp_path, row, message):
     with pytest.raises(CantolyricError, match=message): load_verses(write(tmp_path / "v.jsonl", {"topic": "雨", "lines": ["夜雨"]}, row))
+
+
+def test_csv_and_txt(tmp_path):
+    csv = write(tmp_path / "v.csv", "topic,lyrics,rhyme", "海,浪聲拍岸/船尾燈光,", '山,"雲海翻過山","X"', '夜,"街燈暗\n月光上",AA')
+    txt = write(tmp_path / "v.txt", "# 海", "浪聲拍岸", "船尾燈光", "", "", "＃山", "雲海翻過山")
+    assert load_verses(csv)["lines"][:] == [["浪聲拍岸", "船尾燈光"], ["雲海翻過山"], ["街燈暗", "月光上"]] and load_verses(csv)["rhyme"][:] == ["", "X", "AA"]
+    assert load_verses(txt)["lines"][:] == load_verses(csv)["lines"][:2] and load_verses(txt)["topic"][:] == ["海", "山"]
+
+
+@pytest.mark.parametrize("name, text, message", [("v.csv", "title,lyrics\n海,浪聲", "row 1: no column topic"), ("v.csv", "topic,lyrics\n海,浪聲\n,浪聲", "row 3: a verse needs a topic"), ("v.csv", "", "no column lyrics, topic"),
+    ("v.csv", "topic,lyrics,rhyme\n海,浪聲/燈光,A", "row 2: the rhyme 'A' needs one capital letter for each of the 2 lines"), ("v.txt", "# 海\n浪聲\n\n山\n雲海", "row 4: a verse begins with its topic"),
+    ("v.txt", "# 海\n\n", "row 1: .*Chinese characters"), ("v.docx", "海", "from .jsonl, .csv or .txt")])
+def test_bad_csv_and_txt(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(CantolyricError, match=message): load_verses(tmp_path / name)
 
 
 def test_missing_or_strange_verses(tmp_path):

@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cantolyric.bpe import ByteLevelBPE
-from cantolyric.formats import MAX_TOPIC, Alpaca, ChatML, text_ids, token_id, user_text
+from cantolyric.formats import FORMATS as NAMED
+from cantolyric.formats import MAX_TOPIC, Alpaca, ChatML, DeepSeek, format_named, text_ids, token_id, user_text
 from cantolyric.tones import CantolyricError
 
 ASSET = Path(__file__).parent.parent / "cantolyric/assets/base/tokenizer.json"
 QWEN2 = Path(os.environ.get("CANTOLYRIC_DATA", "nowhere"), "tokenizers/qwen2")
+MINIMIND = QWEN2.parent / "minimind" # its template has Qwen3's empty block of thought
 EXAMPLE = {"topic": "夜雨", "tones": "2444/0442", "lyrics": "夜雨過去\n唔會再會"}
 FORMATS = [ChatML(), ChatML(system="你係一個填詞人。"), Alpaca(), Alpaca(preamble="")]
 TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -51,7 +53,7 @@ def test_both_tokenizers_agree(tokenizers):
 @pytest.mark.parametrize("topic", ["夜雨", "a b", "雨 ", "  雨\n", "12", "！", "é́"])
 def test_equals_qwen2_template(tokenizers, topic):
     qwen, example = tokenizers[2], dict(EXAMPLE, topic=topic)
-    form = ChatML(system="You are a helpful assistant.") # what Qwen2's template puts in by itself
+    form = format_named("qwen2")
     messages = [{"role": "user", "content": user_text(example)}, {"role": "assistant", "content": example["lyrics"]}]
     template = lambda m: qwen.apply_chat_template(m, return_dict=True, add_generation_prompt=len(m) == 1)["input_ids"]
     assert template(messages[:1]) == form.prompt_ids(example, qwen)
@@ -104,3 +106,57 @@ def test_longest_topic(tokenizers): assert ChatML().prompt_ids(dict(EXAMPLE, top
 def test_missing_end_token(tokenizers):
     for t in tokenizers:
         with pytest.raises(CantolyricError, match="no special token '</s>'"): Alpaca(end_token="</s>").encode(EXAMPLE, t)
+
+
+@pytest.mark.skipif(not MINIMIND.exists(), reason="CANTOLYRIC_DATA does not name a folder with minimind's tokenizer")
+def test_equals_a_template_with_thought():
+    from transformers import AutoTokenizer
+    t, form = AutoTokenizer.from_pretrained(MINIMIND), format_named("qwen3")
+    messages = [{"role": "user", "content": user_text(EXAMPLE)}, {"role": "assistant", "content": EXAMPLE["lyrics"]}]
+    template = lambda m: t.apply_chat_template(m, return_dict=True, add_generation_prompt=len(m) == 1)["input_ids"]
+    assert template(messages[:1]) == form.prompt_ids(EXAMPLE, t)
+    assert template(messages) == form.encode(EXAMPLE, t)["input_ids"] + t.encode("\n")
+
+
+def sentencepiece(kind, bytes_too=True):
+    "A SentencePiece-like BPE with byte fall-back, as InternLM and Yi have it; `kind` says where the opening mark goes."
+    import json
+
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+    t = Tokenizer(models.BPE(byte_fallback=bytes_too, unk_token="<unk>", fuse_unk=True))
+    if kind == "legacy": t.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else: t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind, split=False)
+    texts = ["夜雨落緊 你喺銀行門口等我", "user assistant system", "主題：夜雨", "聲調：2444/0442", "rain in the night"] * 20
+    t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=900, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False))
+    model = json.loads(t.to_str())
+    for i in range(256 * bytes_too): model["model"]["vocab"][f"<0x{i:02X}>"] = len(model["model"]["vocab"])
+    t = Tokenizer.from_str(json.dumps(model))
+    t.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    hf = PreTrainedTokenizerFast(tokenizer_object=t, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    hf.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    return hf
+
+
+@pytest.mark.parametrize("kind", ["legacy", "first", "always", "never"])
+@pytest.mark.parametrize("name", ["internlm", "yi"])
+def test_sentencepiece_puts_its_mark_where_the_template_does(kind, name):
+    t, form = sentencepiece(kind), NAMED[name]
+    t.chat_template = ("{{ bos_token }}" if name == "internlm" else "") + ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+    messages = [{"role": "user", "content": user_text(EXAMPLE)}, {"role": "assistant", "content": EXAMPLE["lyrics"]}]
+    template = lambda m: t.apply_chat_template(m, return_dict=True, add_generation_prompt=len(m) == 1)["input_ids"]
+    encoded = form.encode(EXAMPLE, t)
+    assert template(messages[:1]) == form.prompt_ids(EXAMPLE, t)
+    assert template(messages)[:len(encoded["input_ids"])] == encoded["input_ids"]
+    assert t.decode([i for i in encoded["labels"] if i != -100]) == EXAMPLE["lyrics"] + "<|im_end|>" # no mark before the lyric
+
+
+def test_a_tokenizer_without_bytes_is_refused():
+    with pytest.raises(CantolyricError, match="falls back to bytes"): ChatML().encode(dict(EXAMPLE, topic="鬱"), sentencepiece("first", bytes_too=False))
+
+
+def test_names():
+    assert {"chatml", "alpaca", "qwen2", "qwen2.5", "qwen3", "deepseek", "internlm", "yi"} == set(NAMED)
+    assert isinstance(format_named("deepseek"), DeepSeek)
+    with pytest.raises(CantolyricError, match="no format 'llama'"): format_named("llama")
