@@ -13,3 +13,9 @@ def number(got, want, about, tolerance):
     try: ok = abs(float(got) - want) <= tolerance
     except (TypeError, ValueError): return f"Not yet: wanted is a number, it returned {got!r}"
     return None if ok else f"Not yet: {about}: wanted is {want:,.4g}, it returned {got:,.6g}"
+
+
+def number_of(fn, args, want, about, tolerance=1e-9):
+    "None where `fn(*args)` is close to `want`, else what is not right."
+    got, error = run(fn, *args)
+    return error or number(got, want, about, tolerance)

@@ -1,13 +1,7 @@
 """Checkers for lesson 20. Each returns "Right." or says what is not right yet; none raises."""
 import math
 
-from cantolyric._exercises import RIGHT, number, run
-
-
-def _number(fn, args, want, about, tolerance):
-    "None where `fn(*args)` is close to `want`, else what is not right."
-    got, error = run(fn, *args)
-    return error or number(got, want, about, tolerance)
+from cantolyric._exercises import RIGHT, number_of, run
 
 
 def check_parameters(fn) -> str:
@@ -30,7 +24,7 @@ def check_bits(fn) -> str:
     for args, want, about in [((math.log(2), 100, 99, 1), 1., "a coin toss a token, as many tokens as characters and ends"),
                               ((math.log(8000), 10, 16, 4), math.log2(8000) / 2, "two characters a token"),
                               ((0., 10, 10, 1), 0., "a loss of 0")]:
-        if said := _number(fn, args, want, about, 1e-6): return said
+        if said := number_of(fn, args, want, about, 1e-6): return said
     return RIGHT
 
 
@@ -38,5 +32,5 @@ def check_padding(fn) -> str:
     "`fn(lengths, batch)` -> the share of positions that is padding."
     for args, want, about in [(([5, 5, 5, 5], 2), 0., "equal lengths"), (([1, 3], 2), 1 / 3, "lengths 1 and 3 in one batch"),
                               (([1, 3], 1), 0., "one text a batch"), (([1, 10, 2, 10, 4], 2), 17 / 44, "five texts, the last batch has only one")]:
-        if said := _number(fn, args, want, about, 1e-6): return said
+        if said := number_of(fn, args, want, about, 1e-6): return said
     return RIGHT

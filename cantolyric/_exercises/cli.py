@@ -2,13 +2,7 @@
 import contextlib
 import io
 
-RIGHT = "Right."
-
-
-def _run(fn, *args):
-    "What `fn` gives, or why it gave nothing."
-    try: return fn(*args), None
-    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
+from cantolyric._exercises import RIGHT, run
 
 
 def check_worst(fn) -> str:
@@ -17,7 +11,7 @@ def check_worst(fn) -> str:
     for lines, want, about in [([line(True, True)], [], "all right"), ([line(True), line(False), line(True)], [2], "one wrong slot in line 2"),
                                ([line(False, True), line(False, False)], [2, 1], "two wrong slots are worse than one"),
                                ([line(False), line(True), line(False)], [1, 3], "equally bad lines stay in order")]:
-        got, error = _run(fn, dict(ok=not want, lines=lines))
+        got, error = run(fn, dict(ok=not want, lines=lines))
         if error: return error
         if not isinstance(got, list) or got != want: return f"Not yet: {about}: wanted is {want}, it returned {got!r}"
     return RIGHT
@@ -27,7 +21,7 @@ def check_rhyme_command(fn) -> str:
     "`fn(commands)` adds a command `rhyme A B` that prints the grade; exit code 0 where they rhyme, 1 where not."
     from cantolyric.cli import _Parser
     parser = _Parser(prog="cantolyric")
-    _, error = _run(fn, parser.add_subparsers(required=True, parser_class=_Parser))
+    _, error = run(fn, parser.add_subparsers(required=True, parser_class=_Parser))
     if error: return error
     for words, want, code in [(["gaai1", "paai4"], "3", 0), (["jyu5", "lou6"], "0", 1)]:
         out, err = io.StringIO(), io.StringIO()

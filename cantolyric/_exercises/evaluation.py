@@ -1,20 +1,5 @@
 """Checkers for lesson 51. Each returns "Right." or says what is not right yet; none raises."""
-RIGHT = "Right."
-
-
-def _run(fn, *args):
-    "What `fn` gives, or why it gave nothing."
-    try: return fn(*args), None
-    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
-
-
-def _number(fn, args, want, about, tolerance=1e-9):
-    "None where `fn(*args)` is close to `want`, else what is not right."
-    got, error = _run(fn, *args)
-    if error: return error
-    try: ok = abs(float(got) - want) <= tolerance
-    except (TypeError, ValueError): return f"Not yet: wanted is a number, it returned {got!r}"
-    return None if ok else f"Not yet: {about}: wanted is {want:.4g}, it returned {got}"
+from cantolyric._exercises import RIGHT, number_of, run
 
 
 def check_expected(fn) -> str:
@@ -22,7 +7,7 @@ def check_expected(fn) -> str:
     even, odd = dict.fromkeys("0243", .25), {"0": .2, "2": .1, "4": .3, "3": .4}
     for args, want, about in [(("0243", even), .25, "four equal classes"), (("33", odd), .4, "one class only"),
                               (("0/3", odd), .3, "a slash is no slot"), (("0243/3", odd), 1.4 / 5, "two lines of unequal length count by slots")]:
-        if said := _number(fn, args, want, about): return said
+        if said := number_of(fn, args, want, about): return said
     return RIGHT
 
 
@@ -34,7 +19,7 @@ def check_bootstrap(fn) -> str:
     for x, y, low, high, about in [(a, a + 1, 0, 0, "b is better on every request"), (a, a - 1, 1, 1, "a is better on every request"), (a, a, 1, 1, "equal systems: b is never better"),
                                    (a, a + rng.permutation(np.repeat([1., -1.], 30)), .25, .75, "half of the requests better, half worse by as much"),
                                    (a, a + np.where(np.arange(60) < 36, 1., -1.), .02, .15, "36 of 60 better by as much as the rest are worse")]:
-        got, error = _run(fn, x, y, np.random.default_rng(0), 1000)
+        got, error = run(fn, x, y, np.random.default_rng(0), 1000)
         if error: return error
         try: ok = low <= float(got) <= high
         except (TypeError, ValueError): return f"Not yet: wanted is a number, it returned {got!r}"
@@ -47,7 +32,7 @@ def check_longest(fn) -> str:
     for args, want, about in [(("今晚落雨", ["琴晚落雨啦"]), "晚落雨", "one text"), (("今晚落雨", ["今晚", "落雨"]), "今晚", "two of the same length: the first"),
                               (("今晚落雨", ["今晚\n落雨"]), "今晚", "a run never crosses a line end"), (("今晚", ["天光"]), "", "nothing in common"),
                               (("今晚落雨", ["晚", "晚落", "晚落雨大"]), "晚落雨", "the longest over all texts"), (("", ["天"]), "", "an empty line")]:
-        got, error = _run(fn, *args)
+        got, error = run(fn, *args)
         if error: return error
         if got != want: return f"Not yet: {about} {args}: wanted is {want!r}, it returned {got!r}"
     return RIGHT

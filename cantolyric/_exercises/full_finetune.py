@@ -1,17 +1,11 @@
 """Checkers for lesson 50. Each returns "Right." or says what is not right yet; none raises."""
-RIGHT = "Right."
-
-
-def _run(fn, *args):
-    "What `fn` gives, or why it gave nothing."
-    try: return fn(*args), None
-    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
+from cantolyric._exercises import RIGHT, run
 
 
 def check_seconds(fn) -> str:
     "`fn(pilot_seconds, pilot_steps, steps, setup)` -> seconds of a full rung."
     for args, want, about in [((16, 16, 256, 0), 256, "a second a step"), ((10, 20, 100, 30), 80, "half a second a step, and setting up"), ((8, 4, 0, 5), 5, "no steps")]:
-        got, error = _run(fn, *args)
+        got, error = run(fn, *args)
         if error: return error
         try: ok = abs(float(got) - want) < 1e-9
         except (TypeError, ValueError): return f"Not yet: wanted is a number, it returned {got!r}"
@@ -29,7 +23,7 @@ def check_ranking(fn) -> str:
     a, b, c, d = _metrics("a", 4.4, 5., 4.), _metrics("b", 4.4, 5., 3.9), _metrics("c", 4.4, 5., 4.6), _metrics("d", 6., 5., 4.2)
     for given, want, about in [([a, b], ["b", "a"], "two that helped"), ([a, c], ["a"], "4.6 is below one before, but not below the better one"),
                                ([a, b, d], ["d", "b", "a"], "gains count, not the figures themselves"), ([c], [], "none that helped")]:
-        got, error = _run(fn, given)
+        got, error = run(fn, given)
         if error: return error
         if not isinstance(got, (list, tuple)) or list(got) != want: return f"Not yet: {about}: wanted is {want}, it returned {got!r}"
     return RIGHT

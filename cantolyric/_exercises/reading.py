@@ -1,13 +1,6 @@
 """Checkers for lesson 01. Each returns "Right." or says what is not right yet; none raises."""
+from cantolyric._exercises import RIGHT, run
 from cantolyric.reading import Reader
-
-RIGHT = "Right."
-
-
-def _run(fn, *args):
-    "What `fn` gives, or why it gave nothing."
-    try: return fn(*args), None
-    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
 
 
 def check_longest_words(fn) -> str:
@@ -15,7 +8,7 @@ def check_longest_words(fn) -> str:
     words = {"銀", "行", "銀行", "行長", "長", "行行", "一", "一行行"}
     for text, want in [("", []), ("銀行", ["銀行"]), ("銀行長", ["銀行", "長"]), ("銀行行長", ["銀行", "行長"]),
                        ("一行行長", ["一行行", "長"]), ("一行長", ["一", "行長"]), ("雨，銀雨", ["雨", "，", "銀", "雨"])]:
-        got, error = _run(fn, text, words)
+        got, error = run(fn, text, words)
         if error: return error
         if not isinstance(got, list): return f"Not yet: wanted is a list, it returned {got!r}"
         if got != want: return f"Not yet: for {text!r} wanted is {want}, it returned {got}"
@@ -29,7 +22,7 @@ def check_disputed(fn) -> str:
     for text, want, why in [("行", [], "another syllable of the same class is no dispute"), ("三", [], "tones 1 and 2 are one class"),
                             ("好長", [0, 1], "both classes differ"), ("夜行雨", [0, 2], "only one of them reads it"),
                             ("長，長", [0, 2], "neither reads the comma"), ("", [], "nothing to read")]:
-        got, error = _run(fn, text, one, two)
+        got, error = run(fn, text, one, two)
         if error: return error
         if not isinstance(got, list): return f"Not yet: wanted is a list, it returned {got!r}"
         if got != want: return f"Not yet: for {text!r} wanted is {want} ({why}), it returned {got}"
@@ -49,7 +42,7 @@ def check_net_gain(fn) -> str:
             ("我哋", ("ngo5", "dei2"), [("我哋", ["ngo5", None]), we, we], -2, "an unknown reading counts neither way"),
             ("銀行", ("ngan4", "hong4"), [], 0, "there is nothing to read")]:
         before = dict(words)
-        got, error = _run(fn, words, word, reading, cases)
+        got, error = run(fn, words, word, reading, cases)
         if error: return error
         if not isinstance(got, int): return f"Not yet: wanted is a number, it returned {got!r}"
         if got != want: return f"Not yet: for {word} in {cases} wanted is {want} ({why}), it returned {got}"

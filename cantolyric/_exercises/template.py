@@ -1,16 +1,9 @@
 """Checkers for lesson 02. Each returns "Right." or says what is not right yet; none raises."""
 import itertools
 
+from cantolyric._exercises import RIGHT, run
 from cantolyric.reading import Reader
 from cantolyric.template import ToneTemplate, reads_right
-
-RIGHT = "Right."
-
-
-def _run(fn, *args):
-    "What `fn` gives, or why it gave nothing."
-    try: return fn(*args), None
-    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
 
 
 def check_mend(fn) -> str:
@@ -21,7 +14,7 @@ def check_mend(fn) -> str:
     ]:
         t = ToneTemplate.parse(template)
         want = [c for c in characters if t.matches(line[:place] + c + line[place+1:])]
-        got, error = _run(fn, t, line, place, characters)
+        got, error = run(fn, t, line, place, characters)
         if error: return error
         if not isinstance(got, list): return f"Not yet: wanted is a list, it returned {got!r}"
         if got != want: return f"Not yet: for {template}, {line!r}, place {place}, {characters!r} wanted is {want}, it returned {got}; is the whole line read anew?"
@@ -34,13 +27,13 @@ def check_union(fn) -> str:
                                ("0[23]", "*[34]", "*[234]", "0243"), ("[02]", "[34]", "*", "0243"), ("02", "024", None, "0243"),
                                ("0/2", "02", None, "0243"), ("93", "45", "[49][35]", "394052")]:
         x, y = ToneTemplate.parse(a, scheme), ToneTemplate.parse(b, scheme)
-        got, error = _run(fn, x, y)
+        got, error = run(fn, x, y)
         if error: return error
         if want is None:
             if got is not None: return f"Not yet: {a} and {b} have different shapes, wanted is None, it returned {got!r}"
             continue
         if not isinstance(got, str): return f"Not yet: wanted is a string, it returned {got!r}"
-        parsed, error = _run(ToneTemplate.parse, got, scheme)
+        parsed, error = run(ToneTemplate.parse, got, scheme)
         if error: return f"Not yet: for {a} and {b} it returned {got!r}, which is no template"
         if str(parsed) != str(ToneTemplate.parse(want, scheme)): return f"Not yet: for {a} and {b} wanted is {want!r}, it returned {got!r}"
     return RIGHT
@@ -53,11 +46,11 @@ def check_count(fn) -> str:
         t = ToneTemplate.parse(template, reader=reader)
         each = [map("".join, itertools.product(characters, repeat=len(line))) for line in t.lines]
         want = sum(reads_right(t, "\n".join(lines), reader) for lines in itertools.product(*each))
-        got, error = _run(fn, t.automaton(reader), characters)
+        got, error = run(fn, t.automaton(reader), characters)
         if error: return error
         if not isinstance(got, int): return f"Not yet: wanted is a whole number, it returned {got!r}"
         if got != want: return f"Not yet: for {template} and the characters {characters} wanted is {want}, it returned {got}"
     large = ToneTemplate.parse("*"*12, reader=reader)
-    got, error = _run(fn, large.automaton(reader), "一人沙")
+    got, error = run(fn, large.automaton(reader), "一人沙")
     if error: return error
     return RIGHT if got == 3**12 else f"Not yet: 12 free slots and three characters give 3**12 texts, it returned {got!r}"

@@ -1,19 +1,14 @@
 """Checkers for lesson 00. Each returns "Right." or says what is not right yet; none raises."""
-RIGHT = "Right."
+from cantolyric._exercises import RIGHT, run
+
 NUMERALS = {"0": "ling4", "2": "ji6", "3": "saam1", "4": "sei3", "5": "ng5", "9": "gau2"}
-
-
-def _run(fn, *args):
-    "What `fn` gives, or why it gave nothing."
-    try: return fn(*args), None
-    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
 
 
 def check_pronounces_itself(fn) -> str:
     "`fn(table, numerals)` -> whether each digit of a table, read aloud, gets itself."
     for table, want in [("334042", True), ("394042", True), ("394052", True), ("332024", False), ("334022", True),
                         ("334024", False), ("394025", False), ("349052", False)]:
-        got, error = _run(fn, table, dict(NUMERALS))
+        got, error = run(fn, table, dict(NUMERALS))
         if error: return error
         if got is not want: return f"Not yet: for {table!r} wanted is {want}, it returned {got!r}"
     return RIGHT
@@ -25,7 +20,7 @@ def check_coarser(fn) -> str:
     for a, b, want in [("334042", "334042", same), ("394042", "334042", same | {"9": "3"}), ("334042", "394042", None),
                        ("394052", "334042", same | {"9": "3", "5": "4"}), ("394052", "394042", same | {"9": "9", "5": "4"}),
                        ("123456", "334042", dict(zip("123456", "334042"))), ("334042", "123456", None), ("394042", "394052", None)]:
-        got, error = _run(fn, a, b)
+        got, error = run(fn, a, b)
         if error: return error
         if got is ...: return "Not yet: it returned ..."
         if got != want: return f"Not yet: from {a!r} to {b!r} wanted is {want}, it returned {got!r}"
@@ -38,7 +33,7 @@ def check_count_fitting(fn) -> str:
                               ([62, 60], 10, "4 strings that stay and 6 that fall"), ([60, 60], 4, "on a held note only strings that stay fit"),
                               ([60, 62, 64], 20, "strings that never fall"), ([62, 60, 62], 30, "down, then up"),
                               ([62, 67, 71, 71, 69, 67, 64, 62], 456, "as counted in the lesson")]:
-        got, error = _run(fn, list(tune))
+        got, error = run(fn, list(tune))
         if error: return error
         if got != want: return f"Not yet: for {tune} wanted is {want} ({about}), it returned {got!r}"
     return RIGHT
