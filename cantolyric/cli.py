@@ -51,8 +51,10 @@ def _json(p): p.add_argument("--json", action="store_true", help="print JSON, fo
 def _check(args) -> int:
     from cantolyric.template import ToneTemplate
     report = ToneTemplate.parse(args.tones, args.scheme).check(_read_text(args.file), args.reader)
-    slot = lambda c: dict(char=c.char, jyutping=c.jyutping, wanted=c.wanted, got=c.got, right=c.right)
-    _show(args, dict(ok=report.ok, right=report.right, slots=report.slots, lines=[[slot(c) for c in line] for line in report.lines]), str(report))
+    slot = lambda c: dict(char=c.char, jyutping=c.jyutping, wanted=c.wanted, got=c.got, right=c.right, others=list(c.others))
+    rhymes = [r and dict(letter=r.rhyme.letter, jyutping=r.jyutping, wanted=r.wanted, right=r.right) for r in report.rhymes]
+    lines = [[slot(c) for c in line] for line in report.lines]
+    _show(args, dict(ok=report.ok, right=report.right, slots=report.slots, lines=lines, rhymes=rhymes), str(report))
     return 0 if report.ok else 1
 
 

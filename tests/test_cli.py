@@ -45,7 +45,9 @@ def test_check(run, verse):
     assert code == 1 and "15 of 16" in out and "wanted 2" in out
     code, out, _ = run("check", "--json", "--tones", TONES, verse)
     data = json.loads(out)
-    assert code == 0 and data["ok"] and data["lines"][0][0] == dict(char="落", jyutping="lok6", wanted="2", got="2", right=True)
+    assert code == 0 and data["ok"] and data["lines"][0][0] == dict(char="落", jyutping="lok6", wanted="2", got="2", right=True, others=[]) and data["rhymes"] == []
+    code, out, _ = run("check", "--json", "--tones", TONES.replace("/", " A/") + " A", verse)
+    assert code == 0 and [r["wanted"] for r in json.loads(out)["rhymes"]] == ["aai", "aai"] # gaai1, daai3
 
 
 def test_check_has_marks_and_byte_order_marks_and_windows_lines(run, tmp_path):
