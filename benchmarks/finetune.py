@@ -4,6 +4,7 @@ python benchmarks/finetune.py [--ship]    writes benchmarks/results/finetune.jso
                                           --ship puts the first one's adapter into the package
 """
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,9 @@ def climb(folder, name, *settings):
     command = [Path(sys.executable).with_name("cantolyric"), "finetune", "--name", name, "--runs-dir", folder, *settings]
     code = subprocess.run(command).returncode
     if code not in (0, 1): sys.exit(f"{name} was stopped, exit code {code}") # 1: the last gate failed, a result like any other
-    shutil.copy(Path(folder, name, "metrics.json"), RESULTS / f"{name}.json")
+    metrics = json.loads(Path(folder, name, "metrics.json").read_text(encoding="utf-8"))
+    metrics["config"]["runs_dir"] = "runs" # not the passing folder of this machine
+    (RESULTS / f"{name}.json").write_text(json.dumps(metrics, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def main():
