@@ -56,7 +56,7 @@ def main():
         table = evaluate(x.model, x.tokenizer, args.requests, x.format, adapted=False, judge=judge, seen=seen)
         found = {r[0]: dict(zip(table.columns[1:], r[1:])) for r in table.rows}
         rows[name] = {k: round(found["model, masked"][k], 2) for k in ("judge bits", "topic %", "chance %", "rhyme %", "distinct %")}
-        rows[name] |= {"held-out bits, before": round(report.held_out["before"]["with_prompt"]["masked"], 3), "held-out bits, after": round(report.held_out["after"]["with_prompt"]["masked"], 3)}
+        rows[name] |= {"held-out bits, before": round(report.held_out["before"]["best"]["masked"], 3), "held-out bits, after": round(report.held_out["after"]["masked"], 3)}
         writes[name] = [dict(topic=r["topic"], tones=r["tones"], text=t) for r, t in zip(lyric_pairs("test", 4), table.texts["model, masked"])]
         rows.setdefault("human lines", {k: round(found["human lines"][k], 2) for k in ("judge bits", "topic %", "chance %", "rhyme %", "distinct %")})
     write("data_matters", dict(pairs=args.pairs, steps=args.steps, requests=args.requests, noise=NOISE, rows=rows, writes=writes) | made("torch", "transformers", "peft"))
