@@ -130,6 +130,7 @@ def test_no_lyric_crosses(pairs):
 def test_subsets():
     a, b = lyric_pairs("test", n=30, seed=4), lyric_pairs("test", n=10, seed=4)
     assert a["lyrics"][:10] == b["lyrics"][:] != lyric_pairs("test", n=10, seed=5)["lyrics"][:]
+    assert lyric_pairs("test", sources="ctcpc")["lyrics"][:] == lyric_pairs("test", sources=("ctcpc",))["lyrics"][:]
     everything = lyric_pairs("train", verses=False)
     several = lambda p: sum("\n" in x for x in p["lyrics"][:]) / len(p)
     assert several(lyric_pairs("train", n=2_000)) > several(everything) + .05
