@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
 import unicodedata
 from collections import Counter, defaultdict
@@ -191,10 +190,10 @@ def stored(
     build, # () -> datasets.Dataset
 ): # datasets.Dataset, memory-mapped
     "What `build` makes, made once: whole or not at all, and kept in memory where nothing can be written."
-    from datasets import disable_progress_bars, enable_progress_bars, load_from_disk
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, load_from_disk
     path = cache_folder()/name
     if not path.exists():
-        data = build()
+        data, shown = build(), not are_progress_bars_disabled()
         disable_progress_bars() # of writing, which takes no time
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +202,8 @@ def stored(
                 Path(folder, "data").rename(path)
         except OSError:
             if not path.exists(): return data # cannot be written; or else somebody was quicker
-        finally: enable_progress_bars()
+        finally:
+            if shown: enable_progress_bars()
     return load_from_disk(path)
 
 # %% ../nbs/12_data.ipynb #6d0e861b
@@ -284,6 +284,9 @@ def closest(
 def _bigrams(text): return {text[k:k + 2] for k in range(len(text) - 1)}
 
 # %% ../nbs/12_data.ipynb #b5b13d6f
+_ONE_RUN = re.compile(rf"[{_HAN}]+").fullmatch
+
+
 def asset_path(
     *parts: str, # names inside `cantolyric/assets`
 ) -> Path:
@@ -301,6 +304,8 @@ def _verse(
     lines = v.get("lines")
     if not isinstance(lines, list) or not all(isinstance(x, str) for x in lines) or not any(map(han_only, lines)):
         raise CantolyricError(f'{where}: "lines" must be a list of strings with Chinese characters')
+    if bad := next(((k, c) for k, x in enumerate(lines, 1) for c in x if c.isalnum() and not _ONE_RUN(c)), None):
+        raise CantolyricError(f"{where}: line {bad[0]} has {bad[1]!r}, which has no tone; write it in Chinese characters, or leave the line out")
     lines, rhyme = [x for x in map(han_only, lines) if x], str(v.get("rhyme") or "")
     if rhyme and not (len(rhyme) == len(lines) and re.fullmatch("[A-Z]+", rhyme)):
         raise CantolyricError(f'{where}: the rhyme {rhyme!r} needs one capital letter for each of the {len(lines)} lines, as in "AABA"')
@@ -483,7 +488,6 @@ def check_verses(
 
 # %% ../nbs/12_data.ipynb #f0ec1e17
 _BREAK = re.compile(r"[，。？！；：…\s]+")
-_ONE_RUN = re.compile(rf"[{_HAN}]+").fullmatch
 
 
 def lyric_pieces(

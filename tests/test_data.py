@@ -222,7 +222,7 @@ def test_verse_follows_the_corpus(tmp_path, corpus):
     assert len(load_verses(path, "test")) >= 2
 
 
-@pytest.mark.parametrize("row, message", [("{", "row 2: no JSON"), ('{"lines": ["夜雨"]}', "row 2: a verse needs a topic"), ('{"topic": "雨", "lines": "夜雨"}', "row 2: \"lines\" must be a list"), ('{"topic": "雨", "lines": ["rain"]}', "Chinese characters"), ("[]", "needs a topic")])
+@pytest.mark.parametrize("row, message", [("{", "row 2: no JSON"), ('{"lines": ["夜雨"]}', "row 2: a verse needs a topic"), ('{"topic": "雨", "lines": "夜雨"}', "row 2: \"lines\" must be a list"), ('{"topic": "雨", "lines": ["rain"]}', "Chinese characters"), ("[]", "needs a topic"), ('{"topic": "雨", "lines": ["落雨", "第2日"]}', "row 2: line 2 has '2', which has no tone")])
 def test_bad_verses(tmp_path, row, message):
     with pytest.raises(CantolyricError, match=message): load_verses(write(tmp_path / "v.jsonl", {"topic": "雨", "lines": ["夜雨"]}, row))
 
