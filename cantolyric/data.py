@@ -178,7 +178,7 @@ def content_key(
 
 def _module(name): return Path(find_spec(f"cantolyric.{name}").origin)
 
-
+# %% ../nbs/12_data.ipynb #f2b72461
 def cache_folder() -> Path:
     "Where prepared data is kept: the folder that CANTOLYRIC_CACHE names, or beside what `datasets` keeps."
     from datasets import config
@@ -327,7 +327,7 @@ def _csv(text, path):
         raise CantolyricError(f"{path}, row 1: no column {', '.join(sorted(missing))}; the header must name topic and lyrics, and may name id, register and rhyme")
     for row in rows: yield f"{path}, row {rows.line_num}", row | {"lines": re.split(r"[/／\n]", row["lyrics"] or "")}
 
-
+# %% ../nbs/12_data.ipynb #9d99082a
 def _txt(text, path):
     "Verses of a text file: apart by empty lines, each under a line with # and its topic."
     start, found = 1, []
@@ -406,7 +406,9 @@ def load_verses(
 AVOID = tuple("屌閪撚鳩柒𨳒𨳊𨶙") + ("仆街", "撲街", "冚家鏟", "做愛", "強姦") # characters and words that no lyric here has
 
 
-def _ends(lines): return [s and rhyme_key(s, 3) for s in (default_reader().read(line)[-1] for line in lines)]
+def _ends(lines, grade=3):
+    "The rhyme that each line ends in; None where its last character has no reading."
+    return [s and rhyme_key(s, grade) for s in (default_reader().read(line)[-1] for line in lines)]
 
 
 def _form(v):
@@ -416,7 +418,7 @@ def _form(v):
     yield from (f"line {k}, {x}: {len(x)} characters; wanted are 3 to 12" for k, x in enumerate(v["lines"], 1) if not 3 <= len(x) <= 12)
     yield from (f"line {k}, {x}: has {w}" for k, x in enumerate(v["lines"], 1) for w in AVOID if w in x)
 
-
+# %% ../nbs/12_data.ipynb #855fa626
 def _rhymes(v):
     "Where a stated rhyme does not hold."
     groups = defaultdict(list)
@@ -453,7 +455,7 @@ def _repeats(verses):
             elif own != other and (run := next((r for r in (line[i:i + 5] for i in range(len(line) - 4)) if r in twin), None)):
                 yield f"{own} and {other}: {line} and {twin} share {run}"
 
-
+# %% ../nbs/12_data.ipynb #63c1b278
 def richness(
     lines: list, # lines of Han characters
 ) -> tuple: # different characters, different pairs of neighbouring words
@@ -474,7 +476,7 @@ def _narrow(verses, least):
     for what, own, wanted in zip(("characters", "pairs of neighbouring words"), richness(lines), richness(sample)):
         if own < least*wanted: yield f"the collection has {own:,} different {what}; corpus pieces of its size have {wanted:,}, and {least:.0%} of that are wanted"
 
-
+# %% ../nbs/12_data.ipynb #3a024915
 def check_verses(
     verses, # as `load_verses` gives them
     second=None, # a second reader: function from a text to one Jyutping or None a character
@@ -579,7 +581,7 @@ def _ratio(
     cells = ((both, a*b), (a - both, a*(n - b)), (b - both, (n - a)*b), (n - a - b + both, (n - a)*(n - b)))
     return 2*sum(k*np.log(k*n/e) for k, e in cells if k)
 
-
+# %% ../nbs/12_data.ipynb #1ef72619
 def _meetings(
     text: str, # Han characters
     df: Counter, # word -> lines that hold it
@@ -592,7 +594,7 @@ def _meetings(
         if k - j <= far and not set(a) & set(b): found.setdefault((a, b), text[max(0, i - 1):i] + text[j:k])
     return found
 
-
+# %% ../nbs/12_data.ipynb #d73c2069
 @lru_cache(1)
 def _together() -> dict: # word -> (ratio, word), the strongest first
     "Telling words that stand in the same training lines more often than chance, in three ways or more."
@@ -663,11 +665,11 @@ def rhyme_letters(
     grade: int = 3, # as in `rhyme_key`
 ) -> str: # a letter for each line, X for one that rhymes with none; empty where nothing rhymes
     "Which lines rhyme."
-    ends = [s and rhyme_key(s, grade) for s in (default_reader().read(line)[-1] for line in lines)]
+    ends = _ends(lines, grade)
     shared = [e for e, n in Counter(ends).items() if e and n > 1]
     return "".join("ABCDEFGHIJKLMNOPQRSTUVW"[shared.index(e)] if e in shared else "X" for e in ends) if shared else ""
 
-
+# %% ../nbs/12_data.ipynb #e7804a64
 def _labelled(
     batch: dict, # columns lyrics, topic ("" where none is given)
 ) -> dict: # columns topic, keyword, tones, rhyme
@@ -711,7 +713,7 @@ def lyric_pairs(
     avoid, sources = (avoid,) if isinstance(avoid, str) else tuple(avoid), _as_sources(sources)
     file = verses if verses is False else Path(verses or asset_path("verses.jsonl"))
     if verses: load_verses(verses) # a mistake in it shows here, before any work
-    key = content_key(_corpus_key(), _module("reading"), _lexicon_file(), file, split, sources, avoid)
+    key = content_key(_corpus_key(), _module("tones"), _module("reading"), _lexicon_file(), _package_data("rime_cantonese", "chars_to_jyutping.json"), file, split, sources, avoid)
     rows = stored(f"pairs-{split}-{key}", lambda: _build_pairs(split, sources, verses, avoid, processes or min(4, os.cpu_count() or 1)))
     if n is None: return rows
     # a weighted shuffle (Efraimidis and Spirakis 2006), each lyric weighing as many as its lines

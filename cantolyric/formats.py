@@ -73,7 +73,7 @@ def _going_on(tokenizer, text):
         if ids[:len(head)] == head: return ids[len(head):]
     raise CantolyricError(f"this tokenizer glues everything to the start of {text[:20]!r}; it cannot be encoded by itself")
 
-
+# %% ../nbs/11_formats.ipynb #2f286ca7
 @lru_cache(8)
 def _opens(tokenizer) -> dict: # "start", "special", "text" -> whether a text begins with an opening mark there
     "Where a tokenizer puts an opening mark before a text (SentencePiece's ▁): at the very start, behind a special token, behind text."
@@ -81,7 +81,7 @@ def _opens(tokenizer) -> dict: # "start", "special", "text" -> whether a text be
     behind = list(tokenizer(next(iter(control.values())) + "a", add_special_tokens=False)["input_ids"])[1:] if control else alone
     return {"start": alone != bare, "special": alone != bare and behind == alone, "text": False}
 
-
+# %% ../nbs/11_formats.ipynb #d152729a
 def text_ids(
     tokenizer, # a Hugging Face tokenizer or a `ByteLevelBPE`
     text: str, # whatever a user typed

@@ -30,7 +30,7 @@ def top_k(
     "Keep the k likeliest tokens, and what is as likely as the last of them."
     return scores.masked_fill(scores < scores.topk(min(k, scores.shape[-1])).values[..., -1:], -torch.inf)
 
-
+# %% ../nbs/21_generation.ipynb #1f4350a1
 def top_p(
     scores, # float (B, V)
     p: float, # 0 to 1
@@ -119,7 +119,7 @@ def _end_ids(model, eos):
     eos = model.generation_config.eos_token_id if eos is None else eos
     return tuple(eos) if isinstance(eos, (list, tuple, set)) else () if eos is None else (int(eos),)
 
-
+# %% ../nbs/21_generation.ipynb #06e7e9e1
 @torch.no_grad()
 def generate(
     model, # a causal language model of transformers
@@ -165,7 +165,7 @@ class Step:
     batch: int = 0
     milliseconds: float = 0.
 
-
+# %% ../nbs/21_generation.ipynb #3cf09e7b
 @contextmanager
 def trace(
     model, # a causal language model of transformers
