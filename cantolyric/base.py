@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'SECONDS_A_STEP', 'CHATML', 'BaseConfig', 'tiny_config', 'train_tokenizer', 'hf_tokenizer', 'packed_rows',
-           'batches', 'add_dropout', 'make_optimizers', 'learning_rate', 'train_step', 'save_checkpoint',
-           'find_checkpoint', 'load_checkpoint', 'same_config', 'can_compile', 'pretraining_cost', 'pretrain',
-           'bits_per_text', 'bits_per_character', 'load_base', 'quiet_loading', 'export_base']
+           'batches', 'add_dropout', 'make_optimizers', 'learning_rate', 'next_token_loss', 'train_step',
+           'save_checkpoint', 'find_checkpoint', 'load_checkpoint', 'same_config', 'can_compile', 'pretraining_cost',
+           'pretrain', 'bits_per_text', 'bits_per_character', 'load_base', 'quiet_loading', 'export_base']
 
 # %% ../nbs/20_base.ipynb #a77c581f
 import json
@@ -47,11 +47,11 @@ class BaseConfig:
     mlp: int = 768 # width inside the MLP
     length: int = 128 # tokens a row
     rows: int = 64 # rows a step
-    steps: int = 950 # optimizer steps
+    steps: int = 3000 # optimizer steps
     decay: float = 0.23 # share of the steps in which the learning rate falls to 0
     warmup: int = 60 # steps
     lr: float = 4e-3 # peak learning rate
-    weight_decay: float = 0.1 # decoupled
+    weight_decay: float = 0.4 # decoupled
     dropout: float = 0.1 # on what each block adds to the residual stream
     bpe_dropout: float = 0.1 # chance that a merge of whole characters is skipped
     seed: int = 0
@@ -147,15 +147,24 @@ def learning_rate(
     return min(1., (step + 1) / config.warmup, max(0., left))
 
 
+def next_token_loss(
+    model, # a causal language model
+): # function from rows, int64 (B, T + 1), to the loss in nats a token
+    "What pretraining makes small, in bf16 autocast."
+    def loss(rows):
+        with torch.autocast("cpu", dtype=torch.bfloat16): logits = model(input_ids=rows[:, :-1], use_cache=False).logits
+        return F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
+    return loss
+
+
 def train_step(
-    forward, # the model's forward, compiled or not
+    loss_of, # as `next_token_loss` makes it, compiled or not
     optimizers, # they hold the parameters
     rows, # int64 (B, T + 1)
     lr: float, # learning rate
 ) -> float: # loss in nats a token
-    "One step of pretraining in bf16 autocast."
-    with torch.autocast("cpu", dtype=torch.bfloat16): logits = forward(input_ids=rows[:, :-1]).logits
-    loss = F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
+    "One step of pretraining."
+    loss = loss_of(rows)
     loss.backward()
     for o in optimizers:
         torch.nn.utils.clip_grad_norm_([p for g in o.param_groups for p in g["params"]], 1.)
@@ -165,13 +174,13 @@ def train_step(
     return loss.item()
 
 # %% ../nbs/20_base.ipynb #13d268e9
-def _steps(config, rows, forward, optimizers, state):
+def _steps(config, rows, loss_of, optimizers, state):
     "Take steps until the last one, yielding the state after each."
     with tqdm(total=config.steps, initial=state["step"], desc="pretraining", unit="step") as bar:
         while (step := state["step"]) < config.steps:
             epoch, index, batch = next(rows)
             torch.manual_seed(config.seed * 1_000_003 + step) # the same dropout whether or not the run was stopped
-            loss = train_step(forward, optimizers, batch, config.lr * learning_rate(step, config))
+            loss = train_step(loss_of, optimizers, batch, config.lr * learning_rate(step, config))
             state = dict(state, step=step + 1, epoch=epoch, index=index + 1)
             state["log"].append(dict(step=step + 1, epoch=epoch, loss=round(loss, 4)))
             bar.update(); bar.set_postfix(loss=f"{loss:.3f}", epoch=epoch)
@@ -295,9 +304,10 @@ def pretrain(
     optimizers, state = make_optimizers(model, config), dict(step=0, epoch=0, index=0, seconds=0., log=[])
     if find_checkpoint(run).exists(): state = load_checkpoint(run / "checkpoint", model, optimizers)
     add_dropout(model, config.dropout)
-    forward = torch.compile(model) if (can_compile() if compile is None else compile) else model
+    loss_of = next_token_loss(model) # compiled whole: the head and the loss take a third of a step
+    if can_compile() if compile is None else compile: loss_of = torch.compile(loss_of)
     start = time.time() - state["seconds"]
-    for state in _steps(config, batches(bpe, texts, config, state["epoch"], state["index"]), forward, optimizers, state):
+    for state in _steps(config, batches(bpe, texts, config, state["epoch"], state["index"]), loss_of, optimizers, state):
         step = state["step"]
         state["seconds"] = state["log"][-1]["seconds"] = round(time.time() - start, 1)
         if step % eval_every == 0 or step == config.steps:

@@ -144,7 +144,7 @@ def _add_base(commands):
     p = p.add_parser("train", help=about, description=about)
     p.add_argument("--run", dest="run_folder", default="runs/base", help="folder of the run (default runs/base)")
     p.add_argument("--to", help="where to put the finished model (default: model in the run's folder)")
-    p.add_argument("--steps", type=int, help="optimizer steps (default 950)")
+    p.add_argument("--steps", type=int, help="optimizer steps (default 3,000)")
     p.add_argument("--seed", type=int, help="default 0")
     p.add_argument("--yes", action="store_true", help="start without being asked")
     _json(p)

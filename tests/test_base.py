@@ -10,7 +10,7 @@ from transformers import Qwen3ForCausalLM  # noqa: E402
 
 from cantolyric import base  # noqa: E402
 from cantolyric.base import (BaseConfig, bits_per_character, bits_per_text, find_checkpoint, load_base, load_checkpoint, make_optimizers, same_config,  # noqa: E402
-                             save_checkpoint, tiny_config, train_step)
+                             next_token_loss, save_checkpoint, tiny_config, train_step)
 from cantolyric.data import asset_path  # noqa: E402
 from cantolyric.tones import CantolyricError  # noqa: E402
 
@@ -27,7 +27,7 @@ def begin(seed=0):
 def run(tmp_path):
     "A run with a checkpoint of step 1, and its model one step further."
     model, optimizers = begin()
-    step = lambda: train_step(model, optimizers, torch.arange(18).view(2, 9), 1e-2)
+    step = lambda: train_step(next_token_loss(model), optimizers, torch.arange(18).view(2, 9), 1e-2)
     step()
     save_checkpoint(tmp_path / "checkpoint", model, optimizers, dict(step=1))
     saved = {n: p.detach().clone() for n, p in model.named_parameters()}
