@@ -1,4 +1,4 @@
-"""Lesson 20: checkpoints that are whole or not there, figures that do not hang on batches, and folders that hold no base."""
+"""Lesson 20: layers written by hand, checkpoints that are whole or not there, figures that do not hang on batches, and folders that hold no base."""
 import math
 import os
 import shutil
@@ -6,11 +6,12 @@ import shutil
 import pytest
 
 torch = pytest.importorskip("torch")
-from transformers import Qwen3ForCausalLM  # noqa: E402
+from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: E402
 
 from cantolyric import base  # noqa: E402
-from cantolyric.base import (BaseConfig, bits_per_character, bits_per_text, find_checkpoint, load_base, load_checkpoint, make_optimizers, same_config,  # noqa: E402
-                             next_token_loss, save_checkpoint, tiny_config, train_step)
+from cantolyric._exercises import base as exercises  # noqa: E402
+from cantolyric.base import (BaseConfig, add_dropout, bits_per_character, bits_per_text, find_checkpoint, forward_by_hand, is_evaluated, load_base,  # noqa: E402
+                             load_checkpoint, make_optimizers, next_token_loss, pretrain, same_config, sample_texts, save_checkpoint, tiny_config, train_step)
 from cantolyric.data import asset_path  # noqa: E402
 from cantolyric.tones import CantolyricError  # noqa: E402
 
@@ -97,3 +98,104 @@ def test_folders_that_hold_no_base(tmp_path):
     weights = tmp_path / "base/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1_000_000])
     with pytest.raises(CantolyricError, match="cut short"): load_base(tmp_path / "base")
+
+
+def both(model, ids, mask=None, positions=None):
+    "The stream before the first and after each layer, its end after the norm, and the logits: by hand, and as transformers has them."
+    after = []
+    hooks = [layer.register_forward_hook(lambda module, args, out: after.append(out)) for layer in model.model.layers]
+    with torch.no_grad(): theirs = model(ids, attention_mask=mask, position_ids=positions, output_hidden_states=True)
+    for h in hooks: h.remove()
+    streams, logits = forward_by_hand(model.state_dict(), model.config, ids, mask, positions)
+    normed = base.rms_norm(streams[-1], model.state_dict()["model.norm.weight"], model.config.rms_norm_eps)
+    return [*streams, normed, logits], [theirs.hidden_states[0], *after, theirs.hidden_states[-1], theirs.logits]
+
+
+def agree(model, ids, mask=None, positions=None):
+    "Equal to 1e-5, of the largest number where that is above 1; at places that are left out nothing is compared."
+    real = torch.ones_like(ids).bool() if mask is None else mask.bool()
+    ours, theirs = both(model, ids, mask, positions)
+    assert len(ours) == len(theirs) == model.config.num_hidden_layers + 3
+    for k, (a, b) in enumerate(zip(ours, theirs)):
+        assert (a - b)[real].abs().max() <= 1e-5 * max(1., float(b[real].abs().max())), k
+
+
+def random_qwen3(**sizes):
+    torch.manual_seed(0)
+    config = Qwen3Config(**dict(vocab_size=97, hidden_size=48, num_hidden_layers=3, intermediate_size=80, num_attention_heads=8, num_key_value_heads=1, head_dim=10,
+        max_position_embeddings=256, bos_token_id=None, eos_token_id=0, pad_token_id=0) | sizes)
+    model = Qwen3ForCausalLM(config).eval()
+    with torch.no_grad():
+        for p in model.parameters(): # norms are ones and matrices tiny at the start: a model in which every part counts
+            p.copy_(torch.rand_like(p) + .5 if p.ndim == 1 else torch.randn_like(p) * p.shape[1] ** -.5)
+    return model
+
+
+MODELS = {"shipped": lambda: load_base()[0], "one key head for eight": random_qwen3, "a head of its own": lambda: random_qwen3(tie_word_embeddings=False),
+          "as many key heads": lambda: random_qwen3(num_attention_heads=3, num_key_value_heads=3, head_dim=16),
+          "other constants": lambda: random_qwen3(rms_norm_eps=1e-3, rope_parameters=dict(rope_type="default", rope_theta=1e6))}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_layer_by_hand(name):
+    model, rng = MODELS[name](), torch.Generator().manual_seed(1)
+    ids = torch.randint(0, 97, (3, 12), generator=rng)
+    agree(model, ids[:1])
+    agree(model, ids)
+    left_out = torch.ones_like(ids)
+    left_out[0, :4], left_out[1, 5:7], left_out[2, 9:] = 0, 0, 0 # padding on the left, a hole, padding on the right
+    agree(model, ids, left_out)
+    agree(model, ids, positions=torch.tensor([0, 1, 5, 6, 7, 20, 21, 50, 51, 52, 100, 101]).expand_as(ids)) # some are skipped
+    agree(model, ids, left_out, (left_out.cumsum(1) - 1).clamp(min=0)) # as generation counts them
+
+
+def test_nobody_looks_ahead():
+    model = random_qwen3()
+    ids = torch.arange(1, 13)[None]
+    other = ids.clone()
+    other[0, 8:] = 90
+    one, two = (forward_by_hand(model.state_dict(), model.config, x) for x in (ids, other))
+    for a, b in zip((*one[0], one[1]), (*two[0], two[1])):
+        assert torch.allclose(a[:, :8], b[:, :8], atol=1e-6) and not torch.allclose(a[:, 8:], b[:, 8:], atol=1e-2)
+
+
+def test_looking_at_a_run_does_not_disturb_it():
+    model, tokenizer = load_base()
+    add_dropout(model.train(), .1)
+    torch.manual_seed(3)
+    was = torch.get_rng_state()
+    texts = sample_texts(model, tokenizer)
+    assert torch.equal(torch.get_rng_state(), was) and model.training
+    assert len(texts) == len(set(texts)) == 3 and all(len(tokenizer(t)["input_ids"]) <= 26 for t in texts)
+    assert sample_texts(model.eval(), tokenizer) == texts and not model.training
+    assert sample_texts(model, tokenizer, n=2, seed=1) != texts[:2]
+    assert [s for s in range(1, 501) if is_evaluated(s, 500, 200)] == [10, 25, 50, 100, 200, 400, 500]
+    assert [s for s in range(1, 8) if is_evaluated(s, 7, 3)] == [3, 6, 7]
+
+
+def test_evaluations_are_in_the_log(tmp_path, monkeypatch):
+    texts = [f"今日{a}好{b}。" for a in "天氣心情" for b in "靚多平難"]
+    monkeypatch.setattr(base, "load_corpus", lambda split: dict(text=texts))
+    config = BaseConfig(**vars(SMALL) | dict(vocab_size=280, steps=12, warmup=2))
+    _, _, straight = pretrain(tmp_path / "run", config, eval_every=5, compile=False)
+    looked = [x for x in straight["log"] if "bits" in x]
+    assert [x["step"] for x in looked] == [5, 10, 12] and all(len(x["samples"]) == 3 for x in looked)
+    assert [x["step"] for x in base._log(tmp_path / "run")["log"]] == [1, 5, 10, 11, 12]
+    _, _, seldom = pretrain(tmp_path / "other", config, eval_every=100, compile=False)
+    assert [x["loss"] for x in seldom["log"]] == [x["loss"] for x in straight["log"]] # a look changes nothing
+
+
+CHECKERS = [getattr(exercises, n) for n in dir(exercises) if n.startswith("check_")]
+
+
+@pytest.mark.parametrize("check", CHECKERS, ids=lambda c: c.__name__)
+def test_unfinished_answers_are_told_so(check):
+    for answer in (lambda *a: ..., lambda *a: None, lambda *a: "x", lambda: 1): assert check(answer).startswith("Not yet: ")
+
+
+def test_heads_are_told_apart():
+    right = lambda mixed, o_proj, head: mixed[head] @ o_proj.unflatten(1, (len(mixed), -1))[:, head].T
+    assert exercises.check_head_adds(right) == exercises.RIGHT
+    assert "head 0" in exercises.check_head_adds(lambda mixed, o_proj, head: mixed[head] @ o_proj.unflatten(1, (-1, len(mixed)))[:, :, head].T) # every fourth column
+    assert "head 1" in exercises.check_head_adds(lambda mixed, o_proj, head: right(mixed, o_proj, 0)) # always the first
+    assert "(5, 12)" in exercises.check_head_adds(lambda mixed, o_proj, head: mixed.transpose(0, 1).flatten(1)) # never multiplied

@@ -34,3 +34,19 @@ def check_padding(fn) -> str:
                               (([1, 3], 1), 0., "one text a batch"), (([1, 10, 2, 10, 4], 2), 17 / 44, "five texts, the last batch has only one")]:
         if said := number_of(fn, args, want, about, 1e-6): return said
     return RIGHT
+
+
+def check_head_adds(fn) -> str:
+    "`fn(mixed, o_proj, head)` -> what one head adds to the residual stream, float (T, hidden)."
+    import torch
+    rng = torch.Generator().manual_seed(0)
+    mixed, o_proj = torch.randn(4, 5, 3, generator=rng), torch.randn(7, 12, generator=rng) # heads, T, d; hidden, heads × d
+    for head in range(4):
+        got, error = run(fn, mixed, o_proj, head)
+        if error: return error
+        if not torch.is_tensor(got) or got.shape != (5, 7): return f"Not yet: wanted is a tensor of shape (5, 7), it returned {tuple(got.shape) if torch.is_tensor(got) else got!r}"
+        alone = torch.zeros_like(mixed)
+        alone[head] = mixed[head]
+        want = alone.transpose(0, 1).flatten(1) @ o_proj.T
+        if not torch.allclose(got.float(), want, atol=1e-4): return f"Not yet: head {head}: these are not the numbers that are left when all other heads give zeros"
+    return RIGHT
