@@ -213,10 +213,10 @@ def _module(name): return Path(find_spec(f"cantolyric.{name}").origin)
 # %% ../nbs/12_data.ipynb #f2b72461
 def cache_folder() -> Path:
     "Where prepared data is kept: the folder that CANTOLYRIC_CACHE names, or beside what `datasets` keeps."
-    from datasets import config
-    return Path(os.environ.get("CANTOLYRIC_CACHE") or Path(config.HF_DATASETS_CACHE, "cantolyric"))
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache", "huggingface")
+    return Path(os.environ.get("CANTOLYRIC_CACHE") or Path(os.environ.get("HF_DATASETS_CACHE") or Path(home, "datasets"), "cantolyric"))
 
-
+# %% ../nbs/12_data.ipynb #6ffaee5e
 def stored(
     name: str, # of the file, with the key of its content
     build, # () -> datasets.Dataset
@@ -683,7 +683,7 @@ def _corpus_pieces(split, sources, avoid):
 @lru_cache(1)
 def _sources(): return _corpus()["source"][:]
 
-
+# %% ../nbs/12_data.ipynb #fa254105
 def _verse_pieces(split, path):
     "Windows of two to four lines of each verse, and the verse, with its topic."
     for v in load_verses(path, split):

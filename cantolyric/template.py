@@ -551,7 +551,7 @@ Lexicon.final, Lexicon.meets = _final, _meets
 class _Loners(dict):
     "tone -> final -> a character that is read so and stands in no longer word."
     def __init__(self, words):
-        social = {c for w in words if len(w) > 1 for c in w}
+        social = set("".join(w for w in words if len(w) > 1))
         for c, (j, *_) in words.items():
             if len(c) == 1 and c not in social and j[-1] != "0": self.setdefault(int(j[-1]), {}).setdefault(syllable(j).final, c)
         self.tones = sum(1 << t for t in self)
@@ -573,9 +573,12 @@ for _name, _make in (("loners", lambda self: _Loners(self.spoken)), ("by_char", 
     getattr(Lexicon, _name).__set_name__(Lexicon, _name)
 
 # %% ../nbs/02_template.ipynb #182d7411
-def _crowds(self): # list of (most characters that may meet it, pending text), the largest first
-    near = lambda s: sum(len(self.next.get(s[i:], ())) for i in range(len(s)))
-    return sorted(((near(s), s) for s in self.next), reverse=True)
+def _crowds(self, least=0): # list of (most characters that may meet it, pending text), the largest first
+    near = {"": 0}
+    def count(s):
+        if s not in near: near[s] = len(self.next.get(s, ())) + count(s[1:])
+        return near[s]
+    return sorted(((n, s) for s in self.next if (n := count(s)) >= least), reverse=True)
 
 
 @lru_cache(None)
@@ -585,13 +588,13 @@ def _roomy(self, tones: int, # bit t is set where tone t may stand
     "Whether behind any text some character of these tones leaves everything before it as it is."
     ok = lambda c: tones >> self.words[c][0] & 1 and (finals is None or self.final(c) in finals)
     free = {c for c in self.words if len(c) == 1 and ok(c)}
-    for most, pending in self.crowds:
+    for most, pending in self.crowds if len(free) > 64 else _crowds(self):
         if most < len(free): return True
         if free <= self.meets(pending): return False
     return bool(free)
 
 
-Lexicon.crowds, Lexicon.roomy = cached_property(_crowds), _roomy
+Lexicon.crowds, Lexicon.roomy = cached_property(lambda self: _crowds(self, 64)), _roomy
 Lexicon.crowds.__set_name__(Lexicon, "crowds")
 
 # %% ../nbs/02_template.ipynb #3ff782dc

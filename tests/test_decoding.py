@@ -1,0 +1,139 @@
+"""Writing with a sliced head: the same tokens as `generate` under the same mask, for every kind of head; and what it must not do."""
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM  # noqa: E402
+
+from cantolyric.base import load_base  # noqa: E402
+from cantolyric.constraint import (TokenTable, ToneConstraint, beams, decode_ids, head_rows, particles, sampled, sliced_head, unpack_mask,  # noqa: E402
+                                   write_tokens)
+from cantolyric.tones import CantolyricError  # noqa: E402
+
+TEMPLATES = ["0243/33", "22034", "4[34]0*"]
+SIZES = dict(vocab_size=8000, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    model, tokenizer = load_base()
+    return model, tokenizer, TokenTable.from_tokenizer(tokenizer)
+
+
+def made(kind):
+    "A model with random weights and the head that the name says."
+    torch.manual_seed(0)
+    if kind == "tied": return Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8, tie_word_embeddings=True)).eval()
+    if kind == "llama": return LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
+    model = Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=False)).eval()
+    if kind == "bias":
+        model.lm_head = torch.nn.Linear(32, 8000)
+        model.lm_head.bias.data.normal_()
+    if kind == "int8":
+        import bitsandbytes as bnb
+        head = bnb.nn.Linear8bitLt(32, 8000, bias=False, has_fp16_weights=False)
+        head.load_state_dict(model.lm_head.state_dict())
+        model.lm_head = head.to("cpu")
+    if kind.startswith("lora"):
+        from peft import LoraConfig, get_peft_model
+        model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "lm_head"], use_dora=kind == "lora+dora", init_lora_weights=False)).eval()
+        if kind == "lora merged": model.merge_adapter()
+    return model
+
+
+HEADS = ["tied", "llama", "untied", "bias", "int8", "lora", "lora+dora", "lora merged"]
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_rows_equal_the_whole_head(kind):
+    model = made(kind)
+    head, x, rows = model.get_output_embeddings(), torch.randn(3, 1, 32), torch.tensor([5, 7999, 17])
+    with torch.no_grad(), sliced_head(model) as asked:
+        whole = head(x)
+        asked.rows = rows
+        torch.testing.assert_close(head(x), whole[..., rows], rtol=0, atol=1e-5)
+        assert (head_rows(head, x, rows) is None) == (kind in ("int8", "lora+dora"))
+    assert "forward" not in head.__dict__ and torch.equal(head(x), whole)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_same_tokens_as_generate(kind, tiny):
+    model, table = made(kind), tiny[2]
+    prompts, there = torch.tensor([[1, 2, 3], [0, 0, 9], [0, 4, 5]]), torch.tensor([[1, 1, 1], [0, 0, 1], [0, 1, 1]])
+    cs = [ToneConstraint(t, table) for t in TEMPLATES]
+    from cantolyric.constraint import ToneLogitsProcessor
+    out = model.generate(input_ids=prompts, attention_mask=there, max_new_tokens=60, do_sample=False, logits_processor=[ToneLogitsProcessor(cs, 3)],
+                         eos_token_id=list(table.end), pad_token_id=table.end[0])
+    want = [row[:row.index(table.end[0])] for row in out[:, 3:].tolist()]
+    for sliced in (True, False): assert write_tokens(model, prompts, cs, there, sliced=sliced).ids == want
+
+
+def bits_of(model, prompt, ids, c):
+    "What an answer and its end cost, by one forward over all of it."
+    row = torch.tensor([*ids, c.table.end[0]])
+    with torch.no_grad(): logits = model(input_ids=torch.cat([torch.tensor(prompt), row])[None]).logits[0, len(prompt) - 1:-1].double()
+    logits = logits.masked_fill(~torch.from_numpy(unpack_mask(c.masks_along(row.tolist()), c.table.vocab_size)), -math.inf)
+    return -float(logits.log_softmax(-1).gather(1, row[:, None]).sum()) / math.log(2)
+
+
+@pytest.mark.parametrize("choose", [lambda: sampled(do_sample=True, temperature=.7, top_p=.9, min_p=.01), lambda: beams, particles])
+def test_copies_share_a_prompt(choose, tiny):
+    model, _, table = tiny
+    prompts, cs = torch.tensor([[1, 2], [3, 4]]), [ToneConstraint(t, table) for t in TEMPLATES[:2]]
+    torch.manual_seed(0)
+    out = write_tokens(model, prompts, cs, copies=4, choose=choose())
+    assert len(out.ids) == 8
+    for r, (ids, bits) in enumerate(zip(out.ids, out.bits)):
+        assert cs[r // 4].template.matches(decode_ids(table, ids))
+        assert bits == pytest.approx(bits_of(model, prompts[r // 4].tolist(), ids, cs[r // 4]), abs=1e-3)
+
+
+def test_sampling_draws_what_the_mask_leaves(tiny):
+    "One slot, a thousand draws: the shares are the masked model's."
+    model, _, table = tiny
+    c = ToneConstraint("2", table)
+    torch.manual_seed(0)
+    out = write_tokens(model, torch.tensor([[1]]), c, copies=1000, choose=sampled(do_sample=True))
+    texts = [decode_ids(table, i) for i in out.ids]
+    top = max(set(texts), key=texts.count)
+    row = out.ids[texts.index(top)]
+    assert texts.count(top) / 1000 == pytest.approx(2 ** -out.bits[texts.index(top)], abs=.06) and len(row) >= 1
+
+
+def test_beams_are_exact_where_nothing_is_cut(tiny):
+    "With as many beams as there are texts, beam search finds the likeliest one."
+    model, _, table = tiny
+    c = ToneConstraint("2", table)
+    best = write_tokens(model, torch.tensor([[1]]), c, copies=64, choose=beams)
+    greedy = write_tokens(model, torch.tensor([[1]]), c)
+    assert min(best.bits) <= greedy.bits[0] + 1e-6 and best.bits == sorted(best.bits)
+    assert len({tuple(i) for i in best.ids}) == 64
+
+
+def test_forced_tokens_need_no_call(tiny):
+    model, _, table = tiny
+    calls = []
+    hook = model.register_forward_pre_hook(lambda *_: calls.append(1))
+    try: out = write_tokens(model, torch.tensor([[1]]), ToneConstraint("2/2/2", table))
+    finally: hook.remove()
+    assert out.calls == len(calls) and out.skipped >= 3 and out.calls + out.skipped == len(out.ids[0]) + 1 # two line ends and the end
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda m, t: dict(input_ids=torch.ones(1, 1023, dtype=torch.long)), "do not fit into the model's 1024 positions"),
+    (lambda m, t: dict(constraints=ToneConstraint("22", TokenTable(t.tokens, 8100, t.end))), "the model has 8000 logits, the token table 8100: make it with vocab_size=8000"),
+    (lambda m, t: dict(choose=sampled(repetition_penalty=1.2)), "repetition_penalty")])
+def test_mistakes(change, message, tiny):
+    model, _, table = tiny
+    with pytest.raises(CantolyricError, match=message):
+        write_tokens(model, **(dict(input_ids=torch.tensor([[1]]), constraints=ToneConstraint("22", table)) | change(model, table)))
+
+
+def test_beams_of_generate_have_their_own_states(tiny):
+    model, tok, table = tiny
+    c = ToneConstraint("0243/3304", table)
+    out = model.generate(torch.tensor([[tok.eos_token_id]]), attention_mask=torch.ones(1, 1), num_beams=4, num_return_sequences=4, max_new_tokens=40, do_sample=False,
+                         logits_processor=[c.logits_processor(1)])
+    for row in out[:, 1:].tolist(): assert c.template.matches(tok.decode([i for i in row if i not in table.end]))
