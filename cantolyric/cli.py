@@ -97,9 +97,9 @@ def _write(args) -> int:
     from cantolyric.template import ToneTemplate
     ToneTemplate.parse(args.tones, args.scheme) # a wrong template is told before torch is imported
     from cantolyric.lyricist import Lyricist, check_request
-    check_request(args.topic, args.tones, args.n, args.temperature, args.top_p, args.scheme) # and the rest before a model is loaded
+    check_request(args.topic, args.tones, args.n, args.temperature, args.top_p, args.scheme, args.method) # and the rest before a model is loaded
     lyricist = Lyricist.from_pretrained(args.base, args.adapter, certain=not args.disputed)
-    lyrics = lyricist.write(args.topic, args.tones, args.n, args.seed, args.temperature, args.top_p, args.scheme)
+    lyrics = lyricist.write(args.topic, args.tones, args.n, args.seed, args.temperature, args.top_p, args.scheme, args.method)
     _show(args, lyrics.to_dict(), str(lyrics))
     return 0
 
@@ -111,6 +111,7 @@ def _add_write(commands):
     p.add_argument("-n", type=int, default=4, help="how many candidates (default 4)")
     p.add_argument("--seed", type=int, help="the same seed, the same lyrics")
     p.add_argument("--temperature", type=float, default=.8, help="boldness; 0 takes the likeliest (default 0.8)")
+    p.add_argument("--method", choices=("sample", "best", "beam"), default="sample", help="sample; best: the likeliest of four times as many; beam: search for the likeliest (default sample)")
     p.add_argument("--top-p", type=float, default=.95, help="share of the likeliest tokens to choose from (default 0.95)")
     p.add_argument("--disputed", action="store_true", help="write with words of more than one reading too")
     _model(p); _scheme(p); _json(p)
@@ -144,7 +145,7 @@ def _add_base(commands):
     p = p.add_parser("train", help=about, description=about)
     p.add_argument("--run", dest="run_folder", default="runs/base", help="folder of the run (default runs/base)")
     p.add_argument("--to", help="where to put the finished model (default: model in the run's folder)")
-    p.add_argument("--steps", type=int, help="optimizer steps (default 3,000)")
+    p.add_argument("--steps", type=int, help="optimizer steps (default 2,600)")
     p.add_argument("--seed", type=int, help="default 0")
     p.add_argument("--yes", action="store_true", help="start without being asked")
     _json(p)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .constraint import ToneConstraint, ToneLogitsProcessor, decode_ids, random_ids
+from .constraint import ToneConstraint, decode_ids, random_ids, sampled, write_tokens
 from .data import is_about, load_corpus, lyric_pairs
 from .finetune import mask_store
 from .formats import ChatML
@@ -167,7 +167,12 @@ def writing_constraint(
         except CantolyricError: pass # a fixed character, say, that has two readings
     return ToneConstraint(template, table, reader)
 
+# %% ../nbs/51_evaluation.ipynb #02d3692a
+def _padded(prompts, pad): # lists of ids -> int64 (B, T), padded on the left, and where the prompts are
+    width = max(map(len, prompts))
+    return torch.tensor([[pad] * (width - len(p)) + p for p in prompts]), torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
 
+# %% ../nbs/51_evaluation.ipynb #36c6680f
 def write_many(
     model, tokenizer,
     requests, # dicts with "topic" and "tones"
@@ -188,17 +193,17 @@ def write_many(
         torch.manual_seed(seed)
         for k in tqdm(range(0, len(requests), batch), desc=desc, unit="batch", disable=desc is None):
             part = requests[k:k + batch]
-            prompts = [torch.tensor(format.prompt_ids(r, tokenizer)) for r in part]
-            width, room = max(map(len, prompts)), 2 * max(len(r["tones"]) for r in part) + 8
-            ids = torch.stack([torch.nn.functional.pad(p, (width - len(p), 0), value=table.end[0]) for p in prompts])
-            there = torch.stack([(torch.arange(width) >= width - len(p)).long() for p in prompts])
-            processors = [ToneLogitsProcessor([writing_constraint(r["tones"], table, certain=certain) for r in part], width)] if masked else []
-            done = model.generate(input_ids=ids.to(device), attention_mask=there.to(device), max_new_tokens=4 * room if masked else room, do_sample=True,
-                temperature=temperature, top_p=top_p, top_k=0, logits_processor=processors, eos_token_id=list(table.end), pad_token_id=table.end[0])
-            out += [_text(row, table, tokenizer) for row in done[:, width:].tolist()]
+            ids, there = (x.to(device) for x in _padded([format.prompt_ids(r, tokenizer) for r in part], table.end[0]))
+            how = dict(do_sample=True, temperature=temperature, top_p=top_p)
+            if masked:
+                cs = [writing_constraint(r["tones"], table, certain=certain) for r in part]
+                out += [decode_ids(table, i) for i in write_tokens(model, ids, cs, there, choose=sampled(**how)).ids]
+                continue
+            done = model.generate(input_ids=ids, attention_mask=there, max_new_tokens=2 * max(len(r["tones"]) for r in part) + 8, eos_token_id=list(table.end), pad_token_id=table.end[0], top_k=0, **how)
+            out += [_text(row, table, tokenizer) for row in done[:, ids.shape[1]:].tolist()]
     return out
 
-
+# %% ../nbs/51_evaluation.ipynb #8e15f406
 def _text(row, table, tokenizer):
     "An answer up to its end token."
     stop = next((k for k, i in enumerate(row) if i in table.end), len(row))

@@ -14,6 +14,7 @@ __all__ = ['RUNGS', 'DATA_GATES', 'FinetuneConfig', 'check_config', 'Plan', 'run
 # %% ../nbs/41_finetune.ipynb #3dc02b27
 import errno
 import json
+import logging
 import math
 import os
 import platform
@@ -27,6 +28,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR) # PEFT loads it, and it warns of a kernel that nothing here needs
+
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from tqdm.auto import tqdm

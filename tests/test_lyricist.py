@@ -70,21 +70,18 @@ def test_temperature_0_takes_the_likeliest(lyricist):
 
 
 def test_bits_are_what_the_masked_model_says(lyricist):
-    "Token by token, by hand, against the batch with padding."
+    "Token by token, by hand, without a batch, a cache or a sliced head."
     from cantolyric.evaluation import writing_constraint
-    lyrics = lyricist.write("雨", "024/33", n=3, seed=0)
     prompt = lyricist.format.prompt_ids(dict(topic="雨", tones="024/33"), lyricist.tokenizer)
     c = writing_constraint("024/33", lyricist.table)
-    found = lyricist._different(prompt, 60, 3, c, .8, .95, 0)
-    assert {x.text for x in lyrics} == set(found)
-    for text, ids in found.items():
+    for ids, bits in lyricist._sample(prompt, 60, 3, c, .8, .95, "sample"):
         state, total, so_far = c.start(), 0., list(prompt)
         for i in [*ids, lyricist.table.end[0]]:
             with torch.no_grad(): logits = lyricist.model(torch.tensor([so_far])).logits[0, -1]
             allowed = torch.from_numpy(c.allowed_ids(state))
             total -= float((logits[i] - logits[allowed].logsumexp(0)) / torch.log(torch.tensor(2.)))
             state, so_far = c.advance(state, i), [*so_far, i]
-        assert next(x.bits for x in lyrics if x.text == text) == pytest.approx(total / (len(text) + 1), abs=1e-3)
+        assert bits == pytest.approx(total, abs=1e-3)
 
 
 def test_without_the_mask_the_model_is_free(lyricist):
@@ -169,3 +166,15 @@ def test_the_prompt_gets_0243_digits():
     reader = default_reader()
     for tones, scheme, want in [("0243/3", "0243", "0243/3"), ("93", "02493", "33"), ("123456", "jyutping", "334042"), ("[34]*[0]", "0243", "**0"), ("雨", "0243", "4")]:
         assert prompt_tones(ToneTemplate.parse(tones, scheme), reader) == want
+
+
+@pytest.mark.parametrize("method", ["sample", "best", "beam"])
+def test_methods(lyricist, method):
+    out = lyricist.write("夜雨", "0243324/3324043", n=3, seed=0, method=method)
+    assert len(out) == 3 and all(c.report.ok for c in out) and [c.bits for c in out] == sorted(c.bits for c in out)
+    assert out[0].bits == pytest.approx(lyricist.write("夜雨", "0243324/3324043", n=3, seed=0, method=method)[0].bits)
+
+
+def test_the_likeliest_of_many_is_likelier(lyricist):
+    sample, best, beam = (lyricist.write("海邊", "0243324/3324043", n=3, seed=1, method=m)[0].bits for m in ("sample", "best", "beam"))
+    assert beam < best <= sample
