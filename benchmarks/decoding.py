@@ -59,7 +59,8 @@ def share(sizes, batch=1):
 def main():
     torch.set_num_threads(2)
     rng = np.random.default_rng(0)
-    table = TokenTable.from_tokenizer(published("Qwen2"), VOCABULARY, end=END)
+    try: table = TokenTable.from_tokenizer(published("Qwen2"), VOCABULARY, end=END)
+    except FileNotFoundError as e: return print(f"left out: {e}")
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=VOCABULARY, eos_token_id=None, bos_token_id=None, pad_token_id=None, **SIZES["0.5B"])).eval()
     beside(model, table, rng, 1, 1, 1, 4) # the first of everything

@@ -249,7 +249,7 @@ def ratios(found):
 def main(lines=8, slots=9, n_ours=12, n_peers=2, keep=True):
     "`n_ours`, `n_peers`: templates."
     try: bpe = published("Qwen2")
-    except FileNotFoundError as e: sys.exit(f"{e}: set it to a folder that holds tokenizers/qwen2/vocab.json and merges.txt")
+    except FileNotFoundError as e: return print(f"left out: {e}; set it to a folder that holds tokenizers/qwen2/vocab.json and merges.txt")
     todo, found, texts, masks = templates(n_ours, lines, slots), {}, {}, {}
     for name in READERS: found[name], texts[name], masks[name] = measure(name, bpe, todo)
     path = texts["ours, characters"]
