@@ -181,6 +181,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'cantolyric.constraint._call': ('constraint.html#_call', 'cantolyric/constraint.py'),
                                        'cantolyric.constraint._can_go_on': ('constraint.html#_can_go_on', 'cantolyric/constraint.py'),
                                        'cantolyric.constraint._check_room': ('constraint.html#_check_room', 'cantolyric/constraint.py'),
+                                       'cantolyric.constraint._check_tokens': ('constraint.html#_check_tokens', 'cantolyric/constraint.py'),
                                        'cantolyric.constraint._choose': ('constraint.html#_choose', 'cantolyric/constraint.py'),
                                        'cantolyric.constraint._clash': ('constraint.html#_clash', 'cantolyric/constraint.py'),
                                        'cantolyric.constraint._columns': ('constraint.html#_columns', 'cantolyric/constraint.py'),

@@ -124,9 +124,6 @@ def _words_from(self, text, c):
     if text + c in self.words: yield text + c
     for d in self.next.get(text + c, ()): yield from self._words_from(text + c, d)
 
-# %% ../nbs/22_constraint.ipynb #2257570e
-Lexicon.outcomes, Lexicon._words_from = _outcomes, _words_from
-
 # %% ../nbs/22_constraint.ipynb #182d7410
 def _readings(self,
     text: str, # folded
@@ -157,6 +154,7 @@ def _joined(self,
     return out
 
 
+Lexicon.outcomes, Lexicon._words_from = _outcomes, _words_from
 Lexicon.readings, Lexicon.afresh, Lexicon.joined = _readings, _afresh, _joined
 
 # %% ../nbs/22_constraint.ipynb #0e19b2bd
@@ -203,6 +201,9 @@ class _EndGroups:
         hit = self.groups.hits(window) & (self.length == len(window)) & finals[self.finals]
         return self.groups.ids[np.repeat(hit, self.groups.counts)]
 
+
+def _end_groups(pairs): return _EndGroups(_Groups.of(pairs)) # of (tones and the byte of a final, id)
+
 # %% ../nbs/22_constraint.ipynb #c53da1e8
 class _Vocabulary:
     "Strings with ids, ready to be asked which of them can come next."
@@ -227,9 +228,6 @@ class _Vocabulary:
 
     @cached_property
     def ends(self): return _end_groups((r, i) for i, t in self.texts.items() for r in self.lexicon.outcomes(t, True))
-
-# %% ../nbs/22_constraint.ipynb #08db1d63
-def _end_groups(pairs): return _EndGroups(_Groups.of(pairs)) # of (tones and the byte of a final, id)
 
 # %% ../nbs/22_constraint.ipynb #df015303
 @patch
@@ -330,7 +328,8 @@ def _sentencepiece_bytes(pieces): # piece -> id
     "Bytes of SentencePiece's pieces; of two that write the same, the byte gives way: the tokenizer itself never uses it then."
     text = {i: s.replace("▁", " ").encode() for s, i in pieces.items() if not _BYTE(s)}
     single = {i: bytes([int(_BYTE(s)[1], 16)]) for s, i in pieces.items() if _BYTE(s)}
-    return text | {i: b for i, b in single.items() if b not in set(text.values())}
+    written = set(text.values())
+    return text | {i: b for i, b in single.items() if b not in written}
 
 # %% ../nbs/22_constraint.ipynb #999aa1d9
 def _end_ids(tokenizer, end):
@@ -342,10 +341,23 @@ def _end_ids(tokenizer, end):
     if None in ids: raise CantolyricError(f"the tokenizer has no end token {end!r}: give end=, a token or an id that it has")
     return ids
 
-# %% ../nbs/22_constraint.ipynb #9ee877ef
+# %% ../nbs/22_constraint.ipynb #3c80d7d9
 _NEVER = {0xC0, 0xC1, *range(0xF5, 0x100)} # bytes that UTF-8 does not use
 
 
+def _check_tokens(tokens, vocab_size, end):
+    "`CantolyricError` for a vocabulary in which some text has no tokens, or one has two ids, or that does not fit the model."
+    if missing := {bytes([b]) for b in range(256) if b not in _NEVER}.difference(tokens.values()):
+        raise CantolyricError(f"the vocabulary lacks {len(missing)} of the single bytes of UTF-8, the first is {min(missing)!r}: some characters could not be written; "
+                              "take a tokenizer with all of them (a byte-level BPE, or SentencePiece with byte fall-back)")
+    if len(set(tokens.values())) < len(tokens):
+        by_bytes = {b: i for i, b in tokens.items()}
+        i = next(i for i, b in tokens.items() if by_bytes[b] != i)
+        raise CantolyricError(f"the tokens {i} and {by_bytes[tokens[i]]} are both {tokens[i]!r}: leave one of them out, a text must have one way to be counted")
+    if vocab_size <= (top := max([*tokens, *end])):
+        raise CantolyricError(f"vocab_size={vocab_size} is smaller than the tokenizer's highest id {top} + 1: give the width of the model's head")
+
+# %% ../nbs/22_constraint.ipynb #9ee877ef
 class TokenTable:
     "A tokenizer's vocabulary as byte strings, compiled once for each reader and kept on disk."
     def __init__(self,
@@ -353,15 +365,7 @@ class TokenTable:
         vocab_size: int, # the model's: mask bits
         end: tuple, # ids of the end tokens
     ):
-        if missing := {bytes([b]) for b in range(256) if b not in _NEVER}.difference(tokens.values()):
-            raise CantolyricError(f"the vocabulary lacks {len(missing)} of the single bytes of UTF-8, the first is {min(missing)!r}: some characters could not be written; "
-                                  "take a tokenizer with all of them (a byte-level BPE, or SentencePiece with byte fall-back)")
-        if len(set(tokens.values())) < len(tokens):
-            by_bytes = {b: i for i, b in tokens.items()}
-            i = next(i for i, b in tokens.items() if by_bytes[b] != i)
-            raise CantolyricError(f"the tokens {i} and {by_bytes[tokens[i]]} are both {tokens[i]!r}: leave one of them out, a text must have one way to be counted")
-        if vocab_size <= (top := max([*tokens, *end])):
-            raise CantolyricError(f"vocab_size={vocab_size} is smaller than the tokenizer's highest id {top} + 1: give the width of the model's head")
+        _check_tokens(tokens, vocab_size, end)
         self.tokens, self.vocab_size, self.end, self.tokenizer, self._compiled = tokens, vocab_size, end, None, {}
 
     @classmethod
@@ -926,10 +930,9 @@ def choices(self: _Rows):
     "int64 (k,), bool (rows, k): the tokens that some row allows, and which row allows which; a row that has ended goes on with an end token."
     end = self.constraints[0].table.end[0]
     each = [np.array([end]) if s.ended else c.allowed_ids(s) for c, s in zip(self.constraints, self.states)]
-    same = all(x is each[0] for x in each)
-    ids = each[0] if same else np.unique(np.concatenate(each))
+    ids = np.unique(np.concatenate(each))
     allowed = np.zeros((len(each), len(ids)), bool)
-    for row, x in zip(allowed, each): row[slice(None) if same else np.searchsorted(ids, x)] = True
+    for row, x in zip(allowed, each): row[np.searchsorted(ids, x)] = True
     return torch.from_numpy(ids), torch.from_numpy(allowed)
 
 
@@ -1016,8 +1019,10 @@ def write_tokens(
 def beams(scores, rows, copies, mass):
     "Go on with the likeliest texts of each prompt (beam search): its copies are the beams."
     total = (scores.double().log_softmax(-1) / math.log(2) - rows.bits[:, None].to(scores.device)).view(-1, copies, scores.shape[-1])
-    if not any(map(len, rows.ids)): total[:, 1:] = -torch.inf # all copies are still the same
-    best = total.flatten(1).topk(copies).indices
+    twice = [rows.ids[r] in rows.ids[r - r % copies:r] for r in range(len(rows.ids))] # as all copies are behind the prompt
+    total.view(-1, total.shape[-1])[twice] = -torch.inf
+    value, best = total.flatten(1).topk(copies)
+    best = torch.where(value > -torch.inf, best, best[:, :1]) # fewer ways than beams: the best one more than once
     parents = best // scores.shape[-1] + copies * torch.arange(len(best), device=best.device)[:, None]
     return parents.flatten().tolist(), (best % scores.shape[-1]).flatten()
 
@@ -1029,6 +1034,7 @@ def particles(**sampling): # see `Sampling`
     "Sample, and let those texts multiply to whom the mask left more of the model's own probability (sequential Monte Carlo)."
     how, weights = Sampling(**dict(do_sample=True) | sampling), {}
     def choose(scores, rows, copies, mass): # mass, float (rows,): log of the probability that the mask leaves
+        if not any(map(len, rows.ids)): weights.clear() # a new text
         column = how.choose(how.adjust(None, scores))
         logs = (weights.pop("logs", 0) + mass.double()).view(-1, copies)
         share = logs.softmax(-1)
