@@ -588,7 +588,7 @@ def _roomy(self, tones: int, # bit t is set where tone t may stand
     "Whether behind any text some character of these tones leaves everything before it as it is."
     ok = lambda c: tones >> self.words[c][0] & 1 and (finals is None or self.final(c) in finals)
     free = {c for c in self.words if len(c) == 1 and ok(c)}
-    for most, pending in self.crowds if len(free) > 64 else _crowds(self):
+    for most, pending in self.crowds if len(free) > 64 else _crowds(self): # only where few are free do small crowds matter
         if most < len(free): return True
         if free <= self.meets(pending): return False
     return bool(free)
