@@ -70,6 +70,7 @@ class FinetuneConfig:
     held_out: int = 320 # examples that the report is about
     mask: bool = True # train under the tone mask
     free: float = 0. # share of the steps without it all the same
+    bonus: float = 0. # nats that allowed tokens get in training instead of a mask; 0: the mask
     max_length: int = 160 # tokens an example; longer ones are left out
     max_minutes: float = 60. # what the full rung may take
     max_gib: float = 4. # memory
@@ -85,7 +86,7 @@ def check_config(
     at_least = dict(rank=1, alpha=1, batch=1, pairs=1, steps=1, held_out=1, max_length=16, save_every=1)
     for k, least in at_least.items():
         if not isinstance(v := getattr(config, k), int) or v < least: raise CantolyricError(f"{k}={v!r}: a whole number of at least {least} is wanted")
-    for k, low, high in [("lr", 0, 1), ("dropout", -1e-9, .9), ("pilot", 0, 1), ("free", -1e-9, 1), ("max_minutes", 0, math.inf), ("max_gib", 0, math.inf)]:
+    for k, low, high in [("lr", 0, 1), ("dropout", -1e-9, .9), ("pilot", 0, 1), ("free", -1e-9, 1), ("bonus", -1e-9, 100), ("max_minutes", 0, math.inf), ("max_gib", 0, math.inf)]:
         if not low < getattr(config, k) <= high: raise CantolyricError(f"{k}={getattr(config, k)!r}: more than {max(low, 0)} and at most {high} is wanted")
     if config.rung not in RUNGS: raise CantolyricError(f"no rung {config.rung!r}: there are {', '.join(RUNGS)}")
     format_named(config.format)
@@ -489,7 +490,7 @@ def make_trainer(
     desc: str = "training", # title of the progress bar
 ) -> ToneTrainer:
     "A Trainer for one rung; its hook still has to be put on."
-    c, mask = shop.config, ToneMask() if shop.config.mask else None
+    c, mask = shop.config, ToneMask(bonus=shop.config.bonus or None) if shop.config.mask else None
     order = batch_order([len(r["input_ids"]) for r in rows], plan.steps, plan.batch, c.seed)
     args = TrainingArguments(output_dir=str(folder or "."), max_steps=plan.steps, per_device_train_batch_size=plan.batch, learning_rate=c.lr,
         lr_scheduler_type="cosine", warmup_steps=max(1, plan.steps // 16), weight_decay=0., max_grad_norm=1., seed=c.seed, data_seed=c.seed,

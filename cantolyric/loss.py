@@ -96,13 +96,15 @@ class ToneMask:
     def __init__(self,
         states: torch.Tensor = None, # int64 (B, T)
         table: torch.Tensor = None, # bool (S, V)
-    ): self.states, self.table = states, table
+        bonus: float = None, # nats added to the logits of allowed tokens instead of forbidding the others
+    ): self.states, self.table, self.bonus = states, table, bonus
 
     def __call__(self, logits):
-        "The masked logits."
+        "The changed logits."
         if self.states is None: raise CantolyricError("ToneMask has no states: set .states and .table to those of the batch before the forward")
         states, table = (x.to(logits.device) for x in (self.states, self.table))
-        return apply_tone_mask(logits, tone_mask_slice(states, table))
+        mask = tone_mask_slice(states, table)
+        return apply_tone_mask(logits, mask) if self.bonus is None else logits + self.bonus * mask
 
 # %% ../nbs/24_loss.ipynb #8dd0199a
 def sliced_cross_entropy(
