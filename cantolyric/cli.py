@@ -155,14 +155,17 @@ def _add_base(commands):
 UNSEEN = (("霓虹", "0243324/3324043"), ("地鐵", "33024/02432/40233"), ("等待", "334402433/240334024")) # neon, the underground, waiting
 _SETTINGS = dict(base="'tiny', a folder, or a Hub id", name="of the run: its folder in runs-dir", runs_dir="folder of all runs (default runs)", format="chat format: " + ", ".join(FORMATS),
                  rank="r of the adapter's matrices", alpha="the adapter's scale is alpha / rank", lr="peak learning rate", batch="examples a step", pairs="examples of the full rung",
-                 steps="optimizer steps of the full rung", free="share of the steps without the tone mask (default 0)", max_minutes="what the full rung may take", max_gib="memory it may take", seed="of everything random")
+                 steps="optimizer steps of the full rung", free="share of the steps without the tone mask (default 0)", bonus="nats that allowed tokens get in training instead of a mask (default 0: the mask)", max_minutes="what the full rung may take", max_gib="memory it may take", seed="of everything random")
 
 
 def _finetune_config(args): # -> FinetuneConfig
     "The settings that were given; with --resume, on top of the run's own."
     from cantolyric.finetune import FinetuneConfig, read_config
     given = {k: v for k in _SETTINGS if (v := getattr(args, k)) is not None}
-    return read_config(**given) if args.resume else FinetuneConfig(**given, **({"mask": False} if args.no_mask else {}))
+    return read_config(**given) if args.resume else FinetuneConfig(**given, **_switches(args))
+
+
+def _switches(args): return ({"mask": False} if args.no_mask else {}) | ({"misfits": "skip"} if args.skip_misfits else {}) | ({"loss": "hook"} if args.hook else {})
 
 # %% ../nbs/54_cli.ipynb #67dbf698
 def _finetune(args) -> int:
@@ -194,9 +197,11 @@ def _write_unseen(run, config, tell) -> list: # of `Lyrics`, one candidate each
 # %% ../nbs/54_cli.ipynb #f7405913
 def _add_finetune(commands):
     p = commands.add_parser("finetune", help="finetune a base model, then write", description="Climb from a handful of examples to the full finetune, then write lyrics and measure them.")
-    kinds = dict(rank=int, alpha=int, batch=int, pairs=int, steps=int, seed=int, lr=float, free=float, max_minutes=float, max_gib=float)
+    kinds = dict(rank=int, alpha=int, batch=int, pairs=int, steps=int, seed=int, lr=float, free=float, bonus=float, max_minutes=float, max_gib=float)
     for name, about in _SETTINGS.items(): p.add_argument(f"--{name.replace('_', '-')}", type=kinds.get(name, str), help=about)
     p.add_argument("--no-mask", action="store_true", help="train without the tone mask")
+    p.add_argument("--hook", action="store_true", help="mask all logits by a hook instead of computing the allowed ones only")
+    p.add_argument("--skip-misfits", action="store_true", help="leave out examples whose lyrics do not have their tones, and count them")
     p.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     _json(p)
     p.set_defaults(run=_finetune)

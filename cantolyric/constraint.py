@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ban', 'boost', 'force', 'TokenTable', 'split_bytes', 'State', 'ToneConstraint', 'unpack_mask', 'random_ids',
-           'decode_ids', 'ToneLogitsProcessor', 'head_rows', 'sliced_head', 'Written', 'sampled', 'write_tokens',
-           'beams', 'particles']
+           'decode_ids', 'ToneLogitsProcessor', 'head_parts', 'head_rows', 'forward_instead', 'sliced_head', 'Written',
+           'sampled', 'write_tokens', 'beams', 'particles']
 
 # %% ../nbs/22_constraint.ipynb #333a19db
 import gc
@@ -855,10 +855,22 @@ def __call__(self: ToneLogitsProcessor,
     return scores.masked_fill(~allowed, float("-inf"))
 
 # %% ../nbs/22_constraint.ipynb #ecbed72d
-def _is_lora(head):
-    "Whether a head is PEFT's LoRA on a plain linear layer, of the kind that can be computed row by row."
-    plain = type(getattr(head, "base_layer", None)) is torch.nn.Linear and hasattr(head, "lora_A") and not head.disable_adapters
-    return plain and not any(head.use_dora.get(a) or head.lora_B[a].bias is not None or head.training for a in head.active_adapters if a in head.lora_A)
+def head_parts(
+    head, # a module: the output head of a model
+    x, # float (..., d): what it gets
+): # (parts, bias): logits are the sum of x_k @ weight_k.T over parts (x_k, weight_k (V, d_k)), plus bias (V,) or None; None: it can only be computed whole
+    "The logits of a head as a sum of linear parts whose rows can be taken alone: a linear layer, PEFT's copy of one, LoRA on one."
+    saved = getattr(head, "modules_to_save", None)
+    if saved is not None: head = head.original_module if head.disable_adapters or not head.active_adapters else saved[head.active_adapters[0]]
+    linear, adapted = getattr(head, "base_layer", head), hasattr(head, "lora_A")
+    if getattr(type(linear), "forward", None) is not torch.nn.Linear.forward or (linear is not head and not adapted): return None # bitsandbytes has its own forward
+    parts = [(x, linear.weight)]
+    if adapted and (head.disable_adapters or head.merged): return None if head.disable_adapters and head.merged else (parts, linear.bias)
+    for a in [a for a in head.active_adapters if a in head.lora_A] if adapted else ():
+        if a in head.lora_variant or head.lora_B[a].bias is not None: return None # DoRA and its like
+        low = head.lora_A[a](head.lora_dropout[a](x.to(head.lora_A[a].weight.dtype)))
+        parts.append((head.scaling[a] * low, head.lora_B[a].weight))
+    return parts, linear.bias
 
 
 def head_rows(
@@ -867,31 +879,38 @@ def head_rows(
     rows, # int64 (k,)
 ): # float (..., k); None where such a head can only be computed whole
     "The logits of some tokens, without those of the others."
-    linear = head.base_layer if _is_lora(head) else head
-    if type(linear) is not torch.nn.Linear or linear.weight.dtype != x.dtype: return None
-    out = F.linear(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
-    if linear is head or head.merged: return out
-    for a in head.active_adapters:
-        if a in head.lora_A: out = out + head.scaling[a] * F.linear(head.lora_A[a](x), head.lora_B[a].weight[rows])
-    return out
+    parts, bias = head_parts(head, x) or ((), None)
+    if not parts or any(a.dtype != w.dtype for a, w in parts): return None
+    out = sum(F.linear(a, w[rows]) for a, w in parts)
+    return out if bias is None else out + bias[rows]
 
 # %% ../nbs/22_constraint.ipynb #80a979cb
+@contextmanager
+def forward_instead(
+    module,
+    forward, # what is called in place of its `forward`
+):
+    "Inside the `with`, a module computes something else; its hooks, FSDP's too, run as before."
+    before = module.__dict__.get("forward")
+    module.forward = forward
+    try: yield
+    finally:
+        if before is None: del module.forward
+        else: module.forward = before
+
+
 @contextmanager
 def sliced_head(
     model, # a causal language model
 ): # an object with `rows`: int64 (k,), or None for all; set it before each call of the model
     "The model's output head computes only the rows that it is asked for; whatever the model does to its logits afterwards stays as it is."
     head, asked = model.get_output_embeddings(), SimpleNamespace(rows=None)
-    before, whole = head.__dict__.get("forward"), head.forward
+    whole = head.forward
     def forward(x, *args, **kwargs):
         if asked.rows is None: return whole(x, *args, **kwargs)
         part = head_rows(head, x, asked.rows)
         return whole(x, *args, **kwargs)[..., asked.rows] if part is None else part
-    head.forward = forward
-    try: yield asked
-    finally:
-        if before is None: del head.forward
-        else: head.forward = before
+    with forward_instead(head, forward): yield asked
 
 # %% ../nbs/22_constraint.ipynb #f8a30247
 class Written(NamedTuple):

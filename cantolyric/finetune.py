@@ -6,10 +6,10 @@
 __all__ = ['RUNGS', 'DATA_GATES', 'FinetuneConfig', 'check_config', 'Plan', 'rung_plan', 'load_any', 'mask_key', 'MaskStore',
            'encode_pairs', 'add_states', 'ToneCollator', 'bare_row', 'answer_columns', 'row_bits', 'answer_bits',
            'mask_store', 'per_character', 'ToneTrainer', 'whole_folder', 'write_json', 'checkpoints', 'batch_order',
-           'Workshop', 'quiet_peft', 'make_trainer', 'bf16_is_fast', 'RungReport', 'train_rung', 'run_parts',
-           'gate_learnt', 'gate_saved', 'gate_lower', 'gate_granted', 'finetune', 'clear_errors', 'run_folders',
-           'check_folder', 'read_config', 'Run', 'climb', 'read_run', 'machine', 'write_run', 'loss_plot',
-           'held_out_plot', 'write_plots', 'report_text']
+           'Workshop', 'quiet_peft', 'make_trainer', 'is_sliced', 'bf16_is_fast', 'RungReport', 'train_rung',
+           'run_parts', 'gate_learnt', 'gate_saved', 'gate_lower', 'gate_granted', 'finetune', 'clear_errors',
+           'run_folders', 'check_folder', 'read_config', 'Run', 'climb', 'read_run', 'machine', 'write_run',
+           'loss_plot', 'held_out_plot', 'write_plots', 'report_text']
 
 # %% ../nbs/41_finetune.ipynb #3dc02b27
 import errno
@@ -42,7 +42,7 @@ from .constraint import TokenTable, ToneConstraint
 from .data import lyric_pairs
 from .formats import ChatML, format_named, text_ids
 from .hooks import LogitsHookCallback, logits_hook
-from .loss import ToneMask
+from .loss import ToneMask, loss_in_head, sliced_loss
 from .preflight import GateResult, Gates, Parts, labelled, masking, peak_gib, preflight
 from .template import ToneTemplate
 from .tones import CantolyricError
@@ -70,7 +70,9 @@ class FinetuneConfig:
     held_out: int = 320 # examples that the report is about
     mask: bool = True # train under the tone mask
     free: float = 0. # share of the steps without it all the same
-    bonus: float = 0. # nats that allowed tokens get in training instead of a mask; 0: the mask
+    loss: str = "sliced" # under the mask: "sliced", from the allowed rows of the head; "hook", from all logits, masked
+    bonus: float = 0. # nats that allowed tokens get in training instead of a mask, by the hook; 0: the mask
+    misfits: str = "stop" # an example that does not fit its own template: "stop", or "skip" it and count
     max_length: int = 160 # tokens an example; longer ones are left out
     max_minutes: float = 60. # what the full rung may take
     max_gib: float = 4. # memory
@@ -89,6 +91,8 @@ def check_config(
     for k, low, high in [("lr", 0, 1), ("dropout", -1e-9, .9), ("pilot", 0, 1), ("free", -1e-9, 1), ("bonus", -1e-9, 100), ("max_minutes", 0, math.inf), ("max_gib", 0, math.inf)]:
         if not low < getattr(config, k) <= high: raise CantolyricError(f"{k}={getattr(config, k)!r}: more than {max(low, 0)} and at most {high} is wanted")
     if config.rung not in RUNGS: raise CantolyricError(f"no rung {config.rung!r}: there are {', '.join(RUNGS)}")
+    for k, known in [("loss", ("sliced", "hook")), ("misfits", ("stop", "skip"))]:
+        if getattr(config, k) not in known: raise CantolyricError(f"{k}={getattr(config, k)!r}: {' or '.join(map(repr, known))} is wanted")
     format_named(config.format)
     name = config.name
     if not isinstance(name, str) or not name.strip() or name in (".", "..") or set(name) & set('/\\\0') or name.endswith(".part"):
@@ -183,27 +187,43 @@ class MaskStore:
 def _along(self,
     template, # a `ToneTemplate`, or a string in the scheme 0243
     ids, # token ids of an answer that has these tones, with its end token
+    first: int = 0, # position of the first of them, for messages
 ) -> np.ndarray: # int64 (len(ids),): the row before each of them
-    "The masks that an answer meets on its way; `CantolyricError` if it has other tones."
+    "The masks that an answer meets on its way; `CantolyricError` with position, token and slot if it has other tones."
     c = ToneConstraint(template, self.table, self.reader)
     s, out = c.start(), []
-    for n, i in enumerate(ids):
+    for n, i in enumerate(ids, first):
         out.append(self._row(c, s))
-        if not self.rows[out[-1]][i // 32] >> i % 32 & 1: raise CantolyricError(f"position {n}: the mask forbids token {i} of a text for {template}")
+        if not self.rows[out[-1]][i // 32] >> i % 32 & 1: raise CantolyricError(f"position {n}: token {i}, {self._text(i)}, is forbidden at {_where(c, s)} of {c.template}")
         s = c.advance(s, i)
     return np.array(out, np.int64)
+
+
+def _where(c, s) -> str:
+    "Where the next token of an answer starts, in words."
+    line, at = c.template.lines[s.line], s.slot + len(s.pending)
+    return f"line {s.line + 1}, slot {at + 1}, which wants {line[at]}," if at < len(line) else f"the end of line {s.line + 1} ({len(line)} slots)"
 
 
 def _tensor(self,
     rows, # int64 (n,)
 ) -> torch.Tensor: # bool (n, V)
     "Some rows, unpacked."
-    packed = np.stack([self.rows[i] for i in rows])
-    bits = np.unpackbits(packed.view(np.uint8), axis=1, bitorder="little", count=self.table.vocab_size)
+    bits = np.unpackbits(np.stack([self.rows[i] for i in rows]).view(np.uint8), axis=1, bitorder="little", count=self.table.vocab_size)
     return torch.from_numpy(bits.astype(bool))
 
 
-MaskStore.along, MaskStore.tensor = _along, _tensor
+def _packed(self,
+    rows, # int64 (n,)
+) -> torch.Tensor: # int32 (n, ceil(V / 32))
+    "Some rows, an eighth of the size."
+    return torch.from_numpy(np.stack([self.rows[i] for i in rows]))
+
+
+def _text(self, i): return "the end" if i in self.table.end else repr(self.table.tokens[i].decode("utf-8", "replace"))
+
+
+MaskStore.along, MaskStore.tensor, MaskStore.packed, MaskStore._text = _along, _tensor, _packed, _text
 
 # %% ../nbs/41_finetune.ipynb #2b5781a7
 def encode_pairs(
@@ -213,13 +233,18 @@ def encode_pairs(
     masks: MaskStore = None, # None: no states
     max_length: int = None, # tokens; longer examples are left out
     desc: str = None, # title of a progress bar; None for no bar
+    on_misfit=None, # called with the error of an example that does not fit its own template, which is then left out; None: the error is raised
 ) -> list: # dicts input_ids, labels, states (lists) and pair (the example)
     "Examples as rows for training."
     rows = []
-    for e in tqdm(pairs, desc=desc, unit="pair", disable=desc is None):
+    for n, e in enumerate(tqdm(pairs, desc=desc, unit="pair", disable=desc is None)):
         row = dict(format.encode(e, tokenizer), pair=e)
         if max_length and len(row["input_ids"]) > max_length: continue
-        rows.append(add_states(row, masks) if masks else row)
+        try: rows.append(add_states(row, masks) if masks else row)
+        except CantolyricError as error:
+            told = CantolyricError(f"example {n} ({e['lyrics'].strip().splitlines()[0][:12]}): {error}: its lyrics do not have its tones; correct it, or leave such examples out with misfits='skip'")
+            if on_misfit is None: raise told from None
+            on_misfit(told)
     return rows
 
 
@@ -229,7 +254,7 @@ def add_states(
 ) -> dict: # with states
     "Put the mask rows of an answer where its tokens are predicted."
     start = next(i for i, x in enumerate(row["labels"]) if x != -100)
-    rows = masks.along(row["pair"]["tones"], labelled(row))
+    rows = masks.along(row["pair"]["tones"], labelled(row), start)
     states = np.zeros(len(row["labels"]), np.int64)
     states[start - 1:start - 1 + len(rows)] = rows
     return dict(row, states=states)
@@ -241,7 +266,8 @@ class ToneCollator:
         pad: int, # id of the pad token
         masks: MaskStore = None, # None: a batch without masks
         multiple: int = 8, # lengths are filled up to a multiple of this: few different shapes save memory
-    ): self.pad, self.masks, self.multiple = pad, masks, multiple
+        packed: bool = False, # the table as int32 (S, ceil(V / 32)), as the sliced loss takes it
+    ): self.pad, self.masks, self.multiple, self.packed = pad, masks, multiple, packed
 
     def __call__(self,
         rows: list, # from `encode_pairs`
@@ -252,7 +278,7 @@ class ToneCollator:
         out["attention_mask"] = (torch.arange(length) < torch.tensor([[len(r["input_ids"])] for r in rows])).long()
         if self.masks is None: return out
         used, states = np.unique(fill("states", 0).numpy(), return_inverse=True) # row 0 is always there: padding or the last place
-        return dict(out, states=torch.from_numpy(states.reshape(len(rows), length)), table=self.masks.tensor(used))
+        return dict(out, states=torch.from_numpy(states.reshape(len(rows), length)), table=(self.masks.packed if self.packed else self.masks.tensor)(used))
 
 # %% ../nbs/41_finetune.ipynb #979a5230
 def bare_row(
@@ -330,19 +356,24 @@ def per_character(bits, pairs) -> float:
 
 # %% ../nbs/41_finetune.ipynb #36faa7a1
 class ToneTrainer(Trainer):
-    "A Trainer that masks its logits by the tones, and whose checkpoints are whole or not there."
+    "A Trainer whose loss is taken under the tone mask, and whose checkpoints are whole or not there."
     def __init__(self, *args,
-        tone_mask: ToneMask = None, # the function of the hook; None: no mask
+        tone_mask: ToneMask = None, # the function of the hook; None: no hook
+        sliced: bool = False, # take the loss from the allowed rows of the head
         **kw, # as for Trainer
     ):
         super().__init__(*args, **kw)
-        self.tone_mask = tone_mask
+        self.tone_mask, self.sliced = tone_mask, sliced
+        if sliced: self.compute_loss_func = lambda out, labels, num_items_in_batch=None: self._loss_of(out)
 
-    def compute_loss(self, model, inputs, *args, **kw):
-        states, table, keep = inputs.pop("states", None), inputs.pop("table", None), answer_columns(inputs["labels"])
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        states, table, labels = inputs.pop("states", None), inputs.pop("table", None), inputs["labels"]
+        compute = lambda inputs: super(ToneTrainer, self).compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self.sliced:
+            with loss_in_head(self.model, labels, states, table, num_items_in_batch) as self._loss_of: return compute(inputs)
+        keep = answer_columns(labels)
         if self.tone_mask: self.tone_mask.states, self.tone_mask.table = states[:, -keep:], table
-        inputs = dict(inputs, labels=inputs["labels"][:, -keep:], logits_to_keep=keep)
-        return super().compute_loss(model, inputs, *args, **kw)
+        return compute(dict(inputs, labels=labels[:, -keep:], logits_to_keep=keep))
 
     def _save_checkpoint(self, model, trial):
         folder = Path(self.args.output_dir)
@@ -432,7 +463,7 @@ class Workshop:
         self.model, self.tokenizer = load_any(config.base)
         self.store = mask_store(self.model, self.tokenizer, self.format)
         self.bare_store = mask_store(self.model, self.tokenizer)
-        self.asked, self.rows, self.held = 0, [], {}
+        self.asked, self.rows, self.held, self.misfits = 0, [], {}, []
 
     @property
     def masks(self): return self.store if self.config.mask else None
@@ -440,13 +471,18 @@ class Workshop:
     def train_rows(self, n, desc=None) -> list:
         "The first `n` rows of training."
         if self.asked < n:
-            c, self.asked = self.config, n
-            self.rows = encode_pairs(list(self.data("train", n, c.seed)), self.format, self.tokenizer, self.masks, c.max_length, desc)
+            c, self.asked, self.misfits = self.config, n, []
+            self.rows = encode_pairs(list(self.data("train", n, c.seed)), self.format, self.tokenizer, self.masks, c.max_length, desc, self._on_misfit)
         return self.rows[:n]
+
+    @property
+    def _on_misfit(self): return self.misfits.append if self.config.misfits == "skip" else None
 
     def held_out(self, split, n) -> list:
         "The first `n` held-out pairs of a split."
-        if (split, n) not in self.held: self.held[split, n] = list(self.data(split, n, 0))
+        if (split, n) not in self.held:
+            rows = encode_pairs(list(self.data(split, n, 0)), self.format, self.tokenizer, self.store, on_misfit=self._on_misfit)
+            self.held[split, n] = [r["pair"] for r in rows]
         return self.held[split, n]
 
 # %% ../nbs/41_finetune.ipynb #849e52e5
@@ -490,15 +526,16 @@ def make_trainer(
     desc: str = "training", # title of the progress bar
 ) -> ToneTrainer:
     "A Trainer for one rung; its hook still has to be put on."
-    c, mask = shop.config, ToneMask(bonus=shop.config.bonus or None) if shop.config.mask else None
+    c, sliced = shop.config, is_sliced(shop.config)
+    mask = ToneMask(bonus=c.bonus or None) if c.mask and not sliced else None
     order = batch_order([len(r["input_ids"]) for r in rows], plan.steps, plan.batch, c.seed)
     args = TrainingArguments(output_dir=str(folder or "."), max_steps=plan.steps, per_device_train_batch_size=plan.batch, learning_rate=c.lr,
         lr_scheduler_type="cosine", warmup_steps=max(1, plan.steps // 16), weight_decay=0., max_grad_norm=1., seed=c.seed, data_seed=c.seed,
         bf16=bf16_is_fast(), use_cpu=not torch.cuda.is_available(), logging_steps=1, logging_nan_inf_filter=False, save_steps=c.save_every,
         save_strategy="steps" if folder else "no", train_sampling_strategy="sequential", remove_unused_columns=False,
         report_to="none", disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available())
-    trainer = ToneTrainer(model, args, tone_mask=mask, train_dataset=_with_free(rows, order, plan, c),
-        data_collator=ToneCollator(shop.tokenizer.pad_token_id, shop.masks), callbacks=[_Progress(desc), *([LogitsHookCallback(mask)] if mask else [])])
+    trainer = ToneTrainer(model, args, tone_mask=mask, sliced=sliced, train_dataset=_with_free(rows, order, plan, c),
+        data_collator=ToneCollator(shop.tokenizer.pad_token_id, shop.masks, packed=sliced), callbacks=[_Progress(desc), *([LogitsHookCallback(mask)] if mask else [])])
     for callback in (PrinterCallback, ProgressCallback): trainer.remove_callback(callback)
     return trainer
 
@@ -508,6 +545,9 @@ def _with_free(rows, order, plan, config) -> list:
     free = np.random.default_rng(config.seed).permutation(plan.steps) < round(config.free * plan.steps)
     bare = lambda r: dict(r, states=np.zeros_like(r["states"])) if "states" in r else r
     return [bare(rows[i]) if free[k // plan.batch] else rows[i] for k, i in enumerate(order)]
+
+
+def is_sliced(config: FinetuneConfig) -> bool: return config.mask and not config.bonus and config.loss == "sliced"
 
 
 def bf16_is_fast() -> bool:
@@ -524,6 +564,7 @@ class RungReport:
     steps: int
     losses: list # nats a token, one a step
     seconds: float # of training
+    misfits: list = field(default_factory=list) # what was said of examples that were left out
     gates: list = field(default_factory=list) # dicts name, ok, message
     held_out: dict = field(default_factory=dict) # figures in bits a character
 
@@ -532,7 +573,8 @@ class RungReport:
 
     def __str__(self):
         first, last = np.mean(self.losses[:3]), np.mean(self.losses[-3:])
-        return f"{self.rung}: {self.pairs:,} pairs, {self.steps} steps, {self.seconds:.0f} s, loss {first:.2f} → {last:.2f}, gates: " + (
+        left = f" ({len(self.misfits):,} that did not fit their template left out)" if self.misfits else ""
+        return f"{self.rung}: {self.pairs:,} pairs{left}, {self.steps} steps, {self.seconds:.0f} s, loss {first:.2f} → {last:.2f}, gates: " + (
             "all passed" if self.ok else "; ".join(f"[{g['name']}] {g['message']}" for g in self.gates if not g["ok"]))
     __repr__ = __str__
 
@@ -556,7 +598,7 @@ def train_rung(
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False) # or it would compute in bf16 from now on
     model.eval()
     log = [x for x in trainer.state.log_history if "loss" in x]
-    return RungReport(rung, len(rows), plan.steps, [x["loss"] for x in log], round(sum(x["seconds"] for x in log), 2))
+    return RungReport(rung, len(rows), plan.steps, [x["loss"] for x in log], round(sum(x["seconds"] for x in log), 2), [str(e) for e in shop.misfits])
 
 # %% ../nbs/41_finetune.ipynb #c056bc0c
 def run_parts(
@@ -569,9 +611,10 @@ def run_parts(
     rows = shop.train_rows(plan.pairs, f"{rung}: masks")
     batch = ToneCollator(shop.tokenizer.pad_token_id, shop.masks)(rows[:8])
     each = np.mean([len(r["input_ids"]) for r in rows])
-    return Parts(train=[r["pair"] for r in rows], held_out=[*shop.held_out("validation", 96), *shop.held_out("test", c.held_out)], encoded=rows, batch=batch,
+    on_device = lambda batch: {k: v.to(model.device) for k, v in batch.items()}
+    return Parts(loss_fn=(lambda model, batch: sliced_loss(model, on_device(batch))) if is_sliced(c) else None, train=[r["pair"] for r in rows], held_out=[*shop.held_out("validation", 96), *shop.held_out("test", c.held_out)], encoded=rows, batch=batch,
         format=shop.format, tokenizer=shop.tokenizer, model=model, attach=masking(model) if c.mask else None, reader=shop.store.reader, lr=c.lr,
-        plan=dict(steps=goal.steps, max_seconds=60 * c.max_minutes, max_gib=c.max_gib, tokens_a_step=int(goal.batch * each)))
+        plan=dict(logits=not is_sliced(c), steps=goal.steps, max_seconds=60 * c.max_minutes, max_gib=c.max_gib, tokens_a_step=int(goal.batch * each)))
 
 
 DATA_GATES = ("data", "template", "labels", "truncation", "end", "prompt")

@@ -239,7 +239,7 @@ class Parts:
     loss_fn: object = None # (model, batch) -> loss; None: the model's own, inside `attach`
     reader: object = None
     lr: float = 1e-3 # learning rate of the adapter
-    plan: dict = field(default_factory=dict) # of the next rung: steps, max_seconds, max_gib, tokens_a_step, seconds_a_step
+    plan: dict = field(default_factory=dict) # of the next rung: steps, max_seconds, max_gib, tokens_a_step, seconds_a_step, logits (False: its loss makes no full logits)
 
     def loss(self) -> torch.Tensor:
         "The training loss of the batch."
@@ -440,7 +440,7 @@ def gate_forecast(model, batch, loss, plan) -> GateResult:
     larger = plan.get("tokens_a_step", tokens) / tokens
     each = plan.get("seconds_a_step") or seconds_a_step(model, loss) * larger
     seconds = each * plan.get("steps", 0)
-    logits = 4 * tokens * model.get_output_embeddings().weight.shape[0] # bytes, fp32; about four copies are alive at once
+    logits = 4 * tokens * model.get_output_embeddings().weight.shape[0] if plan.get("logits", True) else 0 # bytes, fp32; about four copies are alive at once
     gib = peak_gib() + 4 * logits * max(0, larger - 1) / 2**30
     about = f"{plan.get('steps', 0):,} steps of {each:.2f} s: {seconds / 60:,.1f} minutes, {gib:.1f} GiB"
     if seconds > plan.get("max_seconds", math.inf): return GateResult("forecast", False, f"{about}; granted are {plan['max_seconds'] / 60:,.1f} minutes: fewer steps or a smaller model", (seconds, gib))

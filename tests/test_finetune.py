@@ -1,6 +1,7 @@
 """Finetuning: the ladder, what it writes, what it refuses, and what a kill or a full disk leaves behind."""
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -264,6 +265,60 @@ def test_masks_are_those_of_the_constraint():
         n = len(row["input_ids"])
         assert torch.equal(batch["table"][batch["states"][b, :n]], store.tensor(row["states"]))
         assert not batch["attention_mask"][b, n:].any() and (batch["labels"][b, n:] == -100).all() and not batch["states"][b, n:].any()
+
+
+@needs_base
+@pytest.mark.parametrize("accumulate, free", [(1, 0.), (3, 0.), (2, .5)])
+def test_sliced_and_hooked_train_the_same(base, tmp_path, monkeypatch, accumulate, free):
+    "The same losses and adapter, through the Trainer, with accumulated gradients and with steps without a mask."
+    import cantolyric.finetune as module
+    monkeypatch.setattr(module, "bf16_is_fast", lambda: False)
+    args = module.TrainingArguments
+    monkeypatch.setattr(module, "TrainingArguments", lambda **kw: args(**kw, gradient_accumulation_steps=accumulate))
+    out = {}
+    for loss in ("sliced", "hook"):
+        shop = Workshop(micro(base, tmp_path, loss=loss, free=free, steps=6, batch=4), pairs)
+        model = shop.adapted()
+        report = module.train_rung(shop, "full", model)
+        out[loss] = report.losses, {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    (a, x), (b, y) = out.values()
+    assert len(a) == 6 and np.allclose(a, b, atol=1e-4), (a, b)
+    for n in x: assert float((x[n] - y[n]).abs().max()) < 1e-3, n # Adam divides small gradients by small ones
+
+
+def misfit(n):
+    "Pairs of which one has two tones swapped."
+    def data(split, k, seed=0):
+        out = pairs(split, k, seed)
+        if n < len(out): out[n] = dict(out[n], tones=out[n]["tones"].translate(str.maketrans("24", "42")))
+        return out
+    return data
+
+
+@needs_base
+def test_a_misfit_is_named_or_skipped(base, tmp_path):
+    config = micro(base, tmp_path, steps=6, rung="full")
+    with pytest.raises(CantolyricError) as said: finetune(config, misfit(3))
+    for part in (r"example 3 \(", r"position \d+", r"token \d+, '", r"line \d, slot \d, which wants [0234],", "misfits='skip'"): assert re.search(part, str(said.value)), (part, str(said.value))
+    report = finetune(replace(config, misfits="skip"), misfit(3))
+    assert report.pairs == 59 and len(report.misfits) >= 1 and "example 3 (" in report.misfits[0]
+    assert "59 pairs (" in str(report) and "left out" in str(report)
+    with pytest.raises(CantolyricError, match="misfits='leave'.*'stop' or 'skip'"): check_config(replace(config, misfits="leave"))
+    with pytest.raises(CantolyricError, match="loss='fused'.*'sliced' or 'hook'"): check_config(replace(config, loss="fused"))
+
+
+@needs_base
+def test_an_answer_of_the_wrong_length_names_the_line(base, tmp_path):
+    from transformers import AutoTokenizer
+    from cantolyric.constraint import TokenTable
+    from cantolyric.formats import ChatML
+    tokenizer = AutoTokenizer.from_pretrained(asset_path("base"))
+    store, e = MaskStore(TokenTable.from_tokenizer(tokenizer, end="<|im_end|>")), pairs("train", 1)[0]
+    with pytest.raises(CantolyricError, match=r"the end, is forbidden at line 2, slot \d, which wants"): encode_pairs([dict(e, tones=e["tones"] + "3")], ChatML(), tokenizer, store)
+    told = []
+    longer = dict(e, lyrics=e["lyrics"] + "呀")
+    assert encode_pairs([e, longer, e], ChatML(), tokenizer, store, on_misfit=told.append)[1]["pair"] is e
+    assert len(told) == 1 and "example 1 (" in str(told[0]) and "line 2" in str(told[0])
 
 
 def test_batches_cover_each_epoch():

@@ -1,4 +1,10 @@
 """Lesson 24: three ways to one mask and one loss."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -6,8 +12,9 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 
 from cantolyric._exercises import loss as exercises  # noqa: E402
-from cantolyric.loss import (ToneMask, apply_tone_mask, masked_cross_entropy, sliced_cross_entropy, states_and_table, tone_mask_loops,  # noqa: E402
-                             tone_mask_slice)
+from cantolyric import loss as module  # noqa: E402
+from cantolyric.loss import (ToneMask, apply_tone_mask, loss_in_head, masked_cross_entropy, sliced_cross_entropy, sliced_loss, state_groups,  # noqa: E402
+                             states_and_table, table_bits, tone_mask_loops, tone_mask_slice)
 from cantolyric.tones import CantolyricError  # noqa: E402
 
 
@@ -92,6 +99,61 @@ def test_a_forbidden_label_is_named():
     with pytest.raises(CantolyricError, match="has no states"): ToneMask()(torch.zeros(1, 2, 3))
 
 
+def packed(table):
+    "A table as `ToneConstraint.mask` gives its rows."
+    bits = np.pad(table.numpy(), ((0, 0), (0, -table.shape[1] % 32)))
+    return torch.from_numpy(np.packbits(bits, axis=1, bitorder="little").view(np.int32))
+
+
+@pytest.mark.parametrize("V", [31, 32, 70])
+def test_packed_equals_unpacked(V):
+    hidden, head, states, labels, table = batch(6, V=V)
+    tokens = torch.randint(0, V, (13,))
+    assert torch.equal(table_bits(packed(table), tokens), table[:, tokens])
+    states[2, 5], everything = 0, packed(table) # one position where all is allowed
+    everything[0] = -1 # also the bits beyond the vocabulary, as the mask of a `MaskStore` has them
+    results = [sliced_cross_entropy(hidden, head, states, labels, t) for t in (table, packed(table), everything)]
+    gradients = [torch.autograd.grad(r, (hidden, head)) for r in results]
+    for r, g in zip(results[1:], gradients[1:]):
+        assert float((r - results[0]).abs()) < 1e-6 and all(float((a - b).abs().max()) < 1e-6 for a, b in zip(g, gradients[0]))
+
+
+@pytest.mark.parametrize("most", [1, 40, 10_000])
+@pytest.mark.parametrize("start", [0, 10 ** 9])
+def test_any_cut_of_the_work_gives_the_same(most, start, monkeypatch):
+    hidden, head, states, labels, table = batch(7)
+    full = masked_cross_entropy(hidden @ head.T, labels, states, table)
+    groups, pieces = module.state_groups, module._pieces
+    monkeypatch.setattr(module, "state_groups", lambda s, t: groups(s, t, start=start))
+    monkeypatch.setattr(module, "_pieces", lambda *a: pieces(*a, most=most))
+    cut = sliced_cross_entropy(hidden, head, states, labels, table)
+    for a, b in zip((full, *torch.autograd.grad(full, (hidden, head))), (cut, *torch.autograd.grad(cut, (hidden, head)))): assert float((a - b).detach().abs().max()) < 1e-5
+
+
+def test_groups():
+    g = torch.Generator().manual_seed(0)
+    kinds = torch.rand(4, 3000, generator=g) < .1 # four kinds of state, each with small changes
+    table = torch.cat([k ^ (torch.rand(25, 3000, generator=g) < .002) for k in kinds])
+    states = torch.randint(0, 90, (500,), generator=g)
+    groups = state_groups(states, table)
+    assert set(torch.nonzero(groups >= 0).flatten().tolist()) == set(states.tolist())
+    found = [set(groups[25 * k:25 * k + 25].tolist()) - {-1} for k in range(4)]
+    assert all(len(f) == 1 for f in found) and len(set.union(*found)) == 4
+    assert int(state_groups(states, table, start=10 ** 9).max()) == 0 and int(state_groups(states, table, copy=0, start=0).max()) > 80
+
+
+def test_no_gradient_where_none_is_wanted():
+    hidden, head, states, labels, table = batch(8)
+    head = head.detach()
+    sliced_cross_entropy(hidden, head, states, labels, table).backward()
+    assert hidden.grad is not None and head.grad is None
+    with torch.no_grad(): assert not sliced_cross_entropy(hidden, head, states, labels, table).requires_grad
+    assert not sliced_cross_entropy(hidden.detach(), head, states, labels, table).requires_grad
+    loss = sliced_cross_entropy(hidden, head, states, labels, table)
+    loss.mul(3).backward(retain_graph=True) # scaled, and twice
+    assert torch.allclose(hidden.grad, 4 * torch.autograd.grad(loss, hidden)[0], atol=1e-7)
+
+
 @pytest.mark.parametrize("V", [5, 32, 33, 100])
 def test_states_and_table(V):
     rng = np.random.default_rng(V)
@@ -119,3 +181,161 @@ def test_checkers_know_wrong():
     def big_endian(states, packed, n):
         return (packed[states][..., None] >> torch.arange(31, -1, -1, dtype=torch.int32) & 1).flatten(-2)[..., :n].bool()
     assert "bits are wrong" in exercises.check_mask_from_bits(big_endian)
+
+
+def causal(tied=True, bias=False, config=None, **kw):
+    "A small Qwen3 whose gradients are of ordinary size."
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+    torch.manual_seed(0)
+    model = Qwen3ForCausalLM(Qwen3Config(vocab_size=70, hidden_size=16, num_hidden_layers=2, intermediate_size=24, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=8, tie_word_embeddings=tied, initializer_range=.2, use_cache=False, **kw))
+    if bias: model.lm_head = torch.nn.Linear(16, 70)
+    return model
+
+
+def reading(seed=0, **kw):
+    "A batch for it."
+    _, _, states, labels, table = batch(seed, **kw)
+    g = torch.Generator().manual_seed(seed)
+    ids = torch.where(labels == -100, torch.randint(0, 70, labels.shape, generator=g), labels)
+    return dict(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels, states=states, table=table)
+
+
+def heads():
+    from peft import LoraConfig, get_peft_model
+    lora = lambda model, **kw: get_peft_model(model, LoraConfig(r=2, lora_alpha=8, init_lora_weights=False, **kw))
+    return {"tied": lambda: causal(), "untied": lambda: causal(False), "biased": lambda: causal(False, True), "LoRA": lambda: lora(causal(), target_modules="all-linear"),
+            "LoRA on the head": lambda: lora(causal(False), target_modules=["lm_head", "q_proj"]), "LoRA on a biased head": lambda: lora(causal(False, True), target_modules=["lm_head"]),
+            "rsLoRA on the head": lambda: lora(causal(False), target_modules=["lm_head"], use_rslora=True), "DoRA on the head": lambda: lora(causal(False), target_modules=["lm_head"], use_dora=True),
+            "a saved head": lambda: lora(causal(False), target_modules=["q_proj"], modules_to_save=["lm_head"]), "checkpointing": lambda: checkpointed(causal())}
+
+
+def checkpointed(model):
+    model.gradient_checkpointing_enable()
+    return model
+
+
+def by_hook(model, b, count=None):
+    "The masked loss from all logits."
+    return masked_cross_entropy(model(input_ids=b["input_ids"], attention_mask=b["attention_mask"]).logits, b["labels"], b["states"], b["table"], count)
+
+
+def same_gradients(model, one, other, most=1e-5):
+    for loss in (one, other):
+        model.zero_grad()
+        loss().backward()
+        grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        if loss is one: want = grads
+    assert want.keys() == grads.keys() and want
+    for n, g in grads.items(): assert float((g - want[n]).abs().max()) <= most * max(1, float(want[n].abs().max())), n
+
+
+@pytest.mark.parametrize("kind", ["tied", "untied", "biased", "LoRA", "LoRA on the head", "LoRA on a biased head", "rsLoRA on the head", "DoRA on the head", "a saved head", "checkpointing"])
+def test_in_the_head_equals_the_hook(kind):
+    model, b = heads()[kind]().train(), reading()
+    assert abs(float(by_hook(model, b)) - float(sliced_loss(model, b))) < 1e-5
+    same_gradients(model, lambda: by_hook(model, b), lambda: sliced_loss(model, b))
+    assert "forward" not in model.get_output_embeddings().__dict__ # nothing is left behind
+
+
+def test_a_head_of_another_kind_is_computed_whole():
+    class Scaled(torch.nn.Linear):
+        def forward(self, x): return 2 * super().forward(x)
+    model, b = causal(False), reading()
+    model.lm_head = Scaled(16, 70)
+    assert abs(float(by_hook(model, b)) - float(sliced_loss(model, b))) < 1e-5
+    same_gradients(model, lambda: by_hook(model, b), lambda: sliced_loss(model, b))
+
+
+def test_a_quantized_head():
+    bnb = pytest.importorskip("bitsandbytes")
+    model, b = causal(False), reading()
+    weight = model.lm_head.weight.data
+    model.lm_head = bnb.nn.Linear8bitLt(16, 70, bias=False, has_fp16_weights=False)
+    model.lm_head.weight = bnb.nn.Int8Params(weight.clone(), requires_grad=False, has_fp16_weights=False)
+    model.lm_head.to("cpu")
+    with torch.no_grad(): assert abs(float(by_hook(model, b)) - float(sliced_loss(model, b))) < 1e-4
+
+
+def test_dropout_on_the_head():
+    from peft import LoraConfig, get_peft_model
+    model = get_peft_model(causal(False), LoraConfig(r=2, target_modules=["lm_head"], lora_dropout=.5, init_lora_weights=False)).train()
+    losses = {float(sliced_loss(model, reading())) for _ in range(4)}
+    assert len(losses) == 4 # in training it drops
+    assert abs(float(by_hook(model.eval(), reading())) - float(sliced_loss(model, reading()))) < 1e-5
+
+
+def test_bf16_autocast():
+    model, b = causal(False).train(), reading()
+    with torch.autocast("cpu", torch.bfloat16):
+        want, got = by_hook(model, b), sliced_loss(model, b)
+        assert got.dtype == torch.float32 and abs(float(want) - float(got)) < .02 * float(want)
+        same_gradients(model, lambda: by_hook(model, b), lambda: sliced_loss(model, b), .03)
+
+
+def test_accumulated_batches_equal_the_whole():
+    model, b = causal().train(), reading()
+    count = int((b["labels"][:, 1:] != -100).sum())
+    part = lambda k: {n: v if n == "table" else v[k:k + 1] for n, v in b.items()}
+    same_gradients(model, lambda: sliced_loss(model, b), lambda: sum(sliced_loss(model, part(k), count) for k in range(3)))
+
+
+def test_where_the_loss_would_be_another_it_refuses():
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+    capped = Gemma2ForCausalLM(Gemma2Config(vocab_size=70, hidden_size=16, num_hidden_layers=1, intermediate_size=16, num_attention_heads=2, num_key_value_heads=1, head_dim=8))
+    with pytest.raises(CantolyricError, match="scales or caps"): sliced_loss(capped, reading())
+    assert "forward" not in capped.lm_head.__dict__
+    hidden, head, states, labels, table = batch(0)
+    with pytest.raises(CantolyricError, match=r"70 rows and the table 71 tokens.*vocab_size=70"): sliced_cross_entropy(hidden, head, states, labels, F.pad(table, (0, 1)))
+    with pytest.raises(CantolyricError, match="vocab_size=70"): sliced_cross_entropy(hidden, head, states, labels, F.pad(packed(table), (0, 1)))
+    model, b = causal(), reading()
+    with loss_in_head(model, b["labels"], b["states"], b["table"]) as loss_of, pytest.raises(CantolyricError, match="never called its head"):
+        loss_of(SimpleNamespace(logits=torch.zeros(()))) # what a model gives that went another way
+
+
+def test_off_after_an_error():
+    model, b = causal(), reading()
+    b["table"] = b["table"].clone()
+    b["table"][b["states"][1, 6], b["labels"][1, 7]] = False
+    with pytest.raises(CantolyricError, match="forbids the label"): sliced_loss(model, b)
+    assert "forward" not in model.lm_head.__dict__
+
+
+SHARDED = """
+import os, sys, torch, torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+sys.path.insert(0, sys.argv[1])
+from test_loss import causal, reading, heads, by_hook
+from cantolyric.loss import sliced_loss
+from cantolyric.tones import CantolyricError
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+for kind in ("tied", "untied", "LoRA on the head"):
+    whole, model, b = heads()[kind]().train(), heads()[kind]().train(), reading(rank) # each its own data
+    mean = sum(by_hook(whole, reading(r)) for r in range(2)) / 2
+    mean.backward()
+    for layer in model.get_submodule("model.layers" if "LoRA" not in kind else "base_model.model.model.layers"): fully_shard(layer)
+    fully_shard(model)
+    loss = sliced_loss(model, b)
+    loss.backward()
+    total = loss.detach().clone()
+    dist.all_reduce(total)
+    assert abs(float(total) / 2 - float(mean)) < 1e-5, (kind, float(total) / 2, float(mean))
+    want = dict(whole.named_parameters())
+    for n, p in model.named_parameters():
+        if p.requires_grad: assert float((p.grad.full_tensor() - want[n].grad).abs().max()) < 1e-5, (kind, n)
+    if kind == "untied":
+        try: from cantolyric.loss import sliced_cross_entropy; sliced_cross_entropy(torch.zeros(3, 11, 16), model.lm_head.weight, b["states"], b["labels"], b["table"])
+        except CantolyricError as e: assert "sharded" in str(e)
+        else: raise AssertionError("a sharded weight was taken for a whole one")
+dist.destroy_process_group()
+print("same", rank)
+"""
+
+
+def test_sharded_head(tmp_path):
+    script = tmp_path / "sharded.py"
+    script.write_text(SHARDED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=dict(os.environ, OMP_NUM_THREADS="1"))
+    assert done.returncode == 0 and done.stdout.count("same") == 2, done.stdout + done.stderr[-3000:]

@@ -1,0 +1,182 @@
+"""Head and loss of a training batch, forward and backward: ours from the allowed rows beside transformers' own and torch's chunked one; and a whole LoRA step.
+
+python benchmarks/loss.py    writes benchmarks/results/loss.json; wall clock, two threads, a quarter of an hour. It needs Qwen2's vocabulary (CANTOLYRIC_DATA)
+Shapes are Qwen2.5-0.5B's, weights are random, tokens and states those of real `lyric_pairs`. Memory is what the process needs at most (VmHWM) above
+weights and inputs, each way in a process of its own.
+"""
+import multiprocessing
+import re
+import statistics
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from _common import made, write
+from decoding import SIZES, VOCABULARY
+from peft import LoraConfig, get_peft_model
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers.loss.loss_utils import ForCausalLMLoss
+
+from cantolyric import loss as ours
+from cantolyric._published import TOKENIZERS
+from cantolyric.constraint import TokenTable
+from cantolyric.data import lyric_pairs
+from cantolyric.finetune import MaskStore, encode_pairs
+from cantolyric.formats import ChatML
+
+POSITIONS, WIDTH, ROUNDS, BATCH, LENGTH = 4_096, SIZES["0.5B"]["hidden_size"], 3, 4, 256
+
+
+def rows():
+    "Training rows with states, and their masks."
+    tokenizer, fmt = AutoTokenizer.from_pretrained(TOKENIZERS / "qwen2"), ChatML()
+    store = MaskStore(TokenTable.from_tokenizer(tokenizer, VOCABULARY, end=fmt.end_token))
+    return encode_pairs(list(lyric_pairs("train", 400)), fmt, tokenizer, store), store
+
+
+def small_table(states, store):
+    "Only the masks that occur, packed."
+    used, states = np.unique(states, return_inverse=True)
+    return torch.from_numpy(states), torch.from_numpy(np.stack([store.rows[i] for i in used]))
+
+
+def head_batch():
+    "Hidden states (random), the head, and 4,096 labelled positions of answers, laid end to end."
+    every, store = rows()
+    on = [[k for k, x in enumerate(r["labels"]) if x != -100] for r in every]
+    states = np.concatenate([np.asarray(r["states"])[np.array(k) - 1] for r, k in zip(every, on)])[:POSITIONS]
+    labels = np.concatenate([np.asarray(r["labels"])[k] for r, k in zip(every, on)])[:POSITIONS]
+    states, table = small_table(np.append(states, 0)[None], store)
+    torch.manual_seed(0)
+    hidden, head = torch.randn(1, POSITIONS + 1, WIDTH), torch.randn(VOCABULARY, WIDTH) * .02
+    return dict(hidden=hidden.requires_grad_(), head=head, states=states.view(1, -1), labels=torch.from_numpy(np.append(-100, labels))[None], table=table)
+
+
+def hf(hidden, head, labels, **_): return ForCausalLMLoss(F.linear(hidden, head), labels, VOCABULARY)
+
+
+def hf_masked(hidden, head, labels, states, table):
+    "What a mask hook on the head costs: full logits, full mask."
+    bits = (table[:, :, None] >> torch.arange(32, dtype=torch.int32) & 1).bool().flatten(1)
+    return ForCausalLMLoss(ours.apply_tone_mask(F.linear(hidden, head), ours.tone_mask_slice(states, bits)), labels, VOCABULARY)
+
+
+def chunked(hidden, head, labels, **_):
+    return F.linear_cross_entropy(hidden[0, :-1], head, labels[0, 1:], options=torch.nn.LinearCrossEntropyOptions())
+
+
+def sliced(hidden, head, labels, states, table): return ours.sliced_cross_entropy(hidden, head, states, labels, table)
+
+
+def one_a_state(**batch):
+    "The sliced head without shared supersets: each state its own group."
+    shared, ours.state_groups = ours.state_groups, lambda states, table: torch.arange(len(table))
+    try: return sliced(**batch)
+    finally: ours.state_groups = shared
+
+
+WAYS = {"transformers": hf, "transformers, tone mask on the logits": hf_masked, "torch, chunked": chunked, "sliced": sliced, "sliced, a group a state": one_a_state}
+
+
+def gradient(way, batch, bf16=False):
+    "Loss, and its gradient to the hidden states."
+    with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext(): loss = WAYS[way](**batch)
+    return loss.item(), torch.autograd.grad(loss, batch["hidden"])[0]
+
+
+def clock(f):
+    start = time.perf_counter()
+    f()
+    return time.perf_counter() - start
+
+
+def in_turns(runs, rounds=ROUNDS):
+    "Median seconds of some functions, which take turns."
+    seconds = {k: [] for k in runs}
+    for _ in range(rounds):
+        for k, f in runs.items(): seconds[k].append(clock(f))
+    return {k: statistics.median(v) for k, v in seconds.items()}
+
+
+def high_water():
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 2 ** 20
+
+
+def _child(pipe, prepare, run, way):
+    torch.set_num_threads(2)
+    given = prepare()
+    Path("/proc/self/clear_refs").write_text("5") # the high-water mark starts anew, from what is held now
+    before = high_water()
+    run(way, given)
+    pipe.send(high_water() - before)
+
+
+def memory(prepare, run, way):
+    "GiB at most above what was prepared, in a process of its own."
+    ours, theirs = multiprocessing.Pipe(False)
+    p = multiprocessing.get_context("spawn").Process(target=_child, args=(theirs, prepare, run, way))
+    p.start()
+    p.join()
+    return ours.recv()
+
+
+def head_and_loss():
+    "Seconds and memory of every way, and how far the masked ones are apart."
+    batch = head_batch()
+    used = batch["states"][0, :-1]
+    groups = ours.state_groups(used, batch["table"])
+    result = dict(positions=POSITIONS, states=int(len(used.unique())), groups=int(groups.max()) + 1,
+        allowed_a_position=int(ours.table_bits(batch["table"], torch.arange(VOCABULARY)).sum(1)[used].float().mean()))
+    (want, g), (got, h) = gradient("transformers, tone mask on the logits", batch), gradient("sliced", batch)
+    result |= {"loss apart": abs(want - got), "gradient apart, of its largest number": float((g - h).abs().max() / g.abs().max())}
+    for name, bf16, ways in (("fp32", False, WAYS), ("bf16 autocast", True, ("transformers", "torch, chunked", "sliced"))):
+        s = in_turns({w: lambda w=w: gradient(w, batch, bf16) for w in ways})
+        result[name] = {w: {"seconds": round(s[w], 3), "transformers takes, times": round(s["transformers"] / s[w], 2)} for w in ways}
+    for w in ("transformers", "torch, chunked", "sliced"): result["fp32"][w]["GiB above weights and inputs"] = round(memory(head_batch, gradient, w), 3)
+    return result
+
+
+def step_batch():
+    "A LoRA student of Qwen2.5-0.5B's shape, and four rows of 256 tokens: examples one behind the other."
+    every, store = rows()
+    ids, labels, states = (np.concatenate([np.asarray(r[k]) for r in every])[:BATCH * LENGTH].reshape(BATCH, LENGTH) for k in ("input_ids", "labels", "states"))
+    labels[:, 0] = -100 # nothing predicts it
+    states, table = small_table(states, store)
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(Qwen2Config(vocab_size=VOCABULARY, **SIZES["0.5B"])).train()
+    student = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+    ids = torch.from_numpy(ids)
+    return student, dict(input_ids=ids, attention_mask=torch.ones_like(ids), labels=torch.from_numpy(labels), states=states.view(BATCH, LENGTH), table=table)
+
+
+def step(way, given):
+    "Forward and backward."
+    student, batch = given
+    if way == "sliced": loss = ours.sliced_loss(student, batch)
+    else: loss = student(**{k: batch[k] for k in ("input_ids", "attention_mask", "labels")}).loss
+    loss.backward()
+    student.zero_grad()
+
+
+def whole_step():
+    "Seconds and memory of a LoRA training step."
+    given = step_batch()
+    s = in_turns({w: lambda w=w: step(w, given) for w in ("transformers", "sliced")})
+    share = float((given[1]["labels"] != -100).float().mean())
+    del given
+    return dict(rows=BATCH, tokens=LENGTH, labelled=round(share, 3)) | {w: {"seconds": round(s[w], 2), "transformers takes, times": round(s["transformers"] / s[w], 2),
+        "GiB above weights and inputs": round(memory(step_batch, step, w), 2)} for w in s}
+
+
+def main():
+    torch.set_num_threads(2)
+    if not (TOKENIZERS / "qwen2").exists(): return print("left out: CANTOLYRIC_DATA names no folder with Qwen2's vocabulary")
+    result = {"LoRA step": whole_step()}
+    print(result, flush=True)
+    write("loss", {"head and loss": head_and_loss()} | result | made("torch", "transformers", "peft"))
+
+
+if __name__ == "__main__": main()
