@@ -1,12 +1,14 @@
-"""Head and loss of a training batch, forward and backward: ours from the allowed rows beside transformers' own and torch's chunked one; and a whole LoRA step.
+"""Head and loss of a training batch, forward and backward: ours from the allowed rows beside transformers' own and torch's chunked one; a whole LoRA step; our finetune.
 
-python benchmarks/loss.py    writes benchmarks/results/loss.json; wall clock, two threads, a quarter of an hour. It needs Qwen2's vocabulary (CANTOLYRIC_DATA)
-Shapes are Qwen2.5-0.5B's, weights are random, tokens and states those of real `lyric_pairs`. Memory is what the process needs at most (VmHWM) above
-weights and inputs, each way in a process of its own.
+python benchmarks/loss.py [part ...]    writes benchmarks/results/loss.json; wall clock, two threads, a quarter of an hour for all parts
+The parts "head" and "step" have Qwen2.5-0.5B's shape, random weights, and tokens and states of real `lyric_pairs`; they need Qwen2's vocabulary (CANTOLYRIC_DATA).
+"finetune" is the tiny base. Memory is what the process needs at most (VmHWM) above weights and inputs, each way in a process of its own.
 """
+import json
 import multiprocessing
 import re
 import statistics
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _common import made, write
+from _common import RESULTS, made, write
 from decoding import SIZES, VOCABULARY
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
@@ -24,7 +26,7 @@ from cantolyric import loss as ours
 from cantolyric._published import TOKENIZERS
 from cantolyric.constraint import TokenTable
 from cantolyric.data import lyric_pairs
-from cantolyric.finetune import MaskStore, encode_pairs
+from cantolyric.finetune import FinetuneConfig, MaskStore, Workshop, bf16_is_fast, encode_pairs, train_rung
 from cantolyric.formats import ChatML
 
 POSITIONS, WIDTH, ROUNDS, BATCH, LENGTH = 4_096, SIZES["0.5B"]["hidden_size"], 3, 4, 256
@@ -171,12 +173,30 @@ def whole_step():
         "GiB above weights and inputs": round(memory(step_batch, step, w), 2)} for w in s}
 
 
+def our_finetune():
+    "Seconds a step of the tiny base's finetune, pilot by pilot, the losses taking turns."
+    seconds, shops = {w: [] for w in ("hook", "sliced")}, {}
+    for k in range(ROUNDS + 1):
+        for w in seconds:
+            shop = shops.setdefault(w, Workshop(FinetuneConfig(name="loss", loss=w)))
+            report = train_rung(shop, "pilot", model := shop.adapted())
+            shop.model = model.unload()
+            if k: seconds[w].append(report.seconds / report.steps) # the first time builds masks and warms up
+    s = {w: statistics.median(v) for w, v in seconds.items()}
+    return dict(batch=FinetuneConfig.batch, steps=FinetuneConfig.steps, bf16=bf16_is_fast()) | {w: {"seconds a step": round(x, 3), "the hook takes, times": round(s["hook"] / x, 2)} for w, x in s.items()}
+
+
+PARTS = {"head": ("head and loss", head_and_loss), "step": ("LoRA step", whole_step), "finetune": ("our finetune", our_finetune)}
+
+
 def main():
     torch.set_num_threads(2)
-    if not (TOKENIZERS / "qwen2").exists(): return print("left out: CANTOLYRIC_DATA names no folder with Qwen2's vocabulary")
-    result = {"LoRA step": whole_step()}
-    print(result, flush=True)
-    write("loss", {"head and loss": head_and_loss()} | result | made("torch", "transformers", "peft"))
+    parts, path = sys.argv[1:] or list(PARTS), RESULTS / "loss.json"
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for part in parts:
+        if part != "finetune" and not (TOKENIZERS / "qwen2").exists(): print(f"{part} left out: CANTOLYRIC_DATA names no folder with Qwen2's vocabulary")
+        else: result[PARTS[part][0]] = PARTS[part][1]()
+    write("loss", result | made("torch", "transformers", "peft"))
 
 
 if __name__ == "__main__": main()

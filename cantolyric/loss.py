@@ -191,7 +191,8 @@ class _Sliced(torch.autograd.Function):
         for at, rows, forbidden, target in pieces:
             index = slice(None) if rows is None else rows
             xs, ws = [x[at] for x in parts[::2]], [w if rows is None else w[rows] for w in parts[1::2]]
-            logits = sum(F.linear(x, w).float() for x, w in zip(xs, ws)) + (0. if bias is None else bias[index])
+            logits = F.linear(xs[0], ws[0], None if bias is None else bias[index]).float()
+            for x, w in zip(xs[1:], ws[1:]): logits += F.linear(x, w)
             loss, slope = _loss_and_slope(logits, forbidden, target)
             total += loss
             if of_bias is not None: of_bias[index] += slope.sum(0)

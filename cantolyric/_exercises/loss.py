@@ -41,20 +41,17 @@ def check_allowed_share(fn) -> str:
     return RIGHT
 
 
-def check_mask_from_bits(fn) -> str:
-    "`fn(states, packed, vocab_size)` -> bool mask."
-    import numpy as np
+def check_price(fn) -> str:
+    "`fn(states, table, groups, copy)` -> products that the sliced loss takes with these groups."
     import torch
-    for seed, V in ((0, 50), (1, 64), (2, 33), (3, 1)):
-        g = np.random.default_rng(seed)
-        table = g.random((4, V)) < .5
-        bits = np.zeros((4, -(-V // 32) * 32), bool)
-        bits[:, :V] = table
-        packed = torch.from_numpy(np.packbits(bits, axis=1, bitorder="little").view(np.int32))
-        states = torch.from_numpy(g.integers(0, 4, (2, 3)))
-        got, error = run(fn, states, packed, V)
+    for seed, copy in ((0, 10), (1, 10), (2, 0), (3, 100)):
+        g = torch.Generator().manual_seed(seed)
+        table, states, groups = torch.rand(9, 40, generator=g) < .2, torch.randint(0, 7, (25,), generator=g), torch.randint(0, 3, (9,), generator=g)
+        want = 0
+        for k in range(3):
+            positions = [s for s in states.tolist() if groups[s] == k]
+            want += sum(any(table[s, v] for s in positions) for v in range(40)) * (copy * bool(positions) + len(positions))
+        got, error = run(fn, states.clone(), table.clone(), groups.clone(), copy)
         if error: return error
-        if not isinstance(got, torch.Tensor) or got.dtype != torch.bool: return f"Not yet: wanted is a bool tensor, it returned {type(got).__name__} {getattr(got, 'dtype', '')}".rstrip()
-        if got.shape != (2, 3, V): return f"Not yet: wanted is the shape (2, 3, {V}), it returned {tuple(got.shape)}"
-        if not torch.equal(got, torch.from_numpy(table)[states]): return f"Not yet: with {V} tokens some bits are wrong; bit 31 is the sign bit, is it handled?"
+        if why := number(got, want, f"{len(states)} positions in {len(groups.unique())} groups, copy {copy}", 1e-6): return why
     return RIGHT
