@@ -7,8 +7,10 @@ __all__ = ['output_head', 'logits_hook', 'LogitsHookCallback']
 
 # %% ../nbs/23_hooks.ipynb #e730c3a9
 from contextlib import contextmanager
+from functools import wraps
 
 import torch
+from fastcore.basics import patch
 from torch import nn
 from transformers import TrainerCallback
 
@@ -36,9 +38,62 @@ def _checked(fn, logits):
 
 def _missed(model):
     "What to say when a forward went by and the head was not called."
-    return CantolyricError(f"{type(model).__name__} ran, but its head was never called, so the hook did nothing. Either a fused loss takes "
-                           "the head's weights without calling it: switch it off; or the model was compiled and called before the hook came: "
-                           "set the hook before the first call, or call torch._dynamo.reset()")
+    return CantolyricError(f"{type(model).__name__} ran, but its head was never called, so the hook did nothing. A fused loss takes the head's "
+                           "weights without calling it: labels passed by name (labels=…) let logits_hook go around it, unless the model cannot "
+                           "do without; then switch it off (TRL's SFTTrainer: in a subclass, compute_loss = Trainer.compute_loss)")
+
+# %% ../nbs/23_hooks.ipynb #ebbe96c3
+_LOSS_INPUTS = ("labels", "shift_labels", "num_items_in_batch") # what a Trainer passes for the loss alone
+
+
+def _labels(inputs):
+    "The labels among the inputs of a model, whether shifted already or not; None where there are none."
+    shifted = inputs.get("shift_labels")
+    return inputs.get("labels") if shifted is None else shifted
+
+
+def _with_loss(model, out, given):
+    "`out` with the loss of its logits, by the model's own loss function."
+    logits, labels = out[0] if isinstance(out, tuple) else out.logits, _labels(given)
+    if logits.shape[:2] != labels.shape:
+        raise CantolyricError(f"no loss for labels {tuple(labels.shape)} from logits {tuple(logits.shape)}: they must have the same rows and positions")
+    loss = model.loss_function(logits=logits, vocab_size=logits.shape[-1], **{"labels": None, **given})
+    return (loss, *out) if isinstance(out, tuple) else type(out)(**{**out, "loss": loss})
+
+
+def _refuse_second_loss(model, inputs):
+    "A loss over a router's choices is added inside the model; without labels it would be missing."
+    config = getattr(model, "config", None)
+    if config and (inputs.get("output_router_logits") or getattr(config.get_text_config(), "output_router_logits", False)):
+        raise CantolyricError(f"{type(model).__name__} has a fused loss and adds a loss over its router, which logits_hook cannot: "
+                              "switch the fused loss off, or output_router_logits")
+
+# %% ../nbs/23_hooks.ipynb #d4b4f536
+class _LogitsHook:
+    "The hooks of `logits_hook`, and what they must remember from one to the next."
+    def __init__(self, fn): self.fn, self.calls, self.fused, self.kept = fn, 0, False, {}
+
+    def on_head(self, head, args, out):
+        self.calls += 1
+        return _checked(self.fn, out)
+
+    def before(self, model, args, kwargs):
+        self.calls = 0
+        self.kept = {k: v for k, v in kwargs.items() if self.fused and k in _LOSS_INPUTS}
+        return args, {k: v for k, v in kwargs.items() if k not in self.kept}
+
+    def after(self, model, args, kwargs, out):
+        if not self.calls: return self.go_around(model, args, kwargs)
+        if _labels(self.kept) is not None: return _with_loss(model, out, self.kept)
+
+    def go_around(self, model, args, kwargs):
+        if _labels(kwargs) is None: raise _missed(model)
+        _refuse_second_loss(model, kwargs)
+        self.fused = True # from now on `before` takes the labels out
+        try: return model(*args, **kwargs)
+        except (TypeError, AttributeError, ValueError) as e: # what a forward raises that cannot do without labels
+            if self.calls or isinstance(e, CantolyricError): raise
+            raise _missed(model) from e
 
 # %% ../nbs/23_hooks.ipynb #bb338320
 @contextmanager
@@ -46,19 +101,17 @@ def logits_hook(
     model, # the model that will be called: the outermost one
     fn, # logits (B, T, V) -> logits of the same shape
 ):
-    "Inside the `with`, every logit that `model` makes goes through `fn` before a loss or `generate` sees it."
-    calls = []
-    def on_head(module, args, out):
-        calls.append(1)
-        return _checked(fn, out)
-    def before(module, args): calls.clear()
-    def after(module, args, out):
-        if not calls: raise _missed(model)
-    handles = [output_head(model).register_forward_hook(on_head),
-               model.register_forward_pre_hook(before), model.register_forward_hook(after)]
-    try: yield
+    "Inside the `with`, every logit that `model` makes goes through `fn` before a loss or `generate` sees it. Costs recompiling, at both ends."
+    hook, plain = _LogitsHook(fn), torch.compiler.disable
+    handles = [output_head(model).register_forward_hook(plain(hook.on_head)),
+               model.register_forward_pre_hook(plain(hook.before), with_kwargs=True),
+               model.register_forward_hook(plain(hook.after), with_kwargs=True)]
+    try:
+        torch.compiler.reset() # code compiled before would not look at the hook
+        yield
     finally:
         for h in handles: h.remove()
+        torch.compiler.reset() # code compiled meanwhile stops at the head
 
 # %% ../nbs/23_hooks.ipynb #c88b77c2
 class LogitsHookCallback(TrainerCallback):
@@ -70,8 +123,9 @@ class LogitsHookCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         "Put the hook on."
         self.remove()
-        self.context = logits_hook(model, self.fn)
-        self.context.__enter__()
+        context = logits_hook(model, self.fn)
+        context.__enter__()
+        self.context = context
 
     def on_train_end(self, args, state, control, **kwargs):
         "Take it off."
@@ -84,3 +138,18 @@ class LogitsHookCallback(TrainerCallback):
 
     def __enter__(self): return self
     def __exit__(self, *error): self.remove()
+
+# %% ../nbs/23_hooks.ipynb #76d2e93f
+@patch
+def attach(self:LogitsHookCallback,
+    trainer, # a `Trainer`; its `train` is wrapped
+) -> LogitsHookCallback: # this callback
+    "Add the callback to a trainer, and take the hook off whenever `trainer.train` ends, also by an error or an interrupt."
+    train = trainer.train
+    @wraps(train)
+    def train_and_take_off(*args, **kwargs):
+        try: return train(*args, **kwargs)
+        finally: self.remove()
+    trainer.add_callback(self)
+    trainer.train = train_and_take_off
+    return self

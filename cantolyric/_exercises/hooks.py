@@ -70,3 +70,33 @@ def check_gradient_share(fn) -> str:
         if off > 1e-4: return f"Not yet: for tokens {ids} the share is {want:.4f}, it returned {float(got):.4f}"
     if any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters()): return "Not yet: the parameters are left with gradients"
     return f"Not yet: hooks are left on {_left_over(model)[:3]}" if _left_over(model) else RIGHT
+
+
+def _fused_model():
+    "The same model with a loss that takes the head's weights and never calls the head."
+    import torch
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+    model, batch = _model()
+    def forward(input_ids, labels):
+        logits = model.model(input_ids=input_ids).last_hidden_state @ model.lm_head.weight.T
+        return CausalLMOutputWithPast(loss=torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()), logits=logits)
+    model.forward = forward
+    return model, batch
+
+
+def check_loss_sees(fn) -> str:
+    "`fn(model, place, batch)` -> whether noise on the output of that submodule changes the loss."
+    import torch
+    for kind, (model, batch) in (("", _model()), (" of a model with a fused loss", _fused_model())):
+        model.idle = torch.nn.Linear(2, 2)
+        with torch.no_grad(): before = model(**batch).loss
+        for place, want in (("lm_head", not kind), ("", False), ("model.layers.0.self_attn", True), ("model.norm", True), ("idle", False)):
+            got, error = run(fn, model, place, batch)
+            if error: return error
+            if not isinstance(got, bool): return f"Not yet: wanted is True or False, it returned {got!r}"
+            if got != want: return f"Not yet: for {place or 'the model itself'!r}{kind} the answer is {want}, it returned {got}"
+            if _left_over(model): return f"Not yet: hooks are left on {_left_over(model)[:3]}"
+        with torch.no_grad():
+            if not torch.equal(before, model(**batch).loss): return "Not yet: the model's loss is not what it was before"
+        if any(p.grad is not None for p in model.parameters()): return "Not yet: the parameters are left with gradients"
+    return RIGHT
