@@ -535,7 +535,8 @@ def make_trainer(
         save_strategy="steps" if folder else "no", train_sampling_strategy="sequential", remove_unused_columns=False,
         report_to="none", disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available())
     trainer = ToneTrainer(model, args, tone_mask=mask, sliced=sliced, train_dataset=_with_free(rows, order, plan, c),
-        data_collator=ToneCollator(shop.tokenizer.pad_token_id, shop.masks, packed=sliced), callbacks=[_Progress(desc), *([LogitsHookCallback(mask)] if mask else [])])
+        data_collator=ToneCollator(shop.tokenizer.pad_token_id, shop.masks, packed=sliced), callbacks=[_Progress(desc)])
+    if mask: LogitsHookCallback(mask).attach(trainer)
     for callback in (PrinterCallback, ProgressCallback): trainer.remove_callback(callback)
     return trainer
 
@@ -592,10 +593,7 @@ def train_rung(
     found = checkpoints(folder) if folder else []
     try:
         with quiet_peft(): trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
-    finally:
-        for callback in trainer.callback_handler.callbacks:
-            if isinstance(callback, LogitsHookCallback): callback.remove()
-        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False) # or it would compute in bf16 from now on
+    finally: trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False) # or it would compute in bf16 from now on
     model.eval()
     log = [x for x in trainer.state.log_history if "loss" in x]
     return RungReport(rung, len(rows), plan.steps, [x["loss"] for x in log], round(sum(x["seconds"] for x in log), 2), [str(e) for e in shop.misfits])

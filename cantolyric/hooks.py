@@ -10,18 +10,18 @@ from contextlib import contextmanager
 from functools import wraps
 
 import torch
-from fastcore.basics import patch
 from torch import nn
 from transformers import TrainerCallback
 
+from ._patch import patch
 from .tones import CantolyricError
 
 # %% ../nbs/23_hooks.ipynb #fa5dde08
 def output_head(
-    model, # a causal language model of transformers, bare, under PEFT or compiled
+    model, # a causal language model of transformers, bare, under PEFT, compiled or under DistributedDataParallel
 ) -> nn.Module: # the layer whose output is the logits
     "The head of a model; raises `CantolyricError` where there is none."
-    get = getattr(model, "get_output_embeddings", None)
+    get = getattr(model if hasattr(model, "get_output_embeddings") else getattr(model, "module", model), "get_output_embeddings", None)
     head = get() if callable(get) else None
     if isinstance(head, nn.Module): return head
     raise CantolyricError(f"{type(model).__name__} has no output head, so a hook on its logits would do nothing: "
@@ -30,6 +30,7 @@ def output_head(
 # %% ../nbs/23_hooks.ipynb #2177c6b7
 def _checked(fn, logits):
     "`fn(logits)`, if it is what a loss can use."
+    if logits.dim() == 0: raise CantolyricError("the head makes its loss itself here, so there are no logits to change: train with loss='hook'")
     out = fn(logits)
     if isinstance(out, torch.Tensor) and out.shape == logits.shape: return out
     what = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, torch.Tensor) else repr(out)
