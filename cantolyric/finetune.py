@@ -463,7 +463,7 @@ class Workshop:
         self.model, self.tokenizer = load_any(config.base)
         self.store = mask_store(self.model, self.tokenizer, self.format)
         self.bare_store = mask_store(self.model, self.tokenizer)
-        self.asked, self.rows, self.held, self.misfits = 0, [], {}, []
+        self.asked, self.rows, self.held, self.misfits = 0, [], {}, {}
 
     @property
     def masks(self): return self.store if self.config.mask else None
@@ -471,19 +471,21 @@ class Workshop:
     def train_rows(self, n, desc=None) -> list:
         "The first `n` rows of training."
         if self.asked < n:
-            c, self.asked, self.misfits = self.config, n, []
-            self.rows = encode_pairs(list(self.data("train", n, c.seed)), self.format, self.tokenizer, self.masks, c.max_length, desc, self._on_misfit)
+            c, self.asked = self.config, n
+            self.rows = self._encode("train", self.data("train", n, c.seed), self.masks, c.max_length, desc)
         return self.rows[:n]
-
-    @property
-    def _on_misfit(self): return self.misfits.append if self.config.misfits == "skip" else None
 
     def held_out(self, split, n) -> list:
         "The first `n` held-out pairs of a split."
         if (split, n) not in self.held:
-            rows = encode_pairs(list(self.data(split, n, 0)), self.format, self.tokenizer, self.store, on_misfit=self._on_misfit)
+            rows = self._encode(f"{n} of {split}", self.data(split, n, 0), self.store)
             self.held[split, n] = [r["pair"] for r in rows]
         return self.held[split, n]
+
+    def _encode(self, what, pairs, *how) -> list:
+        "Rows; misfits stop it, or are kept in `misfits` under `what`."
+        found = self.misfits[what] = []
+        return encode_pairs(list(pairs), self.format, self.tokenizer, *how, on_misfit=found.append if self.config.misfits == "skip" else None)
 
 # %% ../nbs/41_finetune.ipynb #849e52e5
 def _bits(self,
@@ -565,7 +567,8 @@ class RungReport:
     steps: int
     losses: list # nats a token, one a step
     seconds: float # of training
-    misfits: list = field(default_factory=list) # what was said of examples that were left out
+    misfits: int = 0 # examples left out because they do not fit their template
+    notes: list = field(default_factory=list) # what was said of the first ten of them
     gates: list = field(default_factory=list) # dicts name, ok, message
     held_out: dict = field(default_factory=dict) # figures in bits a character
 
@@ -574,7 +577,7 @@ class RungReport:
 
     def __str__(self):
         first, last = np.mean(self.losses[:3]), np.mean(self.losses[-3:])
-        left = f" ({len(self.misfits):,} that did not fit their template left out)" if self.misfits else ""
+        left = f" ({self.misfits:,} that did not fit their template left out)" if self.misfits else ""
         return f"{self.rung}: {self.pairs:,} pairs{left}, {self.steps} steps, {self.seconds:.0f} s, loss {first:.2f} → {last:.2f}, gates: " + (
             "all passed" if self.ok else "; ".join(f"[{g['name']}] {g['message']}" for g in self.gates if not g["ok"]))
     __repr__ = __str__
@@ -596,7 +599,8 @@ def train_rung(
     finally: trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False) # or it would compute in bf16 from now on
     model.eval()
     log = [x for x in trainer.state.log_history if "loss" in x]
-    return RungReport(rung, len(rows), plan.steps, [x["loss"] for x in log], round(sum(x["seconds"] for x in log), 2), [str(e) for e in shop.misfits])
+    notes = [f"{what}: {e}" for what, errors in shop.misfits.items() for e in errors]
+    return RungReport(rung, len(rows), plan.steps, [x["loss"] for x in log], round(sum(x["seconds"] for x in log), 2), len(notes), notes[:10])
 
 # %% ../nbs/41_finetune.ipynb #c056bc0c
 def run_parts(
@@ -928,6 +932,8 @@ def report_text(
     rungs = [f"| {k} | {r['pairs']:,} | {r['steps']:,} | {r['seconds']:.0f} | {np.mean(r['losses'][:3]):.2f} | {np.mean(r['losses'][-3:]):.2f} | "
              f"{sum(g['ok'] for g in r['gates'])} of {len(r['gates'])} |" for k, r in metrics["rungs"].items()]
     gates = [f"| {k} | {g['name']} | {'passed' if g['ok'] else '**failed**'} | {g['message']} |" for k, r in metrics["rungs"].items() for g in r["gates"]]
+    full = metrics["rungs"]["full"]
+    left_out = ["", f"Examples that do not fit their template were left out: {full['misfits']:,}, the first of them {full['notes'][0]}."] if full.get("misfits") else []
     plots = ["", "![Loss by step, a panel a rung; first and last losses are in the table above](plots/loss.png)", "",
              "![Held-out bits a character, masked and free: base without prompt, base with prompt, finetuned; the figures are in the table above](plots/held_out.png)"] if pictures else []
     return "\n".join([f"# Run {c['name']}", "", f"Base `{c['base']}`, LoRA rank {c['rank']} (alpha {c['alpha']}), learning rate {c['lr']:g}, "
@@ -935,7 +941,7 @@ def report_text(
         f"## Held-out lyrics: {h['pairs']} pairs of the {h['split']} split", "", "| bits a character | masked | free |", "|---|---|---|",
         cost("base, without prompt", h["before"]["without"]), cost("base, with the prompt", h["before"]["with_prompt"]), cost("finetuned", h["after"]), "",
         f"Masked, against the better base: {h['after']['masked'] - h['before']['best']['masked']:+.3f} bits, {verdict}.", "",
-        "## Rungs", "", "| rung | pairs | steps | seconds | loss at first | at last | gates passed |", "|---|---|---|---|---|---|---|", *rungs, *plots, "",
+        "## Rungs", "", "| rung | pairs | steps | seconds | loss at first | at last | gates passed |", "|---|---|---|---|---|---|---|", *rungs, *left_out, *plots, "",
         "## Gates", "", "| rung | gate | | what it found |", "|---|---|---|---|", *gates, "",
         f"{metrics['seconds']:.0f} seconds in all, {metrics['peak_gib']} GiB at most, on {m['cpu']} ({m['threads']} threads{', bf16' if m['bf16'] else ''}), "
         f"torch {m['torch']}, transformers {m['transformers']}, peft {m['peft']}.", ""])

@@ -211,3 +211,10 @@ def test_a_finetune_that_cannot_be(run, tmp_path, args, says):
     code, out, err = run("finetune", "--runs-dir", tmp_path, *args)
     assert code == 2 and says in err and len(err.strip().split("\n")) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["there"]
+
+
+def test_switches_of_the_loss():
+    config = lambda *args: cli._finetune_config(cli.make_parser().parse_args(["finetune", *args]))
+    assert (config().loss, config().mask, config().misfits) == ("sliced", True, "stop")
+    changed = config("--hook", "--skip-misfits", "--bonus", "3")
+    assert (changed.loss, changed.misfits, changed.bonus) == ("hook", "skip", 3.) and not config("--no-mask").mask
