@@ -531,6 +531,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'cantolyric.loss._check_head': ('loss.html#_check_head', 'cantolyric/loss.py'),
                                  'cantolyric.loss._head_loss': ('loss.html#_head_loss', 'cantolyric/loss.py'),
                                  'cantolyric.loss._loss_and_slope': ('loss.html#_loss_and_slope', 'cantolyric/loss.py'),
+                                 'cantolyric.loss._parts_of': ('loss.html#_parts_of', 'cantolyric/loss.py'),
                                  'cantolyric.loss._pieces': ('loss.html#_pieces', 'cantolyric/loss.py'),
                                  'cantolyric.loss._shifted': ('loss.html#_shifted', 'cantolyric/loss.py'),
                                  'cantolyric.loss._summed': ('loss.html#_summed', 'cantolyric/loss.py'),

@@ -194,7 +194,7 @@ def _along(self,
     s, out = c.start(), []
     for n, i in enumerate(ids, first):
         out.append(self._row(c, s))
-        if not self.rows[out[-1]][i // 32] >> i % 32 & 1: raise CantolyricError(f"position {n}: token {i}, {self._text(i)}, is forbidden at {_where(c, s)} of {c.template}")
+        if not self.rows[out[-1]][i // 32] >> i % 32 & 1: raise CantolyricError(f"position {n}: token {i}, {self._text(i)}, is forbidden at {_where(c, s)} of {c.template}: lyrics and tones disagree")
         s = c.advance(s, i)
     return np.array(out, np.int64)
 
@@ -242,7 +242,7 @@ def encode_pairs(
         if max_length and len(row["input_ids"]) > max_length: continue
         try: rows.append(add_states(row, masks) if masks else row)
         except CantolyricError as error:
-            told = CantolyricError(f"example {n} ({e['lyrics'].strip().splitlines()[0][:12]}): {error}: its lyrics do not have its tones; correct it, or leave such examples out with misfits='skip'")
+            told = CantolyricError(f"example {n} ({e['lyrics'].strip().splitlines()[0][:12]}): {error}; correct it, or leave such examples out with misfits='skip'")
             if on_misfit is None: raise told from None
             on_misfit(told)
     return rows
@@ -527,7 +527,7 @@ def make_trainer(
     folder, # for checkpoints; None: none are written
     desc: str = "training", # title of the progress bar
 ) -> ToneTrainer:
-    "A Trainer for one rung; its hook still has to be put on."
+    "A Trainer for one rung, with a hook on its model while it trains where the loss needs one."
     c, sliced = shop.config, is_sliced(shop.config)
     mask = ToneMask(bonus=c.bonus or None) if c.mask and not sliced else None
     order = batch_order([len(r["input_ids"]) for r in rows], plan.steps, plan.batch, c.seed)
@@ -550,7 +550,9 @@ def _with_free(rows, order, plan, config) -> list:
     return [bare(rows[i]) if free[k // plan.batch] else rows[i] for k, i in enumerate(order)]
 
 
-def is_sliced(config: FinetuneConfig) -> bool: return config.mask and not config.bonus and config.loss == "sliced"
+def is_sliced(config: FinetuneConfig) -> bool:
+    "Whether the loss is taken from the allowed rows of the head; a bonus needs all logits."
+    return config.mask and not config.bonus and config.loss == "sliced"
 
 
 def bf16_is_fast() -> bool:

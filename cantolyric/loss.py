@@ -182,23 +182,31 @@ def _loss_and_slope(logits, forbidden, target):
     return loss, slope
 
 # %% ../nbs/24_loss.ipynb #e92ec0e3
+def _parts_of(at, index, parts):
+    "Some positions' inputs and the rows they share, of each part of the head; on a CPU in float32."
+    # For products in bf16, oneDNN keeps what it compiles for each shape; every piece has another one, and a gigabyte came together in a run.
+    xs, ws = [x[at] for x in parts[::2]], [w[index] for w in parts[1::2]]
+    return ([x.float() for x in xs], [w.float() for w in ws]) if xs[0].device.type == "cpu" else (xs, ws)
+
+
 class _Sliced(torch.autograd.Function):
     "The summed loss of all pieces; gradients of what needs one are taken on the way."
     @staticmethod
+    @torch.autocast("cpu", enabled=False) # see `_parts_of`
     def forward(ctx, pieces, learn, bias, *parts): # parts: x_1 (N, d_1), weight_1 (V, d_1), x_2, ...
         total = parts[0].new_zeros((), dtype=torch.float32)
         of_bias, *grads = [torch.zeros_like(p) if learn and n else None for p, n in zip((bias, *parts), ctx.needs_input_grad[2:])]
         for at, rows, forbidden, target in pieces:
             index = slice(None) if rows is None else rows
-            xs, ws = [x[at] for x in parts[::2]], [w if rows is None else w[rows] for w in parts[1::2]]
-            logits = F.linear(xs[0], ws[0], None if bias is None else bias[index]).float()
+            xs, ws = _parts_of(at, index, parts)
+            logits = F.linear(xs[0], ws[0], None if bias is None else bias[index].to(ws[0].dtype)).float()
             for x, w in zip(xs[1:], ws[1:]): logits += F.linear(x, w)
             loss, slope = _loss_and_slope(logits, forbidden, target)
             total += loss
             if of_bias is not None: of_bias[index] += slope.sum(0)
             for x, w, gx, gw in zip(xs, ws, grads[::2], grads[1::2]):
                 if gx is not None: gx[at] = (slope.to(w.dtype) @ w).to(gx.dtype)
-                if gw is not None: gw[index] += slope.to(x.dtype).T @ x
+                if gw is not None: gw[index] += (slope.to(x.dtype).T @ x).to(gw.dtype)
         ctx.save_for_backward(of_bias, *grads)
         return total
 

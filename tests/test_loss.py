@@ -339,3 +339,23 @@ def test_sharded_head(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script), str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=dict(os.environ, OMP_NUM_THREADS="1"))
     assert done.returncode == 0 and done.stdout.count("same") == 2, done.stdout + done.stderr[-3000:]
+
+
+def test_many_shapes_cost_no_memory(tmp_path):
+    "Pieces of ever other shapes, under bf16 autocast: oneDNN would keep what it compiles for each."
+    script = tmp_path / "shapes.py"
+    script.write_text("""
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from test_loss import batch
+from cantolyric.loss import sliced_cross_entropy
+from cantolyric.preflight import peak_gib
+torch.set_num_threads(1)
+for k in range(130):
+    if k == 10: before = peak_gib()
+    hidden, head, states, labels, table = batch(k, B=2, T=20 + 3 * k, V=1000 + 24 * k, S=5, H=64)
+    with torch.autocast("cpu", torch.bfloat16): sliced_cross_entropy(hidden, head.detach(), states, labels, table).backward()
+print(peak_gib() - before)
+""")
+    done = subprocess.run([sys.executable, str(script), str(Path(__file__).parent)], capture_output=True, text=True)
+    assert done.returncode == 0 and float(done.stdout) < .1, done.stdout + done.stderr[-2000:]
