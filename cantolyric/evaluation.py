@@ -41,7 +41,7 @@ class SlotReport:
     @property
     def lengths(self) -> float: return self.length / self.lines if self.lines else math.nan
 
-
+# %% ../nbs/51_evaluation.ipynb #3da239b3
 def slot_report(
     texts, # lyrics, lines apart by newlines
     templates, # theirs: `ToneTemplate`, or strings in the scheme 0243
@@ -72,7 +72,7 @@ def second_reading(
         out += found if len(found) == len(piece) else [None] * len(piece)
     return out
 
-
+# %% ../nbs/51_evaluation.ipynb #9de860a1
 def agreement(
     texts, # lyrics
     reader=None, # None: the default Reader

@@ -161,7 +161,7 @@ def mask_key(
     rhymed = (c.template, s.line, s.rhymes) if c.template.rhymes else None
     return s.pending, s.partial, c.windows[s.line][s.slot:].tobytes(), tuple(c.fixed[s.line][s.slot:]), more, s.ended, rhymed
 
-
+# %% ../nbs/41_finetune.ipynb #4cd4c11a
 class MaskStore:
     "The masks of many answers, each kind kept once. Row 0 allows everything."
     def __init__(self,
@@ -204,7 +204,7 @@ def _where(c, s) -> str:
     line, at = c.template.lines[s.line], s.slot + len(s.pending)
     return f"line {s.line + 1}, slot {at + 1}, which wants {line[at]}," if at < len(line) else f"the end of line {s.line + 1} ({len(line)} slots)"
 
-
+# %% ../nbs/41_finetune.ipynb #19a0d9a8
 def _tensor(self,
     rows, # int64 (n,)
 ) -> torch.Tensor: # bool (n, V)
@@ -247,7 +247,7 @@ def encode_pairs(
             on_misfit(told)
     return rows
 
-
+# %% ../nbs/41_finetune.ipynb #dc6d558d
 def add_states(
     row: dict, # input_ids, labels, pair
     masks: MaskStore,
@@ -542,7 +542,7 @@ def make_trainer(
     for callback in (PrinterCallback, ProgressCallback): trainer.remove_callback(callback)
     return trainer
 
-
+# %% ../nbs/41_finetune.ipynb #9f73e7c6
 def _with_free(rows, order, plan, config) -> list:
     "The rows of all steps, one after another; those of a share of the steps without masks."
     free = np.random.default_rng(config.seed).permutation(plan.steps) < round(config.free * plan.steps)
@@ -717,7 +717,7 @@ def finetune(
         finally: shop.model = model.unload()
     return report
 
-
+# %% ../nbs/41_finetune.ipynb #d5df9c3d
 def _place(folder):
     "A given folder, or one for the time being."
     if folder: return nullcontext(Path(folder))
@@ -837,7 +837,7 @@ def climb(
     say(f"written: {done}")
     return read_run(done)
 
-
+# %% ../nbs/41_finetune.ipynb #ed91787b
 def _step(shop, rung, part, say) -> RungReport:
     "One rung of a climb: from its report if it is finished, else climbed."
     path = part / f"{rung}.json"
@@ -854,7 +854,7 @@ def _step(shop, rung, part, say) -> RungReport:
     write_json(path, asdict(report))
     return report
 
-
+# %% ../nbs/41_finetune.ipynb #96758261
 def read_run(
     folder, # of a finished run
 ) -> Run:
@@ -896,7 +896,7 @@ def loss_plot(metrics): # -> matplotlib figure
     axes[0].set_ylabel("loss (nats a token)")
     return fig
 
-
+# %% ../nbs/41_finetune.ipynb #2ab0bfe9
 def held_out_plot(metrics): # -> matplotlib figure
     "Held-out bits a character, masked and free, before and after."
     import matplotlib.pyplot as plt
@@ -912,7 +912,7 @@ def held_out_plot(metrics): # -> matplotlib figure
     ax.legend()
     return fig
 
-
+# %% ../nbs/41_finetune.ipynb #95ce12ee
 def write_plots(metrics, folder):
     "The plots of a report as PNG files."
     import matplotlib.pyplot as plt

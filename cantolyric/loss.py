@@ -188,7 +188,7 @@ def _parts_of(at, index, parts):
     xs, ws = [x[at] for x in parts[::2]], [w[index] for w in parts[1::2]]
     return ([x.float() for x in xs], [w.float() for w in ws]) if xs[0].device.type == "cpu" else (xs, ws)
 
-
+# %% ../nbs/24_loss.ipynb #9b8825c7
 class _Sliced(torch.autograd.Function):
     "The summed loss of all pieces; gradients of what needs one are taken on the way."
     @staticmethod
@@ -256,7 +256,7 @@ def _head_loss(head, whole, x, labels, states, table, count):
         total = F.cross_entropy(apply_tone_mask(logits, allowed), labels, reduction="sum")
     return total / (on.sum().clamp(min=1) if count is None else count)
 
-
+# %% ../nbs/24_loss.ipynb #2ae4ff48
 @contextmanager
 def loss_in_head(
     model, # a causal language model of transformers, bare, under PEFT, sharded
@@ -277,7 +277,7 @@ def loss_in_head(
         raise CantolyricError(f"{type(model).__name__} {what}, so its loss cannot be taken from some rows of the head: use the hook (loss='hook')")
     with forward_instead(head, forward): yield loss_of
 
-
+# %% ../nbs/24_loss.ipynb #8b48ad05
 def sliced_loss(
     model, # as in `loss_in_head`
     batch: dict, # labels, states, table, and what the model reads: input_ids, attention_mask
