@@ -1,0 +1,225 @@
+"""Memory and time of real training steps beside `cantolyric.gpus.estimate`, and beside what accelerate's `estimate-memory` says of the same model.
+
+python benchmarks/gpus.py    writes benchmarks/results/gpus.json; some minutes on one core, 5 GiB. On a machine with CUDA it measures there instead
+(`torch.cuda.max_memory_allocated`), in bf16, and writes benchmarks/results/gpus_cuda.json. That way has not been run yet.
+Weights and tokens are random. Each case runs in a process of its own. On a CPU memory is the process's most (VmHWM) in its second step, above what it
+held after its imports; time is processor time of the faster of two steps. The first case of each kind of arithmetic calibrates the time; the others are
+predicted from it. The allocator is told to give freed memory back at once (as a tensor's memory on a GPU is free at once): by default glibc keeps holes, up to
+a third of the whole, and the high-water mark would be about those.
+"""
+import argparse
+import ctypes
+import json
+import multiprocessing
+import re
+import time
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from _common import RESULTS, made, write
+from accelerate.commands.estimate import estimate_training_usage
+from accelerate.utils import calculate_maximum_sizes
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, Qwen2Config
+
+from cantolyric.gpus import GPU, GPUS, calibrated, estimate, qwen25
+from cantolyric.loss import sliced_loss
+
+CUDA = torch.cuda.is_available()
+NAME = "gpus_cuda" if CUDA else "gpus"
+
+
+def shape(hidden, layers, heads, kv, inner, vocab):
+    return Qwen2Config(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv, intermediate_size=inner, vocab_size=vocab,
+                       tie_word_embeddings=True, use_cache=False)
+
+
+SHAPES = {"Qwen2.5-0.5B": qwen25("0.5B"), "12 blocks of 512": shape(512, 12, 8, 2, 1536, 32_000), "6 blocks of 1,024": shape(1024, 6, 16, 4, 4096, 8_000)}
+LABELLED = .25 # share of tokens with a label
+CASES = [ # shape, method, rows, tokens, bits, checkpointing, loss; the first of each kind of arithmetic calibrates the time
+    ("Qwen2.5-0.5B", "lora", 1, 384, 32, False, "full"), ("12 blocks of 512", "full", 4, 384, 32, False, "full"), ("6 blocks of 1,024", "full", 2, 768, 32, False, "full"),
+    ("Qwen2.5-0.5B", "qlora", 1, 384, 32, False, "full"), ("12 blocks of 512", "full", 4, 384, 32, True, "full"), ("Qwen2.5-0.5B", "lora", 2, 256, 32, True, "sliced"),
+    ("6 blocks of 1,024", "qlora", 4, 768, 32, False, "full"), ("Qwen2.5-0.5B", "lora", 2, 384, 16, False, "full"), ("12 blocks of 512", "full", 4, 768, 16, False, "full"),
+    ("Qwen2.5-0.5B", "qlora", 2, 384, 16, True, "full")]
+KEYS = ("shape", "method", "rows", "tokens", "bits", "checkpointing", "loss")
+
+
+def in_four_bits(model):
+    "Its blocks' linear layers as NF4 with double quantization."
+    import bitsandbytes as bnb
+    for block in model.model.layers:
+        for part in (block.self_attn, block.mlp):
+            for name, old in list(part.named_children()):
+                if not isinstance(old, torch.nn.Linear): continue
+                new = bnb.nn.Linear4bit(old.in_features, old.out_features, bias=old.bias is not None, compute_dtype=old.weight.dtype, quant_type="nf4", compress_statistics=True)
+                new.load_state_dict(old.state_dict())
+                setattr(part, name, new.to("cuda" if CUDA else "cpu"))
+    return model
+
+
+def student(config, method, bits, checkpointing):
+    "A model with random weights, ready to train, and its optimizer."
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if bits == 16 and method != "full" else torch.float32)
+    if method == "qlora": model = in_four_bits(model)
+    if CUDA: model.cuda()
+    if checkpointing: model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if method != "full":
+        if checkpointing: model.enable_input_require_grads()
+        model = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM"))
+    return model.train(), torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
+
+
+def tokens_of(config, rows, length):
+    "Random tokens; eight states that allow 4,000 tokens in all, as a group of places under a tone mask does; labels that these allow."
+    torch.manual_seed(1)
+    ids, states = torch.randint(0, config.vocab_size, (rows, length)), torch.randint(1, 9, (rows, length))
+    table = torch.zeros(9, config.vocab_size, dtype=torch.bool)
+    table[0] = True
+    allowed = torch.randperm(config.vocab_size)[:4_000]
+    for row in table[1:]: row[allowed[torch.rand(4_000) < .8]] = True
+    labels = table[states].to(torch.int8).argmax(-1).roll(1, 1)
+    labels[:, :round(length * (1 - LABELLED))] = -100
+    return {k: v.cuda() if CUDA else v for k, v in dict(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels, states=states, table=table).items()}
+
+
+def step(model, optimizer, batch, bits, loss):
+    "One step of training."
+    with torch.autocast("cuda" if CUDA else "cpu", torch.bfloat16) if bits == 16 else nullcontext():
+        out = sliced_loss(model, batch) if loss == "sliced" else model(**{k: batch[k] for k in ("input_ids", "attention_mask", "labels")}).loss
+    out.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(out)
+
+
+def of_process(what):
+    "VmRSS or VmHWM, bytes."
+    return int(re.search(rf"{what}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+class Memory:
+    "The most memory between `start` and `most`, above what there was when it was made."
+    def __init__(self): self.before = 0 if CUDA else of_process("VmRSS")
+    def start(self):
+        if CUDA: torch.cuda.reset_peak_memory_stats()
+        else: Path("/proc/self/clear_refs").write_text("5") # the high-water mark starts anew, from what is held now
+    def most(self): return torch.cuda.max_memory_allocated() if CUDA else of_process("VmHWM") - self.before
+
+
+def seconds_of(run):
+    "Of the device: processor time, or the clock where a GPU works."
+    now = time.perf_counter if CUDA else time.process_time
+    start = now()
+    run()
+    if CUDA: torch.cuda.synchronize()
+    return now() - start
+
+
+def give_back_at_once(least=2 ** 16):
+    "Memory of at least so many bytes is mapped, and unmapped when it is freed."
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"): libc.mallopt(-3, least) # M_MMAP_THRESHOLD
+
+
+def _child(pipe, case):
+    give_back_at_once()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    torch.randn(64, 64) @ torch.randn(64, 64) # what the libraries hold for themselves
+    import bitsandbytes  # noqa: F401
+    name, method, rows, length, bits, checkpointing, loss = case
+    memory = Memory()
+    model, optimizer = student(SHAPES[name], method, bits, checkpointing)
+    batch = tokens_of(SHAPES[name], rows, length)
+    run = lambda: step(model, optimizer, batch, bits, loss)
+    run() # from here on there is an optimizer's state
+    memory.start()
+    seconds = seconds_of(run)
+    most = memory.most()
+    pipe.send((most, min(seconds, seconds_of(run))))
+
+
+def measured(case):
+    "Bytes and seconds of a case, in a process of its own."
+    ours, theirs = multiprocessing.Pipe(False)
+    p = multiprocessing.get_context("spawn").Process(target=_child, args=(theirs, case))
+    p.start()
+    theirs.close()
+    try: return ours.recv()
+    finally: p.join()
+
+
+def this_machine(bits):
+    "The CPU's own data sheet: matrix products and copies, one core."
+    torch.set_num_threads(1)
+    a, b = (torch.randn(2048, 2048, dtype=torch.float32 if bits == 32 else torch.bfloat16) for _ in range(2))
+    big = torch.randn(2 ** 26)
+    rate = 2 * 2048 ** 3 / min(seconds_of(lambda: a @ b) for _ in range(5))
+    speed = 2 * big.nbytes / min(seconds_of(lambda: big.clone()) for _ in range(5))
+    return GPU("CPU, one core", gb=6, gbs=speed / 1e9, tflops=rate / 1e12 * bits / 16)
+
+
+def rates():
+    "What to estimate with, by bits."
+    return {b: card() if CUDA else this_machine(b) for b in ((16,) if CUDA else (32, 16))}
+
+
+def by_accelerate(config, bits):
+    "What `accelerate estimate-memory` says of training with Adam: the largest of its four numbers."
+    with torch.device("meta"): model = AutoModelForCausalLM.from_config(config)
+    total, _ = calculate_maximum_sizes(model)
+    return max(estimate_training_usage(total, "float32" if bits == 32 else "float16").values())
+
+
+def predicted(case, machine, efficiency=1.):
+    name, method, rows, length, bits, checkpointing, loss = case
+    return estimate(SHAPES[name], method, length, rows, machine, checkpointing=checkpointing, loss=loss, labelled=LABELLED, bits=bits, efficiency=efficiency, context=0.)
+
+
+def compared(case, machine, efficiency, most, seconds):
+    "A row of the table."
+    e = predicted(case, machine, efficiency)
+    return dict(zip(KEYS, case)) | {"measured GiB": round(most / 2 ** 30, 4), "estimated GiB": round(e.bytes / 2 ** 30, 3), "memory off": round(e.bytes / most - 1, 3), "fullest at": e.peak,
+        "accelerate GiB": round(by_accelerate(SHAPES[case[0]], case[4]) / 2 ** 30, 3), "measured s": round(seconds, 3), "predicted s": round(e.step, 2), "time off": round(e.step / seconds - 1, 3)}
+
+
+def card():
+    "The row of `GPUS` for the CUDA device here, by its name."
+    name = torch.cuda.get_device_name()
+    for key in ("H200", "H100", "A100-80", "A100-40", "L4", "4090", "T4"):
+        if key.split("-")[0] in name: return GPUS[key]
+    raise SystemExit(f"no row of gpus.csv for {name}")
+
+
+def report(machines, got):
+    "Keep what was measured so far, beside the estimates."
+    first = {b: next((k for k, g in enumerate(got) if g[0][4] == b), None) for b in machines} # each kind of arithmetic by its first case
+    reached = {b: calibrated(predicted(got[k][0], machines[b]), got[k][2]) for b, k in first.items() if k is not None}
+    rows = [compared(c, machines[c[4]], reached[c[4]], most, seconds) | {"calibrates": k in first.values()} for k, (c, most, seconds) in enumerate(got)]
+    result = {"rates": {b: dict(name=m.name, gbs=m.gbs, tflops=m.tflops, efficiency=round(reached.get(b, 0), 3)) for b, m in machines.items()},
+              "worst memory": max(abs(r["memory off"]) for r in rows), "worst time": max([abs(r["time off"]) for r in rows if not r["calibrates"]], default=0), "cases": rows}
+    write(NAME, result | made("torch", "transformers", "peft", "bitsandbytes", "accelerate"))
+
+
+def kept_results():
+    "Machines and measurements of an earlier run, for new estimates."
+    old = json.loads((RESULTS / f"{NAME}.json").read_text(encoding="utf-8"))
+    machines = {16: card()} if CUDA else {int(b): GPU(m["name"], gb=6, gbs=m["gbs"], tflops=m["tflops"]) for b, m in old["rates"].items()}
+    return machines, [(tuple(r[k] for k in KEYS), r["measured GiB"] * 2 ** 30, r["measured s"]) for r in old["cases"]]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--again", action="store_true", help="measure only what an earlier run did not, and estimate all anew")
+    again = parser.parse_args().again
+    cases = [(*c[:4], 16, *c[5:]) if CUDA else c for c in CASES]
+    machines, got = kept_results() if again else (rates(), [])
+    if got: report(machines, got)
+    for c in dict.fromkeys(c for c in cases if c not in [g[0] for g in got]):
+        got.append((c, *measured(c)))
+        report(machines, got)
+
+
+if __name__ == "__main__": main()
