@@ -1,14 +1,17 @@
 """Memory and time of real training steps beside `cantolyric.gpus.estimate`, and beside what accelerate's `estimate-memory` says of the same model.
 
-python benchmarks/gpus.py    writes benchmarks/results/gpus.json; some minutes on one core, 5 GiB. On a machine with CUDA it measures there instead
-(`torch.cuda.max_memory_allocated`), in bf16, and writes benchmarks/results/gpus_cuda.json. That way has not been run yet.
-Weights and tokens are random. Each case runs in a process of its own. On a CPU memory is the process's most (VmHWM) in its second step, above what it
-held after its imports; time is processor time of the faster of two steps. The first case of each kind of arithmetic calibrates the time; the others are
-predicted from it. The allocator is told to give freed memory back at once (as a tensor's memory on a GPU is free at once): by default glibc keeps holes, up to
-a third of the whole, and the high-water mark would be about those.
+python benchmarks/gpus.py    writes benchmarks/results/gpus.json; some minutes on one core, 5 GiB. On a machine with CUDA it measures there instead, in bf16,
+                             and writes benchmarks/results/gpus_cuda.json; some minutes, up to 60 GB on the card
+Weights and tokens are random. The first case of each kind of arithmetic calibrates the time; the others are predicted from it.
+On a CPU each case runs in a process of its own; memory is the process's most (VmHWM) in its second step, above what it held after its imports; time is processor
+time of the faster of two steps. The allocator is told to give freed memory back at once (as a tensor's memory on a GPU is free at once): by default glibc keeps
+holes, up to a third of the whole, and the high-water mark would be about those.
+On a GPU memory is `torch.cuda.max_memory_allocated` in the second step, time the clock's, of the fastest of five more; `busy` is the share of a step in which the
+card has a kernel to run. Where that is below `LAUNCH_BOUND`, the host is too slow to keep the card at work: no roofline of the card can foretell that time.
 """
 import argparse
 import ctypes
+import gc
 import json
 import multiprocessing
 import re
@@ -28,7 +31,6 @@ from cantolyric.gpus import GPU, GPUS, calibrated, estimate, qwen25
 from cantolyric.loss import sliced_loss
 
 CUDA = torch.cuda.is_available()
-NAME = "gpus_cuda" if CUDA else "gpus"
 
 
 def shape(hidden, layers, heads, kv, inner, vocab):
@@ -36,13 +38,19 @@ def shape(hidden, layers, heads, kv, inner, vocab):
                        tie_word_embeddings=True, use_cache=False)
 
 
-SHAPES = {"Qwen2.5-0.5B": qwen25("0.5B"), "12 blocks of 512": shape(512, 12, 8, 2, 1536, 32_000), "6 blocks of 1,024": shape(1024, 6, 16, 4, 4096, 8_000)}
+SHAPES = {**{f"Qwen2.5-{size}": qwen25(size) for size in ("0.5B", "1.5B", "7B")}, "12 blocks of 512": shape(512, 12, 8, 2, 1536, 32_000), "6 blocks of 1,024": shape(1024, 6, 16, 4, 4096, 8_000)}
 LABELLED = .25 # share of tokens with a label
 CASES = [ # shape, method, rows, tokens, bits, checkpointing, loss; the first of each kind of arithmetic calibrates the time
     ("Qwen2.5-0.5B", "lora", 1, 384, 32, False, "full"), ("12 blocks of 512", "full", 4, 384, 32, False, "full"), ("6 blocks of 1,024", "full", 2, 768, 32, False, "full"),
     ("Qwen2.5-0.5B", "qlora", 1, 384, 32, False, "full"), ("12 blocks of 512", "full", 4, 384, 32, True, "full"), ("Qwen2.5-0.5B", "lora", 2, 256, 32, True, "sliced"),
     ("6 blocks of 1,024", "qlora", 4, 768, 32, False, "full"), ("Qwen2.5-0.5B", "lora", 2, 384, 16, False, "full"), ("12 blocks of 512", "full", 4, 768, 16, False, "full"),
     ("Qwen2.5-0.5B", "qlora", 2, 384, 16, True, "full")]
+CUDA_CASES = [("Qwen2.5-1.5B", "lora", 16, 512, 16, False, "full"), ("Qwen2.5-1.5B", "lora", 16, 512, 16, True, "sliced"), ("Qwen2.5-1.5B", "qlora", 16, 512, 16, False, "full"),
+    ("Qwen2.5-1.5B", "full", 8, 512, 16, False, "full"), ("Qwen2.5-0.5B", "lora", 16, 512, 16, False, "full"), ("Qwen2.5-0.5B", "lora", 1, 512, 16, False, "full"),
+    ("Qwen2.5-0.5B", "qlora", 16, 512, 16, False, "full"), ("Qwen2.5-0.5B", "qlora", 2, 512, 16, True, "full"), ("Qwen2.5-0.5B", "full", 16, 512, 16, False, "full"),
+    ("Qwen2.5-7B", "lora", 8, 512, 16, False, "full"), ("Qwen2.5-7B", "lora", 16, 512, 16, True, "full"), ("Qwen2.5-7B", "lora", 1, 512, 16, False, "full"),
+    ("Qwen2.5-7B", "qlora", 8, 512, 16, False, "full"), ("Qwen2.5-7B", "qlora", 8, 1024, 16, True, "sliced")]
+LAUNCH_BOUND = .8
 KEYS = ("shape", "method", "rows", "tokens", "bits", "checkpointing", "loss")
 
 
@@ -62,9 +70,9 @@ def in_four_bits(model):
 def student(config, method, bits, checkpointing):
     "A model with random weights, ready to train, and its optimizer."
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if bits == 16 and method != "full" else torch.float32)
-    if method == "qlora": model = in_four_bits(model)
-    if CUDA: model.cuda()
+    with torch.device("cuda" if CUDA else "cpu"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if bits == 16 and method != "full" else torch.float32)
+        if method == "qlora": model = in_four_bits(model)
     if checkpointing: model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if method != "full":
         if checkpointing: model.enable_input_require_grads()
@@ -100,18 +108,10 @@ def of_process(what):
     return int(re.search(rf"{what}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 
-class Memory:
-    "The most memory between `start` and `most`, above what there was when it was made."
-    def __init__(self): self.before = 0 if CUDA else of_process("VmRSS")
-    def start(self):
-        if CUDA: torch.cuda.reset_peak_memory_stats()
-        else: Path("/proc/self/clear_refs").write_text("5") # the high-water mark starts anew, from what is held now
-    def most(self): return torch.cuda.max_memory_allocated() if CUDA else of_process("VmHWM") - self.before
-
-
 def seconds_of(run):
     "Of the device: processor time, or the clock where a GPU works."
     now = time.perf_counter if CUDA else time.process_time
+    if CUDA: torch.cuda.synchronize()
     start = now()
     run()
     if CUDA: torch.cuda.synchronize()
@@ -130,25 +130,53 @@ def _child(pipe, case):
     torch.randn(64, 64) @ torch.randn(64, 64) # what the libraries hold for themselves
     import bitsandbytes  # noqa: F401
     name, method, rows, length, bits, checkpointing, loss = case
-    memory = Memory()
+    before = of_process("VmRSS")
     model, optimizer = student(SHAPES[name], method, bits, checkpointing)
     batch = tokens_of(SHAPES[name], rows, length)
     run = lambda: step(model, optimizer, batch, bits, loss)
     run() # from here on there is an optimizer's state
-    memory.start()
+    Path("/proc/self/clear_refs").write_text("5") # the high-water mark starts anew, from what is held now
     seconds = seconds_of(run)
-    most = memory.most()
-    pipe.send((most, min(seconds, seconds_of(run))))
+    most = of_process("VmHWM") - before
+    pipe.send((most, min(seconds, seconds_of(run)), 1.))
 
 
-def measured(case):
-    "Bytes and seconds of a case, in a process of its own."
+def busy_seconds(run):
+    "Seconds in which the card has a kernel to run, of one step on one stream."
+    for _ in range(2): # the first time the profiler itself is slow
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile: seconds_of(run)
+    kernels = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA and not e.is_user_annotation]
+    return sum(e.time_range.elapsed_us() for e in kernels) / 1e6
+
+
+def on_the_card(case):
+    "Bytes, seconds and the busy share of a case."
+    name, method, rows, length, bits, checkpointing, loss = case
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    model, optimizer = student(SHAPES[name], method, bits, checkpointing)
+    batch = tokens_of(SHAPES[name], rows, length)
+    run = lambda: step(model, optimizer, batch, bits, loss)
+    run()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    most = torch.cuda.max_memory_allocated() - before
+    seconds = min(seconds_of(run) for _ in range(5))
+    return most, seconds, busy_seconds(run) / seconds
+
+
+def in_a_process(case):
+    "Bytes, seconds and the busy share (all of it: processor time is counted) of a case, in a process of its own."
     ours, theirs = multiprocessing.Pipe(False)
     p = multiprocessing.get_context("spawn").Process(target=_child, args=(theirs, case))
     p.start()
     theirs.close()
     try: return ours.recv()
     finally: p.join()
+
+
+def measured(case): return on_the_card(case) if CUDA else in_a_process(case)
 
 
 def this_machine(bits):
@@ -178,48 +206,55 @@ def predicted(case, machine, efficiency=1.):
     return estimate(SHAPES[name], method, length, rows, machine, checkpointing=checkpointing, loss=loss, labelled=LABELLED, bits=bits, efficiency=efficiency, context=0.)
 
 
-def compared(case, machine, efficiency, most, seconds):
+def compared(case, machine, efficiency, most, seconds, busy):
     "A row of the table."
     e = predicted(case, machine, efficiency)
     return dict(zip(KEYS, case)) | {"measured GiB": round(most / 2 ** 30, 4), "estimated GiB": round(e.bytes / 2 ** 30, 3), "memory off": round(e.bytes / most - 1, 3), "fullest at": e.peak,
-        "accelerate GiB": round(by_accelerate(SHAPES[case[0]], case[4]) / 2 ** 30, 3), "measured s": round(seconds, 3), "predicted s": round(e.step, 2), "time off": round(e.step / seconds - 1, 3)}
+        "accelerate GiB": round(by_accelerate(SHAPES[case[0]], case[4]) / 2 ** 30, 3), "measured s": round(seconds, 3), "predicted s": round(e.step, 2), "time off": round(e.step / seconds - 1, 3),
+        "busy": round(busy, 3)}
 
 
 def card():
     "The row of `GPUS` for the CUDA device here, by its name."
-    name = torch.cuda.get_device_name()
-    for key in ("H200", "H100", "A100-80", "A100-40", "L4", "4090", "T4"):
-        if key.split("-")[0] in name: return GPUS[key]
-    raise SystemExit(f"no row of gpus.csv for {name}")
+    name, gb = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / 1e9
+    named = [g for key, g in GPUS.items() if g.cards == 1 and re.search(rf"\b{key.split('-')[0]}\b", name)]
+    if not named: raise SystemExit(f"no row of gpus.csv for {name}")
+    return min(named, key=lambda g: abs(g.gb - gb))
 
 
-def report(machines, got):
+def report(name, machines, got, about):
     "Keep what was measured so far, beside the estimates."
     first = {b: next((k for k, g in enumerate(got) if g[0][4] == b), None) for b in machines} # each kind of arithmetic by its first case
     reached = {b: calibrated(predicted(got[k][0], machines[b]), got[k][2]) for b, k in first.items() if k is not None}
-    rows = [compared(c, machines[c[4]], reached[c[4]], most, seconds) | {"calibrates": k in first.values()} for k, (c, most, seconds) in enumerate(got)]
-    result = {"rates": {b: dict(name=m.name, gbs=m.gbs, tflops=m.tflops, efficiency=round(reached.get(b, 0), 3)) for b, m in machines.items()},
-              "worst memory": max(abs(r["memory off"]) for r in rows), "worst time": max([abs(r["time off"]) for r in rows if not r["calibrates"]], default=0), "cases": rows}
-    write(NAME, result | made("torch", "transformers", "peft", "bitsandbytes", "accelerate"))
+    rows = [compared(c, machines[c[4]], reached[c[4]], *figures) | {"calibrates": k in first.values()} for k, (c, *figures) in enumerate(got)]
+    foretold = [r for r in rows if not r["calibrates"] and r["busy"] >= LAUNCH_BOUND]
+    write(name, {"rates": {b: dict(name=m.name, gbs=m.gbs, tflops=m.tflops, efficiency=round(reached.get(b, 0), 3)) for b, m in machines.items()},
+                 "worst memory": max(abs(r["memory off"]) for r in rows), "worst time": max([abs(r["time off"]) for r in foretold], default=0), "cases": rows} | about)
 
 
-def kept_results():
-    "Machines and measurements of an earlier run, for new estimates."
-    old = json.loads((RESULTS / f"{NAME}.json").read_text(encoding="utf-8"))
-    machines = {16: card()} if CUDA else {int(b): GPU(m["name"], gb=6, gbs=m["gbs"], tflops=m["tflops"]) for b, m in old["rates"].items()}
-    return machines, [(tuple(r[k] for k in KEYS), r["measured GiB"] * 2 ** 30, r["measured s"]) for r in old["cases"]]
+def measure():
+    "Every case on this machine, kept as it comes."
+    machines, got = rates(), []
+    about = made("torch", "transformers", "peft", "bitsandbytes", "accelerate") | ({"device": torch.cuda.get_device_name()} if CUDA else {})
+    for c in CUDA_CASES if CUDA else CASES:
+        got.append((c, *measured(c)))
+        report("gpus_cuda" if CUDA else "gpus", machines, got, about)
+
+
+def estimate_again(name):
+    "New estimates beside the measurements of an earlier run."
+    old = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    machines = {int(b): GPUS.get(m["name"]) or GPU(m["name"], gb=6, gbs=m["gbs"], tflops=m["tflops"]) for b, m in old["rates"].items()}
+    got = [(tuple(r[k] for k in KEYS), r["measured GiB"] * 2 ** 30, r["measured s"], r.get("busy", 1.)) for r in old["cases"]]
+    report(name, machines, got, {k: v for k, v in old.items() if k not in ("rates", "worst memory", "worst time", "cases")})
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--again", action="store_true", help="measure only what an earlier run did not, and estimate all anew")
+    parser.add_argument("--again", choices=("gpus", "gpus_cuda"), help="measure nothing: estimate anew what that result holds")
     again = parser.parse_args().again
-    cases = [(*c[:4], 16, *c[5:]) if CUDA else c for c in CASES]
-    machines, got = kept_results() if again else (rates(), [])
-    if got: report(machines, got)
-    for c in dict.fromkeys(c for c in cases if c not in [g[0] for g in got]):
-        got.append((c, *measured(c)))
-        report(machines, got)
+    if again: estimate_again(again)
+    else: measure()
 
 
 if __name__ == "__main__": main()

@@ -3,6 +3,8 @@
 python benchmarks/loss.py [part ...]    writes benchmarks/results/loss.json; wall clock, two threads, a quarter of an hour for all parts
 The parts "head" and "step" have Qwen2.5-0.5B's shape, random weights, and tokens and states of real `lyric_pairs`; they need Qwen2's vocabulary (CANTOLYRIC_DATA).
 "finetune" is the tiny base. Memory (of head and loss) is what the process needs at most (VmHWM) above weights and inputs, each way in a process of its own.
+"gpu" is head and loss in bf16 on a CUDA device, beside Liger's and Apple's fused losses where they are installed; it is not among "all parts", and is kept under the
+device's name: the clock of the median of 20, and `torch.cuda.max_memory_allocated` above weights and inputs.
 """
 import json
 import multiprocessing
@@ -11,6 +13,7 @@ import statistics
 import sys
 import time
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +65,7 @@ def hf(hidden, head, labels, **_): return ForCausalLMLoss(F.linear(hidden, head)
 
 def hf_masked(hidden, head, labels, states, table):
     "What a mask hook on the head costs: full logits, full mask."
-    bits = (table[:, :, None] >> torch.arange(32, dtype=torch.int32) & 1).bool().flatten(1)
+    bits = (table[:, :, None] >> torch.arange(32, dtype=torch.int32, device=table.device) & 1).bool().flatten(1)
     return ForCausalLMLoss(ours.apply_tone_mask(F.linear(hidden, head), ours.tone_mask_slice(states, bits)), labels, VOCABULARY)
 
 
@@ -184,6 +187,43 @@ def our_finetune():
     return dict(batch=FinetuneConfig.batch, steps=FinetuneConfig.steps, bf16=bf16_is_fast()) | {w: {"seconds a step": round(x, 3), "the hook takes, times": round(s["hook"] / x, 2)} for w, x in s.items()}
 
 
+def liger(hidden, head, labels, **_):
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+    return LigerFusedLinearCrossEntropyLoss()(head, hidden[0, :-1], labels[0, 1:])
+
+
+def cut(hidden, head, labels, **_):
+    from cut_cross_entropy import linear_cross_entropy
+    return linear_cross_entropy(hidden[0, :-1], head, labels[0, 1:])
+
+
+def gpu_turn(way, batch):
+    "Seconds of one forward and backward on the GPU, and GiB at most above what was there."
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before, start = torch.cuda.memory_allocated(), time.perf_counter()
+    loss = way(**batch)
+    grad = torch.autograd.grad(loss, batch["hidden"])[0]
+    torch.cuda.synchronize()
+    return time.perf_counter() - start, (torch.cuda.max_memory_allocated() - before) / 2 ** 30, loss.item(), grad
+
+
+def on_gpu(rounds=20):
+    "Head and loss in bf16 on the CUDA device."
+    batch = {k: v.detach().to("cuda", torch.bfloat16 if v.is_floating_point() else v.dtype) for k, v in head_batch().items()}
+    batch["hidden"].requires_grad_()
+    ways = {k: f for k, f in (WAYS | {"Liger": liger, "cut-cross-entropy": cut}).items() if k != "sliced, a group a state"}
+    for k, needs in (("torch, chunked", hasattr(F, "linear_cross_entropy")), ("Liger", find_spec("liger_kernel")), ("cut-cross-entropy", find_spec("cut_cross_entropy"))):
+        if not needs: del ways[k]
+    turns = {k: [] for k in ways}
+    for r in range(rounds + 3): # the first three compile and warm up
+        for k, f in ways.items(): turns[k].append(gpu_turn(f, batch)[:2])
+    s = {k: statistics.median(t[0] for t in ts[3:]) for k, ts in turns.items()}
+    (*_, want, g), (*_, got, h) = gpu_turn(hf_masked, batch), gpu_turn(sliced, batch)
+    return {"loss apart": abs(want - got), "gradient apart, of its largest number": float((g - h).abs().max() / g.abs().max()), **made("torch", "transformers")} | {
+        k: {"milliseconds": round(1e3 * s[k], 2), "transformers takes, times": round(s["transformers"] / s[k], 2), "GiB above weights and inputs": round(max(t[1] for t in turns[k][3:]), 3)} for k in ways}
+
+
 PARTS = {"head": ("head and loss", head_and_loss), "step": ("LoRA step", whole_step), "finetune": ("our finetune", our_finetune)}
 
 
@@ -191,6 +231,7 @@ def main():
     torch.set_num_threads(2)
     parts, path = sys.argv[1:] or list(PARTS), RESULTS / "loss.json"
     result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if parts == ["gpu"]: return write("loss", result | {"GPU": result.get("GPU", {}) | {torch.cuda.get_device_name(): on_gpu()}})
     for part in parts:
         if part != "finetune" and not (TOKENIZERS / "qwen2").exists(): print(f"{part} left out: CANTOLYRIC_DATA names no folder with Qwen2's vocabulary")
         else: result[PARTS[part][0]] = PARTS[part][1]()

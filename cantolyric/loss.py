@@ -133,6 +133,23 @@ def _union(rows, V):
     bits = rows[0, :, None] >> torch.arange(32, dtype=torch.int32, device=rows.device) & 1
     return bits.flatten()[:V].nonzero().squeeze(1)
 
+# %% ../nbs/24_loss.ipynb #7c51cea8
+def _assign(sets, n, copy, start, one_by_one=128, chunk=64):
+    "The group of each row of `sets` (float32 (S, k): which tokens it allows) that occurs `n` times: the one where it adds least work, or a new one."
+    size, unions = sets.sum(1), np.zeros_like(sets)
+    rows, positions, group, groups = np.zeros(len(sets)), np.zeros(len(sets)), np.full(len(sets), -1), 0
+    order = np.argsort(-size * n, kind="stable")
+    for at in [*order[:one_by_one, None], *(order[k:k + chunk] for k in range(one_by_one, len(order), chunk))]:
+        both = rows[:groups] + size[at, None] - sets[at] @ unions[:groups].T
+        more = both * (copy + positions[:groups] + n[at, None]) - rows[:groups] * (copy + positions[:groups])
+        alone = size[at] * (copy + n[at]) + start
+        group[at] = np.c_[more, alone].argmin(1)
+        for g in np.unique(group[at]):
+            new = at[group[at] == g]
+            unions[g] = np.maximum(unions[g], sets[new].max(0))
+            rows[g], positions[g], groups = unions[g].sum(), positions[g] + n[new].sum(), max(groups, g + 1)
+    return group
+
 # %% ../nbs/24_loss.ipynb #22ebf20f
 def state_groups(
     states: torch.Tensor, # int64 (N,): rows of `table`
@@ -141,36 +158,31 @@ def state_groups(
     start: int = 3_000, # products that cost as much as starting a group
     sample: int = 2048, # tokens to compare rows by
 ) -> torch.Tensor: # int64 (S,): the group of each state that occurs; -1 for others
-    "Which states share rows of the head: one after another joins the group where it adds least work, or starts a group of its own."
+    "Which states share rows of the head: each joins the group where it adds least work, or starts a group of its own."
     used, n = states.unique(return_counts=True)
     tokens = _union(table[used], 32 * table.shape[1])
     step = -(-len(tokens) // sample)
-    sets, n = table_bits(table[used], tokens[::step]).cpu().numpy().astype(np.float32), n.cpu().numpy()
-    size, unions = sets.sum(1), np.zeros_like(sets)
-    rows, positions, group = np.zeros(len(sets)), np.zeros(len(sets)), np.full(len(sets), -1)
-    groups = 0
-    for i in np.argsort(-size * n, kind="stable"):
-        both = rows[:groups] + size[i] - unions[:groups] @ sets[i]
-        more = both * (copy + positions[:groups] + n[i]) - rows[:groups] * (copy + positions[:groups])
-        g = int(more.argmin()) if groups else 0
-        if not groups or more[g] > size[i] * (copy + n[i]) + start / step: g, groups = groups, groups + 1
-        unions[g] = np.maximum(unions[g], sets[i])
-        rows[g], positions[g], group[i] = unions[g].sum(), positions[g] + n[i], g
+    sets = table_bits(table[used], tokens[::step]).cpu().numpy().astype(np.float32)
     out = torch.full((len(table),), -1)
-    out[used.cpu()] = torch.from_numpy(group)
+    out[used.cpu()] = torch.from_numpy(_assign(sets, n.cpu().numpy(), copy, start / step))
     return out.to(states.device)
+
+# %% ../nbs/24_loss.ipynb #3019ce2b
+def _shared(states, table):
+    "The positions that share rows of the head, group by group."
+    # On a GPU products cost next to nothing and finding groups (on the CPU) more than they save: all share one union.
+    if states.device.type != "cpu": return [torch.arange(len(states), device=states.device)]
+    groups = state_groups(states, table)[states]
+    return torch.split(groups.argsort(stable=True), groups.unique(return_counts=True)[1].tolist())
 
 # %% ../nbs/24_loss.ipynb #7644137e
 def _pieces(states, labels, table, V, most=2 ** 24):
     "The work in pieces of at most `most` logits: positions, the rows of the head they share (None: all), what is forbidden among these, labels among these."
     if not len(states): return
-    groups = state_groups(states, table)[states]
-    for at in torch.split(groups.argsort(stable=True), groups.unique(return_counts=True)[1].tolist()):
-        own, local = states[at].unique(return_inverse=True)
-        rows = _union(table[own], V)
-        forbidden, target = ~table_bits(table[own], rows), torch.searchsorted(rows, labels[at])
-        for part in torch.arange(len(at), device=at.device).split(max(1, most // len(rows))):
-            yield at[part], None if len(rows) == V else rows, forbidden[local[part]], target[part]
+    for at in _shared(states, table):
+        rows = _union(table[states[at].unique()], V)
+        for part in at.split(max(1, most // len(rows))):
+            yield part, None if len(rows) == V else rows, ~table_bits(table[states[part]], rows), torch.searchsorted(rows, labels[part])
 
 
 def _loss_and_slope(logits, forbidden, target):
