@@ -145,7 +145,7 @@ def activation_bytes(
     return s.layers * (stream if checkpointing else block) + last, block, work
 
 # %% ../nbs/34_gpus.ipynb #3bcb21c9
-ROWS, PIECE = 4_000, 2 ** 24 # of the head, for a group of positions under a tone mask; logits at a time (lesson 24)
+ROWS, PIECE = 15_000, 2 ** 24 # of the head, that a batch under tone masks shares (at Qwen2's vocabulary); logits at a time (lesson 24)
 
 
 def loss_bytes(
@@ -162,7 +162,7 @@ def loss_bytes(
     if loss == "sliced":
         rows = min(ROWS, s.vocab)
         piece = min(PIECE, tokens * labelled * rows)
-        return 9 * piece + w * rows * s.hidden + w * labelled * tokens * s.hidden + (4 * head if method == "full" else 0) # logits, probabilities, mask; the rows
+        return 23 * piece + w * rows * s.hidden + w * labelled * tokens * s.hidden + (4 * head if method == "full" else 0) # logits, probabilities, the mask's making, what is left of the piece before; the rows
     if forward: return (8 if bits == 32 else 10) * tokens * s.vocab # logits (in fp32 too, if they were in 16 bits), log-probabilities
     of_head = (4 if bits == 32 else 6) * head * (method == "full") # its gradient, in 16 bits first
     return max(12 * tokens * s.vocab, w * tokens * s.vocab + of_head) # log-probabilities, their gradient, that of the logits
@@ -343,7 +343,8 @@ class Estimate:
     def dollars(self) -> tuple: return tuple(p / 3600 / self.tokens_a_second * 1e6 for p in (self.gpu.low, self.gpu.high)) # a million tokens, least and most
 
 # %% ../nbs/34_gpus.ipynb #a8cad4cf
-CONTEXT, SPARE, EFFICIENCY = 5e8, .05, .4 # bytes of CUDA's own; share of memory left free; share of the promised rates that is reached: assumptions, not measured
+CONTEXT, SPARE = 5e8, .05 # bytes of CUDA's own; share of memory left free: assumptions, not measured
+EFFICIENCY = .64 # share of the promised rates that is reached: by an H100 that is kept busy, measured below; by other cards not measured
 
 
 def a_gpu(gpu) -> GPU:
