@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_TOPIC', 'PREAMBLE', 'FORMATS', 'user_text', 'token_id', 'text_ids', 'Format', 'Alpaca', 'ChatML', 'DeepSeek',
-           'format_named']
+           'DeepSeekText', 'format_named']
 
 # %% ../nbs/11_formats.ipynb #2eb4db53
 from dataclasses import dataclass
@@ -188,12 +188,25 @@ class DeepSeek(Format):
         text = [(s, False, False) for s in (self.system or "", user_text(example))]
         return [*_bos(self), text[0], ("<｜User｜>", True, False), text[1], ("<｜Assistant｜>", True, False)]
 
+# %% ../nbs/11_formats.ipynb #ff04e1ac
+@dataclass(frozen=True)
+class DeepSeekText(Format):
+    "Speakers as plain text, as DeepSeek-LLM and V2 have it."
+    system: str = None # plain text before the first turn; None for none
+    end_token: str = "<｜end▁of▁sentence｜>"
+    bos: str = "<｜begin▁of▁sentence｜>"
+
+    def _prompt(self, example):
+        system = f"{self.system}\n\n" if self.system else ""
+        return [*_bos(self), (f"{system}User: {user_text(example)}\n\nAssistant: ", False, False)]
+
 # %% ../nbs/11_formats.ipynb #27d1bb99
 FORMATS = {
     "chatml": ChatML(), "alpaca": Alpaca(),
     "qwen2": ChatML("You are a helpful assistant."),
     "qwen2.5": ChatML("You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
     "qwen3": ChatML(think=True), "internlm": ChatML(bos="<s>"), "yi": ChatML(), "deepseek": DeepSeek(),
+    "deepseek-llm": DeepSeekText(),
 }
 
 def format_named(name: str # a key of `FORMATS`

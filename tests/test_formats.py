@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cantolyric.bpe import ByteLevelBPE
 from cantolyric.formats import FORMATS as NAMED
-from cantolyric.formats import MAX_TOPIC, Alpaca, ChatML, DeepSeek, format_named, text_ids, token_id, user_text
+from cantolyric.formats import MAX_TOPIC, Alpaca, ChatML, DeepSeek, DeepSeekText, format_named, text_ids, token_id, user_text
 from cantolyric.tones import CantolyricError
 
 ASSET = Path(__file__).parent.parent / "cantolyric/assets/base/tokenizer.json"
@@ -156,7 +156,22 @@ def test_a_tokenizer_without_bytes_is_refused():
     with pytest.raises(CantolyricError, match="falls back to bytes"): ChatML().encode(dict(EXAMPLE, topic="鬱"), sentencepiece("first", bytes_too=False))
 
 
+DEEPSEEK_LLM = QWEN2.parent / "deepseek-llm"
+
+
+@pytest.mark.skipif(not DEEPSEEK_LLM.exists(), reason="CANTOLYRIC_DATA does not name a folder with DeepSeek-LLM's vocabulary")
+@pytest.mark.parametrize("lyrics", ["夜雨過去\n唔會再會", "「夜雨」", "𠵱家過去"])
+def test_space_before_a_lyric_is_a_token_of_its_own(lyrics):
+    "The template that DeepSeek-LLM's README prints, encoded as one string, has the ids of our pieces."
+    from cantolyric._published import published
+    bpe, example = published("DeepSeek-LLM"), dict(EXAMPLE, lyrics=lyrics)
+    whole = f"User: {user_text(example)}\n\nAssistant: {lyrics}"
+    ours = DeepSeekText()._prompt(example)[1:] + [(lyrics, False, True)]
+    assert bpe.encode(whole) == [i for text, *_ in ours for i in text_ids(bpe, text)]
+    assert DeepSeekText(system="歌詞").render(example) == f"<｜begin▁of▁sentence｜>歌詞\n\n{whole}<｜end▁of▁sentence｜>"
+
+
 def test_names():
-    assert {"chatml", "alpaca", "qwen2", "qwen2.5", "qwen3", "deepseek", "internlm", "yi"} == set(NAMED)
+    assert {"chatml", "alpaca", "qwen2", "qwen2.5", "qwen3", "deepseek", "deepseek-llm", "internlm", "yi"} == set(NAMED)
     assert isinstance(format_named("deepseek"), DeepSeek)
     with pytest.raises(CantolyricError, match="no format 'llama'"): format_named("llama")
