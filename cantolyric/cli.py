@@ -91,6 +91,8 @@ def _model(p):
     "The arguments of commands that use a model."
     p.add_argument("--base", default="tiny", help="'tiny' (shipped), a folder, or a Hub id such as Qwen/Qwen2.5-1.5B-Instruct")
     p.add_argument("--adapter", help="a folder that finetune wrote; 'none' for the base alone (default: the shipped one)")
+    p.add_argument("--quantize", choices=("none", "nf4", "int8"), help="load the base in 4 or 8 bits (default: as when the adapter was made)")
+    p.add_argument("--revision", help="commit, tag or branch of a base from the Hub (default: as when the adapter was made)")
 
 
 def _write(args) -> int:
@@ -98,7 +100,7 @@ def _write(args) -> int:
     ToneTemplate.parse(args.tones, args.scheme) # a wrong template is told before torch is imported
     from cantolyric.lyricist import Lyricist, check_request
     check_request(args.topic, args.tones, args.n, args.temperature, args.top_p, args.scheme, args.method) # and the rest before a model is loaded
-    lyricist = Lyricist.from_pretrained(args.base, args.adapter, certain=not args.disputed)
+    lyricist = Lyricist.from_pretrained(args.base, args.adapter, certain=not args.disputed, quantization=args.quantize, revision=args.revision)
     lyrics = lyricist.write(args.topic, args.tones, args.n, args.seed, args.temperature, args.top_p, args.scheme, args.method)
     _show(args, lyrics.to_dict(), str(lyrics))
     return 0
@@ -153,7 +155,7 @@ def _add_base(commands):
 
 # %% ../nbs/54_cli.ipynb #52d28711
 UNSEEN = (("霓虹", "0243324/3324043"), ("地鐵", "33024/02432/40233"), ("等待", "334402433/240334024")) # neon, the underground, waiting
-_SETTINGS = dict(base="'tiny', a folder, or a Hub id", name="of the run: its folder in runs-dir", runs_dir="folder of all runs (default runs)", format="chat format: " + ", ".join(FORMATS),
+_SETTINGS = dict(base="'tiny', a folder, or a Hub id", revision="commit, tag or branch of a base from the Hub", name="of the run: its folder in runs-dir", runs_dir="folder of all runs (default runs)", format="chat format: " + ", ".join(FORMATS),
                  rank="r of the adapter's matrices", alpha="the adapter's scale is alpha / rank", lr="peak learning rate", batch="examples a step", pairs="examples of the full rung",
                  steps="optimizer steps of the full rung", free="share of the steps without the tone mask (default 0)", bonus="nats that allowed tokens get in training instead of a mask (default 0: the mask)", max_minutes="what the full rung may take", max_gib="memory it may take", seed="of everything random")
 
@@ -161,7 +163,7 @@ _SETTINGS = dict(base="'tiny', a folder, or a Hub id", name="of the run: its fol
 def _finetune_config(args): # -> FinetuneConfig
     "The settings that were given; with --resume, on top of the run's own."
     from cantolyric.finetune import FinetuneConfig, read_config
-    given = {k: v for k in _SETTINGS if (v := getattr(args, k)) is not None}
+    given = {k: v for k in _SETTINGS if (v := getattr(args, k)) is not None} | ({"quantization": args.quantize} if args.quantize else {})
     return read_config(**given) if args.resume else FinetuneConfig(**given, **_switches(args))
 
 
@@ -199,6 +201,7 @@ def _add_finetune(commands):
     p = commands.add_parser("finetune", help="finetune a base model, then write", description="Climb from a handful of examples to the full finetune, then write lyrics and measure them.")
     kinds = dict(rank=int, alpha=int, batch=int, pairs=int, steps=int, seed=int, lr=float, free=float, bonus=float, max_minutes=float, max_gib=float)
     for name, about in _SETTINGS.items(): p.add_argument(f"--{name.replace('_', '-')}", type=kinds.get(name, str), help=about)
+    p.add_argument("--quantize", choices=("none", "nf4", "int8"), help="load the base in 4 bits (QLoRA) or 8 bits; none in 16 or 32 (default none)")
     p.add_argument("--no-mask", action="store_true", help="train without the tone mask")
     p.add_argument("--hook", action="store_true", help="mask all logits by a hook instead of computing the allowed ones only")
     p.add_argument("--skip-misfits", action="store_true", help="leave out examples whose lyrics do not have their tones, and count them")
@@ -211,7 +214,7 @@ def _evaluate(args) -> int:
     from cantolyric.evaluation import evaluate
     from cantolyric.lyricist import Lyricist
     if args.n < 1: raise CantolyricError(f"-n is a whole number of at least 1, not {args.n}")
-    x = Lyricist.from_pretrained(args.base, args.adapter)
+    x = Lyricist.from_pretrained(args.base, args.adapter, quantization=args.quantize, revision=args.revision)
     table = evaluate(x.model, x.tokenizer, args.n, x.format, seed=args.seed, desc="writing")
     _show(args, table.to_dict(), str(table))
     return 0

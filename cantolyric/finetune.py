@@ -34,12 +34,13 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR) # PEFT loads it, and i
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from .base import load_base, quiet_loading
+from .base import asset_path, load_base
 from .constraint import TokenTable, ToneConstraint
 from .data import lyric_pairs
+from .families import QUANTIZATIONS, load_model, lora_targets
 from .formats import ChatML, format_named, text_ids
 from .hooks import LogitsHookCallback, logits_hook
 from .loss import ToneMask, loss_in_head, sliced_loss
@@ -56,6 +57,8 @@ class FinetuneConfig:
     "A finetune of one base model, from its first example to its adapter."
     name: str = "tiny" # of the run; its folder is `runs_dir`/`name`
     base: str = "tiny" # the shipped model, a folder, or a Hub id
+    quantization: str = "none" # of the base: "none", "nf4" (QLoRA), "int8"
+    revision: str = None # of a Hub id: commit, tag or branch; None: the newest
     runs_dir: str = "runs" # folder of all runs
     rung: str = "full" # for `finetune`, which climbs one rung only
     format: str = "chatml" # a key of `formats.FORMATS`
@@ -91,7 +94,7 @@ def check_config(
     for k, low, high in [("lr", 0, 1), ("dropout", -1e-9, .9), ("pilot", 0, 1), ("free", -1e-9, 1), ("bonus", -1e-9, 100), ("max_minutes", 0, math.inf), ("max_gib", 0, math.inf)]:
         if not low < getattr(config, k) <= high: raise CantolyricError(f"{k}={getattr(config, k)!r}: more than {max(low, 0)} and at most {high} is wanted")
     if config.rung not in RUNGS: raise CantolyricError(f"no rung {config.rung!r}: there are {', '.join(RUNGS)}")
-    for k, known in [("loss", ("sliced", "hook")), ("misfits", ("stop", "skip"))]:
+    for k, known in [("quantization", QUANTIZATIONS), ("loss", ("sliced", "hook")), ("misfits", ("stop", "skip"))]:
         if getattr(config, k) not in known: raise CantolyricError(f"{k}={getattr(config, k)!r}: {' or '.join(map(repr, known))} is wanted")
     format_named(config.format)
     name = config.name
@@ -120,34 +123,17 @@ def rung_plan(
     return Plan(max(8, round(config.pairs * share)), max(4, round(config.steps * share)), config.batch, held_out)
 
 # %% ../nbs/41_finetune.ipynb #2b4c8ea4
-def _existing(base) -> str:
-    "A folder with a model in it, or what may be a Hub id."
-    path = Path(base).expanduser()
-    if path.is_dir():
-        if (path / "config.json").exists(): return str(path)
-        raise CantolyricError(f"the folder {str(base)!r} holds no model: there is no config.json in it")
-    if path.is_absolute() or str(base).count("/") != 1 or str(base)[:1] in ".~":
-        raise CantolyricError(f"there is no base model {str(base)!r}: give 'tiny', a folder with a model, or a Hub id such as 'Qwen/Qwen2.5-0.5B'")
-    return str(base)
-
-
 def load_any(
     base: str = "tiny", # the shipped model, a folder, or a Hub id
+    quantization: str = "none", # as in `load_model`
+    revision: str = None, # of a Hub id
 ): # -> (model, tokenizer)
     "A base model to finetune; `CantolyricError` where there is none."
-    cuda = torch.cuda.is_available()
-    if base == "tiny": model, tokenizer = load_base()
-    else:
-        name = _existing(base)
-        try:
-            with quiet_loading():
-                tokenizer = AutoTokenizer.from_pretrained(name)
-                model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.bfloat16 if cuda else torch.float32)
-        except (OSError, ValueError, ImportError, KeyError) as e:
-            why = (str(e).strip() or type(e).__name__).splitlines()[0]
-            raise CantolyricError(f"cannot load the base model {base!r}: {why} (a Hub id needs a network or a filled cache; base='tiny' needs neither)") from None
+    if base != "tiny" or quantization not in (None, "none") or revision:
+        return load_model(str(asset_path("base")) if base == "tiny" else base, quantization, revision=revision)
+    model, tokenizer = load_base()
     if tokenizer.pad_token_id is None: tokenizer.pad_token = tokenizer.eos_token
-    return model.to("cuda" if cuda else "cpu").eval(), tokenizer
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
 # %% ../nbs/41_finetune.ipynb #fd231293
 def mask_key(
@@ -460,7 +446,7 @@ class Workshop:
         data=lyric_pairs, # (split, n, seed) -> examples
     ):
         self.config, self.data, self.format = config, data, format_named(config.format)
-        self.model, self.tokenizer = load_any(config.base)
+        self.model, self.tokenizer = load_any(config.base, config.quantization, config.revision)
         self.store = mask_store(self.model, self.tokenizer, self.format)
         self.bare_store = mask_store(self.model, self.tokenizer)
         self.asked, self.rows, self.held, self.misfits = 0, [], {}, {}
@@ -513,7 +499,7 @@ def _adapted(self) -> PeftModel:
     "The base with a fresh adapter."
     c = self.config
     torch.manual_seed(c.seed)
-    with quiet_peft(): return get_peft_model(self.model, LoraConfig(r=c.rank, lora_alpha=c.alpha, lora_dropout=c.dropout, target_modules="all-linear", task_type="CAUSAL_LM"))
+    with quiet_peft(): return get_peft_model(self.model, LoraConfig(r=c.rank, lora_alpha=c.alpha, lora_dropout=c.dropout, target_modules=lora_targets(self.model), task_type="CAUSAL_LM"))
 
 
 Workshop.bits, Workshop.adapted = _bits, _adapted
@@ -730,6 +716,7 @@ def _place(folder):
 
 def _save_adapter(model, folder, base):
     model.peft_config["default"].base_model_name_or_path = str(base) # as the user named it, not where it lies on this machine
+    model.peft_config["default"].revision = getattr(model, "commit", None) # the commit of a base from the Hub
     with whole_folder(folder) as f:
         model.save_pretrained(str(f), save_embedding_layers=False)
         (f / "README.md").unlink(missing_ok=True) # PEFT's empty card

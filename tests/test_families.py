@@ -1,0 +1,299 @@
+"""Lesson 33: every family's architecture and kind of tokenizer goes the whole way, and what cannot be loaded says why."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from transformers import AutoConfig  # noqa: E402
+
+from cantolyric._exercises import families as exercises  # noqa: E402
+from cantolyric.constraint import TokenTable  # noqa: E402
+from cantolyric.families import (FAMILIES, Checkpoint, cache_numbers, config_of, count_parameters, family_named, kept_whole, load_model, lora_targets, never_packed, quantization_config,  # noqa: E402
+                                 special_tokens, tiny_config, tiny_tokenizer, tiny_variant)
+from cantolyric.finetune import FinetuneConfig, Workshop, _save_adapter, check_config, climb, load_any, train_rung  # noqa: E402
+from cantolyric.formats import FORMATS, text_ids  # noqa: E402
+from cantolyric.lyricist import Lyricist  # noqa: E402
+from cantolyric.reading import Reader  # noqa: E402
+from cantolyric.template import ToneTemplate  # noqa: E402
+from cantolyric.tones import CantolyricError  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+CLASSES = {"qwen2.5": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "qwen3-moe": "Qwen3MoeForCausalLM", "deepseek-llm": "LlamaForCausalLM", "deepseek-v2": "DeepseekV2ForCausalLM",
+           "deepseek-v3": "DeepseekV3ForCausalLM", "internlm3": "LlamaForCausalLM", "yi": "LlamaForCausalLM"}
+EXPERTS = ("qwen3-moe", "deepseek-v2", "deepseek-v3")
+LINES = ["夜雨過去\n唔會再會", "落雨嘅夜晚\n我行過長街", "你喺邊度呀\n燈火慢慢熄", "今晚冇月光\n風吹過窗前"]
+
+
+def pairs(split, n, seed=0):
+    tones = Reader().tones
+    return [dict(topic=x[:2], tones="/".join(map(tones, x.split("\n"))), lyrics=x) for x in LINES[:n]]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    "Each family's tiny variant on the disk, made once."
+    made = {}
+    def folder(name):
+        if name not in made: tiny_variant(name, made.setdefault(name, tmp_path_factory.mktemp(name)))
+        return str(made[name])
+    return folder
+
+
+# the whole way
+
+@pytest.mark.parametrize("quantization", ["none", "nf4", pytest.param("int8", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_whole_way(folders, name, quantization, tmp_path):
+    "Format, four steps of (Q)LoRA (the fewest that a rung takes), save, load, write: every tone right."
+    config = FinetuneConfig(base=folders(name), quantization=quantization, format=FAMILIES[name].format, rank=4, alpha=4, lr=1e-2, batch=2, pairs=4, steps=4, save_every=4)
+    check_config(config)
+    shop = Workshop(config, pairs)
+    model = shop.adapted()
+    assert type(model.get_base_model()).__name__ == CLASSES[name]
+    adapted = {n.split(".lora_")[0].rsplit(".", 1)[-1] for n, p in model.named_parameters() if p.requires_grad}
+    assert FAMILIES[name].targets == ("all-linear",) or adapted == set(FAMILIES[name].targets)
+    report = train_rung(shop, "full", model)
+    assert report.steps == 4 and all(0 < x < 50 for x in report.losses)
+    assert all(p.abs().max() > 0 for n, p in model.named_parameters() if "lora_B" in n) # it started as zeros: every matrix learnt something
+    _save_adapter(model, tmp_path / "adapter", config.base)
+    (tmp_path / "config.json").write_text(json.dumps(dict(format=config.format, quantization=quantization)))
+    ids = torch.tensor([shop.format.prompt_ids(pairs("train", 1)[0], shop.tokenizer)])
+    with torch.no_grad(): want = model(input_ids=ids).logits
+    lyricist = Lyricist.from_pretrained(config.base, tmp_path / "adapter")
+    assert lyricist.format == FORMATS[FAMILIES[name].format] and is_quantized(lyricist.model) == quantization
+    with torch.no_grad(): got = lyricist.model(input_ids=ids).logits
+    assert (got - want).abs().max() < 1e-4 * want.abs().max()
+    for tones in ("0243/3324", "33024/02432"):
+        written = lyricist.write("夜雨", tones, n=2, seed=0)
+        assert len(written) == 2
+        for c in written: assert c.report.ok and ToneTemplate.parse(tones).matches(c.text) and "/".join(map(Reader().tones, c.text.split("\n"))) == tones
+
+
+def is_quantized(model):
+    kinds = {type(m).__name__ for m in model.modules()}
+    return "nf4" if "Linear4bit" in kinds else "int8" if "Linear8bitLt" in kinds else "none"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, quantization", [("deepseek-v3", "nf4"), ("deepseek-v2", "int8"), ("qwen3-moe", "nf4"), ("internlm3", "nf4")])
+def test_the_ladder(folders, name, quantization, tmp_path):
+    "All rungs and all their gates on a quantized base."
+    from test_finetune import pairs as many
+    config = FinetuneConfig(name="x", base=folders(name), quantization=quantization, format=FAMILIES[name].format, runs_dir=str(tmp_path), rank=16, alpha=32, lr=1e-2, batch=8, pairs=60, steps=24,
+                            pilot=.5, held_out=12, save_every=12)
+    run = climb(config, many, lambda *_: None)
+    told = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
+    assert run.ok and told["quantization"] == quantization
+    assert Lyricist.from_pretrained(config.base, run.adapter).write("夜雨", "0243", n=1, seed=0)[0].report.ok
+
+
+# loading
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_on_the_disk_as_published(folders, name):
+    "Class, weights and ids come back, under the tokenizer class that the family's files name."
+    f, (model, tokenizer) = FAMILIES[name], tiny_variant(name)
+    again, tokenizer2 = load_model(folders(name))
+    files = {p.name for p in Path(folders(name)).iterdir()}
+    assert "model.safetensors" in files and not [x for x in files if x.endswith(".bin")]
+    assert json.loads((Path(folders(name)) / "tokenizer_config.json").read_text(encoding="utf-8"))["tokenizer_class"] == f.tokenizer_class
+    assert AutoConfig.from_pretrained(folders(name)).model_type == f.model_type and type(again).__name__ == CLASSES[name]
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    for text in ("夜雨 rain 123\n「唔該」 𠵱家é  x", f"{f.end}夜雨", "\n"): assert tokenizer(text)["input_ids"] == tokenizer2(text)["input_ids"], text
+    assert [tokenizer2.convert_tokens_to_ids(t) for t in special_tokens(f)] == [tokenizer.convert_tokens_to_ids(t) for t in special_tokens(f)]
+    table = TokenTable.from_tokenizer(tokenizer2, end=f.end)
+    ids = text_ids(tokenizer2, LINES[0], "text")
+    assert b"".join(table.tokens[i] for i in ids).decode() == LINES[0]
+    assert again.config.eos_token_id == tokenizer2.eos_token_id
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_stays_whole(folders, name):
+    "Quantized: all linear layers but the head; routers and fused experts never are."
+    import bitsandbytes as bnb
+    model, _ = load_model(folders(name), "nf4")
+    whole = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and not isinstance(m, bnb.nn.Linear4bit)]
+    assert whole == ["lm_head"] == list(FAMILIES[name].keep)
+    left = [n for n, p in model.named_parameters() if p.ndim == 3 or n.endswith("mlp.gate.weight")]
+    assert bool(left) == (name in EXPERTS) == FAMILIES[name].experts and all(p.dtype == torch.float32 for n, p in model.named_parameters() if n in left)
+    eight, _ = load_model(folders(name), "int8")
+    whole = {n.rsplit(".", 1)[-1] for n, m in eight.named_modules() if isinstance(m, torch.nn.Linear) and not isinstance(m, bnb.nn.Linear8bitLt)}
+    assert whole == {*FAMILIES[name].keep, *FAMILIES[name].keep_int8} == set(kept_whole(model.config, "int8"))
+
+
+def test_evaluating_does_not_change_four_bits(folders):
+    "bitsandbytes would repack the weights in an evaluation on some CPUs, and could not train on after it."
+    model, _ = load_model(folders("qwen2.5"), "nf4")
+    assert not any(m.support_avx512bf16_for_cpu for m in model.modules() if hasattr(m, "support_avx512bf16_for_cpu"))
+    ids = torch.arange(3, 23)[None]
+    with torch.no_grad(): a, b, c = model.train()(input_ids=ids).logits, model.eval()(input_ids=ids).logits, model.train()(input_ids=ids).logits
+    assert torch.equal(a, b) and torch.equal(a, c) and never_packed(model) is model
+
+
+def test_storage_has_the_dtype_of_the_rest(folders):
+    for dtype in (torch.float32, torch.bfloat16):
+        model, _ = load_model(folders("qwen3"), "nf4", dtype=dtype)
+        assert {p.dtype for p in model.parameters()} == {dtype} # or FSDP would not shard it
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_where_lora_goes(name):
+    "All-linear means something else to PEFT in a mixture of experts: experts and router, and no dense layer of the MLP."
+    from peft import LoraConfig, get_peft_model
+    model, _ = tiny_variant(name)
+    assert tuple(lora_targets(model)) == FAMILIES[name].targets
+    wrapped = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
+    names = {n.split(".lora_A")[0].split("layers.")[-1] for n, _ in wrapped.named_parameters() if "lora_A" in n}
+    assert {"1.mlp.experts", "1.mlp.gate"} < names and not [n for n in names if "shared_experts" in n or n.startswith("0.mlp.down_proj")]
+
+
+def hub(tmp_path, folder, name="someone/tiny"):
+    "A cache of the Hub with two commits of a model; main is the second."
+    import shutil
+    home = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+    commits = ["a" * 40, "b" * 40]
+    for k, c in enumerate(commits):
+        shutil.copytree(folder, home / "snapshots" / c)
+        config = home / "snapshots" / c / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"rms_norm_eps": 10.**-(k + 5)}))
+    for ref, c in (("main", commits[1]), ("v1", commits[0])):
+        (home / "refs").mkdir(exist_ok=True)
+        (home / "refs" / ref).write_text(c)
+    return commits
+
+
+def test_hub_ids_and_revisions(folders, tmp_path):
+    "From a filled cache without a network: the commit is known afterwards, can be asked for, and is kept with the adapter."
+    a, b = hub(tmp_path, folders("qwen3"))
+    code = f"""
+import torch
+from cantolyric.families import load_model
+from cantolyric.finetune import FinetuneConfig, Workshop, _save_adapter
+from cantolyric.lyricist import Lyricist, revision_of
+from cantolyric.tones import CantolyricError
+seen = lambda m: (m.commit, m.config.rms_norm_eps)
+assert seen(load_model("someone/tiny")[0]) == ({b!r}, 1e-6)
+for revision in ({a!r}, "v1"): assert seen(load_model("someone/tiny", "nf4", revision=revision)[0]) == ({a!r}, 1e-5)
+shop = Workshop(FinetuneConfig(base="someone/tiny", revision="v1", format="qwen3", rank=2), lambda *_: [])
+_save_adapter(shop.adapted(), {str(tmp_path / "run/adapter")!r}, "someone/tiny")
+assert revision_of({str(tmp_path / "run/adapter")!r}, "someone/tiny") == {a!r} and revision_of({str(tmp_path / "run/adapter")!r}, "someone/else") is None
+assert seen(Lyricist.from_pretrained("someone/tiny", {str(tmp_path / "run/adapter")!r}).model) == ({a!r}, 1e-5)
+for revision in ("v9", "c" * 40):
+    try: load_model("someone/tiny", revision=revision)
+    except CantolyricError as e: print("SAID", e)
+try: load_model("someone/absent")
+except CantolyricError as e: print("SAID", e)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=dict(os.environ, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path / "hub")))
+    assert done.returncode == 0, done.stderr
+    said = [x for x in done.stdout.splitlines() if x.startswith("SAID")]
+    assert len(said) == 3 and all("cannot load the base model 'someone/" in x and "network" in x for x in said), said
+
+
+def broken(folders, tmp_path, kind):
+    "A folder in which one thing is wrong."
+    import shutil
+    folder = tmp_path / "model"
+    shutil.copytree(folders("qwen3"), folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    if kind == "no config": path.unlink()
+    if kind == "pickle": (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    if kind == "no weights": (folder / "model.safetensors").unlink()
+    if kind == "cut short": (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:2000])
+    if kind == "not JSON": path.write_text("{")
+    if kind == "own code": path.write_text(json.dumps(config | {"model_type": "internlm2", "auto_map": {"AutoConfig": "configuration_internlm2.InternLM2Config", "AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM"}}))
+    if kind == "unknown": path.write_text(json.dumps(config | {"model_type": "qwen99"}))
+    if kind == "quantized already": path.write_text(json.dumps(config | {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}))
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind, says", [("no config", "there is no config.json"), ("pickle", r"no weights as safetensors \(only pytorch_model.bin; a file of that kind may run code"), ("no weights", r"safetensors \(none at all\)"),
+                                        ("cut short", "damaged or cut short"), ("not JSON", "cannot load the base model"), ("own code", "needs code of its own.*trust_remote_code=True"),
+                                        ("unknown", r"transformers 5\.\d+\.\d+ does not know its architecture"), ("quantized already", r"stored quantized already \(fp8\)")])
+def test_what_cannot_be_loaded(folders, tmp_path, kind, says):
+    with pytest.raises(CantolyricError, match=says) as e: load_model(broken(folders, tmp_path, kind), "nf4")
+    assert "\n" not in str(e.value)
+
+
+def test_no_code_of_a_model_runs_unless_asked(folders, tmp_path):
+    "Files that name own code beside an architecture that transformers has: its own is taken, theirs is not run."
+    import shutil
+    folder = tmp_path / "model"
+    shutil.copytree(folders("internlm3"), folder)
+    for file, key, cls in (("config.json", "AutoModelForCausalLM", "modeling_x.Model"), ("tokenizer_config.json", "AutoTokenizer", ["tokenization_x.Tokenizer", None])):
+        told = json.loads((folder / file).read_text(encoding="utf-8"))
+        (folder / file).write_text(json.dumps(told | {"auto_map": {key: cls}}), encoding="utf-8")
+    for module in ("modeling_x", "tokenization_x"): (folder / f"{module}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    model, tokenizer = load_model(str(folder))
+    assert type(model).__name__ == "LlamaForCausalLM" and tokenizer("夜雨")["input_ids"] and not (tmp_path / "ran").exists()
+
+
+def test_gated(monkeypatch, folders):
+    def refuse(*a, **kw): raise OSError("You are trying to access a gated repo.\nMake sure to have access to it")
+    monkeypatch.setattr("cantolyric.families.cached_file", refuse)
+    with pytest.raises(CantolyricError, match="gated: accept its terms"): load_model("someone/gated")
+
+
+@pytest.mark.parametrize("call, says", [(lambda: load_model("nothing"), "there is no base model 'nothing'"), (lambda: load_model("/no/such"), "no base model"), (lambda: family_named("llama"), "no family 'llama': there are qwen2.5"),
+                                        (lambda: quantization_config(config_of("yi"), "nf3", torch.float32), "no quantization 'nf3': there are none, nf4, int8"), (lambda: tiny_variant("internlm2"), "no family 'internlm2'"),
+                                        (lambda: check_config(FinetuneConfig(quantization="4bit")), "quantization='4bit'"), (lambda: load_any("tiny", revision="v1"), "only Hub ids have revisions")])
+def test_bad_input_is_named(call, says):
+    with pytest.raises(CantolyricError, match=says): call()
+
+
+def test_the_tiny_base_in_four_bits():
+    model, tokenizer = load_any("tiny", "nf4")
+    assert is_quantized(model) == "nf4" and is_quantized(load_any("tiny")[0]) == "none" and tokenizer.pad_token_id is not None
+
+
+# facts
+
+def test_shapes_come_to_what_the_makers_say():
+    "Counted on the meta device; names round: InternLM3's 8.8 billion are called 8."
+    for name, f in FAMILIES.items():
+        total, active = count_parameters(config_of(name))
+        c = f.checkpoints[0]
+        assert abs(total / 1e9 - c.billions) <= max(.25, .11 * c.billions), name # InternLM3 is called 8B
+        if c.active: assert abs(active / 1e9 - c.active) <= max(.3, .02 * c.active), name
+        assert (active < total) == f.experts == bool(c.active)
+    assert count_parameters(config_of("qwen2.5"))[0] == 7_615_616_512 # as published with the weights
+
+
+def test_cache_is_what_transformers_keeps():
+    for name in FAMILIES:
+        model, _ = tiny_variant(name)
+        with torch.no_grad(): cache = model(input_ids=torch.arange(3, 20)[None], use_cache=True).past_key_values
+        assert sum(x.keys.numel() + x.values.numel() for x in cache.layers) == 17 * cache_numbers(model.config), name
+    assert cache_numbers(config_of("deepseek-v3")) == 61 * (512 + 64) and cache_numbers(config_of("qwen2.5")) == 28 * 2 * 4 * 128
+
+
+def test_every_family_is_told():
+    for name, f in FAMILIES.items():
+        assert f.format in FORMATS and f.end == FORMATS[f.format].end_token and f.source and f.licence and f.context >= 4096 and f.released[:2] == "20"
+        assert all(isinstance(c, Checkpoint) and c.id.count("/") == 1 for c in f.checkpoints)
+        assert set(special_tokens(f)) <= {t.content for t in tiny_tokenizer(f).added_tokens_decoder.values()}
+        assert tiny_config(f, 500).vocab_size == 500 and tiny_config(f, 500, num_hidden_layers=3).num_hidden_layers == 3
+
+
+def test_results_agree_with_the_shapes():
+    "The committed figures are of these shapes."
+    result = json.loads((ROOT / "benchmarks/results/families.json").read_text(encoding="utf-8"))
+    assert {k: v["cache_numbers"] for k, v in result["sizes"].items()} == {k: cache_numbers(config_of(k)) for k in FAMILIES}
+    assert {k: v["said"] for k, v in result["sizes"].items()} == {k: f.checkpoints[0].billions for k, f in FAMILIES.items()}
+
+
+def test_command_line(folders, tmp_path, capsys):
+    from cantolyric.cli import _finetune_config, main, make_parser
+    args = make_parser().parse_args(["finetune", "--base", "a/b", "--quantize", "nf4", "--revision", "v1"])
+    config = _finetune_config(args)
+    assert (config.base, config.quantization, config.revision) == ("a/b", "nf4", "v1")
+    assert main(["write", "--base", folders("qwen3"), "--quantize", "int8", "--topic", "夜雨", "--tones", "0243", "-n", "1", "--seed", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["candidates"][0]["ok"]
+    assert main(["write", "--base", folders("qwen3"), "--revision", "v1", "--topic", "夜雨", "--tones", "0243"]) == 2
+    assert "only Hub ids have revisions" in capsys.readouterr().err
