@@ -94,7 +94,7 @@ def _model(p):
     p.add_argument("--quantize", choices=("none", "nf4", "int8"), help="load the base in 4 or 8 bits (default: as when the adapter was made)")
     p.add_argument("--revision", help="commit, tag or branch of a base from the Hub (default: as when the adapter was made)")
 
-
+# %% ../nbs/54_cli.ipynb #44a41757
 def _write(args) -> int:
     from cantolyric.template import ToneTemplate
     ToneTemplate.parse(args.tones, args.scheme) # a wrong template is told before torch is imported

@@ -297,3 +297,23 @@ def test_command_line(folders, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["candidates"][0]["ok"]
     assert main(["write", "--base", folders("qwen3"), "--revision", "v1", "--topic", "夜雨", "--tones", "0243"]) == 2
     assert "only Hub ids have revisions" in capsys.readouterr().err
+
+
+# exercises
+
+def test_checkers_know_wrong():
+    for check in (exercises.check_tokens_that_fit, exercises.check_linear_names, exercises.check_smollm2): assert check(lambda *a: ...).startswith("Not yet")
+    assert "one byte short" in exercises.check_tokens_that_fit(lambda c, room, each: round(room / (cache_numbers(c) * each)))
+    assert "in 1 byte" in exercises.check_tokens_that_fit(lambda c, room, each: room // (cache_numbers(c) * 2))
+    assert "latent attention" in exercises.check_tokens_that_fit(lambda c, room, each: room // (c.num_hidden_layers * 2 * c.num_key_value_heads * (c.hidden_size // c.num_attention_heads) * each))
+    linear = lambda model: [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    assert "'lm_head' does not belong" in exercises.check_linear_names(linear)
+    assert "'output' does not belong" in exercises.check_linear_names(lambda m: sorted(n for n in linear(m) if n != "lm_head"))
+    assert "'model.layers.1.mlp.experts.0' does not belong" in exercises.check_linear_names(lambda m: sorted(n for n in linear(m) if n not in ("lm_head", "output")))
+    assert "is missing" in exercises.check_linear_names(lambda m: sorted(n for n in linear(m) if "attn" in n))
+    assert "not sorted" in exercises.check_linear_names(lambda m: [n for n in linear(m) if n not in ("lm_head", "output")][::-1])
+    yi = FAMILIES["yi"]
+    assert "attention is 'GQA', wanted is 'MHA'" in exercises.check_smollm2(lambda: yi)
+    from dataclasses import replace
+    almost = replace(yi, attention="MHA", format="chatml", tokenizer="byte-level", tokenizer_class="GPT2Tokenizer", eos="<|im_end|>", context=8192)
+    assert "comes to 8,829,407,232 parameters" in exercises.check_smollm2(lambda: almost)
