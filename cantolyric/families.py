@@ -8,7 +8,7 @@ __all__ = ['FAMILIES', 'TINY', 'QUANTIZATIONS', 'Checkpoint', 'Family', 'family_
            'check_weights', 'reason', 'clear_reasons', 'kept_whole', 'quantization_config', 'never_packed', 'commit_of',
            'load_model', 'lora_targets']
 
-# %% ../nbs/33_families.ipynb #a85b2c09
+# %% ../nbs/33_families.ipynb #d3471ac4
 import json
 import logging
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ from .data import load_corpus
 from .formats import FORMATS, user_text
 from .tones import CantolyricError
 
-# %% ../nbs/33_families.ipynb #a45601af
+# %% ../nbs/33_families.ipynb #94fbef09
 @dataclass(frozen=True)
 class Checkpoint:
     "One released model, as its makers describe it."
@@ -38,7 +38,7 @@ class Checkpoint:
     active: float = None # of these, used for one token; None: all
     licence: str = None # of its weights; None: the family's
 
-# %% ../nbs/33_families.ipynb #92dc9f28
+# %% ../nbs/33_families.ipynb #f66fafff
 @dataclass(frozen=True)
 class Family:
     "What one has to know of a family before loading one of its models."
@@ -63,7 +63,7 @@ class Family:
     experts = property(lambda self: any("experts" in k for k in self.shape)) # a mixture of experts?
     end = property(lambda self: FORMATS[self.format].end_token) # ends an answer
 
-# %% ../nbs/33_families.ipynb #624720d9
+# %% ../nbs/33_families.ipynb #094ea55c
 def _shape(hidden, layers, heads, kv, inner, vocab, **more):
     "A config's numbers."
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size")
@@ -73,7 +73,7 @@ def _shape(hidden, layers, heads, kv, inner, vocab, **more):
 _ALL, _ATTENTION = ("all-linear",), ("k_proj", "o_proj", "q_proj", "v_proj")
 _QWEN = dict(maker="Alibaba", attention="GQA", tokenizer="byte-level", tokenizer_class="Qwen2Tokenizer", eos="<|endoftext|>", context=32_768)
 
-# %% ../nbs/33_families.ipynb #a7c930be
+# %% ../nbs/33_families.ipynb #536bae23
 FAMILIES = {
     "qwen2.5": Family(**_QWEN, released="2024-09", model_type="qwen2", format="qwen2.5", targets=_ALL, licence="Apache-2.0",
         shape=_shape(3584, 28, 28, 4, 18_944, 152_064), source="announcement of 19 September 2024 (licences, sizes: read); configs as in lesson 34",
@@ -90,7 +90,7 @@ FAMILIES = {
         checkpoints=(Checkpoint("Qwen/Qwen3-30B-A3B", 30.5, 3.3), Checkpoint("Qwen/Qwen3-235B-A22B", 235., 22.))),
 }
 
-# %% ../nbs/33_families.ipynb #d0ce8fa8
+# %% ../nbs/33_families.ipynb #bc523a7f
 _MLA = dict(kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128)
 _DEEPSEEK = dict(maker="DeepSeek", tokenizer="byte-level", tokenizer_class="LlamaTokenizerFast", bos="<｜begin▁of▁sentence｜>", eos="<｜end▁of▁sentence｜>")
 FAMILIES |= {
@@ -111,7 +111,7 @@ FAMILIES |= {
         note="published in FP8; the files also hold a module of 14 billion for predicting two tokens, which transformers leaves out"),
 }
 
-# %% ../nbs/33_families.ipynb #adeab841
+# %% ../nbs/33_families.ipynb #97473f7c
 FAMILIES |= {
     "internlm3": Family("Shanghai AI Laboratory", "2025-01", "internlm3", "GQA", "internlm", "SentencePiece", "InternLM3Tokenizer", "</s>", _ALL, 32_768, "Apache-2.0",
         _shape(4096, 48, 32, 2, 10_240, 128_512, head_dim=128), (Checkpoint("internlm/internlm3-8b-instruct", 8.),), bos="<s>",
@@ -131,7 +131,7 @@ def family_named(
     if name in FAMILIES: return FAMILIES[name]
     raise CantolyricError(f"no family {name!r}: there are {', '.join(FAMILIES)}")
 
-# %% ../nbs/33_families.ipynb #43e36627
+# %% ../nbs/33_families.ipynb #330d4878
 def config_of(
     family, # name or `Family`
     **changes, # to its shape
@@ -151,7 +151,7 @@ def count_parameters(
     n = getattr(config, "n_routed_experts", None) or getattr(config, "num_experts", None) or 1
     return total, total - fused + fused * (getattr(config, "num_experts_per_tok", None) or 1) // n if fused else total
 
-# %% ../nbs/33_families.ipynb #c5a1d2fa
+# %% ../nbs/33_families.ipynb #043af77d
 def cache_numbers(
     config, # of transformers
 ) -> int: # numbers
@@ -160,7 +160,7 @@ def cache_numbers(
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return config.num_hidden_layers * 2 * config.num_key_value_heads * size
 
-# %% ../nbs/33_families.ipynb #5ebf7e1c
+# %% ../nbs/33_families.ipynb #58effa8e
 TINY = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, max_position_embeddings=512, initializer_range=.1)
 _SMALL = dict(head_dim=16, kv_lora_rank=64, qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=16, moe_intermediate_size=64, first_k_dense_replace=1)
 
@@ -179,7 +179,7 @@ def tiny_config(
     if f.shape.get("q_lora_rank"): small |= dict(q_lora_rank=64, n_group=2, topk_group=1)
     return config_of(f, **{**TINY, **small, "vocab_size": vocab_size, **changes})
 
-# %% ../nbs/33_families.ipynb #0fa358e0
+# %% ../nbs/33_families.ipynb #114f744c
 _EXAMPLE = {"topic": "夜雨", "tones": "2444/0442", "lyrics": "夜雨過去\n唔會再會"} # je6 jyu5 gwo3 heoi3, m4 wui5 zoi3 wui6
 
 
@@ -200,7 +200,7 @@ def _byte_level(patterns):
     t.decoder = decoders.ByteLevel()
     return t, dict(initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
 
-# %% ../nbs/33_families.ipynb #415997ce
+# %% ../nbs/33_families.ipynb #7cef2523
 def _sentencepiece(f):
     "An untrained SentencePiece BPE with byte fall-back, as a tokenizer.json has it; transformers' LlamaTokenizer sets a mark before a text."
     t = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
@@ -215,7 +215,7 @@ def _with_bytes(t):
     for i in range(256): file["model"]["vocab"].setdefault(f"<0x{i:02X}>", len(file["model"]["vocab"]))
     return Tokenizer.from_str(json.dumps(file))
 
-# %% ../nbs/33_families.ipynb #8c2832a2
+# %% ../nbs/33_families.ipynb #8e7fb6f8
 def tiny_tokenizer(
     family, # name or `Family`
     vocab_size: int = 1200, # tokens to learn, beside special ones and bytes
@@ -233,7 +233,7 @@ def tiny_tokenizer(
     hf.add_tokens(special_tokens(f), special_tokens=True)
     return hf
 
-# %% ../nbs/33_families.ipynb #96ab026f
+# %% ../nbs/33_families.ipynb #9265ed38
 def tiny_variant(
     family, # name or `Family`
     folder=None, # also saved there, as a published model lies on a disk
@@ -258,7 +258,7 @@ def _as_published(f, path):
     told = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(told | {"tokenizer_class": f.tokenizer_class}, ensure_ascii=False, indent=1), encoding="utf-8")
 
-# %% ../nbs/33_families.ipynb #4755c380
+# %% ../nbs/33_families.ipynb #e01e065a
 def existing(
     base, # what a user gave
 ) -> str: # a folder's path, or what may be a Hub id
@@ -271,7 +271,7 @@ def existing(
         raise CantolyricError(f"there is no base model {str(base)!r}: give 'tiny', a folder with a model, or a Hub id such as 'Qwen/Qwen2.5-0.5B'")
     return str(base)
 
-# %% ../nbs/33_families.ipynb #aadd19eb
+# %% ../nbs/33_families.ipynb #3e89bbd0
 def check_weights(
     folder, # of a model
 ):
@@ -282,7 +282,7 @@ def check_weights(
     raise CantolyricError(f"the folder {str(folder)!r} has no weights as safetensors ({held}): get the model's safetensors, or convert it where you trust it: "
                           "AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)")
 
-# %% ../nbs/33_families.ipynb #b6b48d79
+# %% ../nbs/33_families.ipynb #c60cf49b
 _REASONS = (("contains custom code", "it needs code of its own, which would run on this machine with your rights: read that code, then pass trust_remote_code=True and a revision; "
              "or take a model whose architecture transformers has"),
             ("does not recognize this architecture", f"transformers {transformers.__version__} does not know its architecture: a newer version may"),
@@ -301,7 +301,7 @@ def reason(
     first = (text.strip() or type(error).__name__).splitlines()[0]
     return next((why for words, why in _REASONS if words in text), f"{first} (a Hub id needs a network or a filled cache; base='tiny' needs neither)")
 
-# %% ../nbs/33_families.ipynb #04881821
+# %% ../nbs/33_families.ipynb #aee9ecdc
 @contextmanager
 def clear_reasons(base):
     "Turn what transformers says about a model into one sentence."
@@ -310,7 +310,7 @@ def clear_reasons(base):
     except (OSError, ValueError, ImportError, KeyError, SafetensorError, GatedRepoError) as e:
         raise CantolyricError(f"cannot load the base model {str(base)!r}: {reason(e)}") from None
 
-# %% ../nbs/33_families.ipynb #c263f762
+# %% ../nbs/33_families.ipynb #8cd8fc39
 QUANTIZATIONS = ("none", "nf4", "int8")
 
 
@@ -322,7 +322,7 @@ def kept_whole(
     keep = [f for f in FAMILIES.values() if f.model_type == config.model_type] or [FAMILIES["qwen2.5"]]
     return sorted({*keep[0].keep, *(keep[0].keep_int8 if quantization == "int8" else ())})
 
-# %% ../nbs/33_families.ipynb #7c89d846
+# %% ../nbs/33_families.ipynb #8286553d
 def quantization_config(
     config, # of transformers
     quantization: str, # one of QUANTIZATIONS, or None
@@ -339,7 +339,7 @@ def quantization_config(
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,
                               bnb_4bit_quant_storage=dtype, llm_int8_skip_modules=keep) # storage as the dtype: FSDP shards only what looks like the rest
 
-# %% ../nbs/33_families.ipynb #ca258291
+# %% ../nbs/33_families.ipynb #05491b8d
 def never_packed(model):
     "On a CPU: keep bitsandbytes from repacking 4-bit weights in the first forward of an evaluation."
     for m in model.modules():
@@ -351,7 +351,7 @@ def _device(device, dtype): # -> (device, dtype), the best there is
     cuda = torch.cuda.is_available()
     return device or ("cuda" if cuda else "cpu"), dtype or (torch.bfloat16 if cuda else torch.float32)
 
-# %% ../nbs/33_families.ipynb #af2fcad0
+# %% ../nbs/33_families.ipynb #7cd7dc3f
 def commit_of(
     name: str, # a folder, or a Hub id
     revision: str = None, # commit, tag or branch; None: the newest
@@ -360,7 +360,7 @@ def commit_of(
     if Path(name).is_dir(): return None
     return extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
 
-# %% ../nbs/33_families.ipynb #484fc74e
+# %% ../nbs/33_families.ipynb #b301f57d
 def load_model(
     base: str, # a folder, or a Hub id
     quantization: str = None, # "nf4", "int8"; None or "none": as stored, in `dtype`
@@ -385,7 +385,7 @@ def load_model(
     model.commit = commit
     return never_packed(model).eval(), tokenizer
 
-# %% ../nbs/33_families.ipynb #ba2d020a
+# %% ../nbs/33_families.ipynb #ab03aa37
 def lora_targets(
     model, # a causal language model, quantized or not
 ): # "all-linear", or a list of names of linear layers

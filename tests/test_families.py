@@ -126,6 +126,13 @@ def test_what_stays_whole(folders, name):
     assert whole == {*FAMILIES[name].keep, *FAMILIES[name].keep_int8} == set(kept_whole(model.config, "int8"))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="bitsandbytes' int8 on a CPU")
+def test_why_int8_leaves_out_what_reads_the_latent_cache(folders, monkeypatch):
+    monkeypatch.setattr("cantolyric.families.kept_whole", lambda *_: ["lm_head"])
+    model, _ = load_model(folders("deepseek-v2"), "int8")
+    with pytest.raises(RuntimeError, match="must match the size"), torch.no_grad(): model(input_ids=torch.arange(3, 23)[None])
+
+
 def test_evaluating_does_not_change_four_bits(folders):
     "bitsandbytes would repack the weights in an evaluation on some CPUs, and could not train on after it."
     model, _ = load_model(folders("qwen2.5"), "nf4")
