@@ -50,7 +50,7 @@ def folders(tmp_path_factory):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_whole_way(folders, name, quantization, tmp_path):
     "Format, four steps of (Q)LoRA (the fewest that a rung takes), save, load, write: every tone right."
-    config = FinetuneConfig(base=folders(name), quantization=quantization, format=FAMILIES[name].format, rank=4, alpha=4, lr=1e-2, batch=2, pairs=4, steps=4, save_every=4)
+    config = FinetuneConfig(base=folders(name), quantization=quantization, format=FAMILIES[name].format, rank=4, alpha=4, lr=1e-2, batch=2, pairs=2, steps=4, save_every=4)
     check_config(config)
     shop = Workshop(config, pairs)
     model = shop.adapted()
@@ -68,10 +68,10 @@ def test_the_whole_way(folders, name, quantization, tmp_path):
     assert lyricist.format == FORMATS[FAMILIES[name].format] and is_quantized(lyricist.model) == quantization
     with torch.no_grad(): got = lyricist.model(input_ids=ids).logits
     assert (got - want).abs().max() < 1e-4 * want.abs().max()
-    for tones in ("0243/3324", "33024/02432"):
-        written = lyricist.write("夜雨", tones, n=2, seed=0)
-        assert len(written) == 2
-        for c in written: assert c.report.ok and ToneTemplate.parse(tones).matches(c.text) and "/".join(map(Reader().tones, c.text.split("\n"))) == tones
+    tones = "0243324/33024"
+    written = lyricist.write("夜雨", tones, n=2, seed=0)
+    assert len(written) == 2
+    for c in written: assert c.report.ok and ToneTemplate.parse(tones).matches(c.text) and "/".join(map(Reader().tones, c.text.split("\n"))) == tones
 
 
 def is_quantized(model):
