@@ -8,8 +8,7 @@ __all__ = ['FLOATS', 'check_weights', 'in_groups', 'Int8', 'quantize_int8', 'deq
            'Scales', 'quantize_scales', 'dequantize_scales', 'NF4', 'quantize_nf4', 'dequantize_nf4', 'round_weights',
            'held', 'block_linears', 'rounded', 'outliers', 'repacked', 'plain_layout']
 
-# %% ../nbs/31_quantization.ipynb #782f658f
-import math
+# %% ../nbs/31_quantization.ipynb #3c6276f1
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import NormalDist
