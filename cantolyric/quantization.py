@@ -210,7 +210,7 @@ class NF4:
     @property
     def nbytes(self) -> int: return self.codes.nbytes + self.absmax.nbytes
 
-
+# %% ../nbs/31_quantization.ipynb #70778919
 def quantize_nf4(
     w: torch.Tensor, # weights, any shape
     block_size: int = 64, # weights that share a scale
