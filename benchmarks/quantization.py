@@ -27,7 +27,7 @@ from cantolyric.data import asset_path, lyric_pairs
 from cantolyric.evaluation import fluency, judge_model, slot_report, topic_share, write_many
 from cantolyric.finetune import FinetuneConfig, Workshop, per_character, row_bits, ToneCollator, encode_pairs, train_rung
 from cantolyric.lyricist import Lyricist
-from cantolyric.quantization import held, plain_layout, repacked, round_weights, rounded
+from cantolyric.quantization import held, repacked, round_weights, rounded
 
 SHAPE = dict(hidden_size=896, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2, intermediate_size=4864, vocab_size=151_936, tie_word_embeddings=True)
 WIDTHS, TEXTS, SEEDS = (32, 8, 4, 3, 2), 192, (0, 1, 2)

@@ -811,8 +811,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'cantolyric/quantization.py'),
                                          'cantolyric.quantization.outliers': ('quantization.html#outliers', 'cantolyric/quantization.py'),
                                          'cantolyric.quantization.pack': ('quantization.html#pack', 'cantolyric/quantization.py'),
-                                         'cantolyric.quantization.plain_layout': ( 'quantization.html#plain_layout',
-                                                                                   'cantolyric/quantization.py'),
                                          'cantolyric.quantization.quantize_blocks': ( 'quantization.html#quantize_blocks',
                                                                                       'cantolyric/quantization.py'),
                                          'cantolyric.quantization.quantize_int8': ( 'quantization.html#quantize_int8',

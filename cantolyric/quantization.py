@@ -6,7 +6,7 @@
 __all__ = ['FLOATS', 'check_weights', 'in_groups', 'Int8', 'quantize_int8', 'dequantize_int8', 'relative_error', 'normal_code',
            'uniform_code', 'nearest', 'pack', 'unpack', 'quantize_blocks', 'dequantize_blocks', 'dynamic_code',
            'Scales', 'quantize_scales', 'dequantize_scales', 'NF4', 'quantize_nf4', 'dequantize_nf4', 'round_weights',
-           'held', 'block_linears', 'rounded', 'outliers', 'repacked', 'plain_layout']
+           'held', 'block_linears', 'rounded', 'outliers', 'repacked']
 
 # %% ../nbs/31_quantization.ipynb #3c6276f1
 from contextlib import contextmanager
@@ -315,12 +315,3 @@ def repacked(
 ) -> list: # names of layers
     "The 4-bit layers whose bytes lie in the order of bitsandbytes' CPU kernel: their gradients, and merging into them, would be silently wrong."
     return [n for n, m in model.named_modules() if getattr(getattr(m._parameters.get("weight"), "quant_state", None), "packing_format_for_cpu", False)]
-
-
-def plain_layout(
-    model: torch.nn.Module,
-) -> torch.nn.Module: # the same
-    "Put 4-bit layers back into the order that training expects; `state_dict` is what does it in bitsandbytes."
-    model.state_dict()
-    if left := repacked(model): raise CantolyricError(f"{left[0]} keeps the layout of the CPU kernel: load the base model anew before training")
-    return model

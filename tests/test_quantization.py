@@ -12,8 +12,9 @@ bnb = pytest.importorskip("bitsandbytes")
 import bitsandbytes.functional as bf  # noqa: E402
 
 from cantolyric._exercises import quantization as exercises  # noqa: E402
+from cantolyric.lora import plain_order  # noqa: E402
 from cantolyric.quantization import (FLOATS, NF4, Scales, block_linears, check_weights, dequantize_int8, dequantize_nf4, dequantize_scales, dynamic_code, held,  # noqa: E402
-                                     in_groups, nearest, normal_code, outliers, pack, plain_layout, quantize_int8, quantize_nf4, quantize_scales, relative_error,
+                                     in_groups, nearest, normal_code, outliers, pack, quantize_int8, quantize_nf4, quantize_scales, relative_error,
                                      repacked, round_weights, rounded, uniform_code, unpack)
 from cantolyric.tones import CantolyricError  # noqa: E402
 
@@ -245,7 +246,7 @@ def test_held(tmp_path):
 
 
 def test_gradients_after_an_evaluation(tmp_path):
-    "On CPUs with AVX512-BF16 an evaluation repacks 4-bit weights; `plain_layout` undoes it."
+    "On CPUs with AVX512-BF16 an evaluation repacks 4-bit weights; `plain_order` undoes it."
     from peft import LoraConfig, get_peft_model
     small().save_pretrained(tmp_path)
     ids = torch.arange(40).view(2, 20)
@@ -255,7 +256,7 @@ def test_gradients_after_an_evaluation(tmp_path):
         if evaluate:
             with torch.no_grad(): student.eval()(input_ids=ids)
             assert len(repacked(student)) in (0, 14) # none on other CPUs
-            assert plain_layout(student) is student and not repacked(student)
+            assert plain_order(student) is student and not repacked(student)
         student.train()(input_ids=ids, labels=ids).loss.backward()
         return torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
     a, b = gradient(False), gradient(True)
