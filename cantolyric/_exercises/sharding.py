@@ -1,0 +1,1 @@
+"""Checkers of lesson 32's exercises."""
