@@ -8,7 +8,7 @@ __all__ = ['CONFIGS', 'world', 'given', 'report', 'Launch', 'launch', 'HandUnit'
            'unit_times', 'rank_memory', 'wait', 'together', 'save_checkpoint', 'saved_checkpoints', 'load_checkpoint',
            'join', 'first', 'launch_settings', 'shard_base', 'share_of', 'adopt', 'launch_config']
 
-# %% ../nbs/32_sharding.ipynb #fc73eef1
+# %% ../nbs/32_sharding.ipynb #292e9b5a
 import json
 import os
 import re
@@ -37,7 +37,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .tones import CantolyricError
 
-# %% ../nbs/32_sharding.ipynb #438d153e
+# %% ../nbs/32_sharding.ipynb #89e4714e
 def world() -> tuple: # rank of this process, number of processes
     "Who this process is among how many; (0, 1) where it is alone."
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
@@ -53,7 +53,7 @@ def report(**values): # what JSON can hold
     rank = int(os.environ.get("RANK", 0))
     Path(os.environ["CANTOLYRIC_LAUNCH"], f"{rank}.json").write_text(json.dumps(values), encoding="utf-8")
 
-# %% ../nbs/32_sharding.ipynb #0b74942d
+# %% ../nbs/32_sharding.ipynb #211df227
 @dataclass
 class Launch:
     "What some processes did."
@@ -80,12 +80,13 @@ def _ended(process, limit):
 
 def _last(text, lines=4): return " | ".join([x.strip() for x in text.strip().splitlines() if x.strip()][-lines:])
 
-# %% ../nbs/32_sharding.ipynb #25baa275
+# %% ../nbs/32_sharding.ipynb #952dde97
 def launch(
     script: str, # Python text, or path of a file
     n: int = 2, # processes
     limit: float = 300., # seconds
     restarts: int = 0, # how often all are started again after one of them died
+    config=None, # path of a config: start by accelerate launch instead of torchrun
     **values, # what the script gets from `given()`
 ) -> Launch:
     "Run a script in `n` processes of this machine; `CantolyricError` with the reason if one of them fails or all take too long."
@@ -94,9 +95,10 @@ def launch(
         path.write_text(Path(script).read_text(encoding="utf-8") if str(script).endswith(".py") else script, encoding="utf-8")
         Path(folder, "given.json").write_text(json.dumps(values), encoding="utf-8")
         env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)), OMP_NUM_THREADS="1", CANTOLYRIC_LAUNCH=folder)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", f"--max-restarts={restarts}", str(path)]
+        how = ["torch.distributed.run", "--standalone", f"--nproc-per-node={n}", f"--max-restarts={restarts}"]
+        if config: how = ["accelerate.commands.launch", f"--config_file={config}", f"--num_processes={n}", "--main_process_port=0"]
         start = time.perf_counter()
-        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([sys.executable, "-m", *how, str(path)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         out, err = _ended(process, limit)
         if process.returncode: raise CantolyricError(f"one of {n} processes failed: {_reason(err)}")
         found = [Path(folder, f"{r}.json") for r in range(n)]
@@ -110,7 +112,7 @@ def _reason(err):
     said = [x.strip() for x in lines if re.match(r" ?(\w+\.)*\w*(Error|Exception): ", x) and "ChildFailedError" not in x]
     return said[0] if said else _last(err)
 
-# %% ../nbs/32_sharding.ipynb #ea0faa2a
+# %% ../nbs/32_sharding.ipynb #1342d2fa
 class HandUnit:
     "Parameters that are put together at once; this process keeps a piece of them."
     def __init__(self,
@@ -131,7 +133,7 @@ class HandUnit:
             module.register_full_backward_pre_hook(lambda *_: self.gather())
         for p in params: p.register_post_accumulate_grad_hook(self.reduce)
 
-# %% ../nbs/32_sharding.ipynb #4b3c25c2
+# %% ../nbs/32_sharding.ipynb #11eb451a
 def _gather(self):
     "Put the parameters together from everyone's pieces."
     if self.whole.untyped_storage().size(): return
@@ -158,7 +160,7 @@ def _reduce(self, _):
 
 HandUnit.gather, HandUnit.free, HandUnit.reduce = _gather, _free, _reduce
 
-# %% ../nbs/32_sharding.ipynb #936acb6a
+# %% ../nbs/32_sharding.ipynb #2d67ceb3
 def blocks_of(
     model: nn.Module, # a transformers model, bare or under PEFT
 ) -> dict: # name -> module
@@ -179,7 +181,7 @@ def hand_shard(
     rest = [p for p in model.parameters() if id(p) not in inside]
     return [HandUnit(model, rest, keep=True), *(HandUnit(b, list(b.parameters())) for b in blocks.values())]
 
-# %% ../nbs/32_sharding.ipynb #cdd014a0
+# %% ../nbs/32_sharding.ipynb #8012f259
 def rank_rows(
     batch: dict, # tensors (B, ...): the batch of all processes together
     rank: int = None, # None: this process
@@ -200,7 +202,7 @@ def label_count(
     if world()[1] > 1: dist.all_reduce(count)
     return max(int(count), 1) / world()[1]
 
-# %% ../nbs/32_sharding.ipynb #5749ee29
+# %% ../nbs/32_sharding.ipynb #3ace9c14
 def train_step(
     model: nn.Module,
     optimizer, # of torch
@@ -220,7 +222,7 @@ def train_step(
     if world()[1] > 1: dist.all_reduce(total)
     return float(total) / world()[1]
 
-# %% ../nbs/32_sharding.ipynb #3ac07c6b
+# %% ../nbs/32_sharding.ipynb #c94958b0
 def check_quantized(
     model: nn.Module,
     param_dtype: torch.dtype = None, # in which weights are to be gathered; None: as they are stored
@@ -233,7 +235,7 @@ def check_quantized(
             raise CantolyricError(f"the 4-bit weights of {name} are stored as {p.dtype} and would be gathered as {param_dtype}, cast number by number until they mean nothing: "
                                   f"load the base with bnb_4bit_quant_storage={param_dtype}, or leave param_dtype out")
 
-# %% ../nbs/32_sharding.ipynb #f13d10c0
+# %% ../nbs/32_sharding.ipynb #8687b031
 def shard_model(
     model: nn.Module, # a transformers model, bare or under PEFT; changed in place
     mesh=None, # a `DeviceMesh`; None: all processes
@@ -253,7 +255,7 @@ def shard_model(
         unit.reshard()
     return model
 
-# %% ../nbs/32_sharding.ipynb #e3cb06f0
+# %% ../nbs/32_sharding.ipynb #1d4e83e7
 def _local(t): return t.to_local() if isinstance(t, DTensor) else t
 
 
@@ -267,7 +269,7 @@ def local_bytes(
     size = lambda tensors: sum(_local(t).nbytes for t in tensors)
     return dict(weights=size(params), gradients=size(p.grad for p in params if p.grad is not None), optimizer=size(states))
 
-# %% ../nbs/32_sharding.ipynb #4f9931e1
+# %% ../nbs/32_sharding.ipynb #51f04629
 def strategy(
     model: nn.Module, # as it is trained: `trainer.model_wrapped`, not `trainer.model`
 ) -> str: # "fsdp2", "fsdp1", "ddp" or "none"
@@ -286,7 +288,7 @@ def check_strategy(
     if got != wanted: raise CantolyricError(f"{wanted} was asked for, but the model is spread by {got}: " + (
         "every process would hold all of it; on a CPU, Trainer leaves out fsdp= without a word. Shard it with `shard_model`, or ask for ddp" if got == "ddp" else "see `strategy`"))
 
-# %% ../nbs/32_sharding.ipynb #abb4a8a2
+# %% ../nbs/32_sharding.ipynb #af949396
 def unit_times(
     events: list, # of a profile: `profile.events()`
 ) -> list: # dicts unit, phase, start, end (ms)
@@ -303,7 +305,7 @@ def unit_times(
         elif unit in whole: close(unit, at[1], "backward" if unit not in maybe else "both"); maybe.pop(unit, None)
     return sorted(out, key=lambda x: x["start"])
 
-# %% ../nbs/32_sharding.ipynb #59abe373
+# %% ../nbs/32_sharding.ipynb #d1afae1e
 def rank_memory(
     model: nn.Module, # not sharded; on the meta device it costs nothing
     n: int, # processes
@@ -323,7 +325,7 @@ def rank_memory(
     return dict(weights=sum(mine(p, p.itemsize) for p in every), gradients=sum(mine(p, p.itemsize) for p in learn), optimizer=2 * sum(mine(p, p.itemsize) for p in learn),
                 gathered=size["the rest"] + sum(sorted((v for k, v in size.items() if k != "the rest"), reverse=True)[:2]), units=size)
 
-# %% ../nbs/32_sharding.ipynb #8df6f369
+# %% ../nbs/32_sharding.ipynb #c328b855
 def wait():
     "Until all processes have come here."
     if world()[1] > 1: dist.barrier()
@@ -350,7 +352,7 @@ def together(
         os.replace(unfinished, folder)
     wait()
 
-# %% ../nbs/32_sharding.ipynb #3027411e
+# %% ../nbs/32_sharding.ipynb #52d21782
 def _kept(model, optimizer) -> dict: # name -> tensor
     "What a checkpoint holds: trained parameters, and what the optimizer knows about them."
     names = {p: n for n, p in model.named_parameters() if p.requires_grad}
@@ -369,7 +371,7 @@ def _make_room(optimizer):
     optimizer.zero_grad()
     for g, lr in zip(optimizer.param_groups, rates): g["lr"] = lr
 
-# %% ../nbs/32_sharding.ipynb #93b8f156
+# %% ../nbs/32_sharding.ipynb #a5dd9472
 @contextmanager
 def _quiet_checkpoints():
     "Without warnings about what is meant: one process, and what a planner notes down."
@@ -395,7 +397,7 @@ def save_checkpoint(
         for old in saved_checkpoints(folder)[:-keep]: shutil.rmtree(old)
     return path
 
-# %% ../nbs/32_sharding.ipynb #f3428625
+# %% ../nbs/32_sharding.ipynb #e13604d0
 def saved_checkpoints(folder) -> list: # paths, the latest last
     "The whole checkpoints of a folder."
     found = [p for p in Path(folder).glob("step-*") if p.name[5:].isdigit() and (p / "rest.json").exists()]
@@ -418,7 +420,7 @@ def load_checkpoint(
     for g, lr in zip(optimizer.param_groups, rest["lr"]): g["lr"] = lr
     return rest
 
-# %% ../nbs/32_sharding.ipynb #4a342438
+# %% ../nbs/32_sharding.ipynb #276a63c1
 def join() -> tuple: # rank of this process, number of processes
     "Where torchrun or accelerate started several processes: meet them. Alone: nothing."
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
@@ -437,7 +439,7 @@ def first(
     dist.broadcast_object_list(said, src=0)
     return json.loads(said[0])
 
-# %% ../nbs/32_sharding.ipynb #f12b5e44
+# %% ../nbs/32_sharding.ipynb #20699bef
 def launch_settings() -> dict: # reshard_after_forward, activation_checkpointing
     "What an accelerate config with FSDP asks for; `CantolyricError` where it asks for what is not done here."
     on = lambda k, default: os.environ.get(k, default).lower() in ("true", "1", "full_shard")
@@ -454,7 +456,7 @@ def shard_base(
     os.environ.pop("ACCELERATE_USE_FSDP", None)
     return shard_model(model.requires_grad_(False), reshard_after_forward=how["reshard_after_forward"])
 
-# %% ../nbs/32_sharding.ipynb #b43a788e
+# %% ../nbs/32_sharding.ipynb #26c5a9c2
 def share_of(
     batch: int, # rows a step, of all processes
 ) -> int: # rows a step, of this one
@@ -476,7 +478,7 @@ def adopt(
     trainer.is_distributed_loading_by_transformers = wanted == "fsdp2" # neither wrap nor shard it; average the gradients of what is whole
     trainer.add_callback(Check())
 
-# %% ../nbs/32_sharding.ipynb #5e637890
+# %% ../nbs/32_sharding.ipynb #ded86746
 CONFIGS = (1, 2, 8)
 
 
