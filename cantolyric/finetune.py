@@ -382,7 +382,7 @@ class ToneTrainer(Trainer):
         if self.tone_mask: self.tone_mask.states, self.tone_mask.table = states[:, -keep:], table
         return compute(dict(inputs, labels=labels[:, -keep:], logits_to_keep=keep))
 
-
+# %% ../nbs/41_finetune.ipynb #80e7eae3
 def _save_checkpoint(self, model, trial):
     "All processes write one folder, the first renames it."
     folder, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
@@ -870,7 +870,7 @@ def climb(
     say(f"written: {done}")
     return read_run(done)
 
-
+# %% ../nbs/41_finetune.ipynb #4f9b8f16
 def told_strategy(shop: Workshop) -> str:
     "How the run is spread, in words."
     n, share = world()[1], shop.config.batch // world()[1]
