@@ -488,9 +488,6 @@ class Workshop:
         self.asked, self.rows, self.held, self.misfits = 0, [], {}, {}
 
     @property
-    def strategy(self): return "none" if world()[1] == 1 else "fsdp2" if self.config.strategy == "fsdp" else "ddp"
-
-    @property
     def masks(self): return self.store if self.config.mask else None
 
     def train_rows(self, n, desc=None) -> list:
@@ -511,6 +508,15 @@ class Workshop:
         "Rows; misfits stop it, or are kept in `misfits` under `what`."
         found = self.misfits[what] = []
         return encode_pairs(list(pairs), self.format, self.tokenizer, *how, on_misfit=found.append if self.config.misfits == "skip" else None)
+
+# %% ../nbs/41_finetune.ipynb #e6b9e87a
+@property
+def _strategy(self):
+    "How the base is to be spread: as `sharding.strategy` calls it."
+    return "none" if world()[1] == 1 else "fsdp2" if self.config.strategy == "fsdp" else "ddp"
+
+
+Workshop.strategy = _strategy
 
 # %% ../nbs/41_finetune.ipynb #849e52e5
 def _bits(self,
