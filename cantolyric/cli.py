@@ -157,7 +157,8 @@ def _add_base(commands):
 UNSEEN = (("霓虹", "0243324/3324043"), ("地鐵", "33024/02432/40233"), ("等待", "334402433/240334024")) # neon, the underground, waiting
 _SETTINGS = dict(base="'tiny', a folder, or a Hub id", revision="commit, tag or branch of a base from the Hub", name="of the run: its folder in runs-dir", runs_dir="folder of all runs (default runs)", format="chat format: " + ", ".join(FORMATS),
                  rank="r of the adapter's matrices", alpha="the adapter's scale is alpha / rank", lr="peak learning rate", batch="examples a step", pairs="examples of the full rung",
-                 steps="optimizer steps of the full rung", free="share of the steps without the tone mask (default 0)", bonus="nats that allowed tokens get in training instead of a mask (default 0: the mask)", max_minutes="what the full rung may take", max_gib="memory it may take", seed="of everything random")
+                 steps="optimizer steps of the full rung", free="share of the steps without the tone mask (default 0)", bonus="nats that allowed tokens get in training instead of a mask (default 0: the mask)", max_minutes="what the full rung may take", max_gib="memory it may take", seed="of everything random",
+                 strategy="of several processes: fsdp, the base in pieces (the default); ddp, all of it on each")
 
 
 def _finetune_config(args): # -> FinetuneConfig
@@ -171,12 +172,14 @@ def _switches(args): return ({"mask": False} if args.no_mask else {}) | ({"misfi
 
 # %% ../nbs/54_cli.ipynb #67dbf698
 def _finetune(args) -> int:
+    if args.launch_config is not None: return _launch_config(args.launch_config)
     import time
     from cantolyric.evaluation import check_unseen, closing_table
     from cantolyric.finetune import climb
     from cantolyric.preflight import peak_gib
     start, config, tell = time.perf_counter(), _finetune_config(args), lambda x: print(x, file=sys.stderr if args.json else sys.stdout, flush=True)
     run = climb(config, say=tell)
+    if int(os.environ.get("RANK", 0)): return 0 # under torchrun, one process of several goes on
     check_unseen(UNSEEN)
     written = _write_unseen(run, config, tell)
     texts, templates = [x[0].text for x in written], [x.template for x in written]
@@ -185,6 +188,12 @@ def _finetune(args) -> int:
     (run.folder / "lyrics.md").write_text(f"# Written for templates never seen\n\n```\n{told}\n```\n\n{table.markdown()}\n", encoding="utf-8")
     _show(args, dict(run=str(run.folder), ok=run.ok, lyrics=[x.to_dict() for x in written], table=table.to_dict()), f"\n{table}")
     return 0 if run.ok else 1
+
+
+def _launch_config(gpus) -> int:
+    from cantolyric.sharding import launch_config
+    print(launch_config(gpus))
+    return 0
 
 
 def _write_unseen(run, config, tell) -> list: # of `Lyrics`, one candidate each
@@ -205,6 +214,7 @@ def _add_finetune(commands):
     p.add_argument("--no-mask", action="store_true", help="train without the tone mask")
     p.add_argument("--hook", action="store_true", help="mask all logits by a hook instead of computing the allowed ones only")
     p.add_argument("--skip-misfits", action="store_true", help="leave out examples whose lyrics do not have their tones, and count them")
+    p.add_argument("--launch-config", type=int, metavar="GPUS", help="print the path of a shipped config for accelerate launch (1, 2 or 8 GPUs), and end")
     p.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     _json(p)
     p.set_defaults(run=_finetune)

@@ -8,8 +8,8 @@ __all__ = ['RUNGS', 'DATA_GATES', 'FinetuneConfig', 'check_config', 'Plan', 'run
            'mask_store', 'per_character', 'ToneTrainer', 'whole_folder', 'write_json', 'checkpoints', 'batch_order',
            'Workshop', 'quiet_peft', 'make_trainer', 'is_sliced', 'bf16_is_fast', 'RungReport', 'train_rung',
            'run_parts', 'gate_learnt', 'gate_saved', 'gate_lower', 'gate_granted', 'finetune', 'clear_errors',
-           'run_folders', 'check_folder', 'read_config', 'Run', 'climb', 'read_run', 'machine', 'write_run',
-           'loss_plot', 'held_out_plot', 'write_plots', 'report_text']
+           'run_folders', 'check_folder', 'read_config', 'Run', 'climb', 'told_strategy', 'read_run', 'machine',
+           'write_run', 'loss_plot', 'held_out_plot', 'write_plots', 'report_text']
 
 # %% ../nbs/41_finetune.ipynb #3dc02b27
 import errno
@@ -33,7 +33,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR) # PEFT loads it, and i
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
-from tqdm.auto import tqdm
+from tqdm.auto import tqdm as any_bar
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -45,8 +45,14 @@ from .formats import ChatML, format_named, text_ids
 from .hooks import LogitsHookCallback, logits_hook
 from .loss import ToneMask, loss_in_head, sliced_loss
 from .preflight import GateResult, Gates, Parts, labelled, masking, peak_gib, preflight
+from .sharding import adopt, first, join, launch_settings, shard_base, share_of, together, wait, world
 from .template import ToneTemplate
 from .tones import CantolyricError
+
+# %% ../nbs/41_finetune.ipynb #0b26d522
+def tqdm(*args, disable=False, **kw):
+    "A progress bar, of the first process only."
+    return any_bar(*args, disable=disable or world()[0] > 0, **kw)
 
 # %% ../nbs/41_finetune.ipynb #5990857f
 RUNGS = ("smoke", "pilot", "full")
@@ -79,6 +85,7 @@ class FinetuneConfig:
     max_length: int = 160 # tokens an example; longer ones are left out
     max_minutes: float = 60. # what the full rung may take
     max_gib: float = 4. # memory
+    strategy: str = "fsdp" # of several processes: "fsdp", the base in pieces; "ddp", all of it on each
     save_every: int = 50 # steps between checkpoints
     seed: int = 0
     resume: bool = False # go on with a run that was interrupted
@@ -94,7 +101,7 @@ def check_config(
     for k, low, high in [("lr", 0, 1), ("dropout", -1e-9, .9), ("pilot", 0, 1), ("free", -1e-9, 1), ("bonus", -1e-9, 100), ("max_minutes", 0, math.inf), ("max_gib", 0, math.inf)]:
         if not low < getattr(config, k) <= high: raise CantolyricError(f"{k}={getattr(config, k)!r}: more than {max(low, 0)} and at most {high} is wanted")
     if config.rung not in RUNGS: raise CantolyricError(f"no rung {config.rung!r}: there are {', '.join(RUNGS)}")
-    for k, known in [("quantization", QUANTIZATIONS), ("loss", ("sliced", "hook")), ("misfits", ("stop", "skip"))]:
+    for k, known in [("quantization", QUANTIZATIONS), ("loss", ("sliced", "hook")), ("misfits", ("stop", "skip")), ("strategy", ("fsdp", "ddp"))]:
         if getattr(config, k) not in known: raise CantolyricError(f"{k}={getattr(config, k)!r}: {' or '.join(map(repr, known))} is wanted")
     format_named(config.format)
     name = config.name
@@ -127,13 +134,14 @@ def load_any(
     base: str = "tiny", # the shipped model, a folder, or a Hub id
     quantization: str = "none", # as in `load_model`
     revision: str = None, # of a Hub id
+    device: str = None, # None: the GPU if there is one
 ): # -> (model, tokenizer)
     "A base model to finetune; `CantolyricError` where there is none."
     if base != "tiny" or quantization not in (None, "none") or revision:
-        return load_model(str(asset_path("base")) if base == "tiny" else base, quantization, revision=revision)
+        return load_model(str(asset_path("base")) if base == "tiny" else base, quantization, revision=revision, device=device)
     model, tokenizer = load_base()
     if tokenizer.pad_token_id is None: tokenizer.pad_token = tokenizer.eos_token
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), tokenizer
 
 # %% ../nbs/41_finetune.ipynb #fd231293
 def mask_key(
@@ -361,15 +369,28 @@ class ToneTrainer(Trainer):
         if self.tone_mask: self.tone_mask.states, self.tone_mask.table = states[:, -keep:], table
         return compute(dict(inputs, labels=labels[:, -keep:], logits_to_keep=keep))
 
-    def _save_checkpoint(self, model, trial):
-        folder = Path(self.args.output_dir)
-        with whole_folder(folder / f"checkpoint-{self.state.global_step}") as unfinished:
-            self.args.output_dir = str(unfinished)
-            try: super()._save_checkpoint(model, trial)
-            finally: self.args.output_dir = str(folder)
-            for f in (unfinished / f"checkpoint-{self.state.global_step}").iterdir(): os.replace(f, unfinished / f.name)
-            (unfinished / f"checkpoint-{self.state.global_step}").rmdir()
+# %% ../nbs/41_finetune.ipynb #80e7eae3
+def _save_checkpoint(self, model, trial):
+    "All processes write one folder, the first renames it."
+    folder, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+    with together(folder / name) as unfinished:
+        self.args.output_dir = str(unfinished)
+        try: Trainer._save_checkpoint(self, model, trial)
+        finally: self.args.output_dir = str(folder)
+        wait()
+        if self.args.should_save:
+            for f in (unfinished / name).iterdir(): os.replace(f, unfinished / f.name)
+            (unfinished / name).rmdir()
+    if self.args.should_save:
         for old in checkpoints(folder)[:-1]: shutil.rmtree(old)
+
+
+def _save(self, output_dir=None, state_dict=None):
+    "The adapter is the same on all processes: one of them writes it."
+    if self.args.should_save: Trainer._save(self, output_dir, state_dict)
+
+
+ToneTrainer._save_checkpoint, ToneTrainer._save = _save_checkpoint, _save
 
 # %% ../nbs/41_finetune.ipynb #e095af99
 @contextmanager
@@ -433,7 +454,7 @@ class _Progress(TrainerCallback):
         if "loss" not in (logs or {}): return
         now = time.perf_counter()
         state.log_history[-1]["seconds"], self.last = round(now - self.last, 3), now
-        self.bar.update(state.global_step - self.bar.n)
+        self.bar.update(1)
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
 
     def on_train_end(self, args, state, control, **kw): self.bar.close()
@@ -446,9 +467,12 @@ class Workshop:
         data=lyric_pairs, # (split, n, seed) -> examples
     ):
         self.config, self.data, self.format = config, data, format_named(config.format)
-        self.model, self.tokenizer = load_any(config.base, config.quantization, config.revision)
+        join()
+        on = "cpu" if self.strategy == "fsdp2" else None # it goes to the GPUs in pieces
+        self.model, self.tokenizer = load_any(config.base, config.quantization, config.revision, on)
         self.store = mask_store(self.model, self.tokenizer, self.format)
         self.bare_store = mask_store(self.model, self.tokenizer)
+        if self.strategy == "fsdp2": shard_base(self.model)
         self.asked, self.rows, self.held, self.misfits = 0, [], {}, {}
 
     @property
@@ -472,6 +496,15 @@ class Workshop:
         "Rows; misfits stop it, or are kept in `misfits` under `what`."
         found = self.misfits[what] = []
         return encode_pairs(list(pairs), self.format, self.tokenizer, *how, on_misfit=found.append if self.config.misfits == "skip" else None)
+
+# %% ../nbs/41_finetune.ipynb #e6b9e87a
+@property
+def _strategy(self):
+    "How the base is to be spread: as `sharding.strategy` calls it."
+    return "none" if world()[1] == 1 else "fsdp2" if self.config.strategy == "fsdp" else "ddp"
+
+
+Workshop.strategy = _strategy
 
 # %% ../nbs/41_finetune.ipynb #849e52e5
 def _bits(self,
@@ -517,13 +550,15 @@ def make_trainer(
     c, sliced = shop.config, is_sliced(shop.config)
     mask = ToneMask(bonus=c.bonus or None) if c.mask and not sliced else None
     order = batch_order([len(r["input_ids"]) for r in rows], plan.steps, plan.batch, c.seed)
-    args = TrainingArguments(output_dir=str(folder or "."), max_steps=plan.steps, per_device_train_batch_size=plan.batch, learning_rate=c.lr,
+    args = TrainingArguments(output_dir=str(folder or "."), max_steps=plan.steps, per_device_train_batch_size=share_of(plan.batch), learning_rate=c.lr,
         lr_scheduler_type="cosine", warmup_steps=max(1, plan.steps // 16), weight_decay=0., max_grad_norm=1., seed=c.seed, data_seed=c.seed,
         bf16=bf16_is_fast(), use_cpu=not torch.cuda.is_available(), logging_steps=1, logging_nan_inf_filter=False, save_steps=c.save_every,
         save_strategy="steps" if folder else "no", train_sampling_strategy="sequential", remove_unused_columns=False,
-        report_to="none", disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available())
+        report_to="none", disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False, gradient_checkpointing=launch_settings()["activation_checkpointing"])
     trainer = ToneTrainer(model, args, tone_mask=mask, sliced=sliced, train_dataset=_with_free(rows, order, plan, c),
         data_collator=ToneCollator(shop.tokenizer.pad_token_id, shop.masks, packed=sliced), callbacks=[_Progress(desc)])
+    adopt(trainer, shop.strategy)
     if mask: LogitsHookCallback(mask).attach(trainer)
     for callback in (PrinterCallback, ProgressCallback): trainer.remove_callback(callback)
     return trainer
@@ -651,7 +686,7 @@ def _smoke(shop, model, folder):
     parts = run_parts(shop, "smoke", model)
     gates = preflight(parts).require("the smoke rung")
     report = train_rung(shop, "smoke", model)
-    with whole_folder(Path(folder) / "saved") as f: gates.results += [gate_learnt(report.losses), gate_saved(shop, model, parts.loss, f)]
+    with whole_folder(Path(folder) / f"saved-{world()[0]}") as f: gates.results += [gate_learnt(report.losses), gate_saved(shop, model, parts.loss, f)]
     return report, gates
 
 
@@ -698,8 +733,9 @@ def finetune(
         model = shop.adapted()
         try:
             report, gates = climbers[config.rung](shop, model, place)
-            report.gates = [dict(name=g.name, ok=bool(g.ok), message=g.message) for g in gates]
-            if folder and config.rung == "full": _save_adapter(model, place / "adapter", config.base)
+            report.gates = first([dict(name=g.name, ok=bool(g.ok), message=g.message) for g in gates])
+            if folder and config.rung == "full" and world()[0] == 0: _save_adapter(model, place / "adapter", config.base)
+            wait()
         finally: shop.model = model.unload()
     return report
 
@@ -710,7 +746,7 @@ def _place(folder):
     import tempfile
     @contextmanager
     def passing():
-        with tempfile.TemporaryDirectory() as d: yield Path(d)
+        with tempfile.TemporaryDirectory() as d: yield Path(first(d)) # one folder for all processes
     return passing()
 
 
@@ -747,7 +783,7 @@ def run_folders(config) -> tuple: # the run's folder, and the one it lives in un
 
 def _settings(config):
     "What makes a run what it is; where it lies and whether it was interrupted does not."
-    return {k: v for k, v in asdict(config).items() if k not in ("runs_dir", "resume", "rung", "name", "save_every", "max_minutes", "max_gib")}
+    return {k: v for k, v in asdict(config).items() if k not in ("runs_dir", "resume", "rung", "name", "save_every", "max_minutes", "max_gib", "strategy")}
 
 
 def check_folder(
@@ -813,32 +849,45 @@ def climb(
     config = config or FinetuneConfig()
     check_config(config)
     done, part = run_folders(config)
+    (rank, n), start = join(), time.perf_counter()
     if check_folder(config): return read_run(done)
-    start = time.perf_counter()
+    if rank: say = lambda _: None
     with clear_errors(part):
         shop = Workshop(config, data)
-        part.mkdir(parents=True, exist_ok=True)
-        write_json(part / "config.json", asdict(config))
+        say(told_strategy(shop))
+        if rank == 0:
+            part.mkdir(parents=True, exist_ok=True)
+            write_json(part / "config.json", asdict(config))
+        wait()
         reports = {rung: _step(shop, rung, part, say) for rung in RUNGS}
-        write_run(config, reports, part, done, time.perf_counter() - start)
+        if rank == 0: write_run(config, reports, part, done, time.perf_counter() - start)
+        wait()
     say(f"written: {done}")
     return read_run(done)
+
+# %% ../nbs/41_finetune.ipynb #4f9b8f16
+def told_strategy(shop: Workshop) -> str:
+    "How the run is spread, in words."
+    n, share = world()[1], shop.config.batch // world()[1]
+    ways = dict(none="one process, nothing to share out", fsdp2=f"{n} processes, the base in pieces (fsdp2), {share} rows of each batch for each", ddp=f"{n} processes, all of the base on each (ddp), {share} rows of each batch for each")
+    return ways[shop.strategy]
 
 # %% ../nbs/41_finetune.ipynb #ed91787b
 def _step(shop, rung, part, say) -> RungReport:
     "One rung of a climb: from its report if it is finished, else climbed."
     path = part / f"{rung}.json"
-    if path.exists(): return RungReport(**json.loads(path.read_text(encoding="utf-8")))
+    if (done := first(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)): return RungReport(**done)
     shop.config = FinetuneConfig(**{**asdict(shop.config), "rung": rung})
     try: report = finetune(shop.config, shop=shop, folder=part)
     except CantolyricError as e:
-        if "disk is full" not in str(e): shutil.rmtree(part)
+        if "disk is full" not in str(e): shutil.rmtree(part, ignore_errors=world()[1] > 1)
         raise
     say(report)
     if not report.ok and rung != "full":
-        shutil.rmtree(part)
+        shutil.rmtree(part, ignore_errors=world()[1] > 1)
         raise CantolyricError(f"stopped after the {rung} rung: " + "; ".join(f"[{g['name']}] {g['message']}" for g in report.gates if not g["ok"]))
-    write_json(path, asdict(report))
+    if world()[0] == 0: write_json(path, asdict(report))
+    wait()
     return report
 
 # %% ../nbs/41_finetune.ipynb #96758261

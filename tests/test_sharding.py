@@ -1,0 +1,343 @@
+"""Lesson 32: several processes compute what one does, each keeps its piece, and what one of them saved the others can take up."""
+import json
+import os
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from safetensors.torch import load_file  # noqa: E402
+from torch import nn  # noqa: E402
+from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: E402
+
+from cantolyric._exercises import sharding as exercises  # noqa: E402
+from cantolyric.sharding import (CONFIGS, launch, launch_config, load_checkpoint, rank_memory, rank_rows, save_checkpoint, saved_checkpoints, share_of,  # noqa: E402
+                                 shard_model, together, train_step)
+from cantolyric.tones import CantolyricError  # noqa: E402
+
+
+def make(tied=True, layers=2):
+    torch.manual_seed(0)
+    return Qwen3ForCausalLM(Qwen3Config(vocab_size=51, hidden_size=64, num_hidden_layers=layers, intermediate_size=64, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=32, tie_word_embeddings=tied, initializer_range=.1, use_cache=False))
+
+
+def batch(step, rows=4):
+    g = torch.Generator().manual_seed(step)
+    ids = torch.randint(0, 50, (rows, 9), generator=g)
+    labels = ids.clone()
+    for r, n in enumerate(torch.randint(1, 8, (rows,), generator=g).tolist()): labels[r, :n] = -100 # so many labels in one row, so many in another
+    return dict(input_ids=ids, labels=labels)
+
+
+def summed(model, b):
+    logits = model(input_ids=b["input_ids"]).logits
+    return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), b["labels"][:, 1:].flatten(), ignore_index=-100, reduction="sum")
+
+
+def adapted(model, rank=5):
+    from peft import LoraConfig, get_peft_model
+    torch.manual_seed(1)
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=8, target_modules="all-linear"))
+
+
+def quantized(model, storage=torch.float32, bits=4):
+    import bitsandbytes as bnb
+    for name, m in list(model.named_modules()):
+        if not isinstance(m, nn.Linear) or name == "lm_head": continue
+        if bits == 4: q = bnb.nn.Linear4bit(m.in_features, m.out_features, bias=False, compute_dtype=torch.float32, quant_type="nf4", quant_storage=storage)
+        else: q = bnb.nn.Linear8bitLt(m.in_features, m.out_features, bias=False, has_fp16_weights=False)
+        q.weight = (bnb.nn.Params4bit(m.weight.data, requires_grad=False, quant_type="nf4", quant_storage=storage, module=q) if bits == 4
+                    else bnb.nn.Int8Params(m.weight.data, requires_grad=False, has_fp16_weights=False))
+        model.set_submodule(name, q)
+    return model.to("cpu")
+
+
+def adamw(model): return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3)
+
+
+KINDS = {"tied": make, "untied": lambda: make(tied=False), "LoRA": lambda: adapted(make()), "QLoRA": lambda: adapted(quantized(make())),
+         "QLoRA in bytes": lambda: adapted(quantized(make(), torch.uint8))}
+
+START = """
+import logging, os, sys, torch, torch.distributed as dist, warnings
+logging.disable(logging.WARNING)
+warnings.filterwarnings("ignore")
+from cantolyric.sharding import *
+from cantolyric.tones import CantolyricError
+sys.path.insert(0, given()["tests"])
+from test_sharding import *
+rank, n = join()
+"""
+TESTS = dict(tests=os.path.dirname(os.path.abspath(__file__)))
+
+SAME = START + """
+found = {}
+for kind, make_one in KINDS.items():
+    one, model = make_one(), make_one()
+    size, memory = sum(p.nbytes for p in one.parameters()), rank_memory(one, n, rank)
+    model = shard_model(model)
+    with torch.inference_mode(): model(input_ids=batch(0)["input_ids"])    # before any training
+    a, b = adamw(one), adamw(model)
+    losses, want = [], []
+    for s in range(20):
+        losses.append(train_step(model, b, [rank_rows(batch(s))], summed))
+        loss = summed(one, batch(s)) / (batch(s)["labels"][:, 1:] != -100).sum()    # one process, without any of the library's functions
+        loss.backward(); a.step(); a.zero_grad()
+        want.append(loss.item())
+    other = dict(one.named_parameters())
+    off = max(float((p.full_tensor() - other[k]).abs().max()) for k, p in model.named_parameters() if p.requires_grad)
+    (summed(model, rank_rows(batch(0))) / 9).backward()
+    found[kind] = dict(losses=losses, want=want, off=off, size=size, memory=memory, holds=local_bytes(model, b), strategy=strategy(model))
+    b.zero_grad()
+    for m in one.modules(): m.support_avx512bf16_for_cpu = False    # its weights in another layout would be other sums
+    with torch.no_grad(): found[kind]["evaluated"] = [float(summed(model.train(mode), batch(0))) for mode in (False, False, True)]
+    text = dict(max_new_tokens=4, do_sample=False, pad_token_id=0)
+    found[kind]["generates"] = [m.eval().generate(input_ids=batch(0)["input_ids"], **text).tolist() for m in (one, model)]
+
+one, model = make(), make()
+units = hand_shard(model)
+b = torch.optim.AdamW([u.piece for u in units], 1e-3)
+a = adamw(one)
+losses = []
+for s in range(20):
+    parts = rank_rows(batch(s))
+    losses.append(train_step(model, b, [{k: v[i:i + 1] for k, v in parts.items()} for i in range(2)], summed))    # in two parts
+    (summed(one, batch(s)) / (batch(s)["labels"][:, 1:] != -100).sum()).backward(); a.step(); a.zero_grad()
+whole = [u.whole.untyped_storage().size() for u in units]
+for u in units: u.gather()
+hand = dict(losses=losses, off=max(float((p - q).abs().max()) for p, q in zip(one.parameters(), model.parameters())), whole=whole, pieces=sum(u.piece.nbytes for u in units))
+
+def refused(f):
+    try: f()
+    except CantolyricError as e: return str(e)
+said = dict(cast=refused(lambda: shard_model(adapted(quantized(make(), torch.float16)), param_dtype=torch.bfloat16)), eight=refused(lambda: shard_model(quantized(make(), bits=8))),
+            blocks=refused(lambda: shard_model(torch.nn.Linear(2, 2))), ddp=refused(lambda: check_strategy(torch.nn.parallel.DistributedDataParallel(make()), "fsdp2")), share=refused(lambda: share_of(5)))
+torch.manual_seed(1)
+model = shard_model(adapted(make()))
+b = adamw(model)
+for s in range(3): train_step(model, b, [rank_rows(batch(s))], summed)
+save_checkpoint(given()["folder"], model, b, 3, note="三")
+later = [train_step(model, b, [rank_rows(batch(s))], summed) for s in range(3, 6)]
+report(found=found, hand=hand, said=said, later=later, agreed=first({"rank": rank}))
+"""
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    return folder, launch(SAME, 2, folder=str(folder), **TESTS).ranks
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_as_one_process(two, kind):
+    for rank, r in enumerate(two[1]):
+        x = r["found"][kind]
+        assert x["losses"] == pytest.approx(x["want"], abs=1e-5) and x["off"] < 1e-5, rank
+        assert x["strategy"] == "fsdp2" and x["want"][0] != pytest.approx(x["want"][-1], abs=1e-3)
+        assert x["generates"][0] == x["generates"][1]
+        assert x["evaluated"] == pytest.approx([x["evaluated"][0]] * 3, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_is_that_of_the_formula(two, kind):
+    holds = [r["found"][kind] for r in two[1]]
+    for x in holds: assert x["holds"] == {k: x["memory"][k] for k in ("weights", "gradients", "optimizer")}
+    for k in ("weights",): assert sum(x["holds"][k] for x in holds) == holds[0]["size"]
+
+
+def test_by_hand(two):
+    for r in two[1]:
+        assert r["hand"]["losses"] == pytest.approx(r["found"]["tied"]["want"], abs=1e-5) and r["hand"]["off"] < 1e-5
+        assert set(r["hand"]["whole"]) == {0} and r["hand"]["pieces"] == pytest.approx(r["found"]["tied"]["size"] / 2, abs=16)
+
+
+def test_refusals(two):
+    for r in two[1]:
+        for k, words in (("cast", "bnb_4bit_quant_storage=torch.bfloat16"), ("eight", "in 8 bits"), ("blocks", "no decoder blocks"), ("ddp", "every process would hold all"), ("share", "multiple of 2")):
+            assert words in r["said"][k], k
+        assert r["agreed"] == {"rank": 0}
+    with pytest.raises(CantolyricError, match="no process group"): shard_model(make())
+    with pytest.raises(CantolyricError, match="3 rows cannot be shared out evenly"): rank_rows(batch(0, 3), 0, 2)
+    assert share_of(5) == 5
+
+
+def test_checkpoint_of_two_read_by_one(two):
+    folder, ranks = two
+    model = adapted(make())
+    optimizer = adamw(model)
+    optimizer.param_groups[0]["lr"] = .5
+    assert load_checkpoint(folder, model, optimizer) == dict(step=3, note="三", lr=[1e-3]) and optimizer.param_groups[0]["lr"] == 1e-3
+    assert [train_step(model, optimizer, [batch(s)], summed) for s in range(3, 6)] == pytest.approx(ranks[0]["later"], abs=1e-5)
+    assert {p.suffix for p in saved_checkpoints(folder)[-1].iterdir()} == {".safetensors", ".json"}
+    with pytest.raises(CantolyricError, match="of another model"): load_checkpoint(folder, (m := adapted(make(), 3)), adamw(m))
+
+
+def test_checkpoints_are_whole_or_not_there(tmp_path, monkeypatch):
+    model = make()
+    optimizer = adamw(model)
+    assert load_checkpoint(tmp_path, model, optimizer) == {}
+    for step in (1, 2, 3): save_checkpoint(tmp_path, model, optimizer, step)
+    assert [p.name for p in saved_checkpoints(tmp_path)] == ["step-2", "step-3"]
+    with pytest.raises(KeyboardInterrupt), together(tmp_path / "step-4") as f:
+        (f / "x").write_text("half")
+        raise KeyboardInterrupt
+    assert sorted(os.listdir(tmp_path)) == ["step-2", "step-3"]
+    (tmp_path / "step-9.tmp").mkdir() # of a process that was killed: it could not clean up
+    (tmp_path / "step-8").mkdir()
+    assert load_checkpoint(tmp_path, model, optimizer)["step"] == 3
+    whole = next((tmp_path / "step-3").glob("*.safetensors"))
+    whole.write_bytes(whole.read_bytes()[:1000])
+    with pytest.raises(CantolyricError, match="cut short"): load_checkpoint(tmp_path, model, optimizer)
+
+
+def test_launch_says_what_went_wrong():
+    with pytest.raises(CantolyricError, match="one of 1 processes failed: KeyError: 'lyrics'"): launch("{}['lyrics']", 1)
+    with pytest.raises(CantolyricError, match="did not end in 6 s"): launch("import time; time.sleep(60)", 1, limit=6)
+
+
+def test_formula_for_more_processes_than_rows():
+    model = adapted(make())
+    held = [rank_memory(model, 4, r)["weights"] for r in range(4)]
+    assert sum(held) == sum(p.nbytes for p in model.parameters()) and held[0] > held[3]
+    with torch.device("meta"): assert rank_memory(make(), 2) == rank_memory(make(), 2)
+
+
+def test_configs(capsys):
+    from accelerate.commands.config.config_args import load_config_from_file
+    from cantolyric.cli import main
+    for gpus in CONFIGS:
+        config = load_config_from_file(str(launch_config(gpus)))
+        assert config.num_processes == gpus and config.distributed_type.value == ("FSDP" if gpus > 1 else "NO")
+        assert gpus == 1 or config.fsdp_config["fsdp_version"] == 2
+        assert main(["finetune", "--launch-config", str(gpus)]) == 0
+        assert capsys.readouterr().out.strip() == str(launch_config(gpus))
+    assert main(["finetune", "--launch-config", "3"]) == 2 and "there are 1, 2, 8" in capsys.readouterr().err
+
+
+def test_settings_that_cannot_be_done_are_refused(monkeypatch):
+    from cantolyric.sharding import launch_settings
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert launch_settings() == dict(reshard_after_forward=True, activation_checkpointing=False)
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
+    with pytest.raises(CantolyricError, match="fsdp_offload_params"): launch_settings()
+
+
+@pytest.mark.parametrize("check", [exercises.check_rows_of_each, exercises.check_most_whole, exercises.check_share_lost])
+def test_exercises_are_not_right_yet(check):
+    for wrong in (lambda *a: ..., lambda *a: 0, lambda *a: 1 / 0): assert check(wrong).startswith("Not yet")
+
+
+def test_exercises_tell_near_misses():
+    assert "[2, 2, 1, 0]" in exercises.check_rows_of_each(lambda rows, n: [rows // n + (r < rows % n) for r in range(n)])
+    late = lambda times, sizes: max((sum(sizes[o["unit"]] for o in times if o["start"] <= x["start"] <= o["end"]) for x in times), default=0)
+    assert "ends as the other starts" in exercises.check_most_whole(late)
+    assert exercises.check_share_lost(lambda interval, save, death: save / interval + interval / death).startswith("Not yet")
+
+
+FINETUNE = """
+import logging, os, signal, sys, warnings
+logging.disable(logging.WARNING)
+import cantolyric.finetune as ft
+from cantolyric.sharding import *
+from cantolyric.sharding import strategy as strategy_of
+ft.bf16_is_fast = lambda: False # to compare to more digits
+config = ft.FinetuneConfig(rung="full", pairs=32, steps=given()["steps"], batch=8, held_out=8, rank=4, lr=1e-3, save_every=2, strategy=given()["strategy"])
+seen, found, plain = [], {}, ft.make_trainer
+
+def watched(*args, **kw):
+    trainer = plain(*args, **kw)
+    collate = trainer.data_collator
+    trainer.data_collator = lambda rows: seen.extend(r["pair"]["lyrics"] for r in rows) or collate(rows)
+    class Look(ft.TrainerCallback):
+        def on_step_end(self, args, state, control, **kw):
+            found.update(strategy=strategy_of(trainer.model_wrapped), checkpointing=trainer.args.gradient_checkpointing, base=sum(getattr(p, "_local_tensor", p).nbytes for n, p in trainer.model.named_parameters() if "lora_" not in n))
+            if given().get("dies") and world()[0] == 1 and state.global_step == 3 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0": os.kill(os.getpid(), signal.SIGKILL)
+    trainer.add_callback(Look())
+    return trainer
+
+ft.make_trainer = watched
+r = ft.finetune(config, folder=given()["folder"])
+report(losses=r.losses, seen=seen, after=r.held_out["after"], gates=r.gates, files=sorted(os.listdir(given()["folder"])), **found)
+"""
+
+
+def finetuned(folder, n, strategy="fsdp", steps=4, **how):
+    "What each process did, and the adapter."
+    folder.mkdir()
+    ranks = launch(FINETUNE, n, folder=str(folder), strategy=strategy, steps=steps, **how).ranks
+    return ranks, load_file(folder / "adapter/adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory): return finetuned(tmp_path_factory.mktemp("one") / "run", 1)
+
+
+def same_finetune(one, ranks, adapter, tolerance=1e-5):
+    want = one[0][0]
+    for r in ranks:
+        assert r["losses"] == pytest.approx(want["losses"], abs=tolerance)
+        assert r["after"] == pytest.approx(want["after"], abs=tolerance) and r["gates"] == ranks[0]["gates"]
+        assert r["files"] == ["adapter", "full"]
+    assert max(float((adapter[k] - v).abs().max()) for k, v in one[1].items()) < tolerance and adapter.keys() == one[1].keys()
+
+
+def test_finetune_in_two_processes(one, tmp_path):
+    "FSDP2 through `finetune` itself: the same adapter, half of the base on each, no example twice."
+    ranks, adapter = finetuned(tmp_path / "two", 2)
+    same_finetune(one, ranks, adapter)
+    assert [r["strategy"] for r in ranks] == ["fsdp2"] * 2 and [2 * r["base"] for r in ranks] == [one[0][0]["base"]] * 2
+    shares = [set(r["seen"]) for r in ranks]
+    assert [len(r["seen"]) for r in ranks] == [16, 16] and not shares[0] & shares[1] and shares[0] | shares[1] == set(one[0][0]["seen"])
+
+
+@pytest.mark.slow
+def test_finetune_plain_data_parallel(one, tmp_path):
+    ranks, adapter = finetuned(tmp_path / "ddp", 2, "ddp")
+    same_finetune(one, ranks, adapter)
+    assert [r["strategy"] for r in ranks] == ["ddp"] * 2 and [r["base"] for r in ranks] == [one[0][0]["base"]] * 2
+
+
+@pytest.mark.slow
+def test_finetune_by_accelerate_launch(one, tmp_path):
+    "The shipped config, in fp32 to compare."
+    config = tmp_path / "2cpu.yaml"
+    config.write_text(launch_config(2).read_text().replace("mixed_precision: bf16", "mixed_precision: 'no'"))
+    ranks, adapter = finetuned(tmp_path / "accelerated", 2, config=str(config))
+    same_finetune(one, ranks, adapter)
+    assert all(r["strategy"] == "fsdp2" and r["checkpointing"] for r in ranks)
+
+
+@pytest.mark.slow
+def test_finetune_goes_on_after_a_kill(tmp_path):
+    "One of two processes dies after the third of five steps; all start again from the second."
+    want, adapter = finetuned(tmp_path / "quiet", 2, steps=5)
+    ranks, other = finetuned(tmp_path / "killed", 2, steps=5, dies=True, restarts=1)
+    same_finetune((want, adapter), ranks, other, 1e-6)
+    assert len(ranks[0]["seen"]) < len(want[0]["seen"])
+
+
+@pytest.mark.slow
+def test_checkpoint_of_two_read_by_four(two, tmp_path):
+    script = START + """
+torch.manual_seed(5)
+model = shard_model(adapted(make()))
+b = adamw(model)
+found = load_checkpoint(given()["folder"], model, b)
+losses = [train_step(model, b, [rank_rows(batch(s))], summed) for s in range(3, 6)]
+save_checkpoint(given()["to"], model, b, 6)
+report(losses=losses, found=found, empty=sum(p.to_local().numel() == 0 for p in model.parameters()))
+"""
+    ranks = launch(script, 4, folder=str(two[0]), to=str(tmp_path), **TESTS).ranks
+    assert ranks[0]["losses"] == pytest.approx(two[1][0]["later"], abs=1e-5) and ranks[3]["empty"] > 0
+    model = adapted(make()) # and what four wrote, some of them with empty pieces, is read by one
+    assert load_checkpoint(tmp_path, model, adamw(model))["step"] == 6
+
+
+@pytest.mark.slow
+def test_command_in_two_processes(tmp_path):
+    "The whole climb under torchrun; one of the processes talks, and says how the run is spread."
+    script = "import sys\nfrom cantolyric.cli import main\nfrom cantolyric.sharding import given\nsys.exit(main(['finetune', '--json', '--runs-dir', given()['folder'], '--pairs', '256', '--steps', '16', '--batch', '8', '--max-gib', '16']) // 2)"
+    done = launch(script, 2, limit=900, folder=str(tmp_path))
+    told = json.loads(done.output)
+    assert len(told["lyrics"]) == 3 and sorted(os.listdir(tmp_path)) == ["tiny"]
+    assert all(c["right"] for x in told["lyrics"] for line in x.get("lines", []) for c in line if isinstance(c, dict) and "right" in c)
