@@ -555,7 +555,7 @@ def make_trainer(
         bf16=bf16_is_fast(), use_cpu=not torch.cuda.is_available(), logging_steps=1, logging_nan_inf_filter=False, save_steps=c.save_every,
         save_strategy="steps" if folder else "no", train_sampling_strategy="sequential", remove_unused_columns=False,
         report_to="none", disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available(),
-        ddp_find_unused_parameters=False, gradient_checkpointing=launch_settings()["activation_checkpointing"])
+        ddp_find_unused_parameters=False, **({"activation_checkpointing": True} if launch_settings()["activation_checkpointing"] else {}))
     trainer = ToneTrainer(model, args, tone_mask=mask, sliced=sliced, train_dataset=_with_free(rows, order, plan, c),
         data_collator=ToneCollator(shop.tokenizer.pad_token_id, shop.masks, packed=sliced), callbacks=[_Progress(desc)])
     adopt(trainer, shop.strategy)

@@ -263,8 +263,11 @@ def shard_model(
     for m in model.modules(): # bitsandbytes repacks 4-bit weights for some CPUs at the first evaluation, and would take those gathered next for repacked
         if hasattr(m, "support_avx512bf16_for_cpu"): m.support_avx512bf16_for_cpu = False
     how = dict(mesh=mesh, mp_policy=MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=reduce_dtype))
+    told = {m: vars(m.weight) for m in model.modules() if type(getattr(m, "weight", None)).__name__ == "Params4bit"}
     for block in blocks_of(model).values(): fully_shard(block, reshard_after_forward=reshard_after_forward, **how)
     fully_shard(model, **how)
+    for m, kept in told.items(): # PEFT asks the weights how they were quantized, when an adapter is put on a base in pieces
+        for k in ("compress_statistics", "quant_type"): setattr(m.weight, k, kept[k])
     if hasattr(model, "generate"): register_fsdp_forward_method(model, "generate")
     for unit in (m for m in model.modules() if isinstance(m, FSDPModule)): # gathered for the first time in inference mode, they could never be trained
         unit.unshard()

@@ -118,7 +118,10 @@ b = adamw(model)
 for s in range(3): train_step(model, b, [rank_rows(batch(s))], summed)
 save_checkpoint(given()["folder"], model, b, 3, note="三")
 later = [train_step(model, b, [rank_rows(batch(s))], summed) for s in range(3, 6)]
-report(found=found, hand=hand, said=said, later=later, agreed=first({"rank": rank}))
+after = adapted(shard_model(quantized(make()).requires_grad_(False)))    # the other way round: the adapter comes on a base in pieces, as in the finetune
+b = adamw(after)
+after = [train_step(after, b, [rank_rows(batch(s))], summed) for s in range(3)] # its gradients are not averaged yet: only the first loss is that of one process
+report(found=found, hand=hand, said=said, later=later, after=after, agreed=first({"rank": rank}))
 """
 
 
@@ -126,6 +129,10 @@ report(found=found, hand=hand, said=said, later=later, agreed=first({"rank": ran
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     return folder, launch(SAME, 2, folder=str(folder), **TESTS).ranks
+
+
+def test_an_adapter_on_a_base_in_pieces(two):
+    for r in two[1]: assert r["after"][0] == pytest.approx(r["found"]["QLoRA"]["losses"][0], abs=1e-5) and r["after"][-1] != pytest.approx(r["after"][0], abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
