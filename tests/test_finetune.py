@@ -212,7 +212,7 @@ climb(micro({base!r}, {folder!r}), pairs, quiet)
 
 
 @needs_base
-@pytest.mark.parametrize("at, kind", [(12, "after"), (16, "inside"), (0, "writing")])
+@pytest.mark.parametrize("at, kind", [pytest.param(12, "after", marks=pytest.mark.slow), (16, "inside"), (0, "writing")])
 def test_killed_and_resumed(run, base, tmp_path, at, kind):
     code = KILLED.format(tests=str(ROOT / "tests"), at=at, kind=kind, base=base, folder=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

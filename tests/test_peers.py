@@ -117,7 +117,7 @@ def test_xgrammar_forgets_tokens():
     assert mask[0, 0] == 0 and xg.accept_token(1)
 
 
-def test_masks_equal_the_peers(): compare("tiny base", 300)
+def test_masks_equal_the_peers(): compare("tiny base", 100)
 
 
 @pytest.mark.parametrize("name", ["Qwen2", "DeepSeek-LLM", "GPT-2"])
@@ -125,5 +125,5 @@ def test_masks_equal_the_peers_on_published_vocabularies(name): compare(name, FE
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["Qwen2", "DeepSeek-LLM", "GPT-2"])
-def test_masks_equal_the_peers_on_published_vocabularies_in_full(name): compare(name, 300)
+@pytest.mark.parametrize("name", ["tiny base", "Qwen2", "DeepSeek-LLM", "GPT-2"])
+def test_masks_equal_the_peers_in_full(name): compare(name, 300)
