@@ -75,7 +75,8 @@ def figures(run, requests, judge):
     fit, slots = slot_report(texts, templates), sum(len(line) for t in templates for line in t.lines)
     lines = [all(c.right for c in line) for text, t in zip(texts, templates) for line in t.check(text).lines[:len(t.lines)]]
     at = lambda path, k: path[min(k, len(path) - 1)]
-    curve = [{"rounds": k, "tokens": float(np.mean([at(p, k)[0] for p in run["paths"]])), "slots %": 100 * sum(at(p, k)[2] for p in run["paths"]) / slots} for k in range(ROUNDS + 1)] if "paths" in run else []
+    curve = [{"rounds": k, "tokens": float(np.mean([at(p, k)[0] for p in run["paths"]])), "slots %": 100 * sum(at(p, k)[2] for p in run["paths"]) / slots,
+              "faults": float(np.mean([at(p, k)[1] for p in run["paths"]]))} for k in range(ROUNDS + 1)] if "paths" in run else []
     out = {"slots %": 100 * fit.tones, "lines %": 100 * float(np.mean(lines)), "lengths %": 100 * fit.lengths, "whole %": 100 * fit.whole / fit.texts, "judge bits": fluency(texts, judge),
            "tokens": run["read"] + run["written"], **{k: run[k] for k in ("read", "written", "requests", "seconds")}}
     return {k: round(v, 3) for k, v in out.items()} | dict(curve=[{k: round(v, 2) for k, v in c.items()} for c in curve], texts=texts[:4])
