@@ -8,7 +8,7 @@ __all__ = ['DEEPSEEK_PRICE', 'DEEPSEEK', 'MOST', 'BUSY', 'SAMPLES', 'SYSTEM', 'R
            'lyrics_of', 'faults', 'repair_prompt', 'wrong_lines', 'part', 'put_lines', 'Draft', 'Written',
            'EndpointWriter']
 
-# %% ../nbs/53_endpoint.ipynb #8c7ecb70
+# %% ../nbs/53_endpoint.ipynb #c1c2f752
 import html
 import http.client
 import ipaddress
@@ -41,7 +41,7 @@ from .reading import as_reader
 from .template import Report, Slot, ToneTemplate, lyric_lines
 from .tones import CantolyricError, ToneScheme
 
-# %% ../nbs/53_endpoint.ipynb #c69b6f75
+# %% ../nbs/53_endpoint.ipynb #24130695
 @dataclass(frozen=True)
 class Price:
     "What an endpoint takes for tokens."
@@ -52,7 +52,7 @@ class Price:
 
 DEEPSEEK_PRICE = Price(.30, 1.20, "DeepSeek's price list for deepseek-flash (api-docs.deepseek.com/quick_start/pricing), second-hand from a copy of November 2026; peak hours, nothing cached")
 
-# %% ../nbs/53_endpoint.ipynb #1a919339
+# %% ../nbs/53_endpoint.ipynb #af11f632
 @dataclass(frozen=True)
 class Usage:
     "What requests took, as the endpoint counts it."
@@ -69,7 +69,7 @@ class Usage:
     def cost(self, price: Price = None): # dollars; None where price or tokens are not known
         return None if price is None or not self.told else (self.input * price.input + self.output * price.output) / 1e6
 
-# %% ../nbs/53_endpoint.ipynb #88da16ba
+# %% ../nbs/53_endpoint.ipynb #bb634f74
 def check_url(
     base_url: str, # such as "https://api.deepseek.com"
 ) -> str: # without a slash at its end
@@ -88,7 +88,7 @@ def is_local(base_url: str) -> bool:
     try: return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError: return False
 
-# %% ../nbs/53_endpoint.ipynb #9ea61f83
+# %% ../nbs/53_endpoint.ipynb #c87224d0
 DEEPSEEK = dict(base_url="https://api.deepseek.com", model="deepseek-flash", key_env="DEEPSEEK_API_KEY", price=DEEPSEEK_PRICE, extra={"thinking": {"type": "disabled"}})
 
 
@@ -112,7 +112,7 @@ class Endpoint:
         self.timeout, self.retries, self.wait, self.extra = timeout, retries, wait, home.get("extra", {}) if extra is None else extra
     def __repr__(self): return f"Endpoint({self.model!r} at {self.base_url})"
 
-# %% ../nbs/53_endpoint.ipynb #d29bdf4f
+# %% ../nbs/53_endpoint.ipynb #6b739322
 @patch
 def _key(self: Endpoint) -> str: # "" where the endpoint takes none
     "The key, from the environment each time, so that no object holds it."
@@ -123,7 +123,7 @@ def _key(self: Endpoint) -> str: # "" where the endpoint takes none
     if self.base_url.startswith("http:") and not is_local(self.base_url): raise CantolyricError(f"the key in {self.key_env} would go to {host} unencrypted: use https")
     return key
 
-# %% ../nbs/53_endpoint.ipynb #2106c5db
+# %% ../nbs/53_endpoint.ipynb #b388381f
 MOST = 4 << 20 # bytes of an answer; lyrics take a few hundred
 
 
@@ -146,7 +146,7 @@ def _post(self: Endpoint, body: bytes, key: str) -> tuple: # (status, headers, b
         if isinstance(why, TimeoutError): raise CantolyricError(f"{self.base_url} gave no answer in {self.timeout:g} seconds; it may have been paid for, so it is not asked again: raise timeout=") from None
         raise CantolyricError(f"{self.base_url} cannot be reached ({why}): is there a network, and is base_url right?") from None
 
-# %% ../nbs/53_endpoint.ipynb #ad7b3abd
+# %% ../nbs/53_endpoint.ipynb #7c1e20b2
 def _line(data: bytes, key: str) -> str: # at most 200 printable characters, without the key
     "What a refusal says, on one line."
     text = data[:20_000].decode("utf-8", "replace")
@@ -158,7 +158,7 @@ def _line(data: bytes, key: str) -> str: # at most 200 printable characters, wit
     text = " ".join("".join(c if c.isprintable() else " " for c in (text.replace(key, "…") if key else text)).split())
     return text[:200]
 
-
+# %% ../nbs/53_endpoint.ipynb #3f0a11ae
 @patch
 def _refusal(self: Endpoint, status: int, data: bytes, key: str, tries: int) -> str:
     "Why a request failed, in words, and what to do."
@@ -173,7 +173,7 @@ def _refusal(self: Endpoint, status: int, data: bytes, key: str, tries: int) -> 
     if status == 404 or "model" in said.lower() or "pinned" in said: return f"no model {self.model!r} at {where}, or base_url lacks its /v1" + about
     return f"{where} refused the request" + about
 
-# %% ../nbs/53_endpoint.ipynb #58d8e7fa
+# %% ../nbs/53_endpoint.ipynb #ba4fe24c
 @dataclass(frozen=True)
 class Answer:
     "What a model wrote back."
@@ -198,7 +198,7 @@ def _read(self: Endpoint, data: bytes, key: str = "") -> Answer:
     counts = [told.get(k) for k in ("prompt_tokens", "completion_tokens")] if isinstance(told, dict) else [None]
     return Answer(text, Usage(1, *counts) if all(map(_whole, counts)) else Usage(1, told=False), finish)
 
-# %% ../nbs/53_endpoint.ipynb #9e64a021
+# %% ../nbs/53_endpoint.ipynb #693c7574
 BUSY = (408, 409, 429, 500, 502, 503, 504) # worth asking again
 
 
@@ -226,7 +226,7 @@ def chat(self: Endpoint,
     if status != 200: raise CantolyricError(self._refusal(status, data, key, tries + 1))
     return self._read(data, key)
 
-# %% ../nbs/53_endpoint.ipynb #402bf146
+# %% ../nbs/53_endpoint.ipynb #03a0b5c1
 def save_servable(
     folder, # where the model is saved; new, or replaced
     base: str = "tiny", # as in `Lyricist.from_pretrained`
@@ -245,7 +245,7 @@ def save_servable(
     tokenizer.save_pretrained(folder)
     return folder
 
-# %% ../nbs/53_endpoint.ipynb #c050b22e
+# %% ../nbs/53_endpoint.ipynb #b49f9a27
 def _free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -266,7 +266,7 @@ from transformers.cli.transformers import main
 main()
 """
 
-
+# %% ../nbs/53_endpoint.ipynb #128aca07
 @contextmanager
 def serving(
     folder, # of a model with a chat template, such as `save_servable` writes
@@ -284,7 +284,7 @@ def serving(
             yield Endpoint(f"http://127.0.0.1:{port}/v1", folder)
         finally: _stop(process)
 
-# %% ../nbs/53_endpoint.ipynb #2f858d55
+# %% ../nbs/53_endpoint.ipynb #3e340608
 def _wait_for(process, port, seconds, log):
     "Wait until a server answers; `CantolyricError` with the last line of its log where it does not."
     end = time.monotonic() + seconds
@@ -304,14 +304,14 @@ def _stop(process, patience=10):
         process.kill()
         process.wait()
 
-# %% ../nbs/53_endpoint.ipynb #3016a2c0
+# %% ../nbs/53_endpoint.ipynb #a9fc6a8d
 def plain(
     text: str, # whatever a user typed
 ) -> str: # the same to a reader
     "Text in which no chat format's control token can stand: its brackets become full-width."
     return text.translate(str.maketrans("<>[]", "＜＞［］"))
 
-# %% ../nbs/53_endpoint.ipynb #3293bc23
+# %% ../nbs/53_endpoint.ipynb #c74d00b6
 SAMPLES = "詩史試時市事", "夫苦富扶婦父", "分粉訓墳憤份" # si, fu, fan: each in tones 1 to 6
 
 
@@ -326,7 +326,7 @@ def wish(slot: Slot) -> str:
     if len(slot.tones) == 6: return f"{slot}（任何聲調）"
     return f"{slot}（第{'、'.join(map(str, sorted(slot.tones)))}聲，例如{'、'.join(examples(slot))}）"
 
-# %% ../nbs/53_endpoint.ipynb #5941fc84
+# %% ../nbs/53_endpoint.ipynb #dbe2513d
 SYSTEM = "你係粵語填詞人。用戶俾你主題同每行嘅聲調，你寫歌詞：行數、每行字數、每個字嘅聲調都要跟足。只輸出歌詞，一行一句，唔好寫標點、拼音、行號或者解釋。"
 
 
@@ -343,7 +343,7 @@ def draft_prompt(
     text = "\n".join([f"主題：{plain(topic)}", "聲調代號（粵拼聲調）：" + "；".join(map(wish, kinds)), *rows])
     return [dict(role="system", content=SYSTEM), dict(role="user", content=text)]
 
-# %% ../nbs/53_endpoint.ipynb #af6274f3
+# %% ../nbs/53_endpoint.ipynb #fdd0f525
 def lyrics_of(
     answer: str, # as a model wrote it
 ) -> str: # lines of Chinese characters
@@ -358,7 +358,7 @@ def faults(
     "How far a text is from its template."
     return sum(not c.right for c in report) + sum(not r.right for r in report.rhymes if r)
 
-# %% ../nbs/53_endpoint.ipynb #d10e0e91
+# %% ../nbs/53_endpoint.ipynb #dbcbaeda
 def _line_faults(n: int, line) -> list: # sentences
     "What is wrong in one line of a report, in words."
     out = [f"第{n}行第{k}個字：寫咗「{c.char}」{c.jyutping or ''}（{c.got}），要{wish(c.slot)}" for k, c in enumerate(line, 1) if not c.right and c.slot and c.char]
@@ -377,7 +377,7 @@ def repair_prompt(
     wanted = sum(any(c.slot for c in line) for line in report.lines)
     return "\n".join([f"有{len(faults)}處唔啱：", *faults[:most], f"改好呢啲字，其他字盡量唔好改。再寫一次全部{wanted}行，只輸出歌詞。"])
 
-# %% ../nbs/53_endpoint.ipynb #8197cdd6
+# %% ../nbs/53_endpoint.ipynb #08948b6d
 def wrong_lines(
     report: Report,
     template: ToneTemplate,
@@ -393,7 +393,7 @@ def part(template: ToneTemplate, chosen: list) -> ToneTemplate:
     pick = lambda x: tuple(x[n] for n in chosen) if x else ()
     return ToneTemplate(pick(template.lines), template.scheme, pick(template.rhymes), pick(template.breaks))
 
-
+# %% ../nbs/53_endpoint.ipynb #74703985
 def put_lines(
     text: str, new: str, # lyrics; those of the chosen lines alone
     chosen: list, # numbers of lines
@@ -409,7 +409,7 @@ def put_lines(
     out = "\n".join(filter(None, lines))
     return out if faults(template.check(out, reader)) <= faults(template.check(text, reader)) else text
 
-# %% ../nbs/53_endpoint.ipynb #2f178250
+# %% ../nbs/53_endpoint.ipynb #457d221f
 @dataclass(frozen=True)
 class Draft(Candidate):
     "A candidate, and what it took."
@@ -432,7 +432,7 @@ class Written(Lyrics):
         u, cost = self.usage, "unknown" if self.cost is None else f"${self.cost:.6f}"
         return f"{u.requests} requests, " + (f"{u.input:,} tokens read and {u.output:,} written" if u.told else "tokens not told") + f", cost {cost}"
 
-# %% ../nbs/53_endpoint.ipynb #0be7fb4f
+# %% ../nbs/53_endpoint.ipynb #682e52ac
 @patch
 def __str__(self: Written) -> str:
     parts = [f"{n}. ({faults(c.report)} faults, {c.usage.requests} requests)\n{c}" for n, c in enumerate(self, 1)]
@@ -453,7 +453,7 @@ def to_dict(self: Written) -> dict: # what JSON can hold
         one.update(bits=None if math.isnan(c.bits) else one["bits"], faults=faults(c.report), usage=asdict(c.usage))
     return out | dict(usage=asdict(self.usage), cost=self.cost)
 
-# %% ../nbs/53_endpoint.ipynb #fc70ec0a
+# %% ../nbs/53_endpoint.ipynb #a1e8ef5e
 REPAIRS = "name", "lines", "fresh"
 PROMPTS = "instructed", "taught"
 
@@ -478,7 +478,7 @@ class EndpointWriter:
         if self.prompt == "instructed": return draft_prompt(topic, template)
         return [dict(role="user", content=user_text(dict(topic=plain(topic), tones=prompt_tones(template, self.reader))))]
 
-# %% ../nbs/53_endpoint.ipynb #10d43928
+# %% ../nbs/53_endpoint.ipynb #cc338c05
 class _Job:
     "One call of `write`: what is asked for, and what it has taken so far."
     def __init__(self, writer, topic, template, budget, seed, how):
@@ -501,7 +501,7 @@ class _Job:
         if self.budget and not answer.usage.told: self.stopped = CantolyricError(f"{self.writer.endpoint.base_url} does not say what a request took, so budget= cannot be kept: leave it out")
         return answer
 
-# %% ../nbs/53_endpoint.ipynb #ad9cbac5
+# %% ../nbs/53_endpoint.ipynb #10f6d452
 @patch
 def _again(self: EndpointWriter, job: _Job, text: str, report: Report) -> tuple: # (text, what it took)
     "One round of repair; the text may be worse than before."
@@ -515,7 +515,7 @@ def _again(self: EndpointWriter, job: _Job, text: str, report: Report) -> tuple:
     a = job.ask(first + turns, job.template)
     return lyrics_of(a.text), a.usage
 
-
+# %% ../nbs/53_endpoint.ipynb #d4632073
 @patch
 def _one(self: EndpointWriter, job: _Job, rounds: int) -> Draft:
     "Draft, check, repair: the best text of one candidate."
@@ -530,7 +530,7 @@ def _one(self: EndpointWriter, job: _Job, rounds: int) -> Draft:
         path.append((used.tokens, faults(report), report.right))
     return Draft(best, report, fluency([best], self.judge) if self.judge and best else math.nan, used, tuple(path))
 
-# %% ../nbs/53_endpoint.ipynb #8e383ba0
+# %% ../nbs/53_endpoint.ipynb #0a52ed72
 @patch
 def write(self: EndpointWriter,
     topic: str, # what the lyrics should be about
