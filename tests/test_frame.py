@@ -62,3 +62,14 @@ def test_notebook_is_fit_to_read(path):
     assert len(text.encode()) < 1.5 * 2**20
     shown = json.dumps(outputs)
     assert not [bad for bad in (str(ROOT), str(Path.home()) + "/", "site-packages") if bad in shown]
+
+
+def test_glossary():
+    "A syllable for each character, the Reader's own except where a term has another; every lesson there is."
+    from cantolyric.reading import Reader
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in (ROOT / "GLOSSARY.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")][1:]
+    known = {"韻母": "wan5 mou5"}
+    for english, chinese, jyutping, _, lesson in rows:
+        assert jyutping == known.get(chinese, " ".join(map(str, Reader().read(chinese)))), english
+        assert (ROOT / lesson.partition("(")[2].rstrip(")")).exists(), lesson
+    assert len(rows) > 40
