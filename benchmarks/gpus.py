@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from cantolyric.gpus import GPU, GPUS, calibrated, estimate, qwen25
 from cantolyric.loss import sliced_loss
+from cantolyric.quantization import in_four_bits
 
 CUDA = torch.cuda.is_available()
 
@@ -52,19 +53,6 @@ CUDA_CASES = [("Qwen2.5-1.5B", "lora", 16, 512, 16, False, "full"), ("Qwen2.5-1.
     ("Qwen2.5-7B", "qlora", 8, 512, 16, False, "full"), ("Qwen2.5-7B", "qlora", 8, 1024, 16, True, "sliced")]
 LAUNCH_BOUND = .8
 KEYS = ("shape", "method", "rows", "tokens", "bits", "checkpointing", "loss")
-
-
-def in_four_bits(model):
-    "Its blocks' linear layers as NF4 with double quantization."
-    import bitsandbytes as bnb
-    for block in model.model.layers:
-        for part in (block.self_attn, block.mlp):
-            for name, old in list(part.named_children()):
-                if not isinstance(old, torch.nn.Linear): continue
-                new = bnb.nn.Linear4bit(old.in_features, old.out_features, bias=old.bias is not None, compute_dtype=old.weight.dtype, quant_type="nf4", compress_statistics=True)
-                new.load_state_dict(old.state_dict())
-                setattr(part, name, new.to("cuda" if CUDA else "cpu"))
-    return model
 
 
 def student(config, method, bits, checkpointing):

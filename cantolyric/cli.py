@@ -189,7 +189,7 @@ def _finetune(args) -> int:
     _show(args, dict(run=str(run.folder), ok=run.ok, lyrics=[x.to_dict() for x in written], table=table.to_dict()), f"\n{table}")
     return 0 if run.ok else 1
 
-
+# %% ../nbs/54_cli.ipynb #23f536d2
 def _launch_config(gpus) -> int:
     from cantolyric.sharding import launch_config
     print(launch_config(gpus))

@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+# %% ../nbs/53_endpoint.ipynb #6512e6aa
 from ._patch import patch
 from .base import quiet_loading
 from .evaluation import fluency

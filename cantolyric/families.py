@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['FAMILIES', 'TINY', 'QUANTIZATIONS', 'Checkpoint', 'Family', 'family_named', 'config_of', 'count_parameters',
-           'cache_numbers', 'tiny_config', 'special_tokens', 'tiny_tokenizer', 'tiny_variant', 'existing',
-           'check_weights', 'reason', 'clear_reasons', 'kept_whole', 'quantization_config', 'never_packed', 'commit_of',
-           'load_model', 'lora_targets']
+           'cache_numbers', 'small_config', 'special_tokens', 'tiny_tokenizer', 'tiny_variant', 'existing',
+           'check_weights', 'reason', 'clear_reasons', 'kept_whole', 'quantization_config', 'commit_of', 'load_model',
+           'lora_targets']
 
 # %% ../nbs/33_families.ipynb #d3471ac4
 import json
-import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from .base import quiet_loading
 from .bpe import DEEPSEEK_PATTERN, QWEN2_PATTERN
 from .data import load_corpus
 from .formats import FORMATS, user_text
+from .quantization import never_packed
 from .tones import CantolyricError
 
 # %% ../nbs/33_families.ipynb #94fbef09
@@ -165,7 +165,7 @@ TINY = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermed
 _SMALL = dict(head_dim=16, kv_lora_rank=64, qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=16, moe_intermediate_size=64, first_k_dense_replace=1)
 
 
-def tiny_config(
+def small_config(
     family, # name or `Family`
     vocab_size: int,
     **changes, # to any field
@@ -238,13 +238,13 @@ def tiny_variant(
     family, # name or `Family`
     folder=None, # also saved there, as a published model lies on a disk
     seed: int = 0,
-    **changes, # to the config, see `tiny_config`
+    **changes, # to the config, see `small_config`
 ): # -> (model, tokenizer)
     "A family's architecture with random weights and its kind of tokenizer: small enough to try the whole path."
     f, tokenizer = family_named(family), tiny_tokenizer(family)
     ids = {k: tokenizer.convert_tokens_to_ids(t) for k, t in (("bos_token_id", f.bos), ("eos_token_id", f.eos), ("pad_token_id", f.eos)) if t}
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(tiny_config(f, len(tokenizer), **ids, **changes)).eval()
+    model = AutoModelForCausalLM.from_config(small_config(f, len(tokenizer), **ids, **changes)).eval()
     if folder is not None:
         with quiet_loading(): model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -340,13 +340,6 @@ def quantization_config(
                               bnb_4bit_quant_storage=dtype, llm_int8_skip_modules=keep) # storage as the dtype: FSDP shards only what looks like the rest
 
 # %% ../nbs/33_families.ipynb #05491b8d
-def never_packed(model):
-    "On a CPU: keep bitsandbytes from repacking 4-bit weights in the first forward of an evaluation."
-    for m in model.modules():
-        if hasattr(m, "support_avx512bf16_for_cpu"): m.support_avx512bf16_for_cpu = False
-    return model
-
-
 def _device(device, dtype): # -> (device, dtype), the best there is
     cuda = torch.cuda.is_available()
     return device or ("cuda" if cuda else "cpu"), dtype or (torch.bfloat16 if cuda else torch.float32)

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['RUNGS', 'DATA_GATES', 'FinetuneConfig', 'check_config', 'Plan', 'rung_plan', 'load_any', 'mask_key', 'MaskStore',
            'encode_pairs', 'add_states', 'ToneCollator', 'bare_row', 'answer_columns', 'row_bits', 'answer_bits',
-           'mask_store', 'per_character', 'ToneTrainer', 'whole_folder', 'write_json', 'checkpoints', 'batch_order',
-           'Workshop', 'quiet_peft', 'make_trainer', 'is_sliced', 'bf16_is_fast', 'RungReport', 'train_rung',
-           'run_parts', 'gate_learnt', 'gate_saved', 'gate_lower', 'gate_granted', 'finetune', 'clear_errors',
-           'run_folders', 'check_folder', 'read_config', 'Run', 'climb', 'told_strategy', 'read_run', 'machine',
-           'write_run', 'loss_plot', 'held_out_plot', 'write_plots', 'report_text']
+           'mask_store', 'per_character', 'ToneTrainer', 'write_json', 'checkpoints', 'batch_order', 'Workshop',
+           'quiet_peft', 'make_trainer', 'is_sliced', 'bf16_is_fast', 'RungReport', 'train_rung', 'run_parts',
+           'gate_learnt', 'gate_saved', 'gate_lower', 'gate_granted', 'finetune', 'clear_errors', 'run_folders',
+           'check_folder', 'read_config', 'Run', 'climb', 'told_strategy', 'read_run', 'machine', 'write_run',
+           'loss_plot', 'held_out_plot', 'write_plots', 'report_text']
 
 # %% ../nbs/41_finetune.ipynb #3dc02b27
 import errno
@@ -37,6 +37,7 @@ from tqdm.auto import tqdm as any_bar
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+# %% ../nbs/41_finetune.ipynb #f8bc65de
 from .base import asset_path, load_base
 from .constraint import TokenTable, ToneConstraint
 from .data import lyric_pairs
@@ -45,14 +46,14 @@ from .formats import ChatML, format_named, text_ids
 from .hooks import LogitsHookCallback, logits_hook
 from .loss import ToneMask, loss_in_head, sliced_loss
 from .preflight import GateResult, Gates, Parts, labelled, masking, peak_gib, preflight
-from .sharding import adopt, first, join, launch_settings, shard_base, share_of, together, wait, world
+from .sharding import adopt, first, join, launch_settings, shard_base, share_of, together, wait, whole_folder, world
 from .template import ToneTemplate
 from .tones import CantolyricError
 
 # %% ../nbs/41_finetune.ipynb #0b26d522
 def tqdm(*args, disable=False, **kw):
-    "A progress bar, of the first process only."
-    return any_bar(*args, disable=disable or world()[0] > 0, **kw)
+    "A progress bar, of the first process only; TQDM_DISABLE=1 switches it off (by itself, tqdm's bar for notebooks does not look at that)."
+    return any_bar(*args, disable=bool(disable or world()[0] or os.environ.get("TQDM_DISABLE")), **kw)
 
 # %% ../nbs/41_finetune.ipynb #5990857f
 RUNGS = ("smoke", "pilot", "full")
@@ -393,23 +394,6 @@ def _save(self, output_dir=None, state_dict=None):
 ToneTrainer._save_checkpoint, ToneTrainer._save = _save_checkpoint, _save
 
 # %% ../nbs/41_finetune.ipynb #e095af99
-@contextmanager
-def whole_folder(
-    folder, # the folder to be
-): # the path to write to
-    "Write a folder under another name, then rename it: it is there whole or not at all."
-    folder = Path(folder)
-    unfinished = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try: yield unfinished
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    if folder.exists(): shutil.rmtree(folder)
-    os.replace(unfinished, folder)
-
-
 def write_json(path, data):
     "Write a JSON file whole or not at all."
     path = Path(path)
@@ -485,17 +469,22 @@ class Workshop:
             self.rows = self._encode("train", self.data("train", n, c.seed), self.masks, c.max_length, desc)
         return self.rows[:n]
 
-    def held_out(self, split, n) -> list:
-        "The first `n` held-out pairs of a split."
-        if (split, n) not in self.held:
-            rows = self._encode(f"{n} of {split}", self.data(split, n, 0), self.store)
-            self.held[split, n] = [r["pair"] for r in rows]
-        return self.held[split, n]
+# %% ../nbs/41_finetune.ipynb #f98dc636
+def _held_out(self, split, n) -> list:
+    "The first `n` held-out pairs of a split."
+    if (split, n) not in self.held:
+        rows = self._encode(f"{n} of {split}", self.data(split, n, 0), self.store)
+        self.held[split, n] = [r["pair"] for r in rows]
+    return self.held[split, n]
 
-    def _encode(self, what, pairs, *how) -> list:
-        "Rows; misfits stop it, or are kept in `misfits` under `what`."
-        found = self.misfits[what] = []
-        return encode_pairs(list(pairs), self.format, self.tokenizer, *how, on_misfit=found.append if self.config.misfits == "skip" else None)
+
+def _encode(self, what, pairs, *how) -> list:
+    "Rows; misfits stop it, or are kept in `misfits` under `what`."
+    found = self.misfits[what] = []
+    return encode_pairs(list(pairs), self.format, self.tokenizer, *how, on_misfit=found.append if self.config.misfits == "skip" else None)
+
+
+Workshop.held_out, Workshop._encode = _held_out, _encode
 
 # %% ../nbs/41_finetune.ipynb #e6b9e87a
 @property

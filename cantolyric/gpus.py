@@ -12,7 +12,7 @@ __all__ = ['QWEN25', 'BLOCKS', 'METHODS', 'BLOCK', 'SUPER', 'ROWS', 'PIECE', 'GP
 import csv
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from importlib.resources import files

@@ -168,12 +168,15 @@ def state_groups(
     return out.to(states.device)
 
 # %% ../nbs/24_loss.ipynb #3019ce2b
-def _shared(states, table):
+def _grouped(states, table):
     "The positions that share rows of the head, group by group."
-    # On a GPU products cost next to nothing and finding groups (on the CPU) more than they save: all share one union.
-    if states.device.type != "cpu": return [torch.arange(len(states), device=states.device)]
     groups = state_groups(states, table)[states]
     return torch.split(groups.argsort(stable=True), groups.unique(return_counts=True)[1].tolist())
+
+
+def _shared(states, table):
+    "On a CPU, positions by groups; on a GPU products cost next to nothing and finding groups (on the CPU) more than they save: all together."
+    return _grouped(states, table) if states.device.type == "cpu" else [torch.arange(len(states), device=states.device)]
 
 # %% ../nbs/24_loss.ipynb #7644137e
 def _pieces(states, labels, table, V, most=2 ** 24):

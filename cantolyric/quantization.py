@@ -6,7 +6,7 @@
 __all__ = ['FLOATS', 'check_weights', 'in_groups', 'Int8', 'quantize_int8', 'dequantize_int8', 'relative_error', 'normal_code',
            'uniform_code', 'nearest', 'pack', 'unpack', 'quantize_blocks', 'dequantize_blocks', 'dynamic_code',
            'Scales', 'quantize_scales', 'dequantize_scales', 'NF4', 'quantize_nf4', 'dequantize_nf4', 'round_weights',
-           'held', 'block_linears', 'rounded', 'outliers', 'repacked']
+           'held', 'block_linears', 'in_four_bits', 'rounded', 'outliers', 'repacked', 'never_packed']
 
 # %% ../nbs/31_quantization.ipynb #3c6276f1
 from contextlib import contextmanager
@@ -267,7 +267,7 @@ def held(
                              numbers=p.numel() * (2 * p.element_size() if kind == "4" else 1), bytes=sum(new.values())))
     return rows
 
-# %% ../nbs/31_quantization.ipynb #fb5be7f1
+# %% ../nbs/31_quantization.ipynb #1a8186c0
 def block_linears(
     model: torch.nn.Module, # a causal language model
 ) -> dict: # name -> linear layer
@@ -275,7 +275,22 @@ def block_linears(
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
 
+# %% ../nbs/31_quantization.ipynb #8edfbb75
+def in_four_bits(
+    model: torch.nn.Module, # a causal language model, changed in place
+    double: bool = True, # quantize the scales too
+    storage: torch.dtype = torch.uint8, # of the tensors in which the codes lie
+) -> torch.nn.Module: # the same
+    "Put bitsandbytes' NF4 layers in the place of the blocks' linear layers, as loading in 4 bits does."
+    from bitsandbytes.nn import Linear4bit, Params4bit
+    how = dict(compress_statistics=double, quant_type="nf4", quant_storage=storage)
+    for name, old in block_linears(model).items():
+        new = Linear4bit(old.in_features, old.out_features, bias=old.bias is not None, compute_dtype=old.weight.dtype, **how)
+        new.weight, new.bias = Params4bit(old.weight.data, requires_grad=False, module=new, **how), old.bias
+        model.set_submodule(name, new.to(old.weight.device))
+    return model
 
+# %% ../nbs/31_quantization.ipynb #fb5be7f1
 @contextmanager
 def rounded(
     model: torch.nn.Module,
@@ -315,3 +330,12 @@ def repacked(
 ) -> list: # names of layers
     "The 4-bit layers whose bytes lie in the order of bitsandbytes' CPU kernel: their gradients, and merging into them, would be silently wrong."
     return [n for n, m in model.named_modules() if getattr(getattr(m._parameters.get("weight"), "quant_state", None), "packing_format_for_cpu", False)]
+
+
+def never_packed(
+    model: torch.nn.Module,
+) -> torch.nn.Module: # the same
+    "On a CPU: keep bitsandbytes from repacking 4-bit weights in the first forward of an evaluation."
+    for m in model.modules():
+        if hasattr(m, "support_avx512bf16_for_cpu"): m.support_avx512bf16_for_cpu = False
+    return model

@@ -13,8 +13,9 @@ from transformers import AutoConfig  # noqa: E402
 
 from cantolyric._exercises import families as exercises  # noqa: E402
 from cantolyric.constraint import TokenTable  # noqa: E402
-from cantolyric.families import (FAMILIES, Checkpoint, cache_numbers, config_of, count_parameters, family_named, kept_whole, load_model, lora_targets, never_packed, quantization_config,  # noqa: E402
-                                 special_tokens, tiny_config, tiny_tokenizer, tiny_variant)
+from cantolyric.quantization import never_packed  # noqa: E402
+from cantolyric.families import (FAMILIES, Checkpoint, cache_numbers, config_of, count_parameters, family_named, kept_whole, load_model, lora_targets, quantization_config,  # noqa: E402
+                                 special_tokens, small_config, tiny_tokenizer, tiny_variant)
 from cantolyric.finetune import FinetuneConfig, Workshop, _save_adapter, check_config, climb, load_any, train_rung  # noqa: E402
 from cantolyric.formats import FORMATS, text_ids  # noqa: E402
 from cantolyric.lyricist import Lyricist  # noqa: E402
@@ -285,7 +286,7 @@ def test_every_family_is_told():
         assert f.format in FORMATS and f.end == FORMATS[f.format].end_token and f.source and f.licence and f.context >= 4096 and f.released[:2] == "20"
         assert all(isinstance(c, Checkpoint) and c.id.count("/") == 1 for c in f.checkpoints)
         assert set(special_tokens(f)) <= {t.content for t in tiny_tokenizer(f).added_tokens_decoder.values()}
-        assert tiny_config(f, 500).vocab_size == 500 and tiny_config(f, 500, num_hidden_layers=3).num_hidden_layers == 3
+        assert small_config(f, 500).vocab_size == 500 and small_config(f, 500, num_hidden_layers=3).num_hidden_layers == 3
 
 
 def test_results_agree_with_the_shapes():

@@ -13,6 +13,7 @@ from cantolyric._exercises import lora as exercises  # noqa: E402
 from cantolyric.constraint import head_parts, head_rows  # noqa: E402
 from cantolyric.lora import (LoRALinear, LoRASettings, adapter_parameters, adapters, add_lora, dense_weight, linear_layers, load_lora, lora_layers,  # noqa: E402
                              lora_parameters, matching, merge_lora, plain_order, remove_lora, save_lora, use_adapter, using_adapter)
+from cantolyric.quantization import in_four_bits  # noqa: E402
 from cantolyric.tones import CantolyricError  # noqa: E402
 
 KINDS = {"lora": {}, "rslora": dict(rslora=True), "dora": dict(dora=True), "rsdora": dict(rslora=True, dora=True)}
@@ -319,13 +320,8 @@ def test_on_the_head_the_sliced_head_still_agrees():
 
 def four_bit(nested):
     "The small model with its blocks in NF4."
-    bnb = pytest.importorskip("bitsandbytes")
-    model = small(bias=False, width=64)
-    for n in matching(model, "all-linear"):
-        layer, (parent, _, last) = model.get_submodule(n), n.rpartition(".")
-        new = bnb.nn.Linear4bit(layer.in_features, layer.out_features, bias=False, compute_dtype=torch.float32, quant_type="nf4")
-        new.weight = bnb.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=nested, module=new).to("cpu")
-        setattr(model.get_submodule(parent), last, new)
+    pytest.importorskip("bitsandbytes")
+    model = in_four_bits(small(bias=False, width=64), nested)
     model.is_loaded_in_4bit = True # as after from_pretrained: PEFT looks at it
     return model.eval()
 

@@ -10,6 +10,7 @@ from torch import nn  # noqa: E402
 from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: E402
 
 from cantolyric._exercises import sharding as exercises  # noqa: E402
+from cantolyric.quantization import in_four_bits  # noqa: E402
 from cantolyric.sharding import (CONFIGS, launch, launch_config, load_checkpoint, rank_memory, rank_rows, save_checkpoint, saved_checkpoints, share_of,  # noqa: E402
                                  shard_model, together, train_step)
 from cantolyric.tones import CantolyricError  # noqa: E402
@@ -40,14 +41,12 @@ def adapted(model, rank=5):
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=8, target_modules="all-linear"))
 
 
-def quantized(model, storage=torch.float32, bits=4):
+def eight_bits(model):
     import bitsandbytes as bnb
     for name, m in list(model.named_modules()):
         if not isinstance(m, nn.Linear) or name == "lm_head": continue
-        if bits == 4: q = bnb.nn.Linear4bit(m.in_features, m.out_features, bias=False, compute_dtype=torch.float32, quant_type="nf4", quant_storage=storage)
-        else: q = bnb.nn.Linear8bitLt(m.in_features, m.out_features, bias=False, has_fp16_weights=False)
-        q.weight = (bnb.nn.Params4bit(m.weight.data, requires_grad=False, quant_type="nf4", quant_storage=storage, module=q) if bits == 4
-                    else bnb.nn.Int8Params(m.weight.data, requires_grad=False, has_fp16_weights=False))
+        q = bnb.nn.Linear8bitLt(m.in_features, m.out_features, bias=False, has_fp16_weights=False)
+        q.weight = bnb.nn.Int8Params(m.weight.data, requires_grad=False, has_fp16_weights=False)
         model.set_submodule(name, q)
     return model.to("cpu")
 
@@ -55,8 +54,8 @@ def quantized(model, storage=torch.float32, bits=4):
 def adamw(model): return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3)
 
 
-KINDS = {"tied": make, "untied": lambda: make(tied=False), "LoRA": lambda: adapted(make()), "QLoRA": lambda: adapted(quantized(make())),
-         "QLoRA in bytes": lambda: adapted(quantized(make(), torch.uint8))}
+KINDS = {"tied": make, "untied": lambda: make(tied=False), "LoRA": lambda: adapted(make()), "QLoRA": lambda: adapted(in_four_bits(make(), storage=torch.float32)),
+         "QLoRA in bytes": lambda: adapted(in_four_bits(make()))}
 
 START = """
 import logging, os, sys, torch, torch.distributed as dist, warnings
@@ -110,7 +109,7 @@ hand = dict(losses=losses, off=max(float((p - q).abs().max()) for p, q in zip(on
 def refused(f):
     try: f()
     except CantolyricError as e: return str(e)
-said = dict(cast=refused(lambda: shard_model(adapted(quantized(make(), torch.float16)), param_dtype=torch.bfloat16)), eight=refused(lambda: shard_model(quantized(make(), bits=8))),
+said = dict(cast=refused(lambda: shard_model(adapted(in_four_bits(make(), storage=torch.float16)), param_dtype=torch.bfloat16)), eight=refused(lambda: shard_model(eight_bits(make()))),
             blocks=refused(lambda: shard_model(torch.nn.Linear(2, 2))), ddp=refused(lambda: check_strategy(torch.nn.parallel.DistributedDataParallel(make()), "fsdp2")), share=refused(lambda: share_of(5)))
 torch.manual_seed(1)
 model = shard_model(adapted(make()))
@@ -118,7 +117,7 @@ b = adamw(model)
 for s in range(3): train_step(model, b, [rank_rows(batch(s))], summed)
 save_checkpoint(given()["folder"], model, b, 3, note="三")
 later = [train_step(model, b, [rank_rows(batch(s))], summed) for s in range(3, 6)]
-after = adapted(shard_model(quantized(make()).requires_grad_(False)))    # the other way round: the adapter comes on a base in pieces, as in the finetune
+after = adapted(shard_model(in_four_bits(make(), storage=torch.float32).requires_grad_(False)))    # the other way round: the adapter comes on a base in pieces, as in the finetune
 b = adamw(after)
 after = [train_step(after, b, [rank_rows(batch(s))], summed) for s in range(3)] # its gradients are not averaged yet: only the first loss is that of one process
 report(found=found, hand=hand, said=said, later=later, after=after, agreed=first({"rank": rank}))
