@@ -1,6 +1,8 @@
 """The command line: exit codes, one line for a mistake, no traceback."""
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -218,3 +220,82 @@ def test_switches_of_the_loss():
     assert (config().loss, config().mask, config().misfits) == ("sliced", True, "stop")
     changed = config("--hook", "--skip-misfits", "--bonus", "3")
     assert (changed.loss, changed.misfits, changed.bonus) == ("hook", "skip", 3.) and not config("--no-mask").mask
+
+
+def commands(parser=None):
+    "Name and parser of each command."
+    parser = parser or cli.make_parser()
+    for a in parser._actions:
+        for name, p in a.choices.items() if isinstance(a, cli.argparse._SubParsersAction) else (): yield from commands(p) if name == "base" else [(name, p)]
+
+
+def test_each_help_teaches():
+    found = dict(commands())
+    assert set(found) == {"read", "check", "write", "finetune", "evaluate", "train", "completion"} == set(cli.CODES)
+    for name, p in found.items():
+        text = p.format_help()
+        assert "examples:" in text and "exit codes: 0 all is well" in text, name
+        assert all(a.help for a in p._actions if a.option_strings), name
+    assert "exit codes: 0 all is well; 1 the tones differ; 2" in found["check"].format_help()
+    assert "3 is high" in cli.make_parser().format_help()
+
+
+EXAMPLES = [line for _, p in commands() for line, _ in p.get_default("examples")]
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_each_example_of_a_help_is_understood(line):
+    words = shlex.split(line.partition(" >")[0].partition(" <")[0])
+    args = cli.make_parser().parse_args(words[1:])
+    if tones := getattr(args, "tones", None):
+        from cantolyric.template import ToneTemplate
+        ToneTemplate.parse(tones, args.scheme)
+    if words[1] == "finetune": cli._finetune_config(args) if not args.resume else None
+
+
+@pytest.mark.parametrize("line", [x for x in EXAMPLES if x.split()[1] in ("read", "check", "completion")])
+def test_each_example_without_a_model_runs(line, tmp_path):
+    if shutil.which("bash") is None: pytest.skip("no bash")
+    (tmp_path / "my_lyrics.txt").write_text(VERSE, encoding="utf-8")
+    for folder in (".local/share/bash-completion/completions", ".zfunc", ".config/fish/completions"): (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "cantolyric").write_text(f"#!/bin/sh\nexec {sys.executable} -c 'import sys; from cantolyric.cli import main; sys.exit(main())' \"$@\"\n")
+    (tmp_path / "cantolyric").chmod(0o755)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done
+    assert done.stdout or ">" in line
+
+
+def completed(line, tmp_path):
+    "What bash offers at the Tab key behind `line`."
+    script = tmp_path / "cantolyric.bash"
+    if not script.exists(): script.write_bytes(shell("completion", "bash").stdout)
+    words = line.split(" ")
+    ask = f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _shtab_cantolyric 2>/dev/null; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    return subprocess.run(["bash", "-c", ask], capture_output=True, text=True, cwd=tmp_path).stdout.split()
+
+
+def test_the_tab_key(tmp_path):
+    if shutil.which("bash") is None: pytest.skip("no bash")
+    assert completed("cantolyric wr", tmp_path) == ["write"]
+    assert completed("cantolyric write --met", tmp_path) == ["--method"]
+    assert completed("cantolyric write --method be", tmp_path) == ["best", "beam"]
+    assert completed("cantolyric read --scheme 0", tmp_path) == ["0243", "02493"]
+    (tmp_path / "my_lyrics.txt").touch()
+    assert completed("cantolyric check my", tmp_path) == ["my_lyrics.txt"]
+    for other in ("zsh", "fish", "tcsh", "powershell"): assert b"--quantize" in shell("completion", other).stdout or other == "fish"
+
+
+@pytest.mark.parametrize("args, says", [(["--rounds", "2"], "--rounds is for an endpoint"), (["--budget", "0"], "--budget is for an endpoint"),
+                                        (["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--method", "beam"], "--method is for a model on this machine"),
+                                        (["--endpoint", "http://127.0.0.1:9/v1", "--base", "tiny"], "--base is for a model"), (["--endpoint", "127.0.0.1"], "no address"),
+                                        (["--endpoint", "http://127.0.0.1:9/v1"], "which model"), (["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "-n", "1"], "cannot be reached")])
+def test_what_belongs_to_an_endpoint_and_what_to_a_model(run, args, says):
+    code, out, err = run("write", "--topic", "雨", "--tones", "02", *args)
+    assert code == 2 and out == "" and says in err and len(err.strip().split("\n")) == 1
+
+
+def test_deepseek_wants_its_key(run, monkeypatch):
+    monkeypatch.delenv("DEEPSEEK_API_KEY", raising=False)
+    code, _, err = run("write", "--topic", "雨", "--tones", "02", "-n", "1", "--endpoint")
+    assert code == 2 and "DEEPSEEK_API_KEY" in err

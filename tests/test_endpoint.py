@@ -456,3 +456,29 @@ def test_an_adapter_that_was_taught_another_format_is_not_served(tmp_path):
     (tmp_path / "run" / "config.json").write_text('{"format": "alpaca"}')
     with pytest.raises(CantolyricError, match="other prompts than the adapter was taught with"): save_servable(tmp_path / "out", adapter=tmp_path / "run")
     assert not (tmp_path / "out").exists()
+
+
+# ---- the command line
+
+def typed(capsys, asked, *args):
+    "Exit code and JSON of `cantolyric write --endpoint`."
+    from cantolyric.cli import main
+    code = main(["write", "--topic", "夜雨", "--tones", "22/33", "-n", "1", "--endpoint", asked.url, "--model", "some-model", "--json", *args])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_the_command_writes_through_an_endpoint(capsys, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", KEY)
+    with playing(said("夜夜\n夜詩"), said("夜夜\n詩史")) as asked:
+        code, data = typed(capsys, asked, "--seed", "5", "--key-env", "SOME_KEY")
+    assert code == 0 and data["candidates"][0]["text"] == "夜夜\n詩史" and data["candidates"][0]["faults"] == 0
+    assert data["usage"] == dict(requests=2, input=20, output=10, told=True) and data["cost"] is None
+    assert [b["seed"] for b in asked.bodies] == [5, 6] and asked.headers[0]["Authorization"] == f"Bearer {KEY}"
+
+
+def test_the_command_says_no_where_faults_are_left(capsys):
+    with playing(said("夜夜\n夜詩")) as asked:
+        code, data = typed(capsys, asked, "--rounds", "2")
+        assert code == 1 and data["candidates"][0]["faults"] == 1 and len(asked.bodies) == 3
+        typed(capsys, asked, "--budget", "16", "--repair", "fresh") # 15 tokens an answer: the second one is over it
+    assert len(asked.bodies) == 5 and len(asked.bodies[-1]["messages"]) == len(asked.bodies[-2]["messages"])
