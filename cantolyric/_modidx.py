@@ -588,6 +588,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'cantolyric.generation.Step': ('generation.html#step', 'cantolyric/generation.py'),
                                        'cantolyric.generation._check_prompt': ('generation.html#_check_prompt', 'cantolyric/generation.py'),
                                        'cantolyric.generation._end_ids': ('generation.html#_end_ids', 'cantolyric/generation.py'),
+                                       'cantolyric.generation._next_scores': ('generation.html#_next_scores', 'cantolyric/generation.py'),
                                        'cantolyric.generation.generate': ('generation.html#generate', 'cantolyric/generation.py'),
                                        'cantolyric.generation.min_p': ('generation.html#min_p', 'cantolyric/generation.py'),
                                        'cantolyric.generation.repetition_penalty': ( 'generation.html#repetition_penalty',

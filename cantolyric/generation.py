@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ._patch import patch
 from .tones import CantolyricError
 
 # %% ../nbs/21_generation.ipynb #028ac9b2
@@ -92,32 +93,44 @@ class Sampling:
                                  ("min_p", 0 <= self.min_p <= 1, "0 to 1"), ("repetition_penalty", self.repetition_penalty > 0, "a number above 0")]:
             if not ok: raise CantolyricError(f"{name}={getattr(self, name)!r}: wanted is {wanted}")
 
-    def adjust(self,
-        ids, # int64 (B, T): prompt and text so far
-        scores, # float32 (B, V)
-        processors=(), # functions (ids, scores) -> scores, as transformers' `LogitsProcessor`
-        mask=None, # (B, T), 0 where an id is padding
-    ): # float32 (B, V)
-        "Scores after all that is asked for, in the order of transformers."
-        if self.repetition_penalty != 1: scores = repetition_penalty(scores, ids, self.repetition_penalty, mask)
-        for p in processors: scores = p(ids, scores)
-        if not self.do_sample: return scores
-        for on, fn, value in [(self.temperature != 1, temperature, self.temperature), (self.top_k, top_k, self.top_k), (self.top_p < 1, top_p, self.top_p), (self.min_p, min_p, self.min_p)]:
-            if on: scores = fn(scores, value)
-        return scores
+# %% ../nbs/21_generation.ipynb #b4018f4a
+@patch
+def adjust(self: Sampling,
+    ids, # int64 (B, T): prompt and text so far
+    scores, # float32 (B, V)
+    processors=(), # functions (ids, scores) -> scores, as transformers' `LogitsProcessor`
+    mask=None, # (B, T), 0 where an id is padding
+): # float32 (B, V)
+    "Scores after all that is asked for, in the order of transformers."
+    if self.repetition_penalty != 1: scores = repetition_penalty(scores, ids, self.repetition_penalty, mask)
+    for p in processors: scores = p(ids, scores)
+    if not self.do_sample: return scores
+    for on, fn, value in [(self.temperature != 1, temperature, self.temperature), (self.top_k, top_k, self.top_k), (self.top_p < 1, top_p, self.top_p), (self.min_p, min_p, self.min_p)]:
+        if on: scores = fn(scores, value)
+    return scores
 
-    def choose(self,
-        scores, # float32 (B, V)
-    ): # int64 (B,)
-        "The next token of each row."
-        if not self.do_sample: return scores.argmax(-1)
-        return torch.multinomial(scores.softmax(-1), 1).squeeze(1) # draws from torch's global generator, as transformers does
+# %% ../nbs/21_generation.ipynb #5d4692ee
+@patch
+def choose(self: Sampling,
+    scores, # float32 (B, V)
+): # int64 (B,)
+    "The next token of each row."
+    if not self.do_sample: return scores.argmax(-1)
+    return torch.multinomial(scores.softmax(-1), 1).squeeze(1) # draws from torch's global generator, as transformers does
 
 # %% ../nbs/21_generation.ipynb #518df08f
 def _end_ids(model, eos):
     "End tokens as a tuple of ids."
     eos = model.generation_config.eos_token_id if eos is None else eos
     return tuple(eos) if isinstance(eos, (list, tuple, set)) else () if eos is None else (int(eos),)
+
+# %% ../nbs/21_generation.ipynb #7ee4a8f3
+def _next_scores(model, ids, mask, cache, use_cache): # -> (float32 (B, V), cache)
+    "Scores of each row's next token; where there is a cache, only the newest token is read."
+    new = slice(-1, None) if cache is not None else slice(None)
+    positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+    out = model(input_ids=ids[:, new], attention_mask=mask, position_ids=positions[:, new], past_key_values=cache, use_cache=use_cache, logits_to_keep=1)
+    return out.logits[:, -1].float(), out.past_key_values if use_cache else None
 
 # %% ../nbs/21_generation.ipynb #06e7e9e1
 @torch.no_grad()
@@ -143,11 +156,8 @@ def generate(
     pad = next((p for p in (pad, model.generation_config.pad_token_id, *ends.tolist()) if p is not None), 0)
     cache, open_ = None, torch.ones(len(ids), dtype=torch.bool, device=ids.device)
     for _ in range(max_new_tokens):
-        new = slice(-1, None) if cache is not None else slice(None)
-        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
-        out = model(input_ids=ids[:, new], attention_mask=mask, position_ids=positions[:, new], past_key_values=cache, use_cache=use_cache, logits_to_keep=1)
-        cache = out.past_key_values if use_cache else None
-        token = how.choose(how.adjust(ids, out.logits[:, -1].float(), processors, mask))
+        scores, cache = _next_scores(model, ids, mask, cache, use_cache)
+        token = how.choose(how.adjust(ids, scores, processors, mask))
         token = torch.where(open_, token, pad)
         ids, mask = torch.cat([ids, token[:, None]], 1), torch.cat([mask, mask.new_ones(len(ids), 1)], 1)
         if on_token: on_token(token)
