@@ -5,13 +5,14 @@
 VENV = .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+DOCS_STAMP = $(VENV)/.installed-docs
 ARGS =
 # For example: make finetune PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" (a Linux machine without a GPU: a smaller torch)
 PIP_ARGS =
 # For example: make test PYTHON=/opt/python3.13/bin/python3
 PYTHON =
 
-.PHONY: help finetune test test-slow lab readme bench clean
+.PHONY: help finetune test test-slow lab readme docs bench clean
 
 help:
 	@echo "make finetune    finetune the tiny base model and write lyrics (ARGS=... goes to 'cantolyric finetune')"
@@ -19,6 +20,7 @@ help:
 	@echo "make test-slow   the notebooks' and tests' slow parts"
 	@echo "make lab         JupyterLab on the course"
 	@echo "make readme      README.md from nbs/index.ipynb"
+	@echo "make docs        the site, in _docs/html: built, and checked that nothing of it comes from elsewhere"
 	@echo "make bench       all benchmarks"
 	@echo "make clean       remove .venv and what builds leave behind (runs/ stays)"
 
@@ -27,6 +29,12 @@ $(STAMP): settings.ini setup.py constraints.txt
 	@sh tools/venv.sh "$(VENV)" $(PYTHON)
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[train,course,dev]"
 	@touch $(STAMP)
+
+# The site shows the notebooks' committed outputs and reads the modules without importing them: no torch, no run.
+$(DOCS_STAMP): settings.ini setup.py constraints.txt
+	@[ -x $(BIN)/python ] || sh tools/venv.sh "$(VENV)" $(PYTHON)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[docs]"
+	@touch $(DOCS_STAMP)
 
 finetune: $(STAMP)
 	$(BIN)/cantolyric finetune $(ARGS)
@@ -43,6 +51,12 @@ lab: $(STAMP)
 
 readme: $(STAMP)
 	$(BIN)/python tools/readme.py
+
+docs: $(DOCS_STAMP)
+	rm -rf _docs
+	$(BIN)/python docs/source.py _docs/source
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs -d _docs/doctrees _docs/source _docs/html
+	$(BIN)/python docs/check.py _docs/html
 
 bench: $(STAMP)
 	@for script in benchmarks/[a-z]*.py; do \

@@ -15,6 +15,7 @@ setup(
     version=meta["version"],
     description=meta["description"],
     long_description=(here / "README.md").read_text(encoding="utf-8") if (here / "README.md").exists() else "",
+    project_urls={"Repository": meta["repository"]},
     long_description_content_type="text/markdown",
     license_expression=meta["license"],
     license_files=["LICENSE", "cantolyric/assets/LICENSE-*"],
