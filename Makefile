@@ -12,12 +12,13 @@ PIP_ARGS =
 # For example: make test PYTHON=/opt/python3.13/bin/python3
 PYTHON =
 
-.PHONY: help finetune test test-slow lab readme docs bench clean
+.PHONY: help setup finetune test test-slow test-hub lab readme docs bench clean
 
 help:
 	@echo "make finetune    finetune the tiny base model and write lyrics (ARGS=... goes to 'cantolyric finetune')"
 	@echo "make test        every check: notebooks run, export in sync, tests, the wheel elsewhere"
 	@echo "make test-slow   the notebooks' and tests' slow parts"
+	@echo "make test-hub    what needs the Hugging Face Hub: published tokenizers as they are today"
 	@echo "make lab         JupyterLab on the course"
 	@echo "make readme      README.md from nbs/index.ipynb"
 	@echo "make docs        the site, in _docs/html: built, and checked that nothing of it comes from elsewhere"
@@ -36,6 +37,8 @@ $(DOCS_STAMP): settings.ini setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[docs]"
 	@touch $(DOCS_STAMP)
 
+setup: $(STAMP)
+
 finetune: $(STAMP)
 	$(BIN)/cantolyric finetune $(ARGS)
 
@@ -45,6 +48,10 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --flags slow --n-workers 2 --do-print
 	$(BIN)/python -m pytest -m slow
+
+test-hub: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --flags hub --n-workers 2 --do-print
+	$(BIN)/python -m pytest -m hub
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab nbs/index.ipynb

@@ -12,6 +12,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "cantolyric"
 PROPERTIES = {"property", "cached_property"}
+WRAPPERS = PROPERTIES | {"classmethod", "staticmethod"}
 LONG = 60 # characters of a constant's value that are still shown
 
 
@@ -58,9 +59,10 @@ def function(node, said: dict, kind: str = "function") -> Thing:
     "A function from its syntax tree."
     own = arguments(node)
     if kind != "function" and not any(ast.unparse(d) == "staticmethod" for d in node.decorator_list): own = own[1:]
-    lines = [p.end_lineno for _, p, _ in own]
-    alone = lambda p: said.get(p.end_lineno, "") if lines.count(p.end_lineno) == 1 and p.end_lineno < node.body[0].lineno else ""
-    rows = [(name, written(p.annotation), "" if d is None else ast.unparse(d), alone(p)) for name, p, d in own]
+    lines = [(d or p).end_lineno for _, p, d in own]
+    # Of several parameters in a line the last has its comment, as fastcore reads it; a comment in the body is none.
+    about = lambda i: said.get(lines[i], "") if lines[i] not in lines[i + 1:] and lines[i] < node.body[0].lineno else ""
+    rows = [(name, written(p.annotation), "" if d is None else ast.unparse(d), about(i)) for i, (name, p, d) in enumerate(own)]
     shown = [name + (f": {t}" if t else "") + (f" = {d}" if d and t else f"={d}" if d else "") for name, t, d, _ in rows]
     if node.args.kwonlyargs and not node.args.vararg: shown.insert(len(own) - len(node.args.kwonlyargs) - bool(node.args.kwarg), "*")
     back = written(node.returns)
@@ -77,19 +79,24 @@ def fields(node, said: dict) -> list:
             if isinstance(x, ast.AnnAssign) and not x.target.id.startswith("_")]
 
 
-def method(node, said: dict):
-    "A method or property, or None where it is private."
-    if node.name.startswith("_"): return None
-    names = {ast.unparse(d) for d in node.decorator_list}
-    made = function(node, said, "method")
-    if names & PROPERTIES: made = Thing("property", node.name, made.returns[0], made.doc, [], made.returns)
+def method(node, said: dict, name: str = None, wrap: str = None):
+    "A method or property, or None where it is private; `name` and decorator `wrap`: those that an assignment gives it."
+    name = name or node.name
+    if name.startswith("_"): return None
+    if isinstance(node, ast.Lambda): made = Thing("method", name, f"({', '.join(x for x, _, _ in arguments(node)[wrap != 'staticmethod':])})")
+    else: made = function(node, said, "function" if wrap == "staticmethod" else "method")
+    names = {wrap, *(ast.unparse(d) for d in getattr(node, "decorator_list", []))}
+    made.kind, made.name = "method", name
+    if names & PROPERTIES: return Thing("property", name, made.returns[0] if made.returns else "", made.doc, [], made.returns)
     return made
 
 
 def class_(node, said: dict) -> Thing:
     "A class from its syntax tree: fields, or what `__init__` takes; methods."
     made = Thing("class", node.name, "", ast.get_docstring(node) or "", fields(node, said))
+    own = {x.name: x for x in node.body if isinstance(x, ast.FunctionDef)}
     for x in node.body:
+        if isinstance(x, ast.Assign) and (f := resolved(x.value, own))[1]: made.parts += filter(None, [method(f[1], said, n, f[0]) for n in assigned(x)])
         if not isinstance(x, ast.FunctionDef): continue
         if x.name == "__init__":
             init = function(x, said, "method")
@@ -98,10 +105,32 @@ def class_(node, said: dict) -> Thing:
     return made
 
 
+def assigned(node) -> list:
+    "Names that an assignment makes; `Class.name = ...` makes none."
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [t.id for target in targets for t in (target.elts if isinstance(target, ast.Tuple) else [target]) if isinstance(t, ast.Name)]
+
+
+def resolved(value, functions: dict) -> tuple:
+    "(decorator or None, function) of an assigned value: `f`, `classmethod(f)`, `property(lambda self: ...)`; (None, None) for anything else."
+    wrap = None
+    if isinstance(value, ast.Call) and ast.unparse(value.func) in WRAPPERS and value.args: wrap, value = ast.unparse(value.func), value.args[0]
+    if isinstance(value, ast.Name): value = functions.get(value.id)
+    return (wrap, value) if isinstance(value, (ast.FunctionDef, ast.Lambda)) and (wrap or isinstance(value, ast.FunctionDef)) else (None, None)
+
+
 def patched(tree) -> list:
-    "(class, node) of the functions that @patch puts into a class of the module or of another one."
-    return [(written(node.args.args[0].annotation), node) for node in tree.body
-            if isinstance(node, ast.FunctionDef) and any(ast.unparse(d).startswith("patch") for d in node.decorator_list)]
+    "(class, name, decorator, function) of what is made a method later: by @patch, or by `Class.name = function`, alone or in a tuple."
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    made = [(written(f.args.args[0].annotation), f.name, None, f) for f in functions.values() if any(ast.unparse(d).startswith("patch") for d in f.decorator_list)]
+    for node in tree.body:
+        if not isinstance(node, ast.Assign): continue
+        for target in node.targets:
+            several = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
+            for t, value in zip(target.elts, node.value.elts) if several else [(target, node.value)]:
+                wrap, f = resolved(value, functions)
+                if isinstance(t, ast.Attribute) and f: made.append((ast.unparse(t.value), t.attr, wrap, f))
+    return made
 
 
 def things(source: str) -> list:
@@ -111,13 +140,11 @@ def things(source: str) -> list:
         if isinstance(node, ast.FunctionDef): found[node.name] = lambda node=node: function(node, said)
         elif isinstance(node, ast.ClassDef): found[node.name] = lambda node=node: class_(node, said)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                for name in [t.id for t in ast.walk(target) if isinstance(t, ast.Name)]:
-                    found[name] = lambda node=node, name=name: constant(node, name, said)
+            for name in assigned(node): found[name] = lambda node=node, name=name: constant(node, name, said)
     names = next(ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and written(n.targets[0]) == "__all__")
     made = {name: found[name]() for name in names if not name.startswith("_")}
-    for cls, node in patched(tree):
-        part = method(node, said)
+    for cls, name, wrap, node in patched(tree):
+        part = method(node, said, name, wrap)
         if part and cls in made: made[cls].parts.append(part)
     return list(made.values())
 
@@ -180,7 +207,7 @@ def pages(lessons: list) -> dict:
     "Name of the page -> its text, for all modules."
     modules = [x for x in lessons if (PACKAGE / f"{x.partition('_')[2]}.py").exists()]
     names = [x.partition("_")[2] for x in modules]
-    rows = [f"| [cantolyric.{n}]({n}.md) | {text(ast.get_docstring(ast.parse((PACKAGE / f'{n}.py').read_text(encoding='utf-8'))) or '', cell=True)} | [{x}](../{x}.ipynb) |"
+    rows = [f"| [{n}]({n}.md) | {text(ast.get_docstring(ast.parse((PACKAGE / f'{n}.py').read_text(encoding='utf-8'))) or '', cell=True)} | [{x[:2]}](../{x}.ipynb) |"
             for n, x in zip(names, modules)]
     nav = "```{toctree}\n:hidden:\n\n" + "\n".join(f"{n} <{n}>" for n in names) + "\n```"
     index = "# Modules\n\nEvery public name, with the shape and unit of each parameter. The light ones (tones, reading, template, ngram) need no torch.\n\n"

@@ -61,7 +61,13 @@ def formula(self, node):
     raise nodes.SkipNode
 
 
+def cantonese(app, pagename, templatename, context, doctree):
+    "The language that a page is in, for fonts and screen readers."
+    if pagename == "zh-hk": context["language"] = "yue-Hant-HK"
+
+
 def setup(app):
+    app.connect("html-page-context", cantonese)
     app.add_search_language(Search)
     app.add_html_math_renderer("mathml", (formula, None), (formula, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

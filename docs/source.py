@@ -155,15 +155,15 @@ def navigation() -> str:
     "All of it, for the end of the index."
     lesson = lambda name: f"{name[:2]} {title(f'nbs/{name}.ipynb')} <{name}>"
     groups = [toctree(part, [lesson(name) for name in names]) for part, names in parts().items()]
-    back = ["Solutions <solutions/index>", "Modules <api/index>", "glossary", "zh-hk"]
+    back = ["Solutions <solutions/index>", "Modules <api/index>", "glossary", "粵語 <zh-hk>"]
     about = ["contributing", "changelog", "corpora", "verses", "base-model"]
-    keep = lambda names: [n for n in names if "<" in n or n + ".md" in {p for f, p in PAGES.items() if (ROOT / f).exists()}]
-    return "\n\n".join([*groups, toctree("To look up", keep(back)), toctree("The project", keep(about))])
+    return "\n\n".join([*groups, toctree("To look up", back), toctree("The project", about)])
 
 
 def page(path: str) -> str:
     "A Markdown file, without the fields that the Hub reads in a model card."
     text = re.sub(r"\A---\n.*?\n---\n", "", (ROOT / path).read_text(encoding="utf-8"), flags=re.S)
+    text = re.sub(r"^<table.*?</table>$", r'<div class="wide">\g<0></div>', text, flags=re.M | re.S)
     if path == "GLOSSARY.md": text = TERM.sub(r'| <span lang="yue" class="nowrap">\1</span> |', text)
     return relink(no_remote_images(text), path)
 
@@ -178,8 +178,7 @@ def write(folder: Path):
         nb = notebook(path)
         if path == "nbs/index.ipynb": nb["cells"].append(markdown(navigation(), "site-navigation"))
         put(page_of(path), json.dumps(nb, ensure_ascii=False))
-    for path, name in PAGES.items():
-        if (ROOT / path).exists(): put(name, page(path))
+    for path, name in PAGES.items(): put(name, page(path))
     solved = [f"{name[:2]} {title(f'nbs/{name}.ipynb')} <{name}>" for name in lessons()]
     put("solutions/index.md", "# Solutions\n\nTry the exercises first; each lesson ends with its own.\n\n" + toctree("", solved))
     for name, text in api.pages(lessons()).items(): put(f"api/{name}.md", text)
