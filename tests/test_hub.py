@@ -38,7 +38,7 @@ def check(tokenizer, form: str, end: str):
 @pytest.mark.hub
 @pytest.mark.parametrize("name", FAMILIES)
 def test_on_the_hub(name):
-    tokenizer = transformers.AutoTokenizer.from_pretrained(SMALL[name])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(SMALL[name], trust_remote_code=False) # as load_model does
     check(tokenizer, FAMILIES[name].format, FAMILIES[name].end)
 
 
