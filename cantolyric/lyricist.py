@@ -184,18 +184,22 @@ def check_rank(
 def rank(self: Lyrics, **weights) -> Lyrics: # see `RANKS`; bits has 1, the others 0 unless given
     "The same candidates, the smallest weighted sum of parts first; equal ones stay in their order."
     out, weights = copy.copy(self), check_rank(weights)
-    parts = {id(c): c.parts(self.topic, bool(weights.get("copied"))) for c in self}
+    parts = {id(c): c.parts(self.topic if weights.get("topic") else None, bool(weights.get("copied"))) for c in self}
     out.costs = {i: sum(w * p[name] for name, w in weights.items() if w) for i, p in parts.items()}
     out.candidates = sorted(self, key=lambda c: out.costs[id(c)])
     return out
 
 # %% ../nbs/52_lyricist.ipynb #4a5232d0
 @patch
-def rank_table(self: Lyrics, copied: bool = False) -> Page:
+def rank_table(self: Lyrics,
+    topic: bool = True, # also ask whether it is about the topic
+    copied: bool = False, # also look for copies
+) -> Page:
     "Each candidate with every part that it could be ranked by."
-    cell = lambda p: f"<td>{p['bits']:.2f}</td>" + "".join(f"<td>{p[name]:.0%}</td>" for name in RANKS[1:])
-    rows = "".join(f"<tr><th scope='row'>{n}</th><td lang='yue'>{html.escape(' / '.join(c.lines))}</td>{cell(c.parts(self.topic, copied))}</tr>" for n, c in enumerate(self, 1))
-    heads = "".join(f"<th scope='col'>{h}</th>" for h in ("", "text", "bits a character", "rhyme missing", "off the topic", "disputed", "copied" if copied else "copied (not asked)"))
+    asked = [name for name in RANKS[1:] if (topic or name != "topic") and (copied or name != "copied")]
+    cell = lambda p: f"<td>{p['bits']:.2f}</td>" + "".join(f"<td>{p[name]:.0%}</td>" for name in asked)
+    rows = "".join(f"<tr><th scope='row'>{n}</th><td lang='yue'>{html.escape(' / '.join(c.lines))}</td>{cell(c.parts(self.topic if topic else None, copied))}</tr>" for n, c in enumerate(self, 1))
+    heads = "".join(f"<th scope='col'>{h}</th>" for h in ("", "text", "bits a character", *({"rhyme": "rhyme missing", "topic": "off the topic"}.get(name, name) for name in asked)))
     return Page(f"<table><tr>{heads}</tr>{rows}</table>")
 
 # %% ../nbs/52_lyricist.ipynb #bf62852b
@@ -470,7 +474,7 @@ def with_words(
     words, # each of them shall stand somewhere
     reader,
     lines=None, # as in `places_of`
-    most: int = 8, # ways that are enough
+    most: int = 4, # ways that are enough
 ) -> list: # of templates: ways to place them, spread over all that there are
     "The ways to place some words; `CantolyricError` where there is none."
     words, ways = _words(words), [template]
@@ -730,7 +734,7 @@ def _fill(self: Lyricist, topic, template, lines, free, n, seed, temperature, to
     found = self._different(prompt, None, n, [Between(c, kept) for c in self._constraints(parts)], temperature, top_p, seed, method, text_of, unwanted)
     shown = _first(template, whole)
     size = lambda t: sum(len(x) + 1 for k, x in enumerate(t.split("\n")) if k in free)
-    bits = self.bits_of(topic, found, template) if ahead else [b / size(t) for t, b in found.items()]
+    bits = self.bits_of(topic, found, template) if ahead and found else [b / size(t) for t, b in found.items()]
     return [Candidate(t, shown.check(t, self.reader), b) for t, b in zip(found, bits)]
 
 # %% ../nbs/52_lyricist.ipynb #608bac85
@@ -821,14 +825,14 @@ def next_line(self: Lyricist,
 # %% ../nbs/52_lyricist.ipynb #d7b08f42
 def contour_svg(
     line, # of a report: `Check`s
-) -> str: # SVG, 48 pixels a slot
+) -> str: # SVG, as wide as 48 pixels a slot
     "The pitch that each slot wants (wide pale bars, one for each height that it allows) and the one that it got (dots and a line)."
     x, y = lambda k: 48 * k + 24, lambda height: 33 - 9 * height
     bars = "".join(f"M{x(k) - 19} {y(h)}h38" for k, c in enumerate(line) if c.slot and c.slot.tones != ALL_TONES for h in sorted({level(t) for t in c.slot.tones}))
     got = [(x(k), y(level(int(c.jyutping[-1]))), c.right) for k, c in enumerate(line) if c.jyutping]
     dots = "".join(f"<circle cx='{a}' cy='{b}' r='4' fill='{'currentColor' if right else 'none'}' stroke='currentColor' stroke-width='2'/>" for a, b, right in got)
     name = f"wanted {' '.join(c.wanted for c in line)}" + (f", got {' '.join(c.got for c in line)}" if got else "")
-    return (f"<svg role='img' aria-label='{html.escape(name, quote=True)}' width='{48 * len(line)}' height='40' viewBox='0 0 {48 * len(line)} 40' style='display:block;max-width:none'>"
+    return (f"<svg role='img' aria-label='{html.escape(name, quote=True)}' viewBox='0 0 {48 * len(line)} 40' style='display:block;width:100%'>"
             f"<path d='{bars}' stroke='currentColor' stroke-width='7' opacity='.25' fill='none'/>"
             f"<polyline points='{' '.join(f'{a},{b}' for a, b, _ in got)}' fill='none' stroke='currentColor' stroke-width='1.5'/>{dots}</svg>")
 
@@ -842,9 +846,9 @@ def line_html(
     for k, c in enumerate(line, 1):
         edge = "3px double" if not c.right else "2px dotted" if k in other else "1px solid transparent"
         note = f"<br><b>✗ not {html.escape(c.wanted)}</b>" if not c.right else f"<br><b>or {other[k]}?</b>" if k in other else ""
-        cells += (f"<span style='flex:0 0 48px;box-sizing:border-box;border:{edge};text-align:center;line-height:1.3'><span lang='yue' style='font-size:1.5em'>{html.escape(c.char) or '□'}</span>"
-                  f"<br><small>{c.jyutping or '–'}{note}</small></span>")
-    return f"<div style='overflow-x:auto'><div style='display:flex'>{cells}</div>{contour_svg(line)}</div>"
+        cells += (f"<span style='flex:1 1 0;min-width:0;box-sizing:border-box;border:{edge};text-align:center;line-height:1.3'><span lang='yue' style='font-size:1.4em'>{html.escape(c.char) or '□'}</span>"
+                  f"<br><span style='font-size:.72em'>{c.jyutping or '–'}{note}</span></span>")
+    return f"<div style='overflow-x:auto'><div style='max-width:{48 * len(line)}px;min-width:{31 * len(line)}px'><div style='display:flex'>{cells}</div>{contour_svg(line)}</div></div>"
 
 # %% ../nbs/52_lyricist.ipynb #0a328167
 class Session:
@@ -858,7 +862,7 @@ class Session:
         self.lyricist, self.seed = lyricist, seed
         self.topic, self.template = check_request(topic, tones, n, temperature, top_p, scheme, method, rhyme, grade, rank, lyricist.reader)
         self.words = _words(words)
-        with_words(self.template, self.words, lyricist.reader) # is there a place?
+        with_words(self.template, self.words, lyricist.reader, most=1) # is there a place?
         self.how = dict(n=n, temperature=temperature, top_p=top_p, method=method, rank=rank) # may be changed at any time
         self.lines, self.candidates, self.at, self.asked, self._past = [], None, None, 0, []
 
@@ -955,6 +959,7 @@ def _ipywidgets():
     return ipywidgets
 
 
+_FULL = "calc(100% - 4px)" # a widget has a margin of 2 pixels
 _ROLES = {"status": "role='status' aria-live='polite'", "alert": "role='alert'"}
 
 def _message(text, role="status") -> str: # HTML
@@ -970,7 +975,7 @@ class LyricWidget:
         topic: str = "夜雨", tones: str = "0243324/3324043", seed: int = 0, # what the fields hold at first
     ):
         self.w, self.lyricist, self.session, self.older, self._thread, self.busy = _ipywidgets(), lyricist, None, [], None, False
-        self.fields, self.notes = self._make_fields(topic, tones, seed), {name: self.w.HTML() for name in ("topic", "tones", "rhyme", "words")}
+        self.fields, self.notes = self._make_fields(topic, tones, seed), {name: self.w.HTML(layout=self.w.Layout(width=_FULL)) for name in ("topic", "tones", "rhyme", "words")}
         self.buttons = {name: self._button(text, act, tip) for name, text, act, tip in (
             ("write", "Write", self._write, "Start the song: candidates for line 1"), ("others", "Other candidates", self._others, "Ask again for the same line"),
             ("undo", "Undo", self._undo, "Take the last line back"), ("as_text", "As text", lambda: self._export("txt"), "The song as plain text"), ("as_json", "As JSON", lambda: self._export("json"), "The song with Jyutping and tones, for other programs"))}
@@ -996,7 +1001,7 @@ def widget(self: Lyricist, **start) -> LyricWidget: # topic, tones and seed to s
 @patch
 def _make_fields(self: LyricWidget, topic, tones, seed) -> dict:
     "The form's fields, each with its label."
-    w, wide = self.w, dict(layout=self.w.Layout(width="min(100%, 26rem)"), style=dict(description_width="6.5rem"))
+    w, wide = self.w, dict(layout=self.w.Layout(width="min(calc(100% - 4px), 26rem)"), style=dict(description_width="6.5rem"))
     text = lambda label, value, hint: w.Text(value=value, description=label, placeholder=hint, **wide)
     return dict(topic=text("Topic", topic, "such as 夜雨"), tones=text("Tones", tones, "such as 0243324/3324043"),
                 scheme=w.Dropdown(options=list(SCHEMES), value="0243", description="Scheme", **wide),
@@ -1020,7 +1025,7 @@ def _layout(self: LyricWidget):
     "Fields side by side where there is room, below each other on a phone."
     w, wrap = self.w, dict(display="flex", flex_flow="row wrap", align_items="flex-start", width="100%")
     box = lambda children, **kw: w.Box(children, layout=w.Layout(**wrap | kw))
-    field = lambda name: w.VBox([self.fields[name]] + ([self.notes[name]] if name in self.notes else []), layout=w.Layout(width="min(100%, 27rem)"))
+    field = lambda name: w.VBox([self.fields[name]] + ([self.notes[name]] if name in self.notes else []), layout=w.Layout(width="min(100%, 27rem)", overflow="hidden"))
     b = self.buttons
     return w.VBox([box(list(map(field, self.fields))), box([b["write"], b["others"], b["undo"]]), self.status, self.song_box, self.candidate_box,
                    box([b["as_text"], b["as_json"]]), self.export_box], layout=w.Layout(width="100%", max_width="56rem"))
@@ -1040,7 +1045,7 @@ def check(self: LyricWidget) -> bool: # whether a song can be started
         nonlocal template
         template = template and with_rhyme(template, v["rhyme"].strip(), reader=reader)
         return ""
-    def words(): template and with_words(template, v["words"], reader); return ""
+    def words(): template and with_words(template, v["words"], reader, most=1); return ""
     for name, look in dict(topic=topic, tones=tones, rhyme=rhyme, words=words).items():
         try: self.notes[name].value = (note := look()) and _message(note)
         except CantolyricError as e: self.notes[name].value, good = _message(str(e), "alert"), False
@@ -1055,7 +1060,7 @@ def _safely(self: LyricWidget, act):
     except CantolyricError as e: self.status.value = _message(str(e), "alert")
     except Exception as e: self.status.value = _message(f"something went wrong: {type(e).__name__}: {e}", "alert")
 
-
+# %% ../nbs/52_lyricist.ipynb #aba1f0bc
 @patch
 def _run(self: LyricWidget, what, job):
     "Do something long in a thread; until it is done the buttons are off."
@@ -1066,10 +1071,11 @@ def _run(self: LyricWidget, what, job):
         self._safely(job)
         self.busy = False
         self._safely(self._show)
+        if first := next((b for b in self.row_buttons if b.description == "Keep 1"), None): first.focus() # for hands on the keyboard
     self._thread = threading.Thread(target=work, daemon=True)
     self._thread.start()
 
-
+# %% ../nbs/52_lyricist.ipynb #3b510a4b
 @patch
 def wait(self: LyricWidget,
     seconds: float = 60., # at most
@@ -1090,6 +1096,7 @@ def _ask(self: LyricWidget, line=None):
 
 @patch
 def _write(self: LyricWidget):
+    "Start a song with what the fields say; an older one can be had back by undo."
     if not self.check(): raise CantolyricError("a field above is not right yet")
     def job():
         if self.lyricist is None: self.lyricist = Lyricist.from_pretrained()
@@ -1102,19 +1109,22 @@ def _write(self: LyricWidget):
 
 @patch
 def _others(self: LyricWidget):
+    "Ask for the same line again."
     at = self.session.at
     self._run("writing other candidates …", lambda: self._ask(None if at is None or at == len(self.session.lines) else at + 1))
 
 # %% ../nbs/52_lyricist.ipynb #bc6438cc
 @patch
 def _keep(self: LyricWidget, number):
+    "Keep a candidate, and ask for the next line where there is one."
     self.session.keep(number)
-    if self.session.done: self.status.value = _message("the song is complete: rewrite or edit any line, or take it away below"); self._show()
+    if self.session.done: self.status.value = _message("the song is complete: rewrite or edit any line, or export it below"); self._show()
     else: self._run(f"kept; writing line {len(self.session.lines) + 1} …", self._ask)
 
 
 @patch
 def _undo(self: LyricWidget):
+    "Take the last step back, or the last start."
     if self.session._past or not self.older: self.session.undo()
     else: self.session = self.older.pop()
     self.status.value = _message("taken back")
@@ -1123,6 +1133,7 @@ def _undo(self: LyricWidget):
 
 @patch
 def _edit(self: LyricWidget, line, text):
+    "Take a line as it was typed, and say how its tones fit."
     if text.strip() == self.session.lines[line - 1]: return
     self.session.edit(line, text)
     wrong = sum(not c.right for c in self.session.song.report.lines[line - 1])
@@ -1148,11 +1159,11 @@ def _song_rows(self: LyricWidget) -> list:
     "A row for each line that is kept: the line, a field to edit it, a button to rewrite it."
     rows, song, w = [self.w.HTML("<b>The song</b>")], self.session.song, self.w
     for n, (line, disputes) in enumerate(zip(song.report.lines, song.disputed()), 1):
-        field = w.Text(value=self.session.lines[n - 1], description=f"Line {n}", continuous_update=False, style=dict(description_width="4rem"), layout=w.Layout(width="min(100%, 22rem)"))
+        field = w.Text(value=self.session.lines[n - 1], description=f"Line {n}", continuous_update=False, style=dict(description_width="4rem"), layout=w.Layout(width="min(calc(100% - 4px), 22rem)"))
         field.observe(lambda change, n=n: self._safely(lambda: self._edit(n, change["new"])), "value")
         button = self._button(f"Rewrite {n}", lambda n=n: self._run(f"rewriting line {n} …", lambda: self._ask(n)), f"Other candidates for line {n}; the rest stays")
         self.row_buttons += [button, field]
-        rows += [w.HTML(line_html(line, disputes)), w.Box([field, button], layout=w.Layout(display="flex", flex_flow="row wrap", width="100%"))]
+        rows += [w.HTML(line_html(line, disputes), layout=w.Layout(width=_FULL)), w.Box([field, button], layout=w.Layout(display="flex", flex_flow="row wrap", width="100%"))]
     return rows
 
 # %% ../nbs/52_lyricist.ipynb #b9caf432
@@ -1163,7 +1174,7 @@ def _candidate_rows(self: LyricWidget) -> list:
     for k, c in enumerate(s.candidates, 1):
         button = self._button(f"Keep {k}", lambda k=k: self._keep(k), f"Keep {c.lines[s.at]} as line {s.at + 1}")
         self.row_buttons.append(button)
-        rows.append(w.VBox([w.HTML(s._candidate_html(k)), button], layout=w.Layout(border="1px solid #999", padding="4px", margin="4px 0", width="100%")))
+        rows.append(w.VBox([w.HTML(s._candidate_html(k), layout=w.Layout(width=_FULL)), button], layout=w.Layout(border="1px solid #999", padding="4px", margin="4px 0", width="100%", overflow="hidden")))
     return [w.HTML(f"<b>Candidates for line {s.at + 1}</b>"), *rows]
 
 # %% ../nbs/52_lyricist.ipynb #d08c75f1
@@ -1173,7 +1184,7 @@ def _export(self: LyricWidget, kind):
     s = self.session
     if not s or not s.lines: raise CantolyricError("no line is kept yet")
     text = s.text + "\n" if kind == "txt" else json.dumps(s.to_dict(), ensure_ascii=False, indent=1)
-    area = self.w.Textarea(value=text, description="Song", rows=min(12, text.count("\n") + 1), layout=self.w.Layout(width="100%"), style=dict(description_width="4rem"))
+    area = self.w.Textarea(value=text, description="Song", rows=min(12, text.count("\n") + 1), layout=self.w.Layout(width=_FULL), style=dict(description_width="4rem"))
     data = base64.b64encode(text.encode()).decode()
-    link = self.w.HTML(f"<a download='lyrics.{kind}' href='data:{'text/plain' if kind == 'txt' else 'application/json'};charset=utf-8;base64,{data}'>save lyrics.{kind}</a>")
+    link = self.w.HTML(f"<a style='text-decoration:underline' download='lyrics.{kind}' href='data:{'text/plain' if kind == 'txt' else 'application/json'};charset=utf-8;base64,{data}'>save lyrics.{kind}</a>")
     self.export_box.children = (area, link)

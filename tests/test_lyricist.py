@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from cantolyric.finetune import load_any
-from cantolyric.lyricist import Candidate, Lyricist, Lyrics, find_adapter, format_of, prompt_tones
+from cantolyric._exercises import lyricist as exercises
+from cantolyric.lyricist import (Between, Candidate, Lyricist, Lyrics, Session, find_adapter, format_of, part_of, prompt_tones, rhyme_gap, with_rhyme,
+                                 with_words)
 from cantolyric.reading import default_reader
 from cantolyric.template import ToneTemplate
-from cantolyric.tones import CantolyricError
+from cantolyric.tones import CantolyricError, Syllable, rhyme
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +180,208 @@ def test_methods(lyricist, method):
 def test_the_likeliest_of_many_is_likelier(lyricist):
     sample, best, beam = (lyricist.write("海邊", "0243324/3324043", n=3, seed=1, method=m)[0].bits for m in ("sample", "best", "beam"))
     assert beam < best <= sample
+
+
+HUMAN = "今晚落緊大雨，\n\n我一個人返屋企！\n條街好靜\n聽日再見" # a line of ours each, with signs and an empty line
+
+
+def _finals(c): return [Syllable.parse(j.split()[-1]).final for j in c.jyutping]
+
+
+def _candidate(text, bits=1.): return Candidate(text, ToneTemplate.of(text).check(text), bits)
+
+
+def test_ranking_is_a_weighted_sum_and_ties_stay():
+    a, b, c = _candidate("落雨\n行路", 1.), _candidate("條街\n招牌", 1.5), _candidate("落雪\n行人", 1.)
+    lyrics = Lyrics("雨", ToneTemplate.parse("24/02"), [b, a, c])
+    assert list(lyrics) == [a, c, b] == list(lyrics.rank()) and lyrics.best is a
+    assert list(lyrics.rank(rhyme=1)) == [b, a, c] and list(lyrics.rank(rhyme=.4)) == [a, c, b]
+    assert list(lyrics) == [a, c, b] # the old order stays in the old object
+    assert b.parts() == dict(bits=1.5, rhyme=0., topic=0., disputed=0., copied=0.)
+    page = lyrics.rank_table(topic=False)._repr_html_()
+    assert page.count("<tr>") == 4 and "disputed" in page and "topic" not in page
+    for wrong, says in [(dict(beauty=1), "beauty"), (dict(rhyme="much"), "number"), (dict(rhyme=float("nan")), "number")]:
+        with pytest.raises(CantolyricError, match=says): lyrics.rank(**wrong)
+
+
+@pytest.mark.slow
+def test_ranking_by_the_topic():
+    a, b = _candidate("條街\n招牌", 1.), _candidate("落雨\n行路", 2.)
+    lyrics = Lyrics("雨", ToneTemplate.parse("24/02"), [a, b])
+    assert a.parts("雨")["topic"] == 1 and b.parts("雨")["topic"] == 0 and list(lyrics.rank(topic=2)) == [b, a] and list(lyrics.rank(topic=.5)) == [a, b]
+    assert "off the topic" in lyrics.rank_table()
+
+
+def test_a_character_does_not_rhyme_with_itself():
+    assert rhyme_gap([("街", "gaai1"), ("街", "gaai1")]) == 1 and rhyme_gap([("街", "gaai1"), ("牌", "paai4")]) == 0
+    assert rhyme_gap([("街", "gaai1")]) == 0 and rhyme_gap([("街", "gaai1"), ("x", None)]) == 1
+    assert rhyme_gap([("街", "gaai1"), ("牌", "paai4"), ("雨", "jyu5")]) == pytest.approx(1 / 3)
+
+
+@pytest.mark.slow
+def test_what_was_copied_counts():
+    from cantolyric.data import load_corpus
+    from cantolyric.template import lyric_lines
+    line = next(x for t in load_corpus("train")["text"] for x in lyric_lines(t) if 8 <= len(x) <= 20 and all(default_reader().jyutping(x)))
+    assert _candidate(line).parts(copied=True)["copied"] == 1 and _candidate(line).parts()["copied"] == 0
+
+
+@pytest.mark.parametrize("wish, finals", [("oeng", ["oeng", "oeng", "oeng"]), ("gwong1", ["ong"] * 3), ("光", ["ong"] * 3), ("-AA", None), ("AXA A=ong", ["ong", None, "ong"]),
+                                          ({2: "ung"}, [None, "ung", None]), ("a-a", None)])
+def test_a_rhyme_asked_for_is_there(lyricist, wish, finals):
+    for c in lyricist.write("夜雨", "0243/3324/4033", n=3, seed=0, rhyme=wish):
+        got = _finals(c)
+        assert c.report.ok and all(f is None or f == g for f, g in zip(finals or [None] * 3, got))
+        if finals is None: assert got[2] == got[1 if wish == "-AA" else 0]
+
+
+def test_a_looser_rhyme(lyricist):
+    for c in lyricist.write("夜雨", "0243/3324", n=4, seed=0, rhyme="oeng", grade=1): assert rhyme(c.jyutping[0].split()[-1], "hoeng1") >= 1 and c.report.ok
+
+
+@pytest.mark.parametrize("tones, wish, says", [("00/30", "ak", "line 1 of the template cannot end in -ak.*can end in -aa"), ("0243/33", "oung", "'oung' is no final"), ("0243/33", "AAB", "3 letters for 2"),
+                                              ("0243/33", {"B": "ong"}, "letter or number 'B'"), ("0243/33", 7, "rhyme=7"), ("0243 A/33 A", "AA", "besides"), ("0243/33", {3: "ong"}, "number 3")])
+def test_a_rhyme_that_cannot_be_is_refused(tones, wish, says):
+    with pytest.raises(CantolyricError, match=says): with_rhyme(ToneTemplate.parse(tones), wish)
+
+
+def test_the_report_says_where_an_ending_is_missed():
+    report = with_rhyme(ToneTemplate.parse("24/43"), {2: "ong"}).check("落雨\n過街")
+    assert report.right == 4 and not report.ok and report.rhymes[0] is None and not report.rhymes[1].right and report.rhymes[1].wanted == "ong"
+
+
+@pytest.mark.parametrize("words", [["月光"], "月光 今晚", ["落雨", "月光"]])
+def test_words_stand_somewhere(lyricist, words):
+    found = lyricist.write("夜雨", "0243324/3424023/2343324", n=4, seed=0, words=words)
+    assert len(found) == 4 and all(c.report.ok and all(w in c.text for w in (words.split() if isinstance(words, str) else words)) for c in found)
+
+
+def test_the_places_of_a_word_are_tried_in_turn(lyricist):
+    found = lyricist.write("夜雨", "2343/0423/2332", n=6, seed=0, words=["月光"])
+    assert len({k for c in found for k, line in enumerate(c.lines) if "月光" in line}) >= 2
+
+
+def test_a_word_without_a_place_names_the_tones_that_would_fit():
+    with pytest.raises(CantolyricError, match="月光: it is read jyut6 gwong1, which is 23; words with the tones 02, 24, 43 would fit"):
+        with_words(ToneTemplate.parse("0243"), ["月光"], default_reader())
+    with pytest.raises(CantolyricError, match="not all of them at once"): with_words(ToneTemplate.parse("023"), ["月光", "夜空"], default_reader())
+    with pytest.raises(CantolyricError, match="Chinese characters"): with_words(ToneTemplate.parse("023"), ["moon"], default_reader())
+
+
+def test_what_is_kept_stands(lyricist):
+    found = lyricist.write("夜雨", "342324/3324043", n=3, seed=0, keep={1: "今晚落緊大雨", 2: "*****細*"})
+    assert all(c.report.ok and c.lines[0] == "今晚落緊大雨" and c.lines[1][5] == "細" for c in found)
+    for keep, says in [({1: "今晚"}, "2 characters for line 1, which has 6 slots"), ({3: "雨"}, "line 3"), ({1: "雨*****"}, "雨")]:
+        with pytest.raises(CantolyricError, match=says): lyricist.write("夜雨", "342324/3324043", n=1, keep=keep)
+    with pytest.raises(CantolyricError, match="masked=False"): lyricist.write("夜雨", "342324", n=1, keep={1: "雨*****"}, masked=False)
+
+
+def test_an_uncertain_character_is_no_endless_search(lyricist):
+    "這 stands in no certain word; in all words the line is found at once."
+    assert all("這" in c.text for c in lyricist.write("夜雨", "02433這24*", n=2, seed=0))
+
+
+@pytest.mark.parametrize("line", [1, 2, 4, [1, 3], [2, 3, 4]])
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_line_is_rewritten_and_the_others_stay(lyricist, line, ahead):
+    ask = dict(topic="夜雨", n=3, seed=1, ahead=ahead)
+    found, old, rows = lyricist.rewrite(HUMAN, line, **ask), HUMAN.split("\n"), [0, 2, 3, 4]
+    free = [rows[n - 1] for n in (line if isinstance(line, list) else [line])]
+    for c in found:
+        assert c.report.ok and c.text != HUMAN
+        assert [x for k, x in enumerate(c.text.split("\n")) if k not in free] == [x for k, x in enumerate(old) if k not in free]
+    assert [c.bits for c in found] == sorted(c.bits for c in found)
+    assert [c.text for c in found] == [c.text for c in lyricist.rewrite(HUMAN, line, **ask)] != [c.text for c in lyricist.rewrite(HUMAN, line, **ask | dict(seed=2))]
+
+
+@pytest.mark.parametrize("method", ["sample", "best", "beam"])
+def test_rewriting_keeps_the_rhyme_both_ways(lyricist, method):
+    song = lyricist.write("夜雨", "0243 A/3324/4033 A", n=2, seed=0)
+    for line in (1, 3):
+        for c in lyricist.rewrite(song, line, n=2, seed=0, method=method): assert c.report.ok and _finals(c)[0] == _finals(c)[2] == _finals(song.best)[0]
+    both = lyricist.rewrite(song, [1, 3], n=4, seed=0, method=method) # free to find another rhyme together
+    assert all(c.report.ok and c.lines[1] == song.best.lines[1] for c in both)
+
+
+def test_a_part_of_a_line_is_rewritten(lyricist):
+    text = "今晚落緊大雨\n條街好靜"
+    for c in lyricist.rewrite(text, 1, slots=(3, 6), topic="夜雨", n=3, seed=0): assert c.report.ok and c.text[:2] == "今晚" and c.text[6:] == text[6:] and c.text != text
+    for kw, says in [(dict(slots=(0, 2)), "slots 1 to 6"), (dict(slots=3), "first and the last"), (dict(slots=(2, 9)), "slots 1 to 6"), (dict(line=[1, 2], slots=(1, 2)), "one line"), (dict(line=3), "lines 1 to 2"),
+                     (dict(topic=None), "topic="), (dict(line=0), "no line 0"), (dict(slots=(3, 3), text="今晚，落緊大雨\n條街好靜"), "，")]:
+        with pytest.raises(CantolyricError, match=says): lyricist.rewrite(**dict(text=text, line=1, topic="夜雨", n=1, seed=0) | kw)
+
+
+def test_a_sure_line_has_no_other(lyricist):
+    with pytest.raises(CantolyricError, match="nothing else was found"): lyricist.rewrite("雨", 1, topic="雨", tones="雨", n=2, seed=0)
+
+
+def test_bits_of_a_text_are_those_that_writing_it_cost(lyricist):
+    "Where the words need not be certain, both masks are the same; a text may be cut into tokens in two ways."
+    free = Lyricist(lyricist.model, lyricist.tokenizer, lyricist.format, certain=False)
+    found = free.write("夜雨", "024/33", n=6, seed=0)
+    again = free.bits_of("夜雨", [c.text for c in found], found.template)
+    assert sum(a == pytest.approx(c.bits, abs=1e-3) for a, c in zip(again, found)) >= 4
+    assert all(0 < b < 20 for b in lyricist.bits_of("雨", ["OK，今晚落雨", "今晚"])) # Latin letters are not read
+
+
+def test_between_is_a_constraint_like_any_other(lyricist):
+    "By hand, token by token: the kept lines are the only way, the open ones keep their mask."
+    import numpy as np
+    from cantolyric.constraint import ToneConstraint, decode_ids, random_ids
+    ids, newline = lambda t: lyricist.tokenizer.encode(t, add_special_tokens=False), lyricist.tokenizer.encode("\n", add_special_tokens=False)
+    inner = ToneConstraint(ToneTemplate.parse("33/24"), lyricist.table)
+    c = Between(inner, [ids("今晚") + newline, ids("條街") + newline, ids("得閒")])
+    for seed in range(5):
+        lines = decode_ids(lyricist.table, random_ids(c, np.random.default_rng(seed))).split("\n")
+        assert len(lines) == 5 and [lines[0], lines[2], lines[4]] == ["今晚", "條街", "得閒"] and ToneTemplate.parse("33/24").matches("\n".join([lines[1], lines[3]]))
+
+
+def test_a_line_still_to_come_limits_the_rhyme():
+    "Line 2 ends on 0, which no syllable in -k has, so line 1 may not end in one."
+    reader = default_reader()
+    part = part_of(ToneTemplate.parse("3 A/0 A"), [None, None], [0], reader)
+    assert part.endings[0] and not any(f[-1] in "ptk" for f in part.endings[0])
+    assert all(f == "oeng" for f in part_of(ToneTemplate.parse("3 A/0 A/3 A"), [None, "長", None], [0], reader).endings[0])
+
+
+def test_next_line(lyricist):
+    ask = dict(topic="夜雨", tones="0243/3324/4023", rhyme="A-A", words=["月光"], n=3, seed=0)
+    lines = []
+    for k in range(3):
+        found = lyricist.next_line(lines, **ask)
+        assert all(c.lines[:-1] == lines and len(c.lines) == k + 1 and c.report.ok for c in found)
+        assert [c.text for c in found] == [c.text for c in lyricist.next_line("\n".join(lines), **ask)]
+        lines = found.best.lines
+    assert lines[2].endswith("月光") and rhyme(*[default_reader().read(lines[k])[-1] for k in (0, 2)]) == 3
+    with pytest.raises(CantolyricError, match="all 3 lines"): lyricist.next_line(lines, **ask)
+
+
+def test_a_session(lyricist):
+    s = Session(lyricist, "夜雨", "0243/3324", n=3, seed=5)
+    for wrong in (s.keep, s.undo, lambda: s.song, lambda: s.edit(2, "雨"), lambda: s.ask(1)):
+        with pytest.raises(CantolyricError): wrong()
+    first, others = s.ask(), s.ask()
+    assert [c.text for c in first] != [c.text for c in others] and s.lines == []
+    with pytest.raises(CantolyricError, match="1 to 3"): s.keep(4)
+    s.keep(2).edit(2, "今晚落雨")
+    assert s.done and s.lines == [others[1].text, "今晚落雨"] and not s.to_dict()["ok"] and s.to_dict()["got"][1] == "3424"
+    s.undo().undo()
+    assert s.lines == [] and s.candidates is others and s.to_dict()["lines"] == []
+    json.dumps(s.to_dict())
+    assert "Candidates for line 1" in s._repr_html_()
+    with pytest.raises(CantolyricError, match="no place"): Session(lyricist, "夜雨", "0243", words=["月光"])
+
+
+def test_two_threads_at_once_write_what_each_would_alone(lyricist):
+    from concurrent.futures import ThreadPoolExecutor
+    one = lambda seed: [c.text for c in lyricist.write("雨", "0243", n=3, seed=seed)]
+    with ThreadPoolExecutor(2) as pool: assert list(pool.map(one, [1, 2, 1, 2])) == [one(1), one(2)] * 2
+
+
+@pytest.mark.parametrize("check, right, wrong", [
+    (exercises.check_where_it_fits, lambda w, ls: [(n, k + 1) for n, x in enumerate(ls, 1) for k in range(len(x)) if x[k:k + len(w)] == w], lambda w, ls: [(n, x.index(w) + 1) for n, x in enumerate(ls, 1) if w in x]),
+    (exercises.check_distinct, lambda ts: len({p for t in ts for x in t.split("\n") for p in zip(x, x[1:])}) / max(1, sum(len(x) - 1 for t in ts for x in t.split("\n"))), lambda ts: 1.),
+    (exercises.check_rhyming, lambda c: sum(g := [rhyme(a[-1].jyutping, b[-1].jyutping) for k, a in enumerate(c.report.lines) for b in c.report.lines[:k]]) / max(1, len(g)), lambda c: 0)])
+def test_the_checkers_know_right_from_wrong(check, right, wrong):
+    assert check(right) == exercises.RIGHT
+    for bad in (wrong, lambda *_: ..., lambda *_: 1 / 0): assert check(bad) != exercises.RIGHT

@@ -31,3 +31,16 @@ def check_rhyming(fn) -> str:
         except (TypeError, ValueError): return f"Not yet: wanted is a number, it returned {got!r}"
         if not ok: return f"Not yet: {about}: wanted is {want:g}, it returned {got}"
     return RIGHT
+
+
+def check_where_it_fits(fn) -> str:
+    "`fn(word, lines)` -> all (line, slot), from 1, where the digits of a word stand side by side."
+    for word, lines, want, about in [("23", ["2324", "0233"], [(1, 1), (2, 2)], "two lines, one place each, counted from 1"), ("33", ["3332"], [(1, 1), (1, 2)], "places may overlap"),
+                                     ("23", ["0243324", "3324043"], [], "no place is an empty list"), ("24", ["02", "4"], [], "a word never crosses a line end"),
+                                     ("3", ["33"], [(1, 1), (1, 2)], "the last slot counts too"), ("0243", ["024"], [], "a word longer than the line")]:
+        got, error = run(fn, word, lines)
+        if error: return error
+        try: same = sorted(map(tuple, got)) == want
+        except TypeError: return f"Not yet: wanted is a list of (line, slot), it returned {got!r}"
+        if not same: return f"Not yet: {about} ({word!r} in {lines}): wanted is {want}, it returned {got}"
+    return RIGHT
