@@ -231,7 +231,7 @@ def commands(parser=None):
 
 def test_each_help_teaches():
     found = dict(commands())
-    assert set(found) == {"read", "check", "write", "finetune", "evaluate", "train", "completion"} == set(cli.CODES)
+    assert set(found) == {"read", "check", "write", "rewrite", "finetune", "evaluate", "train", "completion"} == set(cli.CODES)
     for name, p in found.items():
         text = p.format_help()
         assert "examples:" in text and "exit codes: 0 all is well" in text, name
@@ -249,7 +249,11 @@ def test_each_example_of_a_help_is_understood(line):
     args = cli.make_parser().parse_args(words[1:])
     if tones := getattr(args, "tones", None):
         from cantolyric.template import ToneTemplate
-        ToneTemplate.parse(tones, args.scheme)
+        template = ToneTemplate.parse(tones, args.scheme)
+        if getattr(args, "word", None):
+            from cantolyric.lyricist import check_request, with_words
+            from cantolyric.reading import Reader
+            assert with_words(check_request("x", template, rhyme=args.rhyme)[1], args.word, Reader(), most=1)
     if words[1] == "finetune": cli._finetune_config(args) if not args.resume else None
 
 
@@ -288,7 +292,7 @@ def test_the_tab_key(tmp_path):
 
 @pytest.mark.parametrize("args, says", [(["--rounds", "2"], "--rounds is for an endpoint"), (["--budget", "0"], "--budget is for an endpoint"),
                                         (["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--method", "beam"], "--method is for a model on this machine"),
-                                        (["--endpoint", "http://127.0.0.1:9/v1", "--base", "tiny"], "--base is for a model"), (["--endpoint", "127.0.0.1"], "no address"),
+                                        (["--endpoint", "http://127.0.0.1:9/v1", "--base", "tiny"], "--base is for a model"), (["--endpoint", "http://127.0.0.1:9/v1", "--word", "雨"], "--word is for a model"), (["--endpoint", "127.0.0.1"], "no address"),
                                         (["--endpoint", "http://127.0.0.1:9/v1"], "which model"), (["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "-n", "1"], "cannot be reached")])
 def test_what_belongs_to_an_endpoint_and_what_to_a_model(run, args, says):
     code, out, err = run("write", "--topic", "雨", "--tones", "02", *args)
@@ -299,3 +303,28 @@ def test_deepseek_wants_its_key(run, monkeypatch):
     monkeypatch.delenv("DEEPSEEK_API_KEY", raising=False)
     code, _, err = run("write", "--topic", "雨", "--tones", "02", "-n", "1", "--endpoint")
     assert code == 2 and "DEEPSEEK_API_KEY" in err
+
+
+def test_wishes_are_kept(run):
+    code, out, err = run("write", "--topic", "夜雨", "--tones", "0243324/3324043", "--word", "天光", "--keep", "2=今朝*****", "--rhyme", "oeng", "--rank", "rhyme=2", "-n", "2", "--seed", "1", "--json")
+    assert code == 0, err
+    for c in json.loads(out)["candidates"]:
+        assert c["ok"] and "天光" in c["text"] and c["text"].split("\n")[1].startswith("今朝") and all(line.endswith(("oeng1", "oeng2", "oeng3", "oeng5")) for line in c["jyutping"])
+
+
+def test_a_line_is_rewritten_and_the_other_stays(run, verse):
+    code, out, err = run("rewrite", verse, "--line", "2", "--slots", "4-8", "--topic", "夜雨", "-n", "2", "--seed", "0", "--json")
+    assert code == 0, err
+    found = [c["text"].split("\n") for c in json.loads(out)["candidates"]]
+    assert found and all(a == "落緊嘅雨洗淨條街" and b[:3] == "你冇帶" and b != "你冇帶遮我都冇帶" for a, b in found)
+
+
+@pytest.mark.parametrize("args, says", [
+    (["write", "--topic", "雨", "--tones", "0243", "--keep", "2"], "--keep '2'"), (["write", "--topic", "雨", "--tones", "0243", "--keep", "x=夜***"], "--keep 'x=夜***'"),
+    (["write", "--topic", "雨", "--tones", "0243", "--keep", "2=夜***"], "line 2"), (["write", "--topic", "雨", "--tones", "0243", "--word", "月光"], "which is 23"),
+    (["write", "--topic", "雨", "--tones", "0243", "--rank", "luck=1"], "luck"), (["write", "--topic", "雨", "--tones", "0243", "--rank", "rhyme=x"], "--rank 'rhyme=x'"),
+    (["write", "--topic", "雨", "--tones", "0243", "--rhyme", "zzz"], "3 letters for 1 lines"), (["rewrite", "FILE", "--topic", "雨"], "--line"), (["rewrite", "FILE", "--topic", "雨", "--line", "1", "--slots", "a"], "--slots 'a'"),
+    (["rewrite", "nothing.txt", "--topic", "雨", "--line", "1"], "nothing.txt")])
+def test_wishes_that_cannot_be(run, verse, args, says):
+    code, out, err = run(*[verse if a == "FILE" else a for a in args])
+    assert code == 2 and out == "" and says in err and len(err.strip().split("\n")) == 1
