@@ -106,12 +106,14 @@ CASES = {
     "nothing trainable": ("the adapter came frozen", {}, None, "frozen"),
     "rounded when saved": ("what is on disk is not what was trained", {}, None, "rounded_when_saved"),
     "eight lyrics, over and over": ("the shuffle never got past its buffer", {}, "on_train(lambda rows: [rows[n % 8] for n in range(len(rows))])", None),
-    "too many epochs": ("64 pairs, 64 epochs", dict(pairs=64, steps=128, pilot=1 / 8), None, None),
     "sorted by length": ("the pilot sees the shortest examples only", {}, "by_length", None),
-    "learning rate x 3": ("for the ranking of rates", dict(lr=6e-3), None, None),
     "topics of other lyrics": ("two columns sorted apart", {}, "on_train(other_topics)", None),
-    "learning rate / 8": ("for the ranking of rates", dict(lr=2.5e-4), None, None),
 }
+UPTO = {"sorted by length": "pilot", "topics of other lyrics": "pilot"} # what they show, the pilot shows; the full rung is not run
+RATES = (6e-3, 2e-3) # ranked by the pilot and by the full rung
+
+
+class Enough(Exception): pass
 
 
 def climbed(name):
@@ -130,13 +132,16 @@ def climbed(name):
         report = reports[rung] = was_trained(shop, rung, *a)
         at[rung]["last_step"] = time.process_time()
         return report
+    def say(told):
+        if getattr(told, "rung", None) == UPTO.get(name, "") and told.ok: raise Enough()
     F.finetune, F.train_rung = finetune, train
     out = dict(stopped=None, rung=None)
     with tempfile.TemporaryDirectory() as d:
         config = F.FinetuneConfig(name="run", runs_dir=d, **{**FULL, **settings})
         try:
-            run = F.climb(config, eval(data) if data else pairs, lambda *_: None)
+            run = F.climb(config, eval(data) if data else pairs, say)
             if not run.ok: out.update(stopped="; ".join(f"[{g['name']}] {g['message']}" for r in run.metrics["rungs"].values() for g in r["gates"] if not g["ok"]), rung="full", when="after")
+        except Enough: out["upto"] = UPTO[name]
         except F.CantolyricError as e:
             rung = list(at)[-1]
             out.update(stopped=str(e), rung=rung, when="after" if "first_step" in at[rung] else "before")
@@ -150,26 +155,44 @@ def climbed(name):
 def mean(x): return sum(x) / len(x)
 
 
-def run_case(name):
+def ranked(lr):
+    "Held-out bits a character after the pilot (96 validation pairs) and after the full rung (320 test pairs), trained as in a climb; no gates."
+    import cantolyric.finetune as F
+    shop, out = F.Workshop(F.FinetuneConfig(**{**FULL, "lr": lr}), pairs), dict(lr=lr)
+    for rung, split, n in (("pilot", "validation", 96), ("full", "test", 320)):
+        model, held = shop.adapted(), shop.held_out(split, n)
+        F.train_rung(shop, rung, model)
+        out[rung] = F.per_character(F.answer_bits(model, shop.tokenizer, held, shop.format, store=shop.store), held)
+        shop.model = model.unload()
+    return out
+
+
+def run_case(*what):
     env = dict(os.environ, OMP_NUM_THREADS="1", TQDM_DISABLE="1")
-    done = subprocess.run([sys.executable, __file__, "--case", name], capture_output=True, text=True, env=env)
-    if done.returncode: sys.exit(f"{name}: {done.stderr[-3000:]}")
+    done = subprocess.run([sys.executable, __file__, *what], capture_output=True, text=True, env=env)
+    if done.returncode: sys.exit(f"{what}: {done.stderr[-3000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument("--rate", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--out", default=RESULTS / "ladder.json", type=Path)
     args = parser.parse_args()
     if args.case: return print(json.dumps(climbed(args.case), ensure_ascii=False))
+    if args.rate: return print(json.dumps(ranked(args.rate)))
     result = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else dict(unit="seconds of processor time, one thread, from the start of the process", full=FULL, cases={})
     for name, (story, settings, *_) in CASES.items():
         was = result["cases"].get(name)
-        result["cases"][name] = dict(was or run_case(name), story=story, settings=settings)
+        result["cases"][name] = dict(was or run_case("--case", name), story=story, settings=settings)
         if not was: result.update(made("torch", "transformers", "peft"))
         args.out.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         print(name, result["cases"][name]["rung"], result["cases"][name]["gate"], f"{result['cases'][name]['seconds']:.0f} s", flush=True)
+    at = result["cases"]["healthy"]["rungs"] # the default rate has been climbed already
+    known = {2e-3: dict(lr=2e-3, pilot=at["pilot"]["held_out"]["after"], full=at["full"]["held_out"]["after"]["masked"]), **{r["lr"]: r for r in result.get("ranking", [])}}
+    result["ranking"] = [known[lr] if lr in known else run_case("--rate", str(lr)) for lr in RATES]
+    args.out.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__": main()

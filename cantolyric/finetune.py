@@ -39,6 +39,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 
+# %% ../nbs/41_finetune.ipynb #34a21e3d
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR) # PEFT loads it, and it warns of a kernel that nothing here needs
 
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -1041,7 +1042,7 @@ def read_yaml(
 
 FinetuneConfig.from_yaml = staticmethod(read_yaml)
 
-
+# %% ../nbs/41_finetune.ipynb #0fb2d488
 def version_note(
     made: dict, # what a config was made with
 ) -> str: # one sentence; "" where nothing differs
@@ -1286,7 +1287,7 @@ def check_push(
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"): raise CantolyricError("push_to cannot work while HF_HUB_OFFLINE is set: unset it, or leave push_to out and push later with  push_run(read_run(folder), 'user/name')")
     if not get_token(): raise CantolyricError("push_to needs a token of the Hub: type  hf auth login , or set HF_TOKEN")
 
-
+# %% ../nbs/41_finetune.ipynb #16034ab2
 def push_run(
     run: Run,
     repo: str, # user/name

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,7 +35,14 @@ def pairs(split, n, seed=0):
     return [dict(topic=every[i][0][-2:], tones=f"{tones(every[i][0])}/{tones(every[i][1])}", lyrics="\n".join(every[i])) for i in at]
 
 
-@cache # another file that imports these fixtures shares what they made
+MADE = {} # another file that imports these fixtures shares what they made
+
+
+def once(name, make):
+    if name not in MADE: MADE[name] = make()
+    return MADE[name]
+
+
 def make_base(factory):
     "A Qwen3 of two narrow layers and random weights, with the tokenizer of the tiny base."
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
@@ -51,7 +57,7 @@ def make_base(factory):
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory): return make_base(tmp_path_factory)
+def base(tmp_path_factory): return once("base", lambda: make_base(tmp_path_factory))
 
 
 def micro(base, folder, **changes):
@@ -62,14 +68,10 @@ def micro(base, folder, **changes):
 def quiet(*_): pass
 
 
-@cache
-def make_run(factory): return climb(micro(make_base(factory), factory.mktemp("runs"), log_to=LOG), pairs, quiet)
-
-
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
+def run(base, tmp_path_factory):
     "One whole climb, for all tests that only look."
-    return make_run(tmp_path_factory)
+    return once("run", lambda: climb(micro(base, tmp_path_factory.mktemp("runs"), log_to=LOG), pairs, quiet))
 
 
 def adapter(run):

@@ -368,3 +368,15 @@ def test_killed_twenty_times_at_random_and_none_lost(run, base, tmp_path):  # no
     if LOG:
         got, _ = losses_in(tmp_path / "micro/logs/full")
         assert [s for s, _ in got] == list(range(1, 25)) and np.array_equal(np.float32([v for _, v in got]), np.float32(run.metrics["rungs"]["full"]["losses"]))
+
+
+# ---- several processes
+
+def test_whoever_writes_afterwards_is_told_what_it_takes(monkeypatch):
+    from torch import nn
+    model = nn.Linear(2**14, 2**14, bias=False, device="meta") # 1 GiB in fp32, none of it here
+    shop = type("Shop", (), dict(strategy="fsdp2", config=FinetuneConfig(batch=32), model=model))()
+    monkeypatch.setattr(module, "world", lambda: (0, 4))
+    assert module.told_strategy(shop) == "4 processes, the base in pieces (fsdp2), 8 rows of each batch for each; whoever writes lyrics with the adapter holds the whole base, 1.0 GiB, in one process"
+    shop.strategy = "ddp"
+    assert "GiB" not in module.told_strategy(shop)
