@@ -42,3 +42,23 @@ def check_first_spike(fn) -> str:
         if error: return error
         if got != want: return f"Not yet: for {losses} (window {window}, factor {factor:g}) wanted is {want}, it returned {got!r}"
     return RIGHT
+
+
+def check_topics_moved(fn) -> str:
+    "`fn(p, share)` -> dict(train=...) in which some examples have the topic of the one before."
+    from types import SimpleNamespace
+    names = ["雨", "風", "月", "海", "山"]
+    for n, share, few in ((5, 1., 5), (5, .4, 2), (5, .01, 1), (3, .5, 2), (1, 1., 1)):
+        train = [dict(topic=t, lyrics=f"{t}呀", tones="*") for t in names[:n]]
+        p = SimpleNamespace(train=[dict(e) for e in train], held_out=[])
+        got, error = run(fn, p, share)
+        if error: return error
+        about = f"for {n} examples and a share of {share:g}"
+        if p.train != train: return f"Not yet: {about} the healthy parts were changed: make new examples"
+        if not isinstance(got, dict) or set(got) != {"train"}: return f"Not yet: wanted is a dict with the changed field, train; it returned {got!r}"
+        want = [dict(e, topic=train[i - 1]["topic"]) if i < few else e for i, e in enumerate(train)]
+        if got["train"] != want:
+            try: topics = [e["topic"] for e in got["train"]]
+            except (TypeError, KeyError): return f"Not yet: {about} the examples are not what examples are: {got['train']!r}"
+            return f"Not yet: {about} the topics should be {[e['topic'] for e in want]}, and all else as before; yours are {topics}"
+    return RIGHT
