@@ -56,7 +56,7 @@ from .families import QUANTIZATIONS, load_model, lora_targets
 from .formats import ChatML, format_named, text_ids
 from .hooks import LogitsHookCallback, logits_hook
 from .loss import ToneMask, loss_in_head, sliced_loss
-from .preflight import GateResult, Gates, Parts, labelled, masking, peak_gib, preflight
+from .preflight import GATES, GateResult, Gates, Parts, labelled, masking, peak_gib, preflight
 from .sharding import adopt, first, join, launch_settings, shard_base, share_of, together, wait, whole_folder, world
 from .template import ToneTemplate
 from .tones import CantolyricError
@@ -760,12 +760,12 @@ def run_parts(
     each = np.mean([len(r["input_ids"]) for r in rows])
     on_device = lambda batch: {k: v.to(model.device) for k, v in batch.items()}
     return Parts(loss_fn=(lambda model, batch: sliced_loss(model, on_device(batch))) if is_sliced(c) else None, train=[r["pair"] for r in rows], held_out=[*shop.held_out("validation", 96), *shop.held_out("test", c.held_out)], encoded=rows, batch=batch,
-        format=shop.format, tokenizer=shop.tokenizer, model=model, attach=masking(model) if c.mask else None, reader=shop.store.reader, lr=c.lr,
+        format=shop.format, tokenizer=shop.tokenizer, model=model, attach=masking(model) if c.mask else None, reader=shop.store.reader, lr=c.lr, quantization=c.quantization,
         plan=dict(logits=not is_sliced(c), steps=goal.steps, max_seconds=60 * c.max_minutes, max_gib=c.max_gib, tokens_a_step=int(goal.batch * each)))
 
 
 DATA_GATES = ("data", "template", "labels", "truncation", "end", "prompt") # asked again before each rung: it sees more data
-SMOKE_GATES = (*DATA_GATES[:4], "padding", *DATA_GATES[4:], "mask", "numbers", "hook", "start", "adapter", "gradients", "overfit", "forecast")
+SMOKE_GATES = tuple(GATES) # all of them, once
 
 # %% ../nbs/41_finetune.ipynb #196034b9
 def gate_learnt(losses) -> GateResult:
