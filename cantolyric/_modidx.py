@@ -91,6 +91,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'cantolyric.cli._check': ('cli.html#_check', 'cantolyric/cli.py'),
                                 'cantolyric.cli._choice': ('cli.html#_choice', 'cantolyric/cli.py'),
                                 'cantolyric.cli._choosing': ('cli.html#_choosing', 'cantolyric/cli.py'),
+                                'cantolyric.cli._close': ('cli.html#_close', 'cantolyric/cli.py'),
                                 'cantolyric.cli._codes': ('cli.html#_codes', 'cantolyric/cli.py'),
                                 'cantolyric.cli._command': ('cli.html#_command', 'cantolyric/cli.py'),
                                 'cantolyric.cli._completion': ('cli.html#_completion', 'cantolyric/cli.py'),

@@ -300,29 +300,47 @@ def _add_base(commands):
 UNSEEN = (("霓虹", "0243324/3324043"), ("地鐵", "33024/02432/40233"), ("等待", "334402433/240334024")) # neon, the underground, waiting
 _SETTINGS = dict(base="'tiny', a folder, or a Hub id", revision="commit, tag or branch of a base from the Hub", name="of the run: its folder in runs-dir", runs_dir="folder of all runs (default runs)", format="chat format: " + ", ".join(FORMATS),
                  rank="r of the adapter's matrices", alpha="the adapter's scale is alpha / rank", lr="peak learning rate", batch="examples a step", pairs="examples of the full rung",
-                 steps="optimizer steps of the full rung", free="share of the steps without the tone mask (default 0)", bonus="nats that allowed tokens get in training instead of a mask (default 0: the mask)", max_minutes="what the full rung may take", max_gib="memory it may take", seed="of everything random",
-                 strategy="of several processes: fsdp, the base in pieces (the default); ddp, all of it on each")
+                 steps="optimizer steps of the full rung", pilot="the pilot's share of both (default 1/16)", held_out="examples that the report is about",
+                 free="share of the steps without the tone mask (default 0)", bonus="nats that allowed tokens get in training instead of a mask (default 0: the mask)", max_minutes="what the full rung may take", max_gib="memory it may take", seed="of everything random",
+                 save_every="steps between checkpoints", strategy="of several processes: fsdp, the base in pieces (the default); ddp, all of it on each",
+                 log_to="where the run can be watched: tensorboard, wandb, or both with a comma", push_to="user/name on the Hub to which the finished adapter goes, as a private repository")
+_GROUPS = {"the model": "base quantize revision format rank alpha", "the data and the training": "pairs steps batch lr pilot held_out free bonus seed no_mask hook skip_misfits",
+           "the run": "name runs_dir config resume save_every max_minutes max_gib no_lyrics strategy launch_config", "what is told": "log_to push_to public"}
 
-
+# %% ../nbs/54_cli.ipynb #5a9700de
 def _finetune_config(args): # -> FinetuneConfig
-    "The settings that were given; with --resume, on top of the run's own."
-    from cantolyric.finetune import FinetuneConfig, read_config
+    "The settings that were given; with --resume on top of the run's own, with --config on top of a file's."
+    from cantolyric.finetune import FinetuneConfig, read_config, read_yaml
     given = {k: v for k in _SETTINGS if (v := getattr(args, k)) is not None} | ({"quantization": args.quantize} if args.quantize else {})
-    return read_config(**given) if args.resume else FinetuneConfig(**given, **_switches(args))
+    if args.resume and args.config: raise CantolyricError("--resume goes on with a run's own settings: leave --config out")
+    if args.resume: return read_config(**given)
+    if args.config: return read_yaml(args.config, lambda said: print(said, file=sys.stderr), **given, **_switches(args))
+    return FinetuneConfig(**given, **_switches(args))
 
 
-def _switches(args): return ({"mask": False} if args.no_mask else {}) | ({"misfits": "skip"} if args.skip_misfits else {}) | ({"loss": "hook"} if args.hook else {})
+def _switches(args) -> dict:
+    "What the switches set."
+    said = dict(no_mask={"mask": False}, skip_misfits={"misfits": "skip"}, hook={"loss": "hook"}, public={"public": True})
+    return {k: v for name, what in said.items() if getattr(args, name) for k, v in what.items()}
 
 # %% ../nbs/54_cli.ipynb #67dbf698
 def _finetune(args) -> int:
     if args.launch_config is not None: return _launch_config(args.launch_config)
     import time
-    from cantolyric.evaluation import check_unseen, closing_table
     from cantolyric.finetune import climb
-    from cantolyric.preflight import peak_gib
     start, config, tell = time.perf_counter(), _finetune_config(args), lambda x: print(x, file=sys.stderr if args.json else sys.stdout, flush=True)
     run = climb(config, say=tell)
     if int(os.environ.get("RANK", 0)): return 0 # under torchrun, one process of several goes on
+    if args.no_lyrics: _show(args, dict(run=str(run.folder), ok=run.ok), str(run))
+    else: _close(args, run, config, start, tell)
+    return 0 if run.ok else 1
+
+
+def _close(args, run, config, start, tell):
+    "Lyrics for templates never seen, and the table that a finetune ends with."
+    import time
+    from cantolyric.evaluation import check_unseen, closing_table
+    from cantolyric.preflight import peak_gib
     check_unseen(UNSEEN)
     written = _write_unseen(run, config, tell)
     texts, templates = [x[0].text for x in written], [x.template for x in written]
@@ -330,7 +348,6 @@ def _finetune(args) -> int:
     told = "\n\n".join(map(str, written))
     (run.folder / "lyrics.md").write_text(f"# Written for templates never seen\n\n```\n{told}\n```\n\n{table.markdown()}\n", encoding="utf-8")
     _show(args, dict(run=str(run.folder), ok=run.ok, lyrics=[x.to_dict() for x in written], table=table.to_dict()), f"\n{table}")
-    return 0 if run.ok else 1
 
 # %% ../nbs/54_cli.ipynb #23f536d2
 def _launch_config(gpus) -> int:
@@ -348,21 +365,31 @@ def _write_unseen(run, config, tell) -> list: # of `Lyrics`, one candidate each
         tell(f"\n{out[-1]}")
     return out
 
+# %% ../nbs/54_cli.ipynb #4b8dc014
+_KINDS = dict(rank=int, alpha=int, batch=int, pairs=int, steps=int, seed=int, held_out=int, save_every=int, lr=float, free=float, bonus=float, pilot=float, max_minutes=float, max_gib=float)
+_OTHERS = dict(
+    quantize=dict(choices=("none", "nf4", "int8"), help="load the base in 4 bits (QLoRA) or 8 bits; none in 16 or 32 (default none)"),
+    no_mask=dict(action="store_true", help="train without the tone mask"), hook=dict(action="store_true", help="mask all logits by a hook instead of computing the allowed ones only"),
+    skip_misfits=dict(action="store_true", help="leave out examples whose lyrics do not have their tones, and count them"),
+    config=dict(metavar="FILE", help="a config.yaml, such as each run's folder has; other options go on top of it"),
+    resume=dict(action="store_true", help="go on with a run that was stopped"),
+    no_lyrics=dict(action="store_true", help="end with the report: no lyrics, for which one process would load the whole base"),
+    launch_config=dict(type=int, metavar="GPUS", help="print the path of a shipped config for accelerate launch (1, 2 or 8 GPUs), and end"),
+    public=dict(action="store_true", help="with --push-to: a public repository"))
+
 # %% ../nbs/54_cli.ipynb #f7405913
 def _add_finetune(commands):
     p = _command(commands, "finetune", _finetune, "finetune a base model, then write", "It climbs from a handful of examples to the full finetune, with gates in between, then writes lyrics for templates never seen and measures them.", [
         ("cantolyric finetune", "the shipped tiny base: 3 to 5 minutes on two cores, into runs/tiny"),
         ("cantolyric finetune --name try --pairs 256 --steps 16", "to see that it runs"),
         ("cantolyric finetune --name try --resume", "go on with it after an interruption"),
-        ("cantolyric finetune --base Qwen/Qwen2.5-1.5B-Instruct --quantize nf4 --name qwen --max-gib 22", "QLoRA on a GPU of 24 GB")])
-    kinds = dict(rank=int, alpha=int, batch=int, pairs=int, steps=int, seed=int, lr=float, free=float, bonus=float, max_minutes=float, max_gib=float)
-    for name, about in _SETTINGS.items(): p.add_argument(f"--{name.replace('_', '-')}", type=kinds.get(name, str), help=about)
-    p.add_argument("--quantize", choices=("none", "nf4", "int8"), help="load the base in 4 bits (QLoRA) or 8 bits; none in 16 or 32 (default none)")
-    p.add_argument("--no-mask", action="store_true", help="train without the tone mask")
-    p.add_argument("--hook", action="store_true", help="mask all logits by a hook instead of computing the allowed ones only")
-    p.add_argument("--skip-misfits", action="store_true", help="leave out examples whose lyrics do not have their tones, and count them")
-    p.add_argument("--launch-config", type=int, metavar="GPUS", help="print the path of a shipped config for accelerate launch (1, 2 or 8 GPUs), and end")
-    p.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+        ("cantolyric finetune --config runs/try/config.yaml --name again", "the same run once more"),
+        ("cantolyric finetune --base Qwen/Qwen2.5-1.5B-Instruct --format qwen2.5 --quantize nf4 --name qwen --max-gib 22 --log-to tensorboard", "QLoRA on a GPU of 24 GB, to be watched")])
+    options = dict(**{k: dict(type=_KINDS.get(k, str), help=v) for k, v in _SETTINGS.items()}, **_OTHERS)
+    for title, names in _GROUPS.items():
+        g = p.add_argument_group(title)
+        for name in names.split(): g.add_argument(f"--{name.replace('_', '-')}", **options.pop(name))
+    assert not options, options
 
 # %% ../nbs/54_cli.ipynb #d8ea8180
 def _evaluate(args) -> int:

@@ -254,7 +254,7 @@ def test_each_example_of_a_help_is_understood(line):
             from cantolyric.lyricist import check_request, with_words
             from cantolyric.reading import Reader
             assert with_words(check_request("x", template, rhyme=args.rhyme)[1], args.word, Reader(), most=1)
-    if words[1] == "finetune": cli._finetune_config(args) if not args.resume else None
+    if words[1] == "finetune": cli._finetune_config(args) if not (args.resume or args.config) else None
 
 
 @pytest.mark.parametrize("line", [x for x in EXAMPLES if x.split()[1] in ("read", "check", "completion")])
@@ -328,3 +328,20 @@ def test_a_line_is_rewritten_and_the_other_stays(run, verse):
 def test_wishes_that_cannot_be(run, verse, args, says):
     code, out, err = run(*[verse if a == "FILE" else a for a in args])
     assert code == 2 and out == "" and says in err and len(err.strip().split("\n")) == 1
+
+
+def test_a_finetune_without_lyrics(run, climbed, tmp_path):
+    code, out, _ = run("finetune", "--name", "a", "--no-lyrics", "--json")
+    assert code == 0 and json.loads(out) == dict(run=str(tmp_path / "a"), ok=True) and not (tmp_path / "a" / "lyrics.md").exists()
+
+
+def test_settings_from_a_file(run, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("rank: 8\nmask: true\nbase: tiny\n", encoding="utf-8")
+    config = lambda *args: cli._finetune_config(cli.make_parser().parse_args(["finetune", *map(str, args)]))
+    made = config("--config", path, "--steps", 12, "--no-mask", "--log-to", "tensorboard,wandb", "--name", "again")
+    assert (made.rank, made.steps, made.mask, made.log_to, made.name) == (8, 12, False, ("tensorboard", "wandb"), "again")
+    path.write_text("rnk: 8\n", encoding="utf-8")
+    for args, says in [(("--config", path), "rank"), (("--config", tmp_path / "no.yaml"), "no.yaml"), (("--config", path, "--resume"), "leave --config out"), (("--log-to", "paper"), "log_to='paper'")]:
+        code, out, err = run("finetune", *args)
+        assert code == 2 and out == "" and says in err and len(err.strip().split("\n")) == 1, err
