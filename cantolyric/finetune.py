@@ -1202,6 +1202,7 @@ def held_out_plot(metrics): # -> matplotlib figure
         for x, (_, b) in zip(at, bars): ax.text(x, b[kind], f"{b[kind]:.2f}", ha="center", va="bottom", fontsize=8)
     ax.set_xticks(range(3), [n for n, _ in bars])
     ax.set_ylabel("bits a character")
+    ax.margins(y=.12)
     ax.legend()
     return fig
 
