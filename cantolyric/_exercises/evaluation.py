@@ -36,3 +36,19 @@ def check_longest(fn) -> str:
         if error: return error
         if got != want: return f"Not yet: {about} {args}: wanted is {want!r}, it returned {got!r}"
     return RIGHT
+
+
+def check_rarefied(fn) -> str:
+    "`fn(counts, size)` -> how many different pieces are to be expected among `size` drawn ones."
+    many = [7] * 600 + [1] * 800
+    for args, want, about in [(([1, 1, 1], 2), 2, "three pieces, each once: two draws, two kinds"), (([5], 3), 1, "one kind only"), (([2, 1], 2), 5 / 3, "two of one kind and one of another"),
+                              (([3, 2, 1], 6), 3, "all of them are drawn"), (([4, 4], 1), 1, "one draw"), ((many, 2500), 600 * (1 - _missed(5000, 7, 2500)) + 800 * .5, "five thousand pieces")]:
+        if said := number_of(fn, args, want, about, 1e-6): return said
+    return RIGHT
+
+
+def _missed(total, count, size):
+    "The chance that a kind is missed, factor by factor."
+    out = 1.
+    for k in range(count): out *= (total - size - k) / (total - k)
+    return out
