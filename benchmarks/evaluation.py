@@ -1,13 +1,14 @@
-"""The benchmark of lesson 51: 320 held-out requests, every system with three seeds, one report.
+"""The benchmark of lesson 51: 320 held-out requests, every system with up to three seeds, one report.
 
-python benchmarks/evaluation.py    writes benchmarks/results/evaluation.json, and the report with its plots, samples and texts to --folder;
-                                   half an hour of processor time, half of it for five training runs (each adapter and each system's texts are
+python benchmarks/evaluation.py    writes benchmarks/results/evaluation.json, and evaluation/ beside it: the report, its plots, samples; texts are in --folder;
+                                   half an hour of processor time, a third of it for four training runs (each adapter and each system's texts are
                                    kept in --folder as they end, and an interrupted benchmark goes on from there)
-Two kinds of adapter, three training seeds each, all of 8,192 pairs and 256 steps: "plain", taught without the tone mask, and "taught under
-the mask", of which seed 0 is the adapter that this package ships. Seed s of a system is training seed s, and seed s of what is drawn.
+Two kinds of adapter, all of 8,192 pairs and 256 steps: "finetuned", taught without the tone mask, and "mask-finetuned", taught under it, of which
+seed 0 is the adapter that this package ships. Seed s of a system is training seed s, and seed s of what is drawn; RUNS says how many there are.
 The endpoint writes for the first ENDPOINT requests only: `transformers serve` with the plain adapter, a draft and up to ROUNDS repairs.
 """
 import argparse
+import shutil
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,12 +17,14 @@ from _common import RESULTS, made, write
 
 from cantolyric.base import asset_path
 from cantolyric.endpoint import EndpointWriter, save_servable, serving
-from cantolyric.evaluation import System, benchmark_requests, evaluate_to, prompt_tones, reference_systems, template_of, write_jsonl, write_many
+from cantolyric.evaluation import REPORT_FILES, System, benchmark_requests, evaluate_to, prompt_tones, reference_systems, template_of, write_jsonl, write_many
 from cantolyric.finetune import FinetuneConfig, Workshop, load_any, mask_store, train_rung
 from cantolyric.formats import ChatML
 
 SEEDS, ENDPOINT, ROUNDS = 3, 24, 4
 PLAIN, TAUGHT = "finetuned", "mask-finetuned"
+RUNS = {"base": SEEDS, PLAIN: 2, TAUGHT: SEEDS} # of those whose texts differ from seed to seed; as processor time allowed
+SEARCHES = 1 # runs of the decoding methods that write four texts for one
 BOTH, BEST = f"{PLAIN} masked", f"{TAUGHT} masked"
 COMPARE = [(f"{PLAIN} free", "base free"), ("base masked", "random masked"), (BOTH, "base masked"), (BOTH, f"{PLAIN} free"), (BEST, BOTH),
            (f"{BEST} greedy", BEST), (f"{BEST} best of 4", BEST), (f"{BEST} beam of 4", BEST), (f"{PLAIN} endpoint", f"{PLAIN} free"), ("human lines", BEST)]
@@ -44,7 +47,7 @@ def all_adapters(folder):
     "The base with every adapter on it, one of them at work at a time."
     from peft import PeftModel
     model, tokenizer = load_any("tiny")
-    folders = {f"{kind}-{s}": adapter(folder, kind == TAUGHT, s) for kind in (PLAIN, TAUGHT) for s in range(SEEDS)}
+    folders = {f"{kind}-{s}": adapter(folder, kind == TAUGHT, s) for kind in (PLAIN, TAUGHT) for s in range(RUNS[kind])}
     names = list(folders)
     model = PeftModel.from_pretrained(model, str(folders[names[0]]), names[0])
     for name in names[1:]: model.load_adapter(str(folders[name]), name)
@@ -66,7 +69,7 @@ def systems(model, tokenizer):
             if kind != "base": model.set_adapter(f"{kind}-{seed}")
             with model.disable_adapter() if kind == "base" else nullcontext():
                 return by_size(lambda part: write_many(model, tokenizer, part, format, masked, seed, batch=64 if method == "sample" else 24, store=store, method=method), requests)
-        return System(work, None, f"{kind} {masked} {method}")
+        return System(work, SEARCHES if method in ("best", "beam") else RUNS[kind], f"{kind} {masked} {method}")
     out = reference_systems(store.table) | {f"{kind} {how}": system(kind, how == "masked") for kind in ("base", PLAIN) for how in ("free", "masked")}
     return out | {BEST: system(TAUGHT, True)} | {f"{BEST} {name}": system(TAUGHT, True, method) for name, method in (("greedy", "greedy"), ("best of 4", "best"), ("beam of 4", "beam"))}
 
@@ -79,7 +82,7 @@ def endpoint_system(folder):
             writer = EndpointWriter(endpoint, "taught", "lines")
             one = lambda k, r: writer.write(r["topic"], r["tones"], n=1, rounds=ROUNDS, seed=1000 * k + seed, scheme=r["scheme"])[0].text
             return [one(k, r) if k < ENDPOINT else None for k, r in enumerate(requests)]
-    return {f"{PLAIN} endpoint": System(work, None, f"lines, {ROUNDS} rounds, {ENDPOINT} requests")}
+    return {f"{PLAIN} endpoint": System(work, RUNS[PLAIN], f"lines, {ROUNDS} rounds, {ENDPOINT} requests")}
 
 
 def main():
@@ -90,6 +93,8 @@ def main():
     requests = benchmark_requests()
     report = evaluate_to(a.folder / "report", systems(model, tokenizer) | endpoint_system(a.folder), requests, SEEDS, COMPARE)
     write_jsonl(RESULTS.parent / "requests.jsonl", requests)
+    (RESULTS / "evaluation").mkdir(exist_ok=True)
+    for name in REPORT_FILES[:-1]: shutil.copy(a.folder / "report" / name, RESULTS / "evaluation" / name)
     write("evaluation", report.to_dict() | made("torch", "transformers", "peft", "ToJyutping"))
 
 
