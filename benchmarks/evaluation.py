@@ -1,7 +1,7 @@
 """The benchmark of lesson 51: 320 held-out requests, every system with up to three seeds, one report.
 
 python benchmarks/evaluation.py    writes benchmarks/results/evaluation.json, and evaluation/ beside it: the report, its plots, samples; texts are in --folder;
-                                   half an hour of processor time, a third of it for four training runs (each adapter and each system's texts are
+                                   half an hour of processor time, a third of it for five training runs (each adapter and each system's texts are
                                    kept in --folder as they end, and an interrupted benchmark goes on from there)
 Two kinds of adapter, all of 8,192 pairs and 256 steps: "finetuned", taught without the tone mask, and "mask-finetuned", taught under it, of which
 seed 0 is the adapter that this package ships. Seed s of a system is training seed s, and seed s of what is drawn; RUNS says how many there are.
@@ -23,8 +23,8 @@ from cantolyric.formats import ChatML
 
 SEEDS, ENDPOINT, ROUNDS = 3, 24, 4
 PLAIN, TAUGHT = "finetuned", "mask-finetuned"
-RUNS = {"base": SEEDS, PLAIN: 2, TAUGHT: SEEDS} # of those whose texts differ from seed to seed; as processor time allowed
-SEARCHES = 1 # runs of the decoding methods that write four texts for one
+RUNS = {"base": SEEDS, PLAIN: SEEDS, TAUGHT: SEEDS} # of those whose texts differ from seed to seed
+SEARCHES = SEEDS # runs of the decoding methods that write four texts for one
 BOTH, BEST = f"{PLAIN} masked", f"{TAUGHT} masked"
 COMPARE = [(f"{PLAIN} free", "base free"), ("base masked", "random masked"), (BOTH, "base masked"), (BOTH, f"{PLAIN} free"), (BEST, BOTH),
            (f"{BEST} greedy", BEST), (f"{BEST} best of 4", BEST), (f"{BEST} beam of 4", BEST), (f"{PLAIN} endpoint", f"{PLAIN} free"), ("human lines", BEST)]

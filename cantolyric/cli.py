@@ -393,23 +393,69 @@ def _add_finetune(commands):
 
 # %% ../nbs/54_cli.ipynb #d8ea8180
 def _evaluate(args) -> int:
+    for name, least in (("n", 1), ("seeds", 1)):
+        if (v := getattr(args, name)) is not None and v < least: raise CantolyricError(f"{'-' if name == 'n' else '--'}{name} is a whole number of at least {least}, not {v}")
+    if args.requests_to: return _requests_to(args)
+    if args.to or args.texts: return _benchmark(args)
+    for k in ("systems", "seeds", "requests"):
+        if getattr(args, k) is not None: raise CantolyricError(f"--{k} is for the whole benchmark: say with --to FOLDER where its report goes")
     from cantolyric.evaluation import evaluate
-    if args.n < 1: raise CantolyricError(f"-n is a whole number of at least 1, not {args.n}")
     x = _load(args)
-    table = evaluate(x.model, x.tokenizer, args.n, x.format, seed=args.seed, desc="writing")
+    table = evaluate(x.model, x.tokenizer, args.n or 48, x.format, seed=args.seed, desc="writing")
     _show(args, table.to_dict(), str(table))
     return 0
 
 
+def _requests_to(args) -> int:
+    from cantolyric.evaluation import write_jsonl
+    requests = _requests(args)
+    write_jsonl(args.requests_to, [{k: v for k, v in r.items() if k not in ("lyrics", "source")} for r in requests]) # not the answers
+    _show(args, dict(requests=len(requests), file=args.requests_to), f"{len(requests)} requests: {args.requests_to}")
+    return 0
+
+
+def _requests(args) -> list:
+    from cantolyric.evaluation import benchmark_requests, read_requests
+    found = read_requests(args.requests) if args.requests else benchmark_requests()
+    return found[:args.n]
+
+# %% ../nbs/54_cli.ipynb #2aa42c4a
+def _benchmark(args) -> int:
+    "The whole report, of our own model or of texts that are there already."
+    from cantolyric.evaluation import choose_systems, evaluate_texts, evaluate_to, given_systems, model_systems, read_texts, reference_systems, report_tables
+    requests, names, tell = _requests(args), args.systems.split(",") if args.systems else None, lambda x: print(x, file=sys.stderr, flush=True)
+    texts = read_texts(args.texts, requests) if args.texts else None
+    if not args.to: done = evaluate_texts(requests, texts)
+    elif texts is not None: done = evaluate_to(args.to, choose_systems(reference_systems() | given_systems(texts), names), requests, args.seeds or 3, say=tell)
+    else:
+        x = _load(args)
+        systems = choose_systems(model_systems(x.model, x.tokenizer, x.format), names)
+        both = [p for p in [("finetuned masked", "base masked"), ("finetuned masked", "finetuned free")] if set(p) <= set(systems)]
+        done = evaluate_to(args.to, systems, requests, args.seeds or 3, both, say=tell)
+    _show(args, done.to_dict(), "\n\n".join(map(str, report_tables(done.to_dict()))))
+    return 0
+
+
 def _add_evaluate(commands):
-    p = _command(commands, "evaluate", _evaluate, "measure a base model and an adapter", "It writes for held-out topics and tones, and measures what came out.", [
-        ("cantolyric evaluate -n 24", "the shipped adapter, roughly")])
-    p.add_argument("-n", type=int, default=48, help="how many requests (default 48)")
-    p.add_argument("--seed", type=int, default=0, help="default 0")
+    p = _command(commands, "evaluate", _evaluate, "measure a base model and an adapter, or what any program wrote", "It writes for held-out topics and tones, and measures what came out: tones by two readers, length, rhyme, fluency, topic, copying, register.", [
+        ("cantolyric evaluate -n 24", "the shipped adapter, roughly"),
+        ("cantolyric evaluate --to report", "the benchmark: 320 requests, three seeds, a report with plots; interrupted, the same again goes on"),
+        ("cantolyric evaluate --to report --systems 'base masked,finetuned masked' --seeds 1", "two rows of it"),
+        ("cantolyric evaluate --requests-to requests.jsonl", "the list for another program to answer"),
+        ("cantolyric evaluate --texts answers.jsonl", "its score: rows with the request's id and the text; no model is loaded")])
+    p.add_argument("-n", type=int, help="how many requests (default 48; with --to or --texts all)")
+    p.add_argument("--seed", type=int, default=0, help="of the quick look (default 0)")
+    g = p.add_argument_group("the benchmark")
+    g.add_argument("--to", metavar="FOLDER", help="where its report goes")
+    g.add_argument("--seeds", type=int, help="how often each system writes (default 3)")
+    g.add_argument("--systems", metavar="A,B", help="some of its rows by name (default: all)")
+    g.add_argument("--texts", metavar="FILE", help="JSONL of what another program wrote: id, text, and where there are several system and seed")
+    g.add_argument("--requests", metavar="FILE", help="JSONL of your own requests: topic and tones (default: the benchmark's)")
+    g.add_argument("--requests-to", metavar="FILE", help="write the requests there, and end")
     _model(p)
 
 # %% ../nbs/54_cli.ipynb #404a3e36
-FILES, FOLDERS = ("file",), ("adapter", "runs_dir", "run_folder", "to") # arguments that are one
+FILES, FOLDERS = ("file", "config", "texts", "requests", "requests_to"), ("adapter", "runs_dir", "run_folder", "to") # arguments that are one
 
 
 def _completion(args) -> int:

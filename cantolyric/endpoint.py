@@ -33,14 +33,14 @@ from urllib.parse import urlsplit
 # %% ../nbs/53_endpoint.ipynb #6512e6aa
 from ._patch import patch
 from .base import quiet_loading
-from .evaluation import fluency
+from .evaluation import fluency, prompt_tones
 from .finetune import load_any
 from .formats import user_text
 from .lora import load_lora, merge_lora
-from .lyricist import Candidate, Lyrics, check_request, find_adapter, format_of, prompt_tones
+from .lyricist import Candidate, Lyrics, check_request, find_adapter, format_of
 from .reading import as_reader
 from .template import Report, Slot, ToneTemplate, lyric_lines
-from .tones import CantolyricError, ToneScheme
+from .tones import CantolyricError
 
 # %% ../nbs/53_endpoint.ipynb #24130695
 @dataclass(frozen=True)
@@ -293,7 +293,7 @@ def _wait_for(process, port, seconds, log):
         if process.poll() is None and time.monotonic() < end: time.sleep(.2); continue
         log.seek(0)
         last = (log.read().decode("utf-8", "replace").strip().splitlines() or ["nothing"])[-1]
-        raise CantolyricError(f"the server " + ("ended" if process.poll() is not None else f"was not up in {seconds:g} seconds") + f"; its last line: {last[:300]}")
+        raise CantolyricError("the server " + ("ended" if process.poll() is not None else f"was not up in {seconds:g} seconds") + f"; its last line: {last[:300]}")
 
 
 def _stop(process, patience=10):

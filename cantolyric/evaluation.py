@@ -28,6 +28,7 @@ from collections import Counter, defaultdict
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -274,6 +275,15 @@ def spoken_share(texts) -> float:
     spoken, written = np.sum([(0, 0), *map(marks, texts)], 0)
     return float(spoken / (spoken + written)) if spoken + written else math.nan
 
+# %% ../nbs/51_evaluation.ipynb #7b64af3b
+def _reads(reader, template) -> bool:
+    "Whether a reader reads every fixed character as its slot wants; to look for a line around it in words that do not may take minutes."
+    for line in template.lines:
+        for fixed, run in groupby(line, lambda s: s.char is not None):
+            slots = list(run)
+            if fixed and not all(j and int(j[-1]) in s.tones for s, j in zip(slots, reader.jyutping("".join(s.char for s in slots)))): return False
+    return True
+
 # %% ../nbs/51_evaluation.ipynb #53ee5e8d
 def writing_constraint(
     template, # a `ToneTemplate`, or a string in the scheme 0243
@@ -284,7 +294,7 @@ def writing_constraint(
     "The constraint to write under."
     reader = as_reader(reader)
     if isinstance(template, str): template = ToneTemplate.parse(template, reader=reader)
-    if certain and not any(template.rhymes): # to rhyme in few words takes a search at every step
+    if certain and not any(template.rhymes) and _reads(reader.certain(), template): # to rhyme in few words takes a search at every step
         try: return ToneConstraint(template, table, reader.certain())
         except CantolyricError: pass # a fixed character, say, that has two readings
     return ToneConstraint(template, table, reader)

@@ -53,12 +53,11 @@ from .base import asset_path, load_base
 from .constraint import TokenTable, ToneConstraint
 from .data import lyric_pairs
 from .families import QUANTIZATIONS, load_model, lora_targets
-from .formats import ChatML, format_named, text_ids
+from .formats import format_named, text_ids
 from .hooks import LogitsHookCallback, logits_hook
 from .loss import ToneMask, loss_in_head, sliced_loss
-from .preflight import GATES, GateResult, Gates, Parts, labelled, masking, peak_gib, preflight
+from .preflight import GATES, GateResult, Parts, labelled, masking, peak_gib, preflight
 from .sharding import adopt, first, join, launch_settings, shard_base, share_of, together, wait, whole_folder, world
-from .template import ToneTemplate
 from .tones import CantolyricError
 
 # %% ../nbs/41_finetune.ipynb #0b26d522
@@ -1085,7 +1084,7 @@ def climb(
     check_config(config)
     check_links(config)
     done, part = run_folders(config)
-    (rank, n), start = join(), time.perf_counter()
+    (rank, _), start = join(), time.perf_counter()
     if rank: say = lambda _: None
     if check_folder(config): return _finished(config, say)
     with clear_errors(part):

@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['RANKS', 'METHODS', 'Candidate', 'Lyrics', 'Page', 'rhyme_gap', 'training_runs', 'check_rank', 'check_topic',
-           'prompt_tones', 'find_adapter', 'add_adapter', 'settings_of', 'format_of', 'revision_of', 'Lyricist',
-           'EndingAutomaton', 'SongTemplate', 'as_song', 'final_of', 'with_rhyme', 'with_text', 'with_kept',
-           'places_of', 'with_words', 'check_request', 'Between', 'part_of', 'template_of', 'contour_svg', 'line_html',
-           'Session', 'LyricWidget']
+           'find_adapter', 'add_adapter', 'settings_of', 'format_of', 'revision_of', 'Lyricist', 'EndingAutomaton',
+           'SongTemplate', 'as_song', 'final_of', 'with_rhyme', 'with_text', 'with_kept', 'places_of', 'with_words',
+           'check_request', 'Between', 'part_of', 'template_of', 'contour_svg', 'line_html', 'Session', 'LyricWidget']
 
 # %% ../nbs/52_lyricist.ipynb #bdcc6b3f
 import base64, copy, html, json, math, re
@@ -17,7 +16,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +27,7 @@ from ._patch import patch
 from .base import asset_path
 from .constraint import State, TokenTable, ToneConstraint, beams, decode_ids, sampled, unpack_mask, write_tokens
 from .data import is_about, load_corpus
-from .evaluation import Seen, second_reading, writing_constraint
+from .evaluation import Seen, prompt_tones, second_reading, writing_constraint
 from .finetune import load_any, quiet_peft
 from .formats import FORMATS, _topic, text_ids
 from .reading import as_reader, is_han, syllable
@@ -211,19 +209,6 @@ def check_topic(
     try: topic.encode()
     except UnicodeEncodeError as e: raise CantolyricError(f"character {e.start + 1} of the topic is no text: check the terminal's encoding") from None
     return topic
-
-# %% ../nbs/52_lyricist.ipynb #62c7ffe9
-def prompt_tones(
-    template: ToneTemplate,
-    reader, # reads fixed characters
-) -> str: # lines of 0243 digits
-    "A template as the model was taught to read it."
-    scheme = ToneScheme("0243")
-    def digit(slot):
-        tones = [int(j[-1]) for j in reader.jyutping(slot.char) if j] if slot.char else slot.tones
-        classes = {scheme.of(t) for t in tones}
-        return classes.pop() if len(classes) == 1 else "*"
-    return "/".join("".join(map(digit, line)) for line in template.lines)
 
 # %% ../nbs/52_lyricist.ipynb #c5b6ed01
 def find_adapter(
@@ -415,7 +400,7 @@ def with_text(
     text: str, # characters; * leaves a slot as it is
 ) -> ToneTemplate: # or None where another character is fixed there already
     "A template in which some characters are fixed."
-    slots, scheme = list(template.lines[line]), ToneScheme(template.scheme)
+    slots = list(template.lines[line])
     for k, ch in enumerate(text, slot):
         if ch in "*＊": continue
         if slots[k].char not in (None, ch): return None
@@ -549,21 +534,9 @@ def _room(model, prompt, template) -> int:
 
 # %% ../nbs/52_lyricist.ipynb #4ed5e702
 @patch
-def _reads(self: Lyricist, template) -> bool:
-    "Whether the certain words read every fixed character as its slot wants; if not, to search them for a line around it may take minutes."
-    sure = self.reader.certain()
-    for line in template.lines:
-        for has, run in groupby(line, lambda s: s.char is not None):
-            slots = list(run)
-            if has and not all(j and int(j[-1]) in s.tones for s, j in zip(slots, sure.jyutping("".join(s.char for s in slots)))): return False
-    return True
-
-
-@patch
 def _constraints(self: Lyricist, ways) -> list: # of `ToneConstraint`
     "The constraints to write under, for templates; to rhyme in certain words alone would take a search at every step."
-    certain = lambda t: self.certain and not any(getattr(t, "endings", ())) and self._reads(t)
-    return [writing_constraint(t, self.table, self.reader, certain(t)) for t in ways]
+    return [writing_constraint(t, self.table, self.reader, self.certain and not any(getattr(t, "endings", ()))) for t in ways]
 
 # %% ../nbs/52_lyricist.ipynb #c55524d0
 @patch

@@ -345,3 +345,24 @@ def test_settings_from_a_file(run, tmp_path):
     for args, says in [(("--config", path), "rank"), (("--config", tmp_path / "no.yaml"), "no.yaml"), (("--config", path, "--resume"), "leave --config out"), (("--log-to", "paper"), "log_to='paper'")]:
         code, out, err = run("finetune", *args)
         assert code == 2 and out == "" and says in err and len(err.strip().split("\n")) == 1, err
+
+
+def test_the_benchmark_without_a_model(run, tmp_path):
+    asked, answers = tmp_path / "requests.jsonl", tmp_path / "answers.jsonl"
+    code, out, _ = run("evaluate", "--requests-to", asked, "-n", "3", "--json")
+    requests = [json.loads(line) for line in asked.read_text(encoding="utf-8").splitlines()]
+    assert code == 0 and json.loads(out)["requests"] == len(requests) == 3 and not any("lyrics" in r for r in requests)
+    answers.write_text("".join(json.dumps(dict(id=r["id"], text="落雨")) + "\n" for r in requests), encoding="utf-8")
+    code, out, err = run("evaluate", "--texts", answers, "-n", "3", "--json")
+    data = json.loads(out)
+    assert code == 0 and data["requests"] == 3 and data["systems"]["answers"]["figures"]["whole %"]["value"] == 0, err
+    code, out, _ = run("evaluate", "--texts", answers, "-n", "3", "--to", tmp_path / "report", "--seeds", "1")
+    assert code == 0 and "human lines" in out and (tmp_path / "report" / "report.md").exists()
+
+
+@pytest.mark.parametrize("args, says", [(["--seeds", "2"], "--seeds is for the whole benchmark"), (["--seeds", "0", "--to", "x"], "--seeds is a whole number"), (["-n", "0"], "-n is a whole number"),
+                                        (["--texts", "nothing.jsonl"], "nothing.jsonl"), (["--requests", "nothing.jsonl", "--requests-to", "x"], "nothing.jsonl")])
+def test_an_evaluation_that_cannot_be(run, tmp_path, monkeypatch, args, says):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("evaluate", *args)
+    assert code == 2 and out == "" and says in err and len(err.strip().split("\n")) == 1 and not list(tmp_path.iterdir())

@@ -10,9 +10,9 @@ import pytest
 
 from cantolyric.evaluation import (COIN, COLUMNS, COUNTS, FIGURES, HUMAN, METHODS, QUESTIONS, REPORT_FILES, Measures, Seen, SecondReader, System, Table, agreement, benchmark_id,
                                    benchmark_requests, check_unseen, choose_systems, closing_table, count_texts, distinct_of, distinct_share, draw_weights, evaluate_texts, evaluate_to,
-                                   figures_of, fluency, given_systems, interval, krippendorff_alpha, measure, model_systems, prompt_tones, rating_sheet, read_jsonl, read_ratings,
-                                   read_requests, read_texts, report_markdown, report_tables, resampled, rhyme_grades, rhyme_share, samples_of, second_reading, slot_report, spoken_share,
-                                   standard_measures, template_of, topic_share, write_jsonl, write_many, write_random)
+                                   fluency, given_systems, interval, krippendorff_alpha, measure, model_systems, prompt_tones, rating_sheet, read_ratings,
+                                   read_requests, read_texts, report_markdown, report_tables, resampled, rhyme_grades, rhyme_share, second_reading, slot_report, spoken_share,
+                                   template_of, topic_share, write_jsonl, write_many, write_random)
 from cantolyric.ngram import KneserNey
 from cantolyric.template import ToneTemplate
 from cantolyric.tones import CantolyricError

@@ -5,9 +5,10 @@ import warnings
 import pytest
 import torch
 
+from cantolyric.evaluation import prompt_tones
 from cantolyric.finetune import load_any
 from cantolyric._exercises import lyricist as exercises
-from cantolyric.lyricist import (Between, Candidate, Lyricist, Lyrics, Session, find_adapter, format_of, part_of, prompt_tones, rhyme_gap, with_rhyme,
+from cantolyric.lyricist import (Between, Candidate, Lyricist, Lyrics, Session, find_adapter, format_of, part_of, rhyme_gap, with_rhyme,
                                  with_words)
 from cantolyric.reading import default_reader
 from cantolyric.template import ToneTemplate
