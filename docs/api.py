@@ -122,7 +122,7 @@ def resolved(value, functions: dict) -> tuple:
 def patched(tree) -> list:
     "(class, name, decorator, function) of what is made a method later: by @patch, or by `Class.name = function`, alone or in a tuple."
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    made = [(written(f.args.args[0].annotation), f.name, None, f) for f in functions.values() if any(ast.unparse(d).startswith("patch") for d in f.decorator_list)]
+    made = [(written(f.args.args[0].annotation), f.name, None, f) for f in tree.body if isinstance(f, ast.FunctionDef) and any(ast.unparse(d).startswith("patch") for d in f.decorator_list)]
     for node in tree.body:
         if not isinstance(node, ast.Assign): continue
         for target in node.targets:

@@ -213,7 +213,7 @@ def test_colab_cell_elsewhere_and_there(monkeypatch):
 
 def test_colab_has_what_lessons_import():
     "Every package that a lesson or solution imports comes with train and colab, or is Colab's own, or is required by those."
-    there = {"cantolyric", "IPython", "ipywidgets", "pandas", "numpy", "huggingface_hub", "matplotlib"} # pandas and huggingface_hub: of datasets, transformers
+    there = {"cantolyric", "IPython", "ipywidgets", "pandas", "numpy", "huggingface_hub", "matplotlib", "yaml"} # yaml is pyyaml of train; pandas and huggingface_hub: of datasets, transformers
     config = colab.settings()
     names = "\n".join([config["requirements"]["core"], config["extras"]["train"], config["extras"]["colab"]]).split("\n")
     there |= {re.split(r"[=<>\[ ;]", n.strip())[0] for n in names if n.strip() and not n.startswith("#")}
