@@ -45,11 +45,11 @@ def lessons():
 
 
 def page_of(path: str):
-    "The page for a file of the repository, or None."
+    "The page (or picture) for a file of the repository, or None."
     if path in PAGES: return PAGES[path]
     if path in OTHER: return OTHER[path]
     inside = path.removeprefix("nbs/")
-    return inside if path.endswith(".ipynb") and inside != path else None
+    return inside if inside != path and (path.endswith(".ipynb") or inside.startswith("images/")) else None
 
 
 def relink(text: str, path: str, html: bool = False) -> str:
@@ -178,6 +178,7 @@ def write(folder: Path):
         nb = notebook(path)
         if path == "nbs/index.ipynb": nb["cells"].append(markdown(navigation(), "site-navigation"))
         put(page_of(path), json.dumps(nb, ensure_ascii=False))
+    shutil.copytree(ROOT / "nbs/images", folder / "images")
     for path, name in PAGES.items(): put(name, page(path))
     solved = [f"{name[:2]} {title(f'nbs/{name}.ipynb')} <{name}>" for name in lessons()]
     put("solutions/index.md", "# Solutions\n\nTry the exercises first; each lesson ends with its own.\n\n" + toctree("", solved))
