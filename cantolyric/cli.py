@@ -435,7 +435,7 @@ def _benchmark(args) -> int:
     _show(args, done.to_dict(), "\n\n".join(map(str, report_tables(done.to_dict()))))
     return 0
 
-
+# %% ../nbs/54_cli.ipynb #49fa521c
 def _add_evaluate(commands):
     p = _command(commands, "evaluate", _evaluate, "measure a base model and an adapter, or what any program wrote", "It writes for held-out topics and tones, and measures what came out: tones by two readers, length, rhyme, fluency, topic, copying, register.", [
         ("cantolyric evaluate -n 24", "the shipped adapter, roughly"),

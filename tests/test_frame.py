@@ -54,9 +54,10 @@ def test_readme_agrees_with_index():
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("nbs/**/[!.]*.ipynb")), ids=lambda p: p.name)
 def test_notebook_is_fit_to_read(path):
-    "Outputs of a run without errors, no local paths, small."
+    "Outputs of a run without errors, no local paths, no state of widgets that are gone, small."
     if ".ipynb_checkpoints" in path.parts: pytest.skip("a checkpoint")
     text = path.read_text(encoding="utf-8")
+    assert "widgets" not in json.loads(text)["metadata"]
     outputs = [o for c in json.loads(text)["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
     assert not [o for o in outputs if o["output_type"] == "error"]
     assert len(text.encode()) < 1.5 * 2**20
