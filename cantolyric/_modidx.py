@@ -1284,6 +1284,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'cantolyric.sharding._gather': ('sharding.html#_gather', 'cantolyric/sharding.py'),
                                      'cantolyric.sharding._kept': ('sharding.html#_kept', 'cantolyric/sharding.py'),
                                      'cantolyric.sharding._last': ('sharding.html#_last', 'cantolyric/sharding.py'),
+                                     'cantolyric.sharding._leave': ('sharding.html#_leave', 'cantolyric/sharding.py'),
                                      'cantolyric.sharding._local': ('sharding.html#_local', 'cantolyric/sharding.py'),
                                      'cantolyric.sharding._make_room': ('sharding.html#_make_room', 'cantolyric/sharding.py'),
                                      'cantolyric.sharding._quiet_checkpoints': ( 'sharding.html#_quiet_checkpoints',

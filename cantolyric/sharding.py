@@ -9,6 +9,7 @@ __all__ = ['CONFIGS', 'world', 'given', 'report', 'Launch', 'launch', 'join', 'H
            'saved_checkpoints', 'load_checkpoint', 'first', 'launch_settings', 'shard_base', 'adopt', 'launch_config']
 
 # %% ../nbs/32_sharding.ipynb #ebb2e2d7
+import atexit
 import json
 import os
 import re
@@ -110,7 +111,7 @@ def launch(
 def _reason(err):
     "The line of a traceback that says what was wrong."
     lines = [re.sub(r"^\[rank\d+\]:", "", x).rstrip() for x in err.splitlines()]
-    said = [x.strip() for x in lines if re.match(r" ?(\w+\.)*\w*(Error|Exception): ", x) and "ChildFailedError" not in x]
+    said = [x.strip() for x in lines if re.match(r" ?(\w+\.)*\w*(Error|Exception): |  what\(\):", x) and "ChildFailedError" not in x]
     return said[0] if said else _last(err)
 
 # %% ../nbs/32_sharding.ipynb #466c97e4
@@ -124,7 +125,12 @@ def join() -> tuple: # rank of this process, number of processes
             store = dist.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False)
             how = dict(store=dist.PrefixStore(f"start-{env.get('TORCHELASTIC_RESTART_COUNT', 0)}", store), rank=int(env["RANK"]), world_size=int(env["WORLD_SIZE"]))
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", **how)
+        if not cuda: atexit.register(_leave) # a group that is still open when Python ends may be found broken by its own threads
     return world()
+
+
+def _leave():
+    if dist.is_initialized(): dist.destroy_process_group()
 
 # %% ../nbs/32_sharding.ipynb #cd49524a
 class HandUnit:
