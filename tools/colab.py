@@ -17,9 +17,11 @@ PICTURE = "https://colab.research.google.com/assets/colab-badge.svg"
 # Colab's own kernel has these loaded, or stands on them: another version would ask for a restart, or break it.
 COLABS_OWN = {"numpy", "matplotlib", "tqdm", "psutil", "pydantic", "fastapi", "uvicorn"}
 BENEATH = ["rustling", "huggingface_hub"] # not required by name, and yet what a reading or a loaded model hangs on
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}} # by Colab and JupyterLab: a reader comes for the lesson
 ROW = re.compile(r"^(\|[^|]*\| \[(\d\d_\w+)\]\(\2\.ipynb\))[^|]*\|", re.M)
 
 CELL = '''#| hide
+#@title Set-up, on Colab only
 import sys
 
 if "google.colab" in sys.modules: # a fresh machine of Colab's: this repository, and the versions that the lessons were run with
@@ -71,7 +73,7 @@ def with_cells(nb: dict, name: str) -> dict:
             text = "".join(c["source"])
             if c["cell_type"] == "markdown" and ROW.search(text): c["source"] = lines(ROW.sub(lambda m: f"{m[1]} {badge(m[2])} |", text))
     new = [dict(cell_type="markdown", id="colab-badge", metadata={}, source=lines(badge(name))),
-           dict(cell_type="code", execution_count=None, id="colab-install", metadata={}, outputs=[], source=lines(install()))]
+           dict(cell_type="code", execution_count=None, id="colab-install", metadata=FOLDED, outputs=[], source=lines(install()))]
     return dict(nb, cells=cells[:1] + new + cells[1:])
 
 
