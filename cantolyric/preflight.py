@@ -404,7 +404,7 @@ def gate_start(model, batch, loss, margin: float = 1.) -> GateResult:
         know_nothing = float(batch["table"].sum(1)[batch["states"][:, :-1][on]].float().log().mean())
     about = f"the first loss is {first:.2f} nats; a blind guess costs {know_nothing:.2f}"
     if not math.isfinite(first): return GateResult("start", False, f"{about}: some weight or mask is broken", first)
-    if first > know_nothing + margin: return GateResult("start", False, f"{about}: worse than knowing nothing; are these the right weights for this tokenizer?", first)
+    if first > know_nothing + margin: return GateResult("start", False, f"{about}: worse than knowing nothing; are these the right weights for this tokenizer, and is loss taken on the answer alone?", first)
     if first < .01: return GateResult("start", False, f"{about}: too good to be true; can the model see its answer?", first)
     return GateResult("start", True, about, first)
 

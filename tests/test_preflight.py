@@ -254,8 +254,10 @@ def shipped_base(reader, tokenizer):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MISTAKES)
 def test_each_mistake_on_the_shipped_base(shipped_base, name):
-    found = preflight(MISTAKES[name](shipped_base), stop=True)
-    assert found.failed == [MISTAKES[name].gate] and NAMED[name] in found[MISTAKES[name].gate].message, str(found)
+    planted, own = MISTAKES[name](shipped_base), MISTAKES[name].gate
+    found = preflight(planted, stop=True)
+    if found.failed == ["start"] and own == "places": found = preflight(planted, [own]) # a pretrained base pays so much for a prompt that its first loss tells as well
+    assert found.failed == [own] and NAMED[name] in found[own].message, str(found)
 
 
 @pytest.mark.slow
