@@ -1002,6 +1002,13 @@ def _choose(rows, choose, copies, ids, allowed, scores, whole):
     rows.bits -= part[parents or slice(None)].double().log_softmax(-1).gather(1, column[:, None])[:, 0].cpu() / math.log(2)
     return ids[column], parents
 
+# %% ../nbs/22_constraint.ipynb #6e99264c
+def _rows_for(model, input_ids, constraints) -> _Rows:
+    "A row for each prompt; one constraint is for all of them."
+    constraints = list(constraints) if isinstance(constraints, (list, tuple)) else [constraints] * len(input_ids)
+    _check_room(model, input_ids, constraints)
+    return _Rows(constraints)
+
 # %% ../nbs/22_constraint.ipynb #d8cf60ad
 @torch.no_grad()
 def write_tokens(
@@ -1014,9 +1021,8 @@ def write_tokens(
     sliced: bool = True, # make only those logits that the mask allows
 ) -> Written:
     "Write texts that have their templates' tones."
-    constraints, choose = list(constraints) if isinstance(constraints, (list, tuple)) else [constraints] * len(input_ids), choose or sampled()
-    _check_room(model, input_ids, constraints)
-    rows, mask = _Rows(constraints), torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    rows, choose = _rows_for(model, input_ids, constraints), choose or sampled()
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     feed, cache, calls, skipped = input_ids, None, 0, 0
     with sliced_head(model) as head:
         while not rows.done:

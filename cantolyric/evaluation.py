@@ -458,8 +458,7 @@ def evaluate(
     "Base and finetuned, free and masked, beside the coin and the humans."
     requests = list(lyric_pairs(split, n, seed))
     store = store or mask_store(model, tokenizer, format or ChatML())
-    train = [*load_corpus("train")["text"], *lyric_pairs("train")["lyrics"]] if seen is None else ()
-    judge, seen = judge or judge_model(), seen or Seen(train)
+    if judge is None or seen is None: judge, seen = judge or standard_measures().judge, seen or standard_measures().seen
     adapted = hasattr(model, "disable_adapter") if adapted is None else adapted
     texts = {"coin, masked": write_random(requests, store.table, seed)}
     for kind in ("base", "finetuned") if adapted else ("model",):

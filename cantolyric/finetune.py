@@ -1103,6 +1103,7 @@ def check_links(config: FinetuneConfig):
     "Refuse logs and pushes that could not be made, before anything is loaded."
     check_loggers(config.log_to)
     if config.push_to is not None: check_push(config.push_to)
+    elif config.public: raise CantolyricError("public=True is about a push: name the repository with push_to, or leave it out")
 
 
 def _begin(config, data, part, say):

@@ -76,6 +76,12 @@ def _check_prompt(model, ids, mask, new):
     if most and ids.shape[1] + new > most:
         raise CantolyricError(f"a prompt of {ids.shape[1]} tokens and {new} new ones do not fit into the model's {most} positions; shorten the prompt or max_new_tokens")
 
+
+def _check_ids(ids): # the same
+    "`CantolyricError` for what are no rows of ids."
+    if torch.is_tensor(ids) and ids.dim() == 2 and not ids.is_floating_point(): return ids
+    raise CantolyricError("input_ids is a tensor of whole numbers with a row for each text, (B, T); tokenizer(texts, return_tensors='pt', padding=True) makes one")
+
 # %% ../nbs/21_generation.ipynb #ef60d782
 @dataclass(frozen=True)
 class Sampling:
@@ -147,9 +153,7 @@ def generate(
     **sampling, # see `Sampling`
 ): # int64 (B, T + new)
     "Continue a batch of prompts, token by token, as `model.generate` does."
-    how, ids = Sampling(**sampling), input_ids
-    if not torch.is_tensor(ids) or ids.dim() != 2 or ids.is_floating_point():
-        raise CantolyricError("input_ids is a tensor of whole numbers with a row for each text, (B, T); tokenizer(texts, return_tensors='pt', padding=True) makes one")
+    how, ids = Sampling(**sampling), _check_ids(input_ids)
     mask = torch.ones_like(ids) if attention_mask is None else attention_mask
     _check_prompt(model, ids, mask, max_new_tokens)
     ends = torch.tensor(_end_ids(model, eos), dtype=torch.long, device=ids.device)
@@ -157,8 +161,7 @@ def generate(
     cache, open_ = None, torch.ones(len(ids), dtype=torch.bool, device=ids.device)
     for _ in range(max_new_tokens):
         scores, cache = _next_scores(model, ids, mask, cache, use_cache)
-        token = how.choose(how.adjust(ids, scores, processors, mask))
-        token = torch.where(open_, token, pad)
+        token = torch.where(open_, how.choose(how.adjust(ids, scores, processors, mask)), pad)
         ids, mask = torch.cat([ids, token[:, None]], 1), torch.cat([mask, mask.new_ones(len(ids), 1)], 1)
         if on_token: on_token(token)
         open_ = open_ & ~torch.isin(token, ends)

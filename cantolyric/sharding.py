@@ -107,7 +107,7 @@ def launch(
         ranks = [json.loads(f.read_text(encoding="utf-8")) if f.exists() else {} for f in found]
     return Launch(ranks, out, time.perf_counter() - start)
 
-
+# %% ../nbs/32_sharding.ipynb #3c80ee65
 def _reason(err):
     "The line of a traceback that says what was wrong."
     lines = [re.sub(r"^\[rank\d+\]:", "", x).rstrip() for x in err.splitlines()]
@@ -364,7 +364,7 @@ def wait():
     "Until all processes have come here."
     if world()[1] > 1: dist.barrier()
 
-
+# %% ../nbs/32_sharding.ipynb #e15f6272
 @contextmanager
 def whole_folder(
     folder, # the folder to be
@@ -381,7 +381,7 @@ def whole_folder(
     if folder.exists(): shutil.rmtree(folder)
     os.replace(unfinished, folder)
 
-
+# %% ../nbs/32_sharding.ipynb #f2f94f1e
 @contextmanager
 def together(
     folder, # the folder to be, the same for all processes

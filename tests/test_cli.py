@@ -207,7 +207,7 @@ def test_finetune_ends_with_lyrics_and_one_table(run, climbed, tmp_path):
 
 
 @pytest.mark.parametrize("args, says", [(["--rank", "0"], "rank=0"), (["--name", "a/b"], "no name"), (["--format", "x"], "format"), (["--resume", "--name", "nothing"], "no run to resume"),
-                                        (["--base", "no/such/base"], "no base model"), (["--name", "there"], "exists already")])
+                                        (["--base", "no/such/base"], "no base model"), (["--name", "there"], "exists already"), (["--public"], "public=True is about a push")])
 def test_a_finetune_that_cannot_be(run, tmp_path, args, says):
     (tmp_path / "there").mkdir()
     code, out, err = run("finetune", "--runs-dir", tmp_path, *args)
@@ -360,8 +360,17 @@ def test_the_benchmark_without_a_model(run, tmp_path):
 
 
 @pytest.mark.parametrize("args, says", [(["--seeds", "2"], "--seeds is for the whole benchmark"), (["--seeds", "0", "--to", "x"], "--seeds is a whole number"), (["-n", "0"], "-n is a whole number"),
-                                        (["--texts", "nothing.jsonl"], "nothing.jsonl"), (["--requests", "nothing.jsonl", "--requests-to", "x"], "nothing.jsonl")])
+                                        (["--texts", "nothing.jsonl"], "nothing.jsonl"), (["--to", "x", "--seed", "1"], "--seed is for the quick look"), (["--texts", "x", "--adapter", "none"], "--adapter is for a model"), (["--requests", "nothing.jsonl", "--requests-to", "x"], "nothing.jsonl")])
 def test_an_evaluation_that_cannot_be(run, tmp_path, monkeypatch, args, says):
     monkeypatch.chdir(tmp_path)
     code, out, err = run("evaluate", *args)
     assert code == 2 and out == "" and says in err and len(err.strip().split("\n")) == 1 and not list(tmp_path.iterdir())
+
+
+def test_what_is_changed_at_a_resume_is_refused(run, tmp_path):
+    (tmp_path / "a.part").mkdir()
+    from dataclasses import asdict
+    from cantolyric.finetune import FinetuneConfig
+    (tmp_path / "a.part" / "config.json").write_text(json.dumps(asdict(FinetuneConfig(name="a", runs_dir=str(tmp_path)))))
+    code, _, err = run("finetune", "--name", "a", "--runs-dir", tmp_path, "--resume", "--no-mask")
+    assert code == 2 and "mask=True, not False" in err
