@@ -17,7 +17,7 @@ PYTHON =
 help:
 	@echo "make finetune    finetune the tiny base model and write lyrics (ARGS=... goes to 'cantolyric finetune')"
 	@echo "make test        every check: notebooks run, export in sync, tests, the wheel elsewhere"
-	@echo "make test-slow   the notebooks' and tests' slow parts"
+	@echo "make test-slow   the notebooks' and tests' slow parts, and the property tests with fresh examples"
 	@echo "make test-hub    what needs the Hugging Face Hub: published tokenizers as they are today"
 	@echo "make lab         JupyterLab on the course"
 	@echo "make readme      README.md from nbs/index.ipynb"
@@ -47,7 +47,7 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --flags slow --n-workers 2 --do-print
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile=fresh
 
 test-hub: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --flags hub --n-workers 2 --do-print

@@ -59,13 +59,16 @@ def count_ngrams(
 def discounts(
     counts: np.ndarray, # of one order's n-grams
     kinds: int = 3, # 3: for counts of 1, 2 and more (modified Kneser–Ney); 1: the same for all
-) -> np.ndarray: # float64 (4,): what is taken off a count of 0, 1, 2, 3 or more
-    "Chen and Goodman's estimates from the numbers of n-grams seen once, twice, three and four times."
+) -> np.ndarray: # float64 (4,): subtracted from a count of 0, 1, 2, 3 or more; positive, and less than the count
+    "Chen and Goodman's (1999) estimates; KenLM's fallback where one is not strictly between 0 and its count."
     n1, n2, n3, n4 = np.bincount(counts[counts > 0].clip(max=5), minlength=6)[1:5]
-    y = n1 / (n1 + 2 * n2) if n1 and n2 else .5 # too little text to estimate from: a half
+    y = n1 / (n1 + 2 * n2) if n1 and n2 else .5
     if kinds == 1: return np.array([0, y, y, y])
-    if not min(n1, n2, n3, n4): return np.array([0, .5, 1, 1.5]) # the same, as KenLM falls back
-    return np.array([0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]).clip(0, [0, 1, 2, 3])
+    fallback = np.array([0, .5, 1, 1.5])
+    if not min(n1, n2, n3, n4): return fallback
+    estimates = np.array([0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3])
+    # Floats can turn an estimate of exactly 0 into 4e-16. None reaches its count: what is subtracted here is positive.
+    return estimates if (estimates[1:] > 1e-9).all() else fallback
 
 # %% ../nbs/13_ngram.ipynb #23f85994
 def smooth(
