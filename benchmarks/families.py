@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from cantolyric._published import FILES, at_hand, published
 from cantolyric.base import asset_path
 from cantolyric.data import load_corpus, lyric_pairs
-from cantolyric.families import FAMILIES, cache_numbers, config_of, count_parameters
+from cantolyric.families import FAMILIES, cache_numbers, config_of, count_parameters, state_numbers
 
 HAN = re.compile("[\u3400-\u9fff\U00020000-\U000323af]")
 
@@ -36,7 +36,11 @@ def sizes():
     for name, f in FAMILIES.items():
         config, c = config_of(name), f.checkpoints[0]
         total, active = count_parameters(config)
-        out[name] = dict(id=c.id, counted=round(total / 1e9, 2), counted_active=round(active / 1e9, 2), said=c.billions, said_active=c.active or c.billions, cache_numbers=cache_numbers(config))
+        out[name] = dict(
+            id=c.id, counted=round(total / 1e9, 2), counted_active=round(active / 1e9, 2), said=c.billions,
+            said_active=c.active or c.billions, cache_numbers=cache_numbers(config),
+            state_numbers=state_numbers(config),
+        )
     return out
 
 

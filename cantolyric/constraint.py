@@ -5,18 +5,20 @@
 # %% auto #0
 __all__ = ['ban', 'boost', 'force', 'TokenTable', 'split_bytes', 'State', 'ToneConstraint', 'unpack_mask', 'random_ids',
            'decode_ids', 'ToneLogitsProcessor', 'head_parts', 'head_rows', 'forward_instead', 'sliced_head', 'Written',
-           'sampled', 'write_tokens', 'beams', 'particles']
+           'sampled', 'CacheUse', 'cache_use', 'write_tokens', 'beams', 'WritingCheck', 'check_writing', 'particles']
 
 # %% ../nbs/22_constraint.ipynb #333a19db
 import gc
 import hashlib
 import json
+import logging
 import math
 import os
 import re
 import tempfile
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from itertools import chain, groupby
@@ -918,7 +920,7 @@ class Written(NamedTuple):
     ids: list # for each prompt and each of its copies: token ids, without the end token
     bits: list # of each, under the mask and at temperature 1, with its end
     calls: int # of the model
-    skipped: int # tokens that needed no call, because the mask left one choice
+    skipped: int # tokens that the mask left no choice about
 
 # %% ../nbs/22_constraint.ipynb #3fe5889b
 class _Rows:
@@ -977,21 +979,94 @@ def _check_room(model, input_ids, constraints):
         if (width := getattr(head, "out_features", c.table.vocab_size)) != c.table.vocab_size:
             raise CantolyricError(f"the model has {width} logits, the token table {c.table.vocab_size}: make it with vocab_size={width}")
 
+# %% ../nbs/22_constraint.ipynb #a5c0de02
+class CacheUse(NamedTuple):
+    "What a model's cache can be relied on for; `why` names what is missing, and what is done instead."
+    rows: bool = True # copy and reorder its rows
+    several: bool = True # read several new tokens in one call
+    padding: bool = True # skip the padding in front of a shorter prompt
+    why: str = ""
 
-def _call(model, feed, mask, cache):
-    "Scores of the next token, float32 (B, k), and the cache."
-    positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -feed.shape[1]:]
-    out = model(input_ids=feed, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return out.logits[:, -1].float(), out.past_key_values
+
+_CACHES = "transformers.cache_utils" # a cache or layer from here follows transformers' rules; a model's own may not
+_SLOWER = "the whole text is read again at each step, which is slower"
+
+
+def cache_use(
+    model: torch.nn.Module, # a causal language model
+    cache: object, # its `past_key_values`, after a call
+) -> CacheUse:
+    "How `write_tokens` may use a cache."
+    name, kind = model.config.model_type, type(cache)
+    if kind.__module__ != _CACHES:
+        kept = "returns no past_key_values" if cache is None else f"has a cache of its own ({kind.__name__})"
+        return CacheUse(False, False, False, f"{name} {kept}: {_SLOWER}")
+    own = _kinds(layer for layer in cache.layers if type(layer).__module__ != _CACHES)
+    if own:
+        why = f"{name} has cache layers of its own ({own}), which may count padding as text"
+        return CacheUse(True, False, False, f"{why}: prompts of different lengths are written one length after another")
+    linear = _kinds(layer for layer in cache.layers if hasattr(layer, "recurrent_states"))
+    return CacheUse(several=False, why=f"{linear}: new tokens are read one by one") if linear else CacheUse()
+
+
+def _kinds(layers): return ", ".join(sorted({type(layer).__name__ for layer in layers}))
+
+
+@lru_cache(None)
+def _warn_once(text): logging.getLogger(__name__).warning(text)
+
+# %% ../nbs/22_constraint.ipynb #a5c0de03
+class _Context:
+    "The tokens of each row, and the model's cache of those that it has read."
+    def __init__(self, model, ids, mask, cache=None): # `cache` as in `write_tokens`
+        self.model, self.ids, self.mask, self.cache = model, ids, mask, cache
+        self.read = self.calls = 0 # columns in the cache; calls of the model
+        self.use = CacheUse(False, False, False) if cache is False else None # None: not known before the first call
+
+    def logits(self):
+        "Float32 (rows, k), of the next token, after reading what is new."
+        width = self.ids.shape[1]
+        singly = self.read and not self.use.several
+        for end in range(self.read + 1, width + 1) if singly else [width]: out = self._call(end)
+        return out.logits[:, -1].float()
+
+    def _call(self, end):
+        keep, new = self.use is None or self.use.rows, slice(self.read, end)
+        positions = (self.mask[:, :end].long().cumsum(-1) - 1).clamp(min=0)
+        out = self.model(input_ids=self.ids[:, new], attention_mask=self.mask[:, :end], position_ids=positions[:, new],
+                         past_key_values=self.cache if keep else None, use_cache=keep, logits_to_keep=1)
+        self.calls += 1
+        if self.use is None: self._decide(getattr(out, "past_key_values", None))
+        if self.use.rows: self.cache, self.read = out.past_key_values, end
+        return out
+
+    def _decide(self, cache):
+        self.use = cache_use(self.model, cache)
+        if not self.use.rows: self._forget(self.use.why)
+
+    def _forget(self, why):
+        "Go on without a cache."
+        _warn_once(why)
+        self.cache, self.read, self.use = None, 0, CacheUse(False, False, False, why)
+
+# %% ../nbs/22_constraint.ipynb #a5c0de04
+@patch
+def take(self: _Context, rows): # int64 (k,)
+    "Go on with these rows; one may be taken several times."
+    self.ids, self.mask = self.ids[rows], self.mask[rows]
+    if not self.use.rows: return
+    try: self.cache.reorder_cache(rows)
+    except (AttributeError, NotImplementedError, TypeError) as e:
+        self._forget(f"the cache of {self.model.config.model_type} cannot copy rows ({e}): {_SLOWER}")
+
+
+@patch
+def add(self: _Context, tokens): # int64 (rows,)
+    "Each row's next token."
+    self.ids = torch.cat([self.ids, tokens[:, None]], 1)
+    self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
 
 # %% ../nbs/22_constraint.ipynb #603602bc
-def _multiply(copies, rows, cache, *tensors):
-    "Behind the prompt: each row as many times as there are copies."
-    rows.repeat(copies)
-    cache.batch_repeat_interleave(copies)
-    return [t.repeat_interleave(copies, 0) for t in tensors]
-
-
 def _choose(rows, choose, copies, ids, allowed, scores, whole):
     "The next tokens, and the rows that go on with them (None: each with its own)."
     part = (scores[:, ids] if whole else scores).masked_fill(~allowed, -torch.inf)
@@ -1003,42 +1078,79 @@ def _choose(rows, choose, copies, ids, allowed, scores, whole):
     return ids[column], parents
 
 # %% ../nbs/22_constraint.ipynb #6e99264c
-def _rows_for(model, input_ids, constraints) -> _Rows:
-    "A row for each prompt; one constraint is for all of them."
-    constraints = list(constraints) if isinstance(constraints, (list, tuple)) else [constraints] * len(input_ids)
-    _check_room(model, input_ids, constraints)
-    return _Rows(constraints)
+def _write(context, rows, copies, choose, sliced):
+    "Write until every row has ended."
+    skipped, device = 0, context.ids.device
+    with sliced_head(context.model) as head:
+        while not rows.done:
+            ids, allowed = (x.to(device) for x in rows.choices())
+            if _forced(allowed) and not choose.wants_mass: tokens, skipped = ids[allowed.int().argmax(1)], skipped + 1
+            else:
+                head.rows = ids if sliced and not choose.wants_mass else None
+                prompts = not context.calls
+                scores = context.logits()
+                if prompts and copies > 1: # from here on each prompt has as many rows as copies
+                    each = torch.arange(len(scores), device=device).repeat_interleave(copies)
+                    rows.take(each.tolist())
+                    context.take(each)
+                    scores, allowed = scores[each], allowed[each]
+                tokens, parents = _choose(rows, choose, copies, ids, allowed, scores, head.rows is None)
+                if parents and parents != list(range(len(parents))): context.take(torch.tensor(parents, device=device))
+            rows.add(tokens.tolist())
+            context.add(tokens)
+    if not context.calls: rows.repeat(copies)
+    return Written(rows.ids, rows.bits.tolist(), context.calls, skipped)
+
+# %% ../nbs/22_constraint.ipynb #a5c0de05
+def _by_length(model, input_ids, mask):
+    "Batches, as (rows, columns): a single one, unless the model counts padding as text."
+    everything = [(list(range(len(mask))), slice(None))]
+    if mask.bool().all(): return everything
+    if (mask[:, 1:] < mask[:, :-1]).any():
+        raise CantolyricError("the attention_mask has padding behind a prompt: pad prompts on the left")
+    probe = _Context(model, input_ids[:1, -1:], mask[:1, -1:])
+    probe.logits()
+    if probe.use.padding: return everything
+    _warn_once(probe.use.why)
+    groups = defaultdict(list)
+    for row, length in enumerate(mask.sum(1).tolist()): groups[length].append(row)
+    return [(rows, slice(mask.shape[1] - length, None)) for length, rows in groups.items()]
+
+
+def _together(parts, copies):
+    "The texts of several batches, (rows, `Written`), in the order of the rows."
+    ids, bits = {}, {}
+    for rows, w in parts:
+        for k, row in enumerate(rows): ids[row], bits[row] = (x[k * copies:(k + 1) * copies] for x in (w.ids, w.bits))
+    flat = lambda texts: list(chain.from_iterable(texts[row] for row in sorted(texts)))
+    return Written(flat(ids), flat(bits), sum(w.calls for _, w in parts), sum(w.skipped for _, w in parts))
 
 # %% ../nbs/22_constraint.ipynb #d8cf60ad
 @torch.no_grad()
 def write_tokens(
-    model, # a causal language model
-    input_ids, # int64 (B, T): prompts, padded on the left
-    constraints, # a `ToneConstraint`, or one for each prompt
-    attention_mask=None, # (B, T), 0 where a place is padding; None: nothing is
+    model: torch.nn.Module, # a causal language model
+    input_ids: torch.Tensor, # int64 (B, T): prompts, padded on the left
+    constraints: ToneConstraint | list, # one for all prompts, or one for each
+    attention_mask: torch.Tensor = None, # (B, T), 0 where a place is padding; None: nothing is
     copies: int = 1, # texts for each prompt; the prompt is read once
-    choose=None, # `sampled(...)`, `beams` or `particles()`; None: the likeliest token
+    choose: Callable = None, # `sampled(...)`, `beams` or `particles()`; None: the likeliest token
     sliced: bool = True, # make only those logits that the mask allows
+    cache: object = None, # an empty cache of transformers; None: the model's own; False: read everything at each step
 ) -> Written:
-    "Write texts that have their templates' tones."
-    rows, choose = _rows_for(model, input_ids, constraints), choose or sampled()
+    "Write texts that have their templates' tones; `CantolyricError` where they cannot fit or padding is on the right."
+    constraints = list(constraints) if isinstance(constraints, (list, tuple)) else [constraints] * len(input_ids)
+    _check_room(model, input_ids, constraints)
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    feed, cache, calls, skipped = input_ids, None, 0, 0
-    with sliced_head(model) as head:
-        while not rows.done:
-            ids, allowed = (x.to(input_ids.device) for x in rows.choices())
-            if _forced(allowed) and not choose.wants_mass: tokens, skipped = ids[allowed.int().argmax(1)], skipped + 1
-            else:
-                head.rows = ids if sliced and not choose.wants_mass else None
-                scores, cache = _call(model, feed, mask, cache)
-                if copies > 1 and not calls: scores, allowed, mask = _multiply(copies, rows, cache, scores, allowed, mask)
-                tokens, parents = _choose(rows, choose, copies, ids, allowed, scores, head.rows is None)
-                if parents: cache.reorder_cache(torch.tensor(parents, device=ids.device))
-                feed, calls = tokens.new_empty(len(tokens), 0), calls + 1
-            rows.add(tokens.tolist())
-            feed, mask = torch.cat([feed, tokens[:, None]], 1), torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-    if not calls: rows.repeat(copies)
-    return Written(rows.ids, rows.bits.tolist(), calls, skipped)
+    batches = _by_length(model, input_ids, mask)
+    if len(batches) > 1 and cache not in (None, False):
+        raise CantolyricError(f"{model.config.model_type} writes prompts of {len(batches)} lengths one after another, "
+                              "and a cache serves once: leave cache=None")
+    parts = []
+    for rows, columns in batches:
+        context = _Context(model, input_ids[rows][:, columns], mask[rows][:, columns], cache)
+        written = _write(context, _Rows([constraints[r] for r in rows]), copies, choose or sampled(), sliced)
+        parts.append((rows, written))
+    return _together(parts, copies)
 
 # %% ../nbs/22_constraint.ipynb #166cbd26
 def beams(scores, rows, copies, mass):
@@ -1053,6 +1165,45 @@ def beams(scores, rows, copies, mass):
 
 
 beams.wants_mass = False
+
+# %% ../nbs/22_constraint.ipynb #a5c0de07
+class WritingCheck(NamedTuple):
+    "What `check_writing` found."
+    layers: str # kinds of the cache's layers; "" where there is no cache to use
+    use: CacheUse
+    tones: bool # every text has its template's tones
+    off: float # bits per text: the largest difference from one forward over the whole text, without cache and padding
+
+
+def _bits_again(model, prompt, ids, constraint):
+    "What a text and its end cost under the mask, by one forward over all of it."
+    ids = torch.tensor([*ids, constraint.table.end[0]], device=prompt.device)
+    whole = torch.cat([prompt, ids])[None]
+    logits = model(input_ids=whole, attention_mask=torch.ones_like(whole), use_cache=False).logits
+    allowed = torch.from_numpy(unpack_mask(constraint.masks_along(ids.tolist()), constraint.table.vocab_size))
+    logs = logits[0, len(prompt) - 1:-1].double().cpu().masked_fill(~allowed, -torch.inf).log_softmax(-1)
+    return -float(logs.gather(1, ids.cpu()[:, None]).sum()) / math.log(2)
+
+
+@torch.no_grad()
+def check_writing(
+    model: torch.nn.Module, # a causal language model
+    constraint: ToneConstraint,
+    input_ids: torch.Tensor, # int64 (T,), T > 1: a prompt
+) -> WritingCheck:
+    "Write to a prompt and to a shorter one, greedily, with 3 samples and with 3 beams, and again without the cache."
+    prompts, batch = [input_ids, input_ids[1:]], torch.stack([input_ids] * 2)
+    mask = torch.ones_like(batch)
+    mask[1, 0] = 0 # the first token of the second prompt is padding
+    probe = _Context(model, batch[:1], mask[:1])
+    probe.logits()
+    tones, off = True, 0.
+    for copies, choose in (1, None), (3, sampled(do_sample=True)), (3, beams):
+        w = write_tokens(model, batch, constraint, mask, copies, choose)
+        for k, (ids, bits) in enumerate(zip(w.ids, w.bits)):
+            tones &= constraint.template.matches(decode_ids(constraint.table, ids))
+            off = max(off, abs(bits - _bits_again(model, prompts[k // copies], ids, constraint)))
+    return WritingCheck(_kinds(getattr(probe.cache, "layers", ())), probe.use, tones, off)
 
 # %% ../nbs/22_constraint.ipynb #d172ca1f
 def particles(**sampling): # see `Sampling`

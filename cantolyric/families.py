@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FAMILIES', 'TINY', 'QUANTIZATIONS', 'Checkpoint', 'Family', 'family_named', 'config_of', 'count_parameters',
-           'cache_numbers', 'small_config', 'special_tokens', 'tiny_tokenizer', 'tiny_variant', 'existing',
-           'check_weights', 'reason', 'clear_reasons', 'kept_whole', 'quantization_config', 'commit_of', 'load_model',
-           'lora_targets']
+           'cache_numbers', 'state_numbers', 'small_config', 'special_tokens', 'tiny_tokenizer', 'tiny_variant',
+           'existing', 'check_weights', 'reason', 'clear_reasons', 'kept_whole', 'is_kept_whole', 'quantization_config',
+           'commit_of', 'load_model', 'lora_targets']
 
 # %% ../nbs/33_families.ipynb #d3471ac4
 import json
@@ -45,18 +45,18 @@ class Family:
     maker: str
     released: str # year and month
     model_type: str # architecture, as config.json and transformers name it
-    attention: str # "MHA", "GQA", "MLA"
+    attention: str # "MHA", "GQA", "MLA", "linear + GQA", "compressed"
     format: str # a key of `formats.FORMATS`
     tokenizer: str # "byte-level" or "SentencePiece" BPE
     tokenizer_class: str # as its tokenizer_config.json names it
     eos: str # ends a text; FORMATS[format].end_token ends an answer
-    targets: tuple # of LoRA, names of linear layers; ("all-linear",) for all but the head
+    targets: tuple # of LoRA, what names of linear layers end in; ("all-linear",) for all but the head
     context: int # tokens, without stretching
     licence: str # of the weights
     shape: dict # published config of the first checkpoint
     checkpoints: tuple # of `Checkpoint`
     source: str # where this was read
-    keep: tuple = ("lm_head",) # linear layers that are never quantized
+    keep: tuple = ("lm_head",) # linear layers that are never quantized: what their names end in
     keep_int8: tuple = () # nor these in int8
     bos: str = None # starts a text
     note: str = ""
@@ -90,6 +90,21 @@ FAMILIES = {
         checkpoints=(Checkpoint("Qwen/Qwen3-30B-A3B", 30.5, 3.3), Checkpoint("Qwen/Qwen3-235B-A22B", 235., 22.))),
 }
 
+# %% ../nbs/33_families.ipynb #b3e50001
+_DELTA = dict(
+    linear_num_key_heads=16, linear_num_value_heads=32, linear_key_head_dim=128, linear_value_head_dim=128,
+    linear_conv_kernel_dim=4,
+)
+FAMILIES["qwen3.5"] = Family(**_QWEN | dict(attention="linear + GQA", context=262_144),
+    released="2026-03", model_type="qwen3_5_text", format="qwen3", targets=_ALL, licence="Apache-2.0",
+    shape=_shape(4096, 32, 16, 4, 12_288, 248_320, head_dim=256, **_DELTA),
+    checkpoints=(Checkpoint("Qwen/Qwen3.5-9B", 9.), Checkpoint("Qwen/Qwen3.5-0.8B", .8),
+                 Checkpoint("Qwen/Qwen3.5-2B", 2.), Checkpoint("Qwen/Qwen3.5-4B", 4.)),
+    source="second-hand: copies of the makers' pages, November 2026 (release of 2 March 2026, sizes, licence, "
+           "context); shape as in transformers 5.23",
+    note="reads pictures too; the shape is that of its text part, which AutoModelForCausalLM takes out of a checkpoint",
+)
+
 # %% ../nbs/33_families.ipynb #bc523a7f
 _MLA = dict(kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128)
 _DEEPSEEK = dict(maker="DeepSeek", tokenizer="byte-level", tokenizer_class="LlamaTokenizerFast", bos="<｜begin▁of▁sentence｜>", eos="<｜end▁of▁sentence｜>")
@@ -110,6 +125,28 @@ FAMILIES |= {
         checkpoints=(Checkpoint("deepseek-ai/DeepSeek-V3-0324", 671., 37., "MIT"), Checkpoint("deepseek-ai/DeepSeek-V3", 671., 37., "DeepSeek")),
         note="published in FP8; the files also hold a module of 14 billion for predicting two tokens, which transformers leaves out"),
 }
+
+# %% ../nbs/33_families.ipynb #b3e50002
+_SPARSE, _HEAVY, _SLIDING = "compressed_sparse_attention", "heavily_compressed_attention", "sliding_attention"
+_COMPRESSOR = ("compressor.gate_proj", "compressor.kv_proj", "indexer.gate_proj", "indexer.kv_proj",
+               "scorer.weights_proj")
+FAMILIES["deepseek-v4"] = Family(**_DEEPSEEK,
+    released="2026-04", model_type="deepseek_v4", attention="compressed", format="deepseek-v4", context=1_048_576,
+    targets=("self_attn.kv_proj", "self_attn.o_b_proj", "self_attn.q_a_proj", "self_attn.q_b_proj"), licence="MIT",
+    keep=("lm_head", "o_a_proj", *_COMPRESSOR),
+    shape=dict(
+        hidden_size=4096, num_hidden_layers=43, num_attention_heads=64, num_key_value_heads=1, vocab_size=129_280,
+        tie_word_embeddings=False, head_dim=512, q_lora_rank=1024, moe_intermediate_size=2048, n_routed_experts=256,
+        n_shared_experts=1, num_experts_per_tok=6, o_groups=8, o_lora_rank=1024, index_n_heads=64, index_head_dim=128,
+        index_topk=512, sliding_window=128, layer_types=[_SLIDING] * 2 + [_SPARSE, _HEAVY] * 20 + [_SPARSE],
+        mlp_layer_types=["hash_moe"] * 3 + ["moe"] * 40,
+    ),
+    checkpoints=(Checkpoint("deepseek-ai/DeepSeek-V4-Flash", 284., 13.),
+                 Checkpoint("deepseek-ai/DeepSeek-V4-Pro", 1600., 49.)),
+    source="second-hand: copies of the makers' pages, November 2026 (release of 24 April 2026, sizes, licence, "
+           "context, kinds of layers); the rest of the shape as in transformers 5.23",
+    note="published in FP8, its experts in FP4; the class of its tokenizer was not looked up, V3's stands here",
+)
 
 # %% ../nbs/33_families.ipynb #97473f7c
 FAMILIES |= {
@@ -155,14 +192,42 @@ def count_parameters(
 def cache_numbers(
     config, # of transformers
 ) -> int: # numbers
-    "What the cache keeps of one token, in all layers."
-    if rank := getattr(config, "kv_lora_rank", None): return config.num_hidden_layers * (rank + config.qk_rope_head_dim)
+    "What the cache grows by for each token, in all layers."
+    layers, kinds = config.num_hidden_layers, list(getattr(config, "layer_types", None) or ())
+    if rank := getattr(config, "kv_lora_rank", None): return layers * (rank + config.qk_rope_head_dim)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return config.num_hidden_layers * 2 * config.num_key_value_heads * size
+    if rates := getattr(config, "compress_rates", None): # several tokens become one entry: on average
+        entry = {_SPARSE: size + config.index_head_dim, _HEAVY: size}
+        return sum(n * kinds.count(kind) // rates[kind] for kind, n in entry.items())
+    fixed = sum(kinds.count(kind) for kind in ("linear_attention", "conv", _SLIDING)) # these do not grow
+    return (layers - fixed) * 2 * config.num_key_value_heads * size
+
+
+def state_numbers(
+    config: transformers.PreTrainedConfig,
+) -> int: # numbers
+    "What the cache keeps however long the text is: the states of linear layers, the windows of compressed ones."
+    kinds = list(getattr(config, "layer_types", None) or ())
+    if rates := getattr(config, "compress_rates", None):
+        windows = len(kinds) + kinds.count(_SLIDING) # a sliding layer keeps keys and values, the others both in one
+        overlap = 2 * rates[_SPARSE] * (config.head_dim + config.index_head_dim)
+        return windows * (config.sliding_window - 1) * config.head_dim + kinds.count(_SPARSE) * overlap
+    if not (linear := kinds.count("linear_attention")): return 0
+    keys = config.linear_num_key_heads * config.linear_key_head_dim
+    values = config.linear_num_value_heads * config.linear_value_head_dim
+    return linear * (values * config.linear_key_head_dim + (2 * keys + values) * config.linear_conv_kernel_dim)
 
 # %% ../nbs/33_families.ipynb #58effa8e
 TINY = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, max_position_embeddings=512, initializer_range=.1)
-_SMALL = dict(head_dim=16, kv_lora_rank=64, qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=16, moe_intermediate_size=64, first_k_dense_replace=1)
+_SMALL = dict(
+    head_dim=16, kv_lora_rank=64, qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=16, moe_intermediate_size=64,
+    first_k_dense_replace=1, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16,
+    linear_value_head_dim=16,
+)
+_COMPRESSED = dict(
+    num_key_value_heads=1, head_dim=32, q_lora_rank=64, o_groups=2, o_lora_rank=32, index_n_heads=16, index_head_dim=16,
+    index_topk=4, sliding_window=8, compress_rates={_SPARSE: 4, _HEAVY: 8}, qk_rope_head_dim=8,
+)
 
 
 def small_config(
@@ -176,8 +241,21 @@ def small_config(
     small["num_key_value_heads"] = 4 if f.attention in ("MHA", "MLA") else 2
     for k in ("num_experts", "n_routed_experts"):
         if k in f.shape: small |= {k: 8, "num_experts_per_tok": 2}
-    if f.shape.get("q_lora_rank"): small |= dict(q_lora_rank=64, n_group=2, topk_group=1)
-    return config_of(f, **{**TINY, **small, "vocab_size": vocab_size, **changes})
+    if f.attention == "compressed": small |= _COMPRESSED
+    elif f.shape.get("q_lora_rank"): small |= dict(q_lora_rank=64, n_group=2, topk_group=1)
+    kinds = _kinds(f, changes.get("num_hidden_layers"))
+    return config_of(f, **{**TINY, **small, **kinds, "vocab_size": vocab_size, **changes})
+
+
+def _kinds(f, layers): # layers: how many, or None for one of each kind
+    "Where a family has several kinds of layers: one after the other, the last kind as often as it takes."
+    config, kinds = config_of(f), {}
+    for key in ("layer_types", "mlp_layer_types"):
+        each = list(dict.fromkeys(getattr(config, key, None) or ()))
+        if len(each) > 1: kinds[key] = each
+    if not kinds: return {}
+    layers = layers or max(map(len, kinds.values()))
+    return {key: (each + each[-1:] * layers)[:layers] for key, each in kinds.items()} | {"num_hidden_layers": layers}
 
 # %% ../nbs/33_families.ipynb #114f744c
 _EXAMPLE = {"topic": "夜雨", "tones": "2444/0442", "lyrics": "夜雨過去\n唔會再會"} # je6 jyu5 gwo3 heoi3, m4 wui5 zoi3 wui6
@@ -190,6 +268,13 @@ def special_tokens(
     f = family_named(family)
     own = [f.bos, f.eos] if f.tokenizer == "byte-level" else ["<unk>", f.bos, f.eos]
     return [t for t in dict.fromkeys([*own, *(text for text, special, _ in FORMATS[f.format]._pieces(_EXAMPLE) if special)]) if t]
+
+
+def _pattern(f):
+    "How a family's byte-level tokenizer cuts text; Qwen3.5's counts combining marks as letters."
+    if f.tokenizer_class != "Qwen2Tokenizer": return DEEPSEEK_PATTERN
+    if f.model_type != "qwen3_5_text": return QWEN2_PATTERN
+    return QWEN2_PATTERN.replace(r"\p{L}+", r"[\p{L}\p{M}]+").replace(r"[^\s\p{L}", r"[^\s\p{L}\p{M}")
 
 
 def _byte_level(patterns):
@@ -224,7 +309,7 @@ def tiny_tokenizer(
     "A family's kind of tokenizer, trained in a second, with its special tokens."
     f = family_named(family)
     texts = texts or [*load_corpus("validation")["text"][:1500], *[user_text(_EXAMPLE)] * 20]
-    t, more = _byte_level(QWEN2_PATTERN if f.tokenizer_class == "Qwen2Tokenizer" else DEEPSEEK_PATTERN) if f.tokenizer == "byte-level" else _sentencepiece(f)
+    t, more = _byte_level(_pattern(f)) if f.tokenizer == "byte-level" else _sentencepiece(f)
     if f.tokenizer_class == "Qwen2Tokenizer": t.normalizer = normalizers.NFC()
     first = special_tokens(f)[:3] if f.tokenizer == "SentencePiece" else []
     t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False, **more))
@@ -244,7 +329,9 @@ def tiny_variant(
     f, tokenizer = family_named(family), tiny_tokenizer(family)
     ids = {k: tokenizer.convert_tokens_to_ids(t) for k, t in (("bos_token_id", f.bos), ("eos_token_id", f.eos), ("pad_token_id", f.eos)) if t}
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(small_config(f, len(tokenizer), **ids, **changes)).eval()
+    model = AutoModelForCausalLM.from_config(small_config(f, **dict(vocab_size=len(tokenizer)) | ids | changes)).eval()
+    for name, table in model.named_buffers(): # which experts DeepSeek-V4's first blocks take; a checkpoint has it
+        if name.endswith("tid2eid"): table.random_(0, model.config.n_routed_experts)
     if folder is not None:
         with quiet_loading(): model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -318,9 +405,17 @@ def kept_whole(
     config, # of transformers
     quantization: str, # "nf4" or "int8"
 ) -> list: # names of linear layers
-    "What is not quantized: the head, and in int8 what reads MLA's cache."
+    "What is not quantized: the head; in int8 what reads MLA's cache; DeepSeek-V4's grouped layer and its compressors."
     keep = [f for f in FAMILIES.values() if f.model_type == config.model_type] or [FAMILIES["qwen2.5"]]
     return sorted({*keep[0].keep, *(keep[0].keep_int8 if quantization == "int8" else ())})
+
+
+def is_kept_whole(
+    name: str, # of a layer, as in `named_modules`
+    kept: list, # as `kept_whole` gives it
+) -> bool:
+    "Whether a layer is one of those that are not quantized."
+    return any(f".{name}".endswith(f".{end}") for end in kept)
 
 # %% ../nbs/33_families.ipynb #8286553d
 def quantization_config(
@@ -384,5 +479,13 @@ def lora_targets(
 ): # "all-linear", or a list of names of linear layers
     "Where LoRA goes: on all linear layers of a dense model, on those of attention in a mixture of experts."
     if not any(".experts." in n for n, _ in model.named_parameters()): return "all-linear"
-    linears = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
-    return sorted({n.rsplit(".", 1)[-1] for n in linears if ".self_attn." in n})
+    linears = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and not _reshapes(m)]
+    inside = {n.split(".self_attn.", 1)[1] for n in linears if ".self_attn." in n}
+    own = {n for n in inside if "." not in n} # not those of a part inside attention, such as DeepSeek-V4's compressor
+    alike = own & {n.rsplit(".", 1)[-1] for n in inside - own}
+    return sorted(f"self_attn.{n}" if alike else n for n in own)
+
+
+def _reshapes(linear):
+    "Whether a layer is a model's own kind of linear one, such as DeepSeek-V4's: a LoRA beside it has the wrong shape."
+    return type(linear).__module__.startswith("transformers.models.")

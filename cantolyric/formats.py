@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MAX_TOPIC', 'PREAMBLE', 'FORMATS', 'user_text', 'token_id', 'text_ids', 'Format', 'Alpaca', 'ChatML', 'DeepSeek',
-           'DeepSeekText', 'format_named']
+           'DeepSeekText', 'format_named', 'instruction_text', 'instructed']
 
 # %% ../nbs/11_formats.ipynb #2eb4db53
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .tones import CantolyricError
@@ -150,9 +151,10 @@ class Alpaca(Format):
     instruction: str = "按主題同聲調寫一段粵語歌詞。" # write Cantonese lyrics to the topic and tones
     preamble: str = PREAMBLE
     end_token: str = "<|endoftext|>"
+    ask: Callable[[dict], str] = user_text # what the user says
 
     def _prompt(self, example):
-        head = f"{self.preamble}### Instruction:\n{self.instruction}\n\n### Input:\n{user_text(example)}\n\n### Response:\n"
+        head = f"{self.preamble}### Instruction:\n{self.instruction}\n\n### Input:\n{self.ask(example)}\n\n### Response:\n"
         return [(head, False, False)]
 
 # %% ../nbs/11_formats.ipynb #5dc8747b
@@ -168,12 +170,13 @@ class ChatML(Format):
     end_token: str = "<|im_end|>"
     bos: str = None # a special token before everything; None for none
     think: bool = False # an empty block of thought before the answer, as Qwen3 has it
+    ask: Callable[[dict], str] = user_text # what the user says
 
     def _prompt(self, example):
         start, end = ("<|im_start|>", True, False), ("<|im_end|>", True, False)
         text = lambda s: (s, False, False)
         system = [start, text(f"system\n{self.system}"), end, text("\n")] if self.system else []
-        return [*_bos(self), *system, start, text(f"user\n{user_text(example)}"), end, text("\n"), start, text("assistant\n"),
+        return [*_bos(self), *system, start, text(f"user\n{self.ask(example)}"), end, text("\n"), start, text("assistant\n"),
                 *(_NO_THOUGHT if self.think else [])]
 
 # %% ../nbs/11_formats.ipynb #baa6d2b7
@@ -183,10 +186,13 @@ class DeepSeek(Format):
     system: str = None # plain text before the first turn; None for none
     end_token: str = "<｜end▁of▁sentence｜>"
     bos: str = "<｜begin▁of▁sentence｜>"
+    ask: Callable[[dict], str] = user_text # what the user says
+    think: bool = False # `</think>` before the answer: the model is told not to think, as in V4
 
     def _prompt(self, example):
-        text = [(s, False, False) for s in (self.system or "", user_text(example))]
-        return [*_bos(self), text[0], ("<｜User｜>", True, False), text[1], ("<｜Assistant｜>", True, False)]
+        text = [(s, False, False) for s in (self.system or "", self.ask(example))]
+        ask = [("<｜Assistant｜>", True, False)] + [("</think>", True, False)] * self.think
+        return [*_bos(self), text[0], ("<｜User｜>", True, False), text[1], *ask]
 
 # %% ../nbs/11_formats.ipynb #ff04e1ac
 @dataclass(frozen=True)
@@ -195,10 +201,11 @@ class DeepSeekText(Format):
     system: str = None # plain text before the first turn; None for none
     end_token: str = "<｜end▁of▁sentence｜>"
     bos: str = "<｜begin▁of▁sentence｜>"
+    ask: Callable[[dict], str] = user_text # what the user says
 
     def _prompt(self, example):
         system = f"{self.system}\n\n" if self.system else ""
-        return [*_bos(self), (f"{system}User: {user_text(example)}\n\nAssistant: ", False, False)]
+        return [*_bos(self), (f"{system}User: {self.ask(example)}\n\nAssistant: ", False, False)]
 
 # %% ../nbs/11_formats.ipynb #27d1bb99
 FORMATS = {
@@ -206,7 +213,7 @@ FORMATS = {
     "qwen2": ChatML("You are a helpful assistant."),
     "qwen2.5": ChatML("You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
     "qwen3": ChatML(think=True), "internlm": ChatML(bos="<s>"), "yi": ChatML(), "deepseek": DeepSeek(),
-    "deepseek-llm": DeepSeekText(),
+    "deepseek-llm": DeepSeekText(), "deepseek-v4": DeepSeek(think=True),
 }
 
 def format_named(name: str # a key of `FORMATS`
@@ -214,3 +221,22 @@ def format_named(name: str # a key of `FORMATS`
     "A format by its name; `CantolyricError` lists the names."
     if name in FORMATS: return FORMATS[name]
     raise CantolyricError(f"no format {name!r}: there are {', '.join(FORMATS)}")
+
+# %% ../nbs/11_formats.ipynb #ins00002
+_NUMERALS = "零一兩三四五六七八九十"
+
+
+def instruction_text(
+    example: dict, # with "topic" and "tones"
+) -> str:
+    "What to ask of a model that was never finetuned: a topic and a number of lines, in words."
+    topic, lines = _topic(example), str(example.get("tones") or "").count("/") + 1
+    count = _NUMERALS[lines] if lines < len(_NUMERALS) else str(lines)
+    return f"請用繁體中文寫一段關於「{topic}」的粵語流行曲歌詞，共{count}行。要有畫面，有感情，句子通順。直接寫歌詞，不要解釋，不要標點。"
+
+
+def instructed(
+    format: Format,
+) -> Format:
+    "The same chat format with an instruction as its prompt, for a model without an adapter."
+    return replace(format, ask=instruction_text)

@@ -172,6 +172,6 @@ def test_space_before_a_lyric_is_a_token_of_its_own(lyrics):
 
 
 def test_names():
-    assert {"chatml", "alpaca", "qwen2", "qwen2.5", "qwen3", "deepseek", "deepseek-llm", "internlm", "yi"} == set(NAMED)
+    assert {"chatml", "alpaca", "qwen2", "qwen2.5", "qwen3", "deepseek", "deepseek-llm", "deepseek-v4", "internlm", "yi"} == set(NAMED)
     assert isinstance(format_named("deepseek"), DeepSeek)
     with pytest.raises(CantolyricError, match="no format 'llama'"): format_named("llama")

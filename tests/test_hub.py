@@ -29,8 +29,12 @@ def walk(constraint: ToneConstraint, seed: int) -> list:
 def check(tokenizer, form: str, end: str):
     "What the lessons take for granted of a published tokenizer."
     messages = [{"role": "user", "content": user_text(EXAMPLE)}]
-    theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=False, return_dict=True)["input_ids"]
-    assert theirs == format_named(form).prompt_ids(EXAMPLE, tokenizer)
+    if tokenizer.chat_template:
+        how = dict(add_generation_prompt=True, enable_thinking=False, return_dict=True)
+        theirs = tokenizer.apply_chat_template(messages, **how)["input_ids"]
+        assert theirs == format_named(form).prompt_ids(EXAMPLE, tokenizer)
+    else: # DeepSeek-V4 publishes code in the place of a template
+        assert form == "deepseek-v4" and format_named(form).prompt_ids(EXAMPLE, tokenizer)
     constraint = ToneConstraint(EXAMPLE["tones"], TokenTable.from_tokenizer(tokenizer, end=end))
     for seed in range(5): assert ToneTemplate.parse(EXAMPLE["tones"]).matches(tokenizer.decode(walk(constraint, seed)))
 
