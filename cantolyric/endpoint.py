@@ -34,7 +34,7 @@ from urllib.parse import urlsplit
 from ._patch import patch
 from .base import quiet_loading
 from .evaluation import fluency, prompt_tones
-from .finetune import load_any
+from .models import load_model
 from .formats import user_text
 from .lora import load_lora, merge_lora
 from .lyricist import Candidate, Lyrics, check_request, find_adapter, format_of
@@ -235,9 +235,9 @@ def save_servable(
 ) -> Path:
     "Merge an adapter into its base and save both as one model that any server can load, with a chat template that writes prompts as they were taught."
     found, folder = find_adapter(base, adapter), Path(folder)
-    model, tokenizer = load_any(base)
+    model, tokenizer = load_model(base)
     if found: merge_lora(load_lora(model, found))
-    probe, format = dict(topic="夜雨", tones="0243"), format_of(found)
+    probe, format = dict(topic="夜雨", tones="0243"), format_of(found, model.config, tokenizer)
     if not tokenizer.chat_template: raise CantolyricError(f"the tokenizer of {base!r} has no chat template, so a server cannot write its prompts: set tokenizer.chat_template")
     ids = tokenizer.apply_chat_template([dict(role="user", content=user_text(probe))], add_generation_prompt=True, return_dict=True)["input_ids"]
     if found and list(ids) != format.prompt_ids(probe, tokenizer): raise CantolyricError(f"the chat template of {base!r} writes other prompts than the adapter was taught with ({format}): set tokenizer.chat_template")

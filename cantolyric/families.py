@@ -192,7 +192,7 @@ def count_parameters(
 def cache_numbers(
     config, # of transformers
 ) -> int: # numbers
-    "What the cache grows by for each token, in all layers."
+    "How many numbers each token adds to the cache, in all layers."
     layers, kinds = config.num_hidden_layers, list(getattr(config, "layer_types", None) or ())
     if rank := getattr(config, "kv_lora_rank", None): return layers * (rank + config.qk_rope_head_dim)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -248,7 +248,7 @@ def small_config(
 
 
 def _kinds(f, layers): # layers: how many, or None for one of each kind
-    "Where a family has several kinds of layers: one after the other, the last kind as often as it takes."
+    "If a family has several kinds of layers: one of each, and the last kind repeated to fill `layers`."
     config, kinds = config_of(f), {}
     for key in ("layer_types", "mlp_layer_types"):
         each = list(dict.fromkeys(getattr(config, key, None) or ()))

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['RUNGS', 'LOGGERS', 'DATA_GATES', 'SMOKE_GATES', 'names_in', 'FinetuneConfig', 'check_config', 'Plan', 'rung_plan',
-           'load_any', 'mask_key', 'MaskStore', 'encode_pairs', 'add_states', 'ToneCollator', 'bare_row',
-           'answer_columns', 'row_bits', 'answer_bits', 'mask_store', 'per_character', 'ToneTrainer', 'write_text',
-           'write_json', 'checkpoints', 'batch_order', 'RunLog', 'flat', 'check_loggers', 'Workshop', 'quiet_peft',
-           'make_trainer', 'is_sliced', 'bf16_is_fast', 'RungReport', 'train_rung', 'run_parts', 'gate_learnt',
-           'gate_saved', 'gate_lower', 'gate_granted', 'finetune', 'Unwritten', 'clear_errors', 'run_folders',
-           'check_folder', 'read_config', 'machine', 'meanings', 'yaml_text', 'read_yaml', 'version_note', 'Run',
-           'climb', 'check_links', 'told_strategy', 'whole_gib', 'read_run', 'write_run', 'loss_plot', 'held_out_plot',
+           'mask_key', 'MaskStore', 'encode_pairs', 'add_states', 'ToneCollator', 'bare_row', 'answer_columns',
+           'row_bits', 'answer_bits', 'mask_store', 'per_character', 'ToneTrainer', 'write_text', 'write_json',
+           'checkpoints', 'batch_order', 'RunLog', 'flat', 'check_loggers', 'Workshop', 'quiet_peft', 'make_trainer',
+           'is_sliced', 'bf16_is_fast', 'RungReport', 'train_rung', 'run_parts', 'gate_learnt', 'gate_saved',
+           'gate_lower', 'gate_granted', 'finetune', 'Unwritten', 'clear_errors', 'run_folders', 'check_folder',
+           'read_config', 'machine', 'meanings', 'yaml_text', 'read_yaml', 'version_note', 'Run', 'climb',
+           'check_links', 'told_strategy', 'whole_gib', 'read_run', 'write_run', 'loss_plot', 'held_out_plot',
            'write_plots', 'report_text', 'model_card', 'check_push', 'push_run', 'public_base']
 
 # %% ../nbs/41_finetune.ipynb #3dc02b27
@@ -49,13 +49,14 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 # %% ../nbs/41_finetune.ipynb #f8bc65de
-from .base import asset_path, load_base
 from .constraint import TokenTable, ToneConstraint
 from .data import lyric_pairs
-from .families import QUANTIZATIONS, load_model, lora_targets
+from .families import QUANTIZATIONS, lora_targets
 from .formats import format_named, text_ids
 from .hooks import LogitsHookCallback, logits_hook
 from .loss import ToneMask, loss_in_head, sliced_loss
+from .model_files import hub_id
+from .models import format_for, load_model
 from .preflight import GATES, GateResult, Parts, labelled, masking, peak_gib, preflight
 from .sharding import adopt, first, join, launch_settings, shard_base, share_of, together, wait, whole_folder, world
 from .tones import CantolyricError
@@ -83,12 +84,12 @@ RUNGS = ("smoke", "pilot", "full")
 class FinetuneConfig:
     "A finetune of one base model, from its first example to its adapter."
     name: str = "tiny" # of the run; its folder is `runs_dir`/`name`
-    base: str = "tiny" # the shipped model, a folder, or a Hub id
+    base: str = "tiny" # a catalogue name, a folder, a Hub id, or a .gguf file
     quantization: str = "none" # of the base: "none", "nf4" (QLoRA), "int8"
     revision: str = None # of a Hub id: commit, tag or branch; None: the newest
     runs_dir: str = "runs" # folder of all runs
     rung: str = "full" # for `finetune`, which climbs one rung only
-    format: str = "chatml" # a key of `formats.FORMATS`
+    format: str = None # a key of `formats.FORMATS`; None: the base's own
     rank: int = 32 # r of the LoRA matrices
     alpha: int = 32 # the adapter's effect is scaled by alpha / rank
     dropout: float = 0. # in front of the adapter
@@ -129,7 +130,7 @@ def check_config(
     if config.rung not in RUNGS: raise CantolyricError(f"no rung {config.rung!r}: there are {', '.join(RUNGS)}")
     for k, known in [("quantization", QUANTIZATIONS), ("loss", ("sliced", "hook")), ("misfits", ("stop", "skip")), ("strategy", ("fsdp", "ddp"))]:
         if getattr(config, k) not in known: raise CantolyricError(f"{k}={getattr(config, k)!r}: {' or '.join(map(repr, known))} is wanted")
-    format_named(config.format)
+    if config.format is not None: format_named(config.format)
     name = config.name
     if not isinstance(name, str) or not name.strip() or name in (".", "..") or set(name) & set('/\\\0') or name.endswith(".part"):
         raise CantolyricError(f"{name!r} is no name for a run: it becomes a folder in {config.runs_dir!r}, so no slash, and no '.part' at its end")
@@ -154,20 +155,6 @@ def rung_plan(
     share = config.pilot if rung == "pilot" else 1.
     held_out = min(96, config.held_out) if rung == "pilot" else config.held_out
     return Plan(max(8, round(config.pairs * share)), max(4, round(config.steps * share)), config.batch, held_out)
-
-# %% ../nbs/41_finetune.ipynb #2b4c8ea4
-def load_any(
-    base: str = "tiny", # the shipped model, a folder, or a Hub id
-    quantization: str = "none", # as in `load_model`
-    revision: str = None, # of a Hub id
-    device: str = None, # None: the GPU if there is one
-): # -> (model, tokenizer)
-    "A base model to finetune; `CantolyricError` where there is none."
-    if base != "tiny" or quantization not in (None, "none") or revision:
-        return load_model(str(asset_path("base")) if base == "tiny" else base, quantization, revision=revision, device=device)
-    model, tokenizer = load_base()
-    if tokenizer.pad_token_id is None: tokenizer.pad_token = tokenizer.eos_token
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), tokenizer
 
 # %% ../nbs/41_finetune.ipynb #fd231293
 def mask_key(
@@ -582,10 +569,11 @@ class Workshop:
         config: FinetuneConfig,
         data=lyric_pairs, # (split, n, seed) -> examples
     ):
-        self.config, self.data, self.format = config, data, format_named(config.format)
+        self.config, self.data = config, data
         join()
         on = "cpu" if self.strategy == "fsdp2" else None # it goes to the GPUs in pieces
-        self.model, self.tokenizer = load_any(config.base, config.quantization, config.revision, on)
+        self.model, self.tokenizer = load_model(config.base, config.quantization, revision=config.revision, device=on)
+        self.format = format_named(config.format) if config.format else format_for(self.model, self.tokenizer)
         self.store = mask_store(self.model, self.tokenizer, self.format)
         self.bare_store = mask_store(self.model, self.tokenizer)
         if self.strategy == "fsdp2": shard_base(self.model)
@@ -1253,9 +1241,10 @@ def model_card(
 ) -> str: # Markdown with a YAML head
     "What whoever finds an adapter has to know, from its run's report."
     c, told = run.metrics["config"], json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    here, commit = c["base"] == "tiny" or Path(c["base"]).expanduser().exists(), told.get("revision")
-    base = "the tiny base that cantolyric ships" if c["base"] == "tiny" else f"a model in a folder of its author's, `{public_base(c['base'])}`" if here else f"[{c['base']}](https://huggingface.co/{c['base']})" + (f", commit `{commit}`" if commit else "")
-    head = dict(library_name="peft", pipeline_tag="text-generation", language=["yue"], tags=["lora", "cantonese", "lyrics", "cantolyric"], **({} if here else {"base_model": c["base"]}))
+    hub, commit = hub_id(c["base"]), told.get("revision")
+    here = hub is None
+    base = "the tiny base that cantolyric ships" if c["base"] == "tiny" else f"a model on the author's machine, `{public_base(c['base'])}`" if here else f"[{hub}](https://huggingface.co/{hub})" + (f", commit `{commit}`" if commit else "")
+    head = dict(library_name="peft", pipeline_tag="text-generation", language=["yue"], tags=["lora", "cantonese", "lyrics", "cantolyric"], **({} if here else {"base_model": hub}))
     data = (run.folder / "config.yaml").read_text(encoding="utf-8").partition("# The examples came from ")[2].partition(".\n")[0]
     licence = _DATA if data == "cantolyric.data.lyric_pairs" else f"The examples came from `{data}`, a function of the author's: their licence is not known here."
     report = report_text(run.metrics, pictures=False).partition("\n")[2].replace("\n## ", "\n### ").replace(f"`{c['base']}`", base)
@@ -1267,12 +1256,12 @@ def model_card(
 # %% ../nbs/41_finetune.ipynb #be86ac14
 def _card_end(c, repo) -> list: # lines
     "Limits, and how to load."
-    given = [f'"{public_base(c["base"])}"', 'adapter=snapshot_download("' + repo + '")', f'format=format_named("{c["format"]}")'] + ([f'quantization="{c["quantization"]}"'] if c["quantization"] != "none" else [])
+    given = [f'"{public_base(c["base"])}"', 'adapter=snapshot_download("' + repo + '")', *([f'format=format_named("{c["format"]}")'] if c["format"] else [])] + ([f'quantization="{c["quantization"]}"'] if c["quantization"] != "none" else [])
     return ["## Limits", "", "- The figures are of held-out pairs of one split, from the same corpora as the training pairs. They are of one seed.",
         "- It was taught under a tone mask: it is meant to write under one. Without it, tones are not kept." if c["mask"] else "- It was taught without a tone mask: tones are only kept where it writes under one.",
         "- Tones are those that cantolyric's Reader finds; characters of several readings can be sung otherwise.",
         "- The licence of the base holds for what is made with both.", "", "## How to load it", "", "```python", "from huggingface_hub import snapshot_download",
-        "from cantolyric import Lyricist", "from cantolyric.formats import format_named", "", f"lyricist = Lyricist.from_pretrained({', '.join(given)})",
+        "from cantolyric import Lyricist", *(["from cantolyric.formats import format_named"] if c["format"] else []), "", f"lyricist = Lyricist.from_pretrained({', '.join(given)})",
         'lyricist.write(topic="夜雨", tones="0243324/3324043")', "```", ""]
 
 # %% ../nbs/41_finetune.ipynb #2317c42f

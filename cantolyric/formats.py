@@ -229,7 +229,7 @@ _NUMERALS = "零一兩三四五六七八九十"
 def instruction_text(
     example: dict, # with "topic" and "tones"
 ) -> str:
-    "What to ask of a model that was never finetuned: a topic and a number of lines, in words."
+    "The request for a model without an adapter: a topic and a number of lines, in words."
     topic, lines = _topic(example), str(example.get("tones") or "").count("/") + 1
     count = _NUMERALS[lines] if lines < len(_NUMERALS) else str(lines)
     return f"請用繁體中文寫一段關於「{topic}」的粵語流行曲歌詞，共{count}行。要有畫面，有感情，句子通順。直接寫歌詞，不要解釋，不要標點。"

@@ -28,8 +28,9 @@ from .base import asset_path
 from .constraint import State, TokenTable, ToneConstraint, beams, decode_ids, sampled, unpack_mask, write_tokens
 from .data import is_about, load_corpus
 from .evaluation import Seen, prompt_tones, second_reading, writing_constraint
-from .finetune import load_any, quiet_peft
-from .formats import FORMATS, _topic, text_ids
+from .finetune import quiet_peft
+from .formats import _topic, format_named, instructed, text_ids
+from .models import format_for, format_name, load_model
 from .reading import as_reader, is_han, syllable
 from .template import ALL_TONES, Automaton, Report, Rhyme, RhymeCheck, Slot, ToneTemplate, lyric_lines, rhyme_group
 from .tones import FINALS, SCHEMES, CantolyricError, Syllable, ToneScheme, level, rhyme
@@ -212,7 +213,7 @@ def check_topic(
 
 # %% ../nbs/52_lyricist.ipynb #c5b6ed01
 def find_adapter(
-    base: str, # as in `load_any`
+    base: str, # as in `load_model`
     adapter = None, # a folder, a run's folder, None for the shipped one, "none" for the base alone
 ): # -> Path or None
     "The folder of an adapter; `CantolyricError` where it holds none."
@@ -245,10 +246,11 @@ def settings_of(
 
 
 def format_of(
-    adapter, # a folder, or None
+    adapter, # a folder
+    config, tokenizer, # of its base
 ): # a `Format`
-    "The chat format of an adapter: what its run says, else ChatML."
-    return FORMATS.get(settings_of(adapter).get("format"), FORMATS["chatml"])
+    "The chat format that an adapter was trained with: what its run says, or else the base's own."
+    return format_named(settings_of(adapter).get("format") or format_name(config, tokenizer))
 
 
 def revision_of(
@@ -265,20 +267,20 @@ class Lyricist:
     def __init__(self,
         model, # a causal language model
         tokenizer, # its byte-level BPE
-        format = None, # chat format that the adapter was taught with; None: ChatML
+        format = None, # chat format; None: the model's own, prompted as in finetuning
         reader = None, # None: the default Reader
         certain: bool = True, # write with words that all our sources read alike, unless the template rhymes or cannot be met so
     ):
         self.certain = certain
-        self.model, self.tokenizer, self.format, self.reader = model, tokenizer, format or format_of(None), as_reader(reader)
+        self.model, self.tokenizer, self.format, self.reader = model, tokenizer, format or format_for(model, tokenizer), as_reader(reader)
         size = model.get_output_embeddings().weight.shape[0]
         self.table = TokenTable.from_tokenizer(tokenizer, size, end=self.format.end_token)
 
     @classmethod
     def from_pretrained(cls,
-        base: str = "tiny", # "tiny", a folder, or a Hub id
+        base: str = "tiny", # a catalogue name, a folder, a Hub id, or a .gguf file
         adapter = None, # a folder; None: the shipped one; "none": the base alone
-        format = None, # None: the adapter's own
+        format = None, # None: the adapter's own; without an adapter the base's, with an instruction as its prompt
         reader = None, # None: the default Reader
         certain: bool = True, # as above
         quantization: str = None, # of the base: "none", "nf4", "int8"; None: as when the adapter was made
@@ -286,8 +288,11 @@ class Lyricist:
     ) -> "Lyricist":
         "Load a base model and an adapter."
         folder = find_adapter(base, adapter)
-        model, tokenizer = load_any(base, quantization or settings_of(folder).get("quantization", "none"), revision or revision_of(folder, base))
-        return cls(add_adapter(model, folder) if folder else model, tokenizer, format or format_of(folder), reader, certain)
+        quantization = quantization or settings_of(folder).get("quantization", "none")
+        model, tokenizer = load_model(base, quantization, revision=revision or revision_of(folder, base))
+        if folder: return cls(add_adapter(model, folder), tokenizer, format or format_of(folder, model.config, tokenizer), reader, certain)
+        own = format_for(model, tokenizer) # the tiny base knows no instructions: it was pretrained on sentences
+        return cls(model, tokenizer, format or (own if base == "tiny" else instructed(own)), reader, certain)
 
 # %% ../nbs/52_lyricist.ipynb #b4cd297f
 class EndingAutomaton(Automaton):

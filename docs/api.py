@@ -194,22 +194,32 @@ def block(thing: Thing, colons: int = 4) -> str:
     return "\n".join([f"{fence}{{py:{thing.kind}}} {head}", *options, "", "\n\n".join(filter(None, inside)), fence])
 
 
-def module_page(lesson: str) -> str:
+def notebook_of(name: str, lessons: list) -> tuple:
+    "The notebook that a module is exported from, as a page of the site, and what to call it."
+    lesson = next((x for x in lessons if x.partition("_")[2] == name), None)
+    return (f"../{lesson}.ipynb", lesson) if lesson else (f"../lib/{name}.ipynb", "library")
+
+
+def module_page(name: str, lessons: list) -> str:
     "The page of one module."
-    name = lesson.partition("_")[2]
+    page, called = notebook_of(name, lessons)
+    where = f"Explained, built and tried in lesson [{called}]({page})." if called != "library" else f"Explained for maintainers in its [library notebook]({page})."
     source = (PACKAGE / f"{name}.py").read_text(encoding="utf-8")
     about = ast.get_docstring(ast.parse(source)) or ""
-    head = f"# cantolyric.{name}\n\n{text(about)}. Explained, built and tried in lesson [{lesson}](../{lesson}.ipynb).\n\n```{{py:module}} cantolyric.{name}\n```"
+    head = f"# cantolyric.{name}\n\n{text(about)}. {where}\n\n```{{py:module}} cantolyric.{name}\n```"
     return "\n\n".join([head, *map(block, things(source))]) + "\n"
 
 
 def pages(lessons: list) -> dict:
-    "Name of the page -> its text, for all modules."
-    modules = [x for x in lessons if (PACKAGE / f"{x.partition('_')[2]}.py").exists()]
-    names = [x.partition("_")[2] for x in modules]
-    rows = [f"| [{n}]({n}.md) | {text(ast.get_docstring(ast.parse((PACKAGE / f'{n}.py').read_text(encoding='utf-8'))) or '', cell=True)} | [{x[:2]}](../{x}.ipynb) |"
-            for n, x in zip(names, modules)]
+    "Name of the page -> its text, for all modules: those of the lessons in their order, then the library's."
+    taught = [name for x in lessons if (PACKAGE / f"{(name := x.partition('_')[2])}.py").exists()]
+    names = taught + sorted({p.stem for p in PACKAGE.glob("[a-z]*.py")} - set(taught))
+    rows = []
+    for name in names:
+        about = ast.get_docstring(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))) or ""
+        page, called = notebook_of(name, lessons)
+        rows.append(f"| [{name}]({name}.md) | {text(about, cell=True)} | [{called[:2] if called != 'library' else called}]({page}) |")
     nav = "```{toctree}\n:hidden:\n\n" + "\n".join(f"{n} <{n}>" for n in names) + "\n```"
     index = "# Modules\n\nEvery public name, with the shape and unit of each parameter. The light ones (tones, reading, template, ngram) need no torch.\n\n"
-    return {"index": index + "\n".join(["| module | what it is | lesson |", "|---|---|---|", *rows]) + f"\n\n{nav}\n",
-            **{n: module_page(x) for n, x in zip(names, modules)}}
+    head = ["| module | what it is | notebook |", "|---|---|---|"]
+    return {"index": index + "\n".join([*head, *rows]) + f"\n\n{nav}\n", **{n: module_page(n, lessons) for n in names}}

@@ -29,7 +29,7 @@ DIRECTIVE = re.compile(r"^#\|\s*(\w+)(?:[: ]+(.*))?$", re.M)
 ROW = re.compile(r"^\|\s*(?:\*\*(.+?)\*\*)?\s*\| \[(\d\d_\w+)\]", re.M)
 TERM = re.compile(r"\| ([\u3400-\u9fff]+) \|") # a cell of Chinese alone
 HIDE = {"hide", "default_exp"} # cells that nbdev does not show either
-MARKS = {"export", "exporti", "slow", "gpu", "hub"} # directives that a reader is told of: a word above the cell
+MARKS = {"export", "exporti", "slow", "gpu", "hub", "qwen"} # directives that a reader is told of: a word above the cell
 
 
 def repository():
@@ -42,6 +42,11 @@ def repository():
 def lessons():
     "Names of the notebooks that are lessons, in order."
     return sorted(p.stem for p in ROOT.glob("nbs/[0-9]*.ipynb"))
+
+
+def library_notebooks():
+    "Names of the notebooks that hold production code, in order."
+    return sorted(p.stem for p in ROOT.glob("nbs/lib/*.ipynb"))
 
 
 def page_of(path: str):
@@ -156,8 +161,9 @@ def navigation() -> str:
     lesson = lambda name: f"{name[:2]} {title(f'nbs/{name}.ipynb')} <{name}>"
     groups = [toctree(part, [lesson(name) for name in names]) for part, names in parts().items()]
     back = ["Solutions <solutions/index>", "Modules <api/index>", "glossary", "粵語 <zh-hk>"]
+    library = [f"{title(f'nbs/lib/{name}.ipynb')} <lib/{name}>" for name in library_notebooks()]
     about = ["contributing", "changelog", "corpora", "verses", "base-model"]
-    return "\n\n".join([*groups, toctree("To look up", back), toctree("The project", about)])
+    return "\n\n".join([*groups, toctree("To look up", back), toctree("For maintainers", library), toctree("The project", about)])
 
 
 def page(path: str) -> str:
@@ -174,7 +180,7 @@ def write(folder: Path):
     def put(name, text):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-    for path in sorted(p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("nbs/*.ipynb"), *ROOT.glob("nbs/solutions/*.ipynb")]):
+    for path in sorted(p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("nbs/*.ipynb"), *ROOT.glob("nbs/lib/*.ipynb"), *ROOT.glob("nbs/solutions/*.ipynb")]):
         nb = notebook(path)
         if path == "nbs/index.ipynb": nb["cells"].append(markdown(navigation(), "site-navigation"))
         put(page_of(path), json.dumps(nb, ensure_ascii=False))

@@ -226,12 +226,12 @@ def commands(parser=None):
     "Name and parser of each command."
     parser = parser or cli.make_parser()
     for a in parser._actions:
-        for name, p in a.choices.items() if isinstance(a, cli.argparse._SubParsersAction) else (): yield from commands(p) if name == "base" else [(name, p)]
+        for name, p in a.choices.items() if isinstance(a, cli.argparse._SubParsersAction) else (): yield from commands(p) if name in ("base", "model") else [(name, p)]
 
 
 def test_each_help_teaches():
     found = dict(commands())
-    assert set(found) == {"read", "check", "write", "rewrite", "finetune", "evaluate", "train", "completion"} == set(cli.CODES)
+    assert set(found) == {"read", "check", "write", "rewrite", "finetune", "evaluate", "train", "list", "get", "path", "remove", "export", "completion"} == set(cli.CODES)
     for name, p in found.items():
         text = p.format_help()
         assert "examples:" in text and "exit codes: 0 all is well" in text, name
@@ -257,7 +257,7 @@ def test_each_example_of_a_help_is_understood(line):
     if words[1] == "finetune": cli._finetune_config(args) if not (args.resume or args.config) else None
 
 
-@pytest.mark.parametrize("line", [x for x in EXAMPLES if x.split()[1] in ("read", "check", "completion")])
+@pytest.mark.parametrize("line", [x for x in EXAMPLES if x.split()[1] in ("read", "check", "completion") or "model list" in x])
 def test_each_example_without_a_model_runs(line, tmp_path):
     if shutil.which("bash") is None: pytest.skip("no bash")
     (tmp_path / "my_lyrics.txt").write_text(VERSE, encoding="utf-8")

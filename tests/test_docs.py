@@ -35,6 +35,7 @@ def test_every_page_is_there(site):
         assert f"<{name}>" in "".join(cells(site / "index.ipynb")[-1]["source"])
         assert f"solutions/{name}.ipynb" in cells(site / f"{name}.ipynb")[1]["source"]
     for path in ROOT.glob("cantolyric/[a-z]*.py"): assert (site / f"api/{path.stem}.md").exists()
+    for path in ROOT.glob("nbs/lib/*.ipynb"): assert (site / f"lib/{path.name}").exists()
     assert {p for _, p in source.PAGES.items()} <= {p.name for p in site.iterdir()}
 
 

@@ -393,12 +393,12 @@ def served(tmp_path_factory):
 
 def test_the_server_reads_prompts_as_they_were_taught_and_writes_as_the_merged_model(served):
     import torch
-    from cantolyric.finetune import load_any
+    from cantolyric.models import load_model
     from cantolyric.formats import ChatML
     from cantolyric.lyricist import Lyricist
     request = dict(topic="夜雨", tones="0243324/3324043")
     template = ToneTemplate.parse(request["tones"])
-    model, tokenizer = load_any(str(served.folder))
+    model, tokenizer = load_model(str(served.folder))
     messages = EndpointWriter(served.endpoint, "taught").messages(request["topic"], template)
     ids = ChatML().prompt_ids(request, tokenizer)
     answer = served.endpoint.chat(messages, temperature=0, max_tokens=24)

@@ -16,7 +16,8 @@ import torch
 
 from cantolyric.base import asset_path
 from cantolyric.finetune import (FinetuneConfig, MaskStore, RungReport, ToneCollator, Workshop, answer_bits, batch_order, check_config, check_folder, climb,
-                                 encode_pairs, finetune, gate_granted, gate_learnt, gate_lower, load_any, per_character, read_config, read_run, run_folders)
+                                 encode_pairs, finetune, gate_granted, gate_learnt, gate_lower, per_character, read_config, read_run, run_folders)
+from cantolyric.models import load_model
 from cantolyric.tones import CantolyricError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,7 +108,7 @@ def test_what_a_run_writes(run, base):
 @needs_base
 def test_adapter_loads_and_only_lora_was_trained(run, base):
     from peft import PeftModel
-    model, tokenizer = load_any(base)
+    model, tokenizer = load_model(base)
     tuned = PeftModel.from_pretrained(model, str(run.adapter)).eval()
     assert all("lora_" in k for k in adapter(run))
     held = pairs("test", 12)

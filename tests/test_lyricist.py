@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cantolyric.evaluation import prompt_tones
-from cantolyric.finetune import load_any
+from cantolyric.models import load_model
 from cantolyric._exercises import lyricist as exercises
 from cantolyric.lyricist import (Between, Candidate, Lyricist, Lyrics, Session, find_adapter, format_of, part_of, rhyme_gap, with_rhyme,
                                  with_words)
@@ -114,20 +114,20 @@ def test_what_cannot_be_is_refused(lyricist, kw, says):
 
 @pytest.mark.parametrize("base, says", [("no/such/model/at/all", "no base model"), ("/no/such", "no base model"), ("nothing", "no base model"), ("~/nowhere-1", "no base model")])
 def test_a_base_that_is_not_there(base, says):
-    with pytest.raises(CantolyricError, match=says): load_any(base)
+    with pytest.raises(CantolyricError, match=says): load_model(base)
 
 
 def test_a_hub_id_without_a_network(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CantolyricError, match="network") as e: load_any("no-such-owner-1/no-such-model-1")
+    with pytest.raises(CantolyricError, match="network") as e: load_model("no-such-owner-1/no-such-model-1")
     assert "\n" not in str(e.value)
 
 
 def test_folders_without_a_model_or_an_adapter(tmp_path):
-    with pytest.raises(CantolyricError, match="config.json"): load_any(str(tmp_path))
+    with pytest.raises(CantolyricError, match="config.json"): load_model(str(tmp_path))
     with pytest.raises(CantolyricError, match="adapter_config.json"): find_adapter("tiny", tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CantolyricError): load_any(str(tmp_path))
+    with pytest.raises(CantolyricError): load_model(str(tmp_path))
 
 
 def test_an_adapter_and_a_run_are_found_and_a_wrong_one_refused(lyricist, tmp_path):
@@ -140,9 +140,10 @@ def test_an_adapter_and_a_run_are_found_and_a_wrong_one_refused(lyricist, tmp_pa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert Lyricist.from_pretrained(adapter=tmp_path / "run").write("雨", "02", n=1, seed=0)[0].report.ok
-    assert type(format_of(tmp_path / "run" / "adapter")).__name__ == "ChatML"
+    model, tokenizer = load_base()
+    assert type(format_of(tmp_path / "run" / "adapter", model.config, tokenizer)).__name__ == "ChatML"
     (tmp_path / "run" / "config.json").write_text('{"format": "alpaca"}')
-    assert type(format_of(tmp_path / "run" / "adapter")).__name__ == "Alpaca"
+    assert type(format_of(tmp_path / "run" / "adapter", model.config, tokenizer)).__name__ == "Alpaca"
     path = tmp_path / "run" / "adapter" / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CantolyricError, match="does not fit"): add_adapter(load_base()[0], tmp_path / "run" / "adapter")
