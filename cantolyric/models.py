@@ -36,7 +36,7 @@ def _gguf():
 
 def check_gguf(
     path: Path, # of a .gguf file
-):
+) -> int: # weights that it holds
     "Raise `CantolyricError` unless this is a complete GGUF file of an architecture that transformers can load."
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
     gguf, path = _gguf(), Path(path)
@@ -52,14 +52,14 @@ def check_gguf(
     if architecture not in GGUF_SUPPORTED_ARCHITECTURES and str(architecture).replace("moe", "_moe") not in GGUF_SUPPORTED_ARCHITECTURES:
         raise CantolyricError(f"{path} holds a model of the architecture {architecture!r}, which transformers cannot load from GGUF "
                               f"(it can load {', '.join(sorted(GGUF_SUPPORTED_ARCHITECTURES))}): take the model's safetensors instead")
+    return sum(int(t.n_elements) for t in reader.tensors)
 
 # %% ../nbs/lib/models.ipynb #md000007
 def read_gguf(
     path: Path, # of a .gguf file
 ): # -> (model with fp32 weights, tokenizer)
-    "Dequantize a GGUF file with transformers."
+    "Dequantize a GGUF file, which `check_gguf` has seen, with transformers."
     path = Path(path)
-    check_gguf(path)
     where = dict(pretrained_model_name_or_path=str(path.parent), gguf_file=path.name)
     try: return AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32), AutoTokenizer.from_pretrained(**where)
     except (OSError, ValueError, RuntimeError, KeyError, IndexError, NotImplementedError) as error:
@@ -97,8 +97,7 @@ def convert_gguf(
     sha256 = sha256 or file_sha256(path, f"hashing {path.name}")
     folder = models_folder()/"weights"/(sha256[:16] + (f"-tie-{tie}" if tie else ""))
     if (folder/"config.json").exists(): return folder
-    # 4 bytes per weight; a 4-bit file has a little over half a byte per weight
-    check_space(folder, 8 * path.stat().st_size, f"converting {path.name} to safetensors")
+    check_space(folder, 4 * check_gguf(path), f"converting {path.name} to safetensors") # fp32
     with locked(folder.with_name(f"{folder.name}.lock")):
         if (folder/"config.json").exists(): return folder
         model, tokenizer = read_gguf(path)

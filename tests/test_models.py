@@ -423,7 +423,7 @@ def test_the_catalogue():
     assert list(CATALOGUE) == ["tiny", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"]
     for entry in list(CATALOGUE.values())[1:]:
         assert len(entry.sha256) == 64 and len(entry.revision) == 40 and entry.file.endswith(".gguf") and entry.licence == "Apache-2.0"
-        assert entry.disk_gib * 2**30 > entry.size + 4 * entry.parameters and entry.memory_gib * 2**30 > 4 * entry.parameters and entry.seconds > 0
+        assert entry.disk_gib * 2**30 > entry.size + 4 * entry.parameters and entry.seconds > 0
         assert hub_id(entry.name) == entry.repo
     assert hub_id("tiny") is None and hub_id(str(ROOT)) is None and hub_id("a/b") == "a/b" == hub_id("a/b:c.gguf")
     assert CATALOGUE["tiny"].parameters == sum(p.numel() for p in load_base()[0].parameters())
@@ -434,7 +434,9 @@ def test_measured_needs_are_the_benchmark_s():
     measured = json.loads((ROOT / "benchmarks/results/real_model.json").read_text(encoding="utf-8"))["models"]
     for name, entry in CATALOGUE.items():
         assert measured[name]["parameters"] == entry.parameters
-        assert entry.memory_gib == pytest.approx(measured[name]["peak_gib"], rel=.1) and entry.seconds == pytest.approx(measured[name]["seconds_per_candidate"], rel=.25)
+        peak = max(measured[name]["peak_gib"], measured[name].get("convert_peak_gib", 0))
+        assert (entry.memory_gib, entry.seconds) == (pytest.approx(peak, abs=.05), pytest.approx(measured[name]["seconds_per_candidate"], abs=.05))
+        if entry.repo: assert entry.disk_gib == pytest.approx(entry.size / 2**30 + measured[name]["converted_gib"], abs=.1)
 
 
 def test_the_command_line(hub, entry, made, capsys):
