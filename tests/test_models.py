@@ -423,7 +423,6 @@ def test_the_catalogue():
     assert list(CATALOGUE) == ["tiny", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"]
     for entry in list(CATALOGUE.values())[1:]:
         assert len(entry.sha256) == 64 and len(entry.revision) == 40 and entry.file.endswith(".gguf") and entry.licence == "Apache-2.0"
-        assert entry.disk_gib * 2**30 > entry.size + 4 * entry.parameters and entry.seconds > 0
         assert hub_id(entry.name) == entry.repo
     assert hub_id("tiny") is None and hub_id(str(ROOT)) is None and hub_id("a/b") == "a/b" == hub_id("a/b:c.gguf")
     assert CATALOGUE["tiny"].parameters == sum(p.numel() for p in load_base()[0].parameters())
