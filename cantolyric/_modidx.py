@@ -1159,6 +1159,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'cantolyric/model_files.py'),
                                         'cantolyric.model_files.find_file': ('lib/model_files.html#find_file', 'cantolyric/model_files.py'),
                                         'cantolyric.model_files.get_model': ('lib/model_files.html#get_model', 'cantolyric/model_files.py'),
+                                        'cantolyric.model_files.hub_cache': ('lib/model_files.html#hub_cache', 'cantolyric/model_files.py'),
                                         'cantolyric.model_files.hub_file': ('lib/model_files.html#hub_file', 'cantolyric/model_files.py'),
                                         'cantolyric.model_files.hub_id': ('lib/model_files.html#hub_id', 'cantolyric/model_files.py'),
                                         'cantolyric.model_files.locked': ('lib/model_files.html#locked', 'cantolyric/model_files.py'),

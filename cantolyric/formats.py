@@ -8,7 +8,7 @@ __all__ = ['MAX_TOPIC', 'PREAMBLE', 'FORMATS', 'user_text', 'token_id', 'text_id
 
 # %% ../nbs/11_formats.ipynb #2eb4db53
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from .tones import CantolyricError
@@ -151,7 +151,7 @@ class Alpaca(Format):
     instruction: str = "按主題同聲調寫一段粵語歌詞。" # write Cantonese lyrics to the topic and tones
     preamble: str = PREAMBLE
     end_token: str = "<|endoftext|>"
-    ask: Callable[[dict], str] = user_text # what the user says
+    ask: Callable[[dict], str] = field(default=user_text, repr=False) # what the user says
 
     def _prompt(self, example):
         head = f"{self.preamble}### Instruction:\n{self.instruction}\n\n### Input:\n{self.ask(example)}\n\n### Response:\n"
@@ -170,7 +170,7 @@ class ChatML(Format):
     end_token: str = "<|im_end|>"
     bos: str = None # a special token before everything; None for none
     think: bool = False # an empty block of thought before the answer, as Qwen3 has it
-    ask: Callable[[dict], str] = user_text # what the user says
+    ask: Callable[[dict], str] = field(default=user_text, repr=False) # what the user says
 
     def _prompt(self, example):
         start, end = ("<|im_start|>", True, False), ("<|im_end|>", True, False)
@@ -186,7 +186,7 @@ class DeepSeek(Format):
     system: str = None # plain text before the first turn; None for none
     end_token: str = "<｜end▁of▁sentence｜>"
     bos: str = "<｜begin▁of▁sentence｜>"
-    ask: Callable[[dict], str] = user_text # what the user says
+    ask: Callable[[dict], str] = field(default=user_text, repr=False) # what the user says
     think: bool = False # `</think>` before the answer: the model is told not to think, as in V4
 
     def _prompt(self, example):
@@ -201,7 +201,7 @@ class DeepSeekText(Format):
     system: str = None # plain text before the first turn; None for none
     end_token: str = "<｜end▁of▁sentence｜>"
     bos: str = "<｜begin▁of▁sentence｜>"
-    ask: Callable[[dict], str] = user_text # what the user says
+    ask: Callable[[dict], str] = field(default=user_text, repr=False) # what the user says
 
     def _prompt(self, example):
         system = f"{self.system}\n\n" if self.system else ""

