@@ -373,7 +373,7 @@ def _compare(base, adapter, folder, args): # -> (`Agreement` or None, why there 
     try: return compare_export(base, adapter, folder, args.gguf_base), ""
     except CantolyricError as e:
         if args.kind == "merged": raise
-        return None, f"not compared: {e}"
+        return None, "not compared: " + str(e).replace("give gguf_path", "name it with --gguf-base")
 
 
 def _add_export(commands):

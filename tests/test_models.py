@@ -560,5 +560,5 @@ def test_the_second_load_is_quick(users_caches):
 @pytest.mark.qwen
 def test_the_real_model_writes_to_its_tones(users_caches):
     lyricist = Lyricist.from_pretrained("qwen2.5-coder-0.5b")
-    for topic, tones, more in [("夜雨", "0243324/3324043", {}), ("茶餐廳", "33024 A/02432 A", {}), ("離別", "0324432", dict(words=["月光"]))]:
+    for topic, tones, more in [("夜雨", "0243324/3324043", {}), ("茶餐廳", "33024 A/02432 A", {}), ("離別", "0234432", dict(words=["月光"]))]:
         assert all(c.report.ok for c in lyricist.write(topic, tones, n=3, seed=1, **more))
