@@ -1179,6 +1179,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'cantolyric.models': { 'cantolyric.models._check_finite': ('lib/models.html#_check_finite', 'cantolyric/models.py'),
                                    'cantolyric.models._gguf': ('lib/models.html#_gguf', 'cantolyric/models.py'),
                                    'cantolyric.models.check_gguf': ('lib/models.html#check_gguf', 'cantolyric/models.py'),
+                                   'cantolyric.models.check_tie': ('lib/models.html#check_tie', 'cantolyric/models.py'),
                                    'cantolyric.models.convert_gguf': ('lib/models.html#convert_gguf', 'cantolyric/models.py'),
                                    'cantolyric.models.format_for': ('lib/models.html#format_for', 'cantolyric/models.py'),
                                    'cantolyric.models.format_name': ('lib/models.html#format_name', 'cantolyric/models.py'),

