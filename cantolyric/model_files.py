@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TINY', 'CODER_05B', 'CODER_15B', 'CATALOGUE', 'MIRRORS', 'Mirror', 'CatalogueEntry', 'entry_named', 'hub_id',
            'models_folder', 'entry_folder', 'say', 'file_sha256', 'check_file', 'check_space', 'hub_file', 'hub_cache',
-           'mirrored_file', 'locked', 'mirror_choice', 'find_file', 'model_path', 'get_model', 'converted_folders',
-           'remove_model', 'model_table']
+           'mirrored_file', 'locked', 'mirror_choice', 'find_file', 'model_path', 'get_model', 'weights_folder',
+           'is_converted', 'remove_model', 'model_table']
 
 # %% ../nbs/lib/model_files.ipynb #mf000003
 import hashlib
@@ -386,9 +386,17 @@ def get_model(
     return path
 
 # %% ../nbs/lib/model_files.ipynb #mf000020
-def converted_folders(sha256: str) -> list: # of paths
-    "The converted weights of a file, in every variant."
-    return sorted(p for p in models_folder().glob(f"weights/{sha256[:16]}*") if p.is_dir())
+def weights_folder(
+    sha256: str, # of a GGUF file
+    tie: str = None, # as in `models.plain_model`
+) -> Path:
+    "Where the converted weights of a file go; they are complete where `is_converted` says so."
+    return models_folder()/"weights"/(sha256[:16] + (f"-tie-{tie}" if tie else ""))
+
+
+def is_converted(folder: Path) -> bool:
+    "Whether a folder holds converted weights: it is renamed into place, so it is complete or absent."
+    return (folder/"config.json").exists()
 
 
 def _size(path: Path) -> int:
@@ -402,7 +410,8 @@ def remove_model(
 ) -> int: # bytes that are free again
     "Delete a model's file and converted weights, in the Hub's cache too."
     entry = _downloadable(name)
-    folders = [p for p in (entry_folder(entry), *converted_folders(entry.sha256)) if p.exists()]
+    weights = weights_folder(entry.sha256)
+    folders = [p for p in (entry_folder(entry), *weights.parent.glob(f"{weights.name}*")) if p.exists()]
     freed = sum(map(_size, folders))
     for folder in folders: shutil.rmtree(folder)
     if cached := _hub_cached(entry):
@@ -418,7 +427,7 @@ def model_table() -> list: # of dicts, one per catalogue entry
     for entry in CATALOGUE.values():
         here = "shipped" if entry.repo is None else "absent"
         if entry.repo and find_file(entry): here = "downloaded"
-        if entry.repo and converted_folders(entry.sha256): here = "ready"
+        if entry.repo and is_converted(weights_folder(entry.sha256)): here = "ready"
         rows.append(dict(name=entry.name, title=entry.title, state=here, licence=entry.licence,
                          bytes=entry.size or 0, parameters=entry.parameters,
                          disk_gib=entry.disk_gib, memory_gib=entry.memory_gib, seconds_per_candidate=entry.seconds,

@@ -18,8 +18,8 @@ from .base import load_base
 from .data import asset_path
 from .families import FAMILIES, load_model as load_checkpoint, special_tokens
 from .formats import FORMATS, Format
-from .model_files import (CATALOGUE, check_space, converted_folders, file_sha256, # noqa: F401
-                                    get_model, hub_file, locked, model_path, models_folder, say)
+from .model_files import (CATALOGUE, check_space, file_sha256, get_model, hub_file, # noqa: F401
+                                    is_converted, locked, model_path, models_folder, say, weights_folder)
 from .sharding import whole_folder
 from .tones import CantolyricError
 
@@ -112,11 +112,11 @@ def convert_gguf(
     path = Path(path)
     check_tie(tie)
     sha256 = sha256 or file_sha256(path, f"hashing {path.name}")
-    folder = models_folder()/"weights"/(sha256[:16] + (f"-tie-{tie}" if tie else ""))
-    if (folder/"config.json").exists(): return folder
+    folder = weights_folder(sha256, tie)
+    if is_converted(folder): return folder
     check_space(folder, 4 * check_gguf(path), f"converting {path.name} to safetensors") # fp32
-    with locked(folder.with_name(f"{folder.name}.lock")):
-        if (folder/"config.json").exists(): return folder
+    with locked(folder.parent): # one conversion at a time: each takes gigabytes of memory
+        if is_converted(folder): return folder # by another process, while this one waited
         say(f"converting {path.name} to safetensors; this happens once and can take a few minutes")
         model, tokenizer = read_gguf(path)
         _check_finite(model, path)
@@ -148,8 +148,10 @@ def model_folder(
         if revision not in (None, entry.revision): # an adapter remembers the revision of its base
             raise CantolyricError(f"revision={revision!r}: the catalogue's {base!r} is revision {entry.revision}; "
                                   "write repo:file.gguf for another")
-        folders = [] if tie else [f for f in converted_folders(entry.sha256) if f.name == entry.sha256[:16]]
-        return (folders[0] if folders else convert_gguf(get_model(base), tie, entry.sha256)), entry.revision
+        check_tie(tie)
+        folder = weights_folder(entry.sha256, tie)
+        if not is_converted(folder): folder = convert_gguf(get_model(base), tie, entry.sha256)
+        return folder, entry.revision
     if found := HUB_FILE.fullmatch(base):
         path = hub_file(found[1], found[2], revision)
         return convert_gguf(path, tie), path.parent.name # the Hub's cache names the folder after the commit

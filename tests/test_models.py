@@ -153,14 +153,16 @@ def test_damaged_scales(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
-def test_nothing_half_written_after_a_stop(made, monkeypatch, error):
+def test_nothing_half_written_after_a_stop(made, entry, monkeypatch, error):
     "Stopped while the weights are written; the next call starts anew and succeeds."
     def stop(self, *a, **kw): raise error
     with monkeypatch.context() as m:
         m.setattr("transformers.PreTrainedTokenizerBase.save_pretrained", stop)
         with pytest.raises(type(error)): convert_gguf(made[0])
     assert not list((models_folder() / "weights").rglob("*.safetensors"))
+    assert next(r for r in model_table() if r["name"] == entry.name)["state"] == "absent" # a conversion that was begun is none
     assert (convert_gguf(made[0]) / "model.safetensors").exists()
+    assert next(r for r in model_table() if r["name"] == entry.name)["state"] == "ready"
 
 
 def test_killed_in_the_middle_of_a_conversion(made):
