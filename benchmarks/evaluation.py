@@ -17,7 +17,7 @@ from _common import RESULTS, made, write
 
 from cantolyric.base import asset_path
 from cantolyric.endpoint import EndpointWriter, save_servable, serving
-from cantolyric.evaluation import REPORT_FILES, System, benchmark_requests, evaluate_to, prompt_tones, reference_systems, template_of, write_jsonl, write_many
+from cantolyric.evaluation import REPORT_FILES, System, benchmark_requests, evaluate_to, prompt_tones, reference_systems, template_of, write_many
 from cantolyric.finetune import FinetuneConfig, Workshop, mask_store, train_rung
 from cantolyric.models import load_model
 from cantolyric.formats import ChatML
@@ -93,7 +93,6 @@ def main():
     model, tokenizer, _ = all_adapters(a.folder)
     requests = benchmark_requests()
     report = evaluate_to(a.folder / "report", systems(model, tokenizer) | endpoint_system(a.folder), requests, SEEDS, COMPARE)
-    write_jsonl(RESULTS.parent / "requests.jsonl", requests)
     (RESULTS / "evaluation").mkdir(exist_ok=True)
     for name in REPORT_FILES[:-1]: shutil.copy(a.folder / "report" / name, RESULTS / "evaluation" / name)
     write("evaluation", report.to_dict() | made("torch", "transformers", "peft", "ToJyutping"))

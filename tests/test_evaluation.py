@@ -13,6 +13,7 @@ from cantolyric.evaluation import (COIN, COLUMNS, COUNTS, FIGURES, HUMAN, METHOD
                                    fluency, given_systems, interval, krippendorff_alpha, measure, model_systems, prompt_tones, rating_sheet, read_ratings,
                                    read_requests, read_texts, report_markdown, report_tables, resampled, rhyme_grades, rhyme_share, second_reading, slot_report, spoken_share,
                                    template_of, topic_share, write_jsonl, write_many, write_random)
+from cantolyric.data import asset_path
 from cantolyric.ngram import KneserNey
 from cantolyric.template import ToneTemplate
 from cantolyric.tones import CantolyricError
@@ -124,7 +125,7 @@ def requests(): return [dict(r, tones=str(ToneTemplate.of(r["lyrics"], grade=3))
 
 def test_the_benchmark_is_fixed_held_out_and_varied():
     rs = benchmark_requests()
-    assert rs == read_requests(ROOT / "benchmarks" / "requests.jsonl"), "the list has changed: make benchmarks/requests.jsonl and the results anew"
+    assert rs == read_requests(asset_path("requests.jsonl")), "the list has changed: results of different lists do not compare"
     assert len(rs) == len({r["id"] for r in rs}) == 320 and len({r["group"] for r in rs}) == 240 and len({r["topic"] for r in rs}) > 200
     check_unseen([(r["topic"], template_of(r)) for r in rs])
     from cantolyric.data import lyric_pairs
