@@ -1,21 +1,28 @@
-"""The same finetune on clean, shuffled-topic and noisy pairs: what the data do to held-out bits, topic and fluency.
+"""What the data do to a finetune of the tiny base, in two experiments.
 
-python benchmarks/data_matters.py    writes benchmarks/results/data_matters.json; ten minutes on two cores
+Faults: the same finetune on clean, shuffled-topic and noisy pairs; held-out bits, topic and fluency.
+Sizes: the same finetune on 100, 400 and all training verses; bits per character of the test verses, with intervals.
+
+python benchmarks/data_matters.py    writes benchmarks/results/data_matters.json; twenty minutes on two cores
 """
 import argparse
+import json
 import random
 import tempfile
 from pathlib import Path
 
-from _common import made, write
+import numpy as np
+from _common import RESULTS, made, write
 
-from cantolyric.data import load_corpus, lyric_pairs
-from cantolyric.evaluation import Seen, evaluate, judge_model
-from cantolyric.finetune import FinetuneConfig, finetune
+from cantolyric.base import load_base
+from cantolyric.data import load_corpus, load_verses, lyric_pairs, windows
+from cantolyric.evaluation import Seen, evaluate, interval, judge_model
+from cantolyric.finetune import FinetuneConfig, answer_bits, finetune, mask_store
 from cantolyric.lyricist import Lyricist
 from cantolyric.reading import default_reader
 
 NOISE = .2 # share of characters that are replaced
+SIZES = (100, 400, None) # training verses; None: all
 
 
 def shuffled(pairs):
@@ -39,12 +46,8 @@ def noisy(pairs):
 KINDS = {"clean": list, "shuffled topics": shuffled, "noisy": noisy}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=3_072)
-    parser.add_argument("--steps", type=int, default=96)
-    parser.add_argument("--requests", type=int, default=128)
-    args = parser.parse_args()
+def faults(args):
+    "The same finetune on clean pairs, and on pairs with one fault."
     judge, rows, writes = judge_model(), {}, {}
     seen = Seen([*load_corpus("train")["text"], *lyric_pairs("train")["lyrics"]])
     for name, change in KINDS.items():
@@ -59,7 +62,70 @@ def main():
         rows[name] |= {"held-out bits, before": round(report.held_out["before"]["best"]["masked"], 3), "held-out bits, after": round(report.held_out["after"]["masked"], 3)}
         writes[name] = [dict(topic=r["topic"], tones=r["tones"], text=t) for r, t in zip(lyric_pairs("test", 4), table.texts["model, masked"])]
         rows.setdefault("human lines", {k: round(found["human lines"][k], 2) for k in ("judge bits", "topic %", "chance %", "rhyme %", "distinct %")})
-    write("data_matters", dict(pairs=args.pairs, steps=args.steps, requests=args.requests, noise=NOISE, rows=rows, writes=writes) | made("torch", "transformers", "peft"))
+    return dict(pairs=args.pairs, steps=args.steps, requests=args.requests, noise=NOISE, rows=rows, writes=writes)
+
+
+def whole(verse):
+    "A verse as one example."
+    return dict(topic=verse["topic"], tones=verse["tones"], lyrics="\n".join(verse["lines"]))
+
+
+def examples(verse):
+    "A verse as training examples: whole, and its windows."
+    tones, at, out = verse["tones"].split("/"), 0, [whole(verse)]
+    for lines in windows(verse["lines"]):
+        out.append(dict(topic=verse["topic"], tones="/".join(tones[at:at + len(lines)]), lyrics="\n".join(lines)))
+        at += len(lines)
+    return out
+
+
+def bits_of(model, tokenizer, format, verses):
+    "Bits and characters of each verse, under the tone mask."
+    pairs = [whole(v) for v in verses]
+    bits = answer_bits(model, tokenizer, pairs, masked=True, format=format, batch=8, store=mask_store(model, tokenizer, format))
+    return np.array(bits), np.array([len(p["lyrics"]) + 1 for p in pairs]) # line breaks and the end count, as everywhere in the course
+
+
+def with_interval(bits, characters, rounds=2_000):
+    "Bits per character, and the middle 95 % of draws of whole verses."
+    draws = np.random.default_rng(0).integers(0, len(bits), (rounds, len(bits)))
+    low, high = interval(bits[draws].sum(1) / characters[draws].sum(1))
+    return dict(bits=round(float(bits.sum() / characters.sum()), 3), low=round(low, 3), high=round(high, 3))
+
+
+def sizes(args):
+    "The same steps on more and more verses; a smaller set is a part of a larger one."
+    train, test = (load_verses(split=s).to_list() for s in ("train", "test"))
+    random.Random(0).shuffle(train)
+    model, tokenizer = load_base()
+    before, characters = bits_of(model, tokenizer, None, test) # without a prompt, as it was pretrained
+    rows = [dict(verses=0, examples=0) | with_interval(before, characters)]
+    for n in SIZES:
+        chosen = [e for v in train[:n] for e in examples(v)]
+        random.Random(0).shuffle(chosen)
+        data = lambda split, n, seed=0: chosen if split == "train" else list(map(whole, load_verses(split=split).to_list()))[:n]
+        config = FinetuneConfig(name="sizes", pairs=len(chosen), steps=args.steps, rung="full", held_out=len(test))
+        with tempfile.TemporaryDirectory() as folder:
+            finetune(config, data=data, folder=Path(folder))
+            x = Lyricist.from_pretrained(adapter=Path(folder, "adapter"))
+        after, _ = bits_of(x.model, x.tokenizer, x.format, test)
+        change = with_interval(after - before, characters)
+        rows.append(dict(verses=len(train[:n]), examples=len(chosen), change=change) | with_interval(after, characters))
+    return dict(steps=args.steps, test_verses=len(test), rows=rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=["faults", "sizes"])
+    parser.add_argument("--pairs", type=int, default=3_072)
+    parser.add_argument("--steps", type=int, default=96)
+    parser.add_argument("--requests", type=int, default=128)
+    args = parser.parse_args()
+    found = {}
+    if "faults" in args.parts: found |= faults(args)
+    if "sizes" in args.parts: found["sizes"] = sizes(args)
+    old = json.loads((RESULTS / "data_matters.json").read_text(encoding="utf-8"))
+    write("data_matters", old | found | made("torch", "transformers", "peft"))
 
 
 if __name__ == "__main__": main()

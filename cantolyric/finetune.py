@@ -104,7 +104,7 @@ class FinetuneConfig:
     loss: str = "sliced" # under the mask: "sliced", from the allowed rows of the head; "hook", from all logits, masked
     bonus: float = 0. # nats that allowed tokens get in training instead of a mask, by the hook; 0: the mask
     misfits: str = "stop" # an example that does not fit its own template: "stop", or "skip" it and count
-    max_length: int = 160 # tokens an example; longer ones are left out
+    max_length: int = 512 # tokens an example; longer ones are left out
     max_minutes: float = 60. # what the full rung may take
     max_gib: float = 4. # memory
     strategy: str = "fsdp" # of several processes: "fsdp", the base in pieces; "ddp", all of it on each

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cantolyric import data
-from cantolyric.data import (SPLITS, check_verses, clean, closest, han_only, is_about, is_telling, load_corpus, load_verses, lyric_pairs, lyric_pieces,
-    near_any, near_duplicates, neighbours, rhyme_letters, richness, split_of, topic_of, without_leaks)
+from cantolyric.data import (SPLITS, clean, closest, han_only, is_about, is_telling, load_corpus, load_verses, lyric_pairs, lyric_pieces,
+    near_any, near_duplicates, neighbours, rhyme_letters, split_of, topic_of, without_leaks)
 from cantolyric.reading import default_reader
 from cantolyric.template import ToneTemplate
 from cantolyric.tones import CantolyricError
@@ -124,7 +124,8 @@ def test_pairs_are_right(pairs):
         assert len(set(lyrics)) == len(lyrics) or s == "train" # two verses' windows could be equal, corpus pieces never
         for topic, tones, rhyme, text, source in zip(p["topic"], p["tones"], p["rhyme"], lyrics, p["source"]):
             lines = text.split("\n")
-            assert 1 <= len(lines) <= (8 if source == "verses" else 4) and len(rhyme) in (0, len(lines)) and all(3 <= len(x) <= 12 for x in lines) and "".join(lines) == han_only(text)
+            most, longest = (16, 14) if source == "verses" else (4, 12)
+            assert 1 <= len(lines) <= most and len(rhyme) in (0, len(lines)) and all(3 <= len(x) <= longest for x in lines) and "".join(lines) == han_only(text)
             assert "/".join(map(reader.tones, lines)) == tones and topic
     for r in lyric_pairs("validation", n=200): assert ToneTemplate.parse(r["tones"]).matches(r["lyrics"]) and str(ToneTemplate.of(r["lyrics"])) == r["tones"]
 
@@ -172,19 +173,6 @@ def write(path, *rows):
     return path
 
 
-def by_tojyutping(text):
-    import ToJyutping
-    return [j and j.split()[0] for _, j in ToJyutping.get_jyutping_list(text)]
-
-
-def test_verses():
-    v = load_verses()
-    assert len(set(v["id"])) == len(v) >= 300 and set(v["split"]) == set(SPLITS)
-    assert all(x == han_only(x) for lines in v["lines"] for x in lines)
-    assert all(str(ToneTemplate.of("\n".join(r["lines"]))) == r["tones"] for r in v)
-    assert check_verses(v, second=by_tojyutping) == []
-
-
 def test_held_out_verses_are_new():
     "No line of a held-out verse is close to a line of a verse that is learnt from, nor to a corpus line of another split."
     v = load_verses()
@@ -193,27 +181,6 @@ def test_held_out_verses_are_new():
     assert max(closest(by_split["validation"] + by_split["test"], by_split["train"])) < .5
     corpus_lines = [t for t in map(han_only, load_corpus("train")["text"]) if len(t) > 3]
     assert max(closest(by_split["validation"] + by_split["test"], corpus_lines)) < .6
-
-
-VERSE = {"id": "1", "topic": "雨", "register": "口語", "rhyme": "AAXA", "lines": ["便利店簷下一排鞋", "落緊嘅雨洗淨條街", "你同我都冇遮", "大家影貼住招牌"]}
-
-
-@pytest.mark.parametrize("change, message", [({"lines": VERSE["lines"][:3], "rhyme": "AAX"}, "3 lines; wanted"), ({"register": "白話"}, "register is"), ({"rhyme": "AAAA"}, "A does not hold"), ({"rhyme": "XXXX"}, "nothing rhymes"),
-    ({"lines": [*VERSE["lines"][:3], "仆街"]}, "has 仆街"), ({"lines": [*VERSE["lines"][:3], "街"]}, "1 characters"), ({"rhyme": "AAXA", "lines": ["行過條街", "又返條街", "唔識行", "仲係條街"]}, "is one character, 街"),
-    ({"lines": [*VERSE["lines"][:3], "落緊嘅雨洗淨條街"]}, "nearly one line")])
-def test_what_a_verse_may_not_be(change, message):
-    assert check_verses([VERSE], by_tojyutping, least=0) == []
-    assert any(message in x for x in check_verses([VERSE | change], by_tojyutping, least=0))
-
-
-def test_what_a_collection_may_not_be():
-    other = VERSE | {"id": "2", "topic": "鞋", "lines": ["企喺便利店簷下嗌", "街市有得擺", "今晚落雨洗淨地", "唔准再嚟踩"]}
-    found = check_verses([VERSE, other], by_tojyutping, least=0)
-    assert any("share 便利店簷下" in x for x in found)
-    assert any("comes twice" in x for x in check_verses([VERSE, other | {"topic": "雨"}], least=0))
-    narrow = [VERSE | {"id": str(k), "topic": str(k), "lines": [x[k % 3:] + x[:k % 3] for x in VERSE["lines"]]} for k in range(60)]
-    assert sum("different characters; corpus pieces" in x or "pairs of neighbouring words; corpus pieces" in x for x in check_verses(narrow)) == 2
-    assert richness(["我去街", "我去街"]) == (3, 2)
 
 
 def test_rhyme_letters():
