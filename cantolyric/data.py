@@ -155,7 +155,6 @@ def split_of(
     h = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % 100
     return "test" if h < percent else "validation" if h < 2 * percent else "train"
 
-
 # %% ../nbs/12_data.ipynb #b006e355
 def bigrams(
     text: str, # Han characters
@@ -359,7 +358,6 @@ def _verse(
     known = {k: v[k] for k in _LABELS} | dict(id=str(v.get("id") or where.rpartition(" ")[2]), topic=v["topic"].strip())
     return known | dict(lines=lines, stanzas=v.get("stanzas") or [])
 
-
 # %% ../nbs/12_data.ipynb #a028d37f
 def _jsonl(text, path):
     "Rows of a JSONL file with their places."
@@ -434,7 +432,6 @@ def verse_splits(
     chosen = [next((s for s in ("test", "validation", "train") if s in found[find(n)]), own[find(n)]) for n in range(len(verses))]
     return [v["split"] or s for v, s in zip(verses, chosen)]
 
-
 # %% ../nbs/12_data.ipynb #9a371537
 _VERSE_COLUMNS = ("id", "topic", "section", "register", "person", "rhyme", "hook", "stanzas", "tones", "lines", "gloss", "split")
 
@@ -462,7 +459,6 @@ def load_verses(
     features = Features({k: kinds.get(k, Value("string")) for k in _VERSE_COLUMNS})
     return Dataset.from_dict({k: [v[k] for v in rows] for k in _VERSE_COLUMNS}, features=features)
 
-
 # %% ../nbs/12_data.ipynb #2af6ad9c
 AVOID = tuple("屌閪撚鳩柒𨳒𨳊𨶙") + ("仆街", "撲街", "冚家鏟", "做愛", "強姦") # characters and words that no lyric here has
 
@@ -473,7 +469,6 @@ def rhyme_ends(
 ) -> list: # the rhyme that each line ends in; None where its last character has no reading
     "What each line rhymes on."
     return [s and rhyme_key(s, grade) for s in (default_reader().read(line)[-1] for line in lines)]
-
 
 # %% ../nbs/12_data.ipynb #f0ec1e17
 _BREAK = re.compile(r"[，。？！；：…\s]+")
@@ -660,7 +655,6 @@ def _verse_pieces(split, path):
     for v in load_verses(path, split):
         pieces = {tuple(x): x for x in (v["lines"], *windows(v["lines"]))} # a chorus may return word for word
         for lines in pieces.values(): yield lines, v["topic"]
-
 
 # %% ../nbs/12_data.ipynb #e5c45efb
 def rhyme_letters(

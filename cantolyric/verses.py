@@ -84,6 +84,8 @@ def rhyme_problems(
         if len(group) > 1 and len({line[-1] for line in group}) == 1:
             yield f"every line of rhyme {letter} ends in the same character, {next(iter(group))[-1]}"
         if verse["rhyme"].count(letter) == 1: yield f"the letter {letter} is used only once; mark an unrhymed line X"
+    finals = Counter(final for group in groups.values() for final in set(group.values()))
+    yield from (f"two letters rhyme on -{final}; use one letter for both" for final, n in finals.items() if n > 1)
 
 # %% ../nbs/lib/verses.ipynb #vs000015
 Reading = Callable[[str], Sequence[str | None]] # text -> one Jyutping syllable, or None, per character

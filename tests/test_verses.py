@@ -125,6 +125,7 @@ FIRST = VERSE["lines"][:3]
     (dict(section="song"), "a song needs two stanzas"), (dict(stanzas=[2, 3]), "have 5 lines, expected 4"),
     (dict(gloss="Rain."), "the gloss has 5 characters"), (dict(gloss="A row of shoes waits, 一排鞋, under the awning."), "English only"),
     (dict(rhyme="AAAA"), "A does not hold"), (dict(rhyme="XXXX"), "nothing rhymes"), (dict(rhyme="AABA"), "the letter B is used only once"),
+    (dict(rhyme="AABB", lines=["一排鞋", "洗淨條街", "快啲買", "好靚嘅招牌"]), "two letters rhyme on -aai"),
     (dict(lines=[*FIRST, "仆街"]), "has 仆街"), (dict(lines=[*FIRST, "街"]), "1 characters, expected 3 to 14"), (dict(lines=[*FIRST, "海枯石爛"]), "stock phrase 海枯石爛"),
     (dict(lines=["行過條街", "又返條街", "唔識行", "仲係條街"]), "ends in the same character, 街"),
     (dict(lines=[*FIRST, FIRST[1]]), "repeats but does not contain the hook"), (dict(hook="招牌"), "appears in fewer than two lines"),
