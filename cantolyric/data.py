@@ -650,11 +650,12 @@ def windows(
     return [lines[i:j] for i, j in zip(cuts, cuts[1:])]
 
 
-def _verse_pieces(split, path):
+def _verse_pieces(split, path, avoid):
     "Each verse whole, and once in windows, with its topic: every line is learned twice, and no verse is lost."
     for v in load_verses(path, split):
         pieces = {tuple(x): x for x in (v["lines"], *windows(v["lines"]))} # a chorus may return word for word
-        for lines in pieces.values(): yield lines, v["topic"]
+        for lines in pieces.values():
+            if not any(a in x for a in avoid for x in lines): yield lines, v["topic"]
 
 # %% ../nbs/12_data.ipynb #e5c45efb
 def rhyme_letters(
@@ -686,7 +687,7 @@ def _build_pairs(split, sources, verses, avoid, processes):
     from datasets import Dataset
     _together() # before the processes part, so that they share it
     pieces = [("\n".join(x), "", name) for x, name in _corpus_pieces(split, sources, avoid)]
-    if verses is not False: pieces += [("\n".join(x), topic, "verses") for x, topic in _verse_pieces(split, verses)]
+    if verses is not False: pieces += [("\n".join(x), topic, "verses") for x, topic in _verse_pieces(split, verses, avoid)]
     rows = Dataset.from_dict(dict(zip(("lyrics", "topic", "source"), map(list, zip(*pieces)))) if pieces else dict(lyrics=[], topic=[], source=[]))
     rows = rows.map(_labelled, batched=True, num_proc=processes if len(rows) > 5_000 else None, desc="lyric pairs", load_from_cache_file=False)
     rows = rows.to_dict()
