@@ -471,7 +471,7 @@ _OTHERS = dict(
 # %% ../nbs/54_cli.ipynb #f7405913
 def _add_finetune(commands):
     p = _command(commands, "finetune", _finetune, "finetune a base model, then write", "It climbs from a handful of examples to the full finetune, with gates in between, then writes lyrics for templates never seen and measures them.", [
-        ("cantolyric finetune", "the shipped tiny base: 3 to 5 minutes on two cores, into runs/tiny"),
+        ("cantolyric finetune", "the shipped tiny base: 7 minutes on two cores, into runs/tiny"),
         ("cantolyric finetune --name try --pairs 256 --steps 16", "to see that it runs"),
         ("cantolyric finetune --name try --resume", "go on with it after an interruption"),
         ("cantolyric finetune --config runs/try/config.yaml --name again", "the same run once more"),
