@@ -61,7 +61,7 @@ def faults(args):
         rows[name] = {k: round(found["model, masked"][k], 2) for k in ("judge bits", "topic %", "chance %", "rhyme %", "distinct %")}
         rows[name] |= {"held-out bits, before": round(report.held_out["before"]["best"]["masked"], 3), "held-out bits, after": round(report.held_out["after"]["masked"], 3)}
         writes[name] = [dict(topic=r["topic"], tones=r["tones"], text=t) for r, t in zip(lyric_pairs("test", 4), table.texts["model, masked"])]
-        rows.setdefault("human lines", {k: round(found["human lines"][k], 2) for k in ("judge bits", "topic %", "chance %", "rhyme %", "distinct %")})
+        rows.setdefault("held-out lyrics", {k: round(found["human lines"][k], 2) for k in ("judge bits", "topic %", "chance %", "rhyme %", "distinct %")})
     return dict(pairs=args.pairs, steps=args.steps, requests=args.requests, noise=NOISE, rows=rows, writes=writes)
 
 
@@ -82,8 +82,9 @@ def examples(verse):
 def bits_of(model, tokenizer, format, verses):
     "Bits and characters of each verse, under the tone mask."
     pairs = [whole(v) for v in verses]
-    bits = answer_bits(model, tokenizer, pairs, masked=True, format=format, batch=8, store=mask_store(model, tokenizer, format))
-    return np.array(bits), np.array([len(p["lyrics"]) + 1 for p in pairs]) # line breaks and the end count, as everywhere in the course
+    store = mask_store(model, tokenizer, format)
+    bits = answer_bits(model, tokenizer, pairs, masked=True, format=format, batch=8, store=store)
+    return bits, np.array([len(p["lyrics"]) + 1 for p in pairs]) # line breaks and the end count, as in the whole course
 
 
 def with_interval(bits, characters, rounds=2_000):
@@ -103,7 +104,7 @@ def sizes(args):
     for n in SIZES:
         chosen = [e for v in train[:n] for e in examples(v)]
         random.Random(0).shuffle(chosen)
-        data = lambda split, n, seed=0: chosen if split == "train" else list(map(whole, load_verses(split=split).to_list()))[:n]
+        data = lambda split, n, seed=0: chosen if split == "train" else [whole(v) for v in load_verses(split=split)][:n]
         config = FinetuneConfig(name="sizes", pairs=len(chosen), steps=args.steps, rung="full", held_out=len(test))
         with tempfile.TemporaryDirectory() as folder:
             finetune(config, data=data, folder=Path(folder))

@@ -168,7 +168,7 @@ def near_any(
     others: list, # strings of Han characters
     threshold: float = 0.6, # Jaccard similarity of character bigrams
 ) -> list: # for each text, whether one of the others is that similar
-    "Exact near-duplicate search with the prefix filter of Bayardo, Ma and Srikant (2007): similar sets share at least one of their rarest elements."
+    "Exact search by the prefix filter of Bayardo, Ma and Srikant (2007): similar sets share one of their rarest elements."
     grams, at, out = [bigrams(t) for t in texts], defaultdict(list), [False] * len(texts)
     count = Counter(b for g in grams for b in g)
     prefix = lambda g: sorted(g, key=lambda b: (count[b], b))[:len(g) - math.ceil(threshold * len(g) - 1e-9) + 1]
@@ -418,7 +418,7 @@ def verse_splits(
     verses: list, # dicts with "lines" and "split", "" if not yet assigned
     percent: int = 2, # percentage of verses in test, and the same again in validation
 ) -> list: # the split of each verse
-    "Verses that share a line stay together; a verse with a corpus line joins that line's split (test before validation before train)."
+    "Verses that share a line stay together; a verse with a corpus line joins its split, test before validation."
     owner, entries = zip(*((n, t) for n, v in enumerate(verses) for t in ("".join(v["lines"]), *v["lines"])))
     parent = list(range(len(verses)))
     def find(n): return n if parent[n] == n else find(parent[n])
@@ -429,11 +429,12 @@ def verse_splits(
     for n, splits in zip(owner, _repeated(list(entries))): found[find(n)] |= splits
     for n, v in enumerate(verses): found[find(n)] |= {v["split"]} - {""}
     own = [split_of("".join(v["lines"]), percent) for v in verses]
-    chosen = [next((s for s in ("test", "validation", "train") if s in found[find(n)]), own[find(n)]) for n in range(len(verses))]
-    return [v["split"] or s for v, s in zip(verses, chosen)]
+    def chosen(first): return next((s for s in ("test", "validation", "train") if s in found[first]), own[first])
+    return [v["split"] or chosen(find(n)) for n, v in enumerate(verses)]
 
 # %% ../nbs/12_data.ipynb #9a371537
-_VERSE_COLUMNS = ("id", "topic", "section", "register", "person", "rhyme", "hook", "stanzas", "tones", "lines", "gloss", "split")
+_VERSE_COLUMNS = ("id", "topic", "section", "register", "person", "rhyme", "hook", "stanzas", "tones", "lines", "gloss",
+                  "split")
 
 
 @lru_cache(4)
@@ -448,7 +449,7 @@ def _verses(path, _stamp):
 def load_verses(
     path=None, # a .jsonl, .csv or .txt file; None for the verses of this package
     split: str = None, # "train", "validation" or "test"; None for all
-): # datasets.Dataset with columns id, topic, section, register, person, rhyme, hook, stanzas, tones, lines, gloss, split
+): # datasets.Dataset with the columns of `_VERSE_COLUMNS`
     "Verses, each in the split that keeps it apart from held-out text."
     from datasets import Dataset, Features, List, Value
     _check_split(split)
@@ -651,7 +652,7 @@ def windows(
 
 
 def _verse_pieces(split, path, avoid):
-    "Each verse whole, and once in windows, with its topic: every line is learned twice, and no verse is lost."
+    "Each verse whole, and in windows if it has at least four lines, with its topic: no verse is lost."
     for v in load_verses(path, split):
         pieces = {tuple(x): x for x in (v["lines"], *windows(v["lines"]))} # a chorus may return word for word
         for lines in pieces.values():

@@ -17,7 +17,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from .data import AVOID, asset_path, bigrams, cut_words, han_only, lyric_pairs, rhyme_ends, rhyme_letters, windows
+from .data import (AVOID, asset_path, bigrams, cut_words, han_only, lyric_pairs, rhyme_ends, rhyme_letters,
+                             windows)
 from .reading import default_reader
 from .template import ToneTemplate
 from .tones import Syllable, ToneScheme
@@ -53,7 +54,8 @@ def _label_problems(verse: dict) -> Iterator[str]:
     if verse["stanzas"] and sum(verse["stanzas"]) != len(verse["lines"]):
         yield f"stanzas {list(verse['stanzas'])} have {sum(verse['stanzas'])} lines, expected {len(verse['lines'])}"
     least, most = GLOSS
-    if not least <= len(verse["gloss"]) <= most: yield f"the gloss has {len(verse['gloss'])} characters, expected {least} to {most}"
+    n = len(verse["gloss"])
+    if not least <= n <= most: yield f"the gloss has {n} characters, expected {least} to {most}"
     if han_only(verse["gloss"]): yield "the gloss has Chinese characters, expected English only"
 
 # %% ../nbs/lib/verses.ipynb #vs000009
@@ -65,9 +67,11 @@ def form_problems(
     if not least <= len(verse["lines"]) <= most: yield f"{len(verse['lines'])} lines, expected {least} to {most}"
     yield from _label_problems(verse)
     yield from _line_problems(verse["lines"])
-    hook, repeated = verse["hook"], {x for x, n in Counter(verse["lines"]).items() if n > 1}
-    if hook and sum(hook in line for line in verse["lines"]) < 2: yield f"the hook {hook} appears in fewer than two lines"
-    yield from (f"the line {line} repeats but does not contain the hook" for line in sorted(repeated) if not hook or hook not in line)
+    hook, counts = verse["hook"], Counter(verse["lines"])
+    if hook and sum(hook in line for line in verse["lines"]) < 2:
+        yield f"the hook {hook} appears in fewer than two lines"
+    for line, n in counts.items():
+        if n > 1 and (not hook or hook not in line): yield f"the line {line} repeats but does not contain the hook"
 
 # %% ../nbs/lib/verses.ipynb #vs000012
 def rhyme_problems(
@@ -83,7 +87,8 @@ def rhyme_problems(
             yield f"the rhyme {letter} does not hold: " + ", ".join(f"{line[-1]} -{end}" for line, end in group.items())
         if len(group) > 1 and len({line[-1] for line in group}) == 1:
             yield f"every line of rhyme {letter} ends in the same character, {next(iter(group))[-1]}"
-        if verse["rhyme"].count(letter) == 1: yield f"the letter {letter} is used only once; mark an unrhymed line X"
+        if verse["rhyme"].count(letter) == 1:
+            yield f"the letter {letter} is used only once; mark an unrhymed line X"
     finals = Counter(final for group in groups.values() for final in set(group.values()))
     yield from (f"two letters rhyme on -{final}; use one letter for both" for final, n in finals.items() if n > 1)
 
@@ -108,9 +113,7 @@ def reading_problems(
 # %% ../nbs/lib/verses.ipynb #vs000017
 # Pairs of forms that Hong Kong uses side by side: OpenCC's choice, and the common one
 _SAME_FORM = str.maketrans("説脱户悦温鋭閲税蜕兑揾枱葱敍麪線夥", "說脫戶悅溫銳閱稅蛻兌搵檯蔥敘麵綫伙")
-
-
-_HOUSE_STYLE = str.maketrans("裡床群", "裏牀羣")
+_HOUSE_STYLE = str.maketrans("裡床群", "裏牀羣") # pairs that OpenCC leaves alone
 
 
 def _in_big5(character: str) -> bool:
@@ -151,8 +154,10 @@ def repetition_problems(
             if own == other and hook and hook in line and hook in twin: continue
             if own != other and min(len(line), len(twin)) <= CHARACTERS[0]: continue
             similarity = shared / (len(grams) + len(theirs) - shared)
-            if similarity >= (.8 if own == other else .6): yield f"{other} and {own}: {twin} and {line} are nearly the same line"
-            elif own != other and (run := _shared_run(line, twin)): yield f"{other} and {own}: {twin} and {line} share {run}"
+            if similarity >= (.8 if own == other else .6):
+                yield f"{other} and {own}: {twin} and {line} are nearly the same line"
+            elif own != other and (run := _shared_run(line, twin)):
+                yield f"{other} and {own}: {twin} and {line} share {run}"
         for g in grams: seen[g].append(n)
 
 
@@ -161,8 +166,11 @@ def opening_problems(
 ) -> Iterator[str]:
     "Openings and endings that too many verses share."
     verses = list(verses)
-    for what, counts in (("open with", Counter(v["lines"][0][:3] for v in verses)), ("end in", Counter(v["lines"][-1][-3:] for v in verses))):
-        yield from (f"{n} verses {what} {x}, expected at most {MOST_OPENINGS}" for x, n in counts.items() if n > MOST_OPENINGS)
+    openings = Counter(v["lines"][0][:3] for v in verses)
+    endings = Counter(v["lines"][-1][-3:] for v in verses)
+    for what, counts in (("open with", openings), ("end in", endings)):
+        for x, n in counts.items():
+            if n > MOST_OPENINGS: yield f"{n} verses {what} {x}, expected at most {MOST_OPENINGS}"
 
 # %% ../nbs/lib/verses.ipynb #vs000023
 MOST_PER_SCHEME = .2 # share of a collection
@@ -211,9 +219,11 @@ def variety_problems(
     sample = corpus_lines(sum(map(len, lines)))
     for what, own, corpus in zip(("characters", "pairs of neighbouring words"), richness(lines), richness(sample)):
         if own < least * corpus:
-            yield f"the collection has {own:,} different {what}; corpus pieces of its size have {corpus:,}, expected at least {least:.0%} of that"
+            share = f"expected at least {least:.0%} of that"
+            yield f"the collection has {own:,} distinct {what}; corpus pieces of its size have {corpus:,}, {share}"
     scheme, n = Counter(v["rhyme"] for v in verses).most_common(1)[0]
-    if n > MOST_PER_SCHEME * len(verses): yield f"{n} of {len(verses)} verses rhyme {scheme}, expected at most {MOST_PER_SCHEME:.0%}"
+    if n > MOST_PER_SCHEME * len(verses):
+        yield f"{n} of {len(verses)} verses rhyme {scheme}, expected at most {MOST_PER_SCHEME:.0%}"
 
 # %% ../nbs/lib/verses.ipynb #vs000026
 def check_verses(
@@ -231,7 +241,8 @@ def check_verses(
         if hong_kong: found += character_problems(v, hong_kong)
         out += [f"{v['id']}, {v['topic']}: {x}" for x in found]
     topics = Counter(v["topic"] for v in verses)
-    out += [f"the topic {t} has {n} verses, expected at most {MOST_PER_TOPIC}" for t, n in topics.items() if n > MOST_PER_TOPIC]
+    crowded = {t: n for t, n in topics.items() if n > MOST_PER_TOPIC}
+    out += [f"the topic {t} has {n} verses, expected at most {MOST_PER_TOPIC}" for t, n in crowded.items()]
     out += [*repetition_problems(verses), *opening_problems(verses)]
     return out + list(variety_problems(verses, least)) if least and verses else out
 
@@ -241,13 +252,14 @@ def _request(verse: dict, lines: Sequence[str], group: int, rhymed: bool) -> dic
     rhyme = rhyme_letters(lines) if rhymed else ""
     asked = str(ToneTemplate.parse(tones, rhyme=rhyme)) if rhyme else tones
     key = hashlib.sha256(f"{verse['id']} {asked}".encode()).hexdigest()[:10]
-    return dict(id=key, group=group, topic=verse["topic"], tones=asked, scheme="0243", kind="rhyme" if rhyme else "tones",
-                lyrics="\n".join(lines), source="verses", verse=verse["id"], register=verse["register"], section=verse["section"])
+    labels = dict(verse=verse["id"], register=verse["register"], section=verse["section"])
+    asked_for = dict(topic=verse["topic"], tones=asked, scheme="0243", kind="rhyme" if rhyme else "tones")
+    return dict(id=key, group=group, **asked_for, lyrics="\n".join(lines), source="verses", **labels)
 
 
 def verse_requests(
     verses: Iterable[dict], # as `load_verses` gives them; the test split
-) -> list[dict]: # id, group (one per verse), topic, tones, scheme, kind, lyrics (the verse's own), source, verse, register, section
+) -> list[dict]: # as `benchmark_requests` gives them, with the verse's id, register and section; one `group` per verse
     "Two requests per verse: its whole template, and that of one of its windows."
     out = []
     for group, verse in enumerate(verses):

@@ -41,16 +41,22 @@ def figures(verses):
     named = sum(bool(set(v["topic"]) & set("".join(v["lines"]))) for v in verses)
     hooks = sum(bool(v["hook"]) for v in verses)
     splits = Counter(v["split"] for v in verses)
+    endings = Counter(line[-1] for v in verses for line in v["tones"].split("/"))
+    endings = ", ".join(f"{tone} {n / len(lines):.0%}" for tone, n in sorted(endings.items()))
     (top, n), *_ = schemes.most_common(1)
     text = [
-        f"{len(verses):,} verses, {len(lines):,} lines, {characters:,} characters, {own[0]:,} of them distinct; {len(topics):,} topics, none used more than "
-        f"{max(topics.values())} times. {splits['train']:,} verses are for training, {splits['validation']} for validation, and {splits['test']} for testing.",
+        f"{len(verses):,} verses, {len(lines):,} lines, {characters:,} characters, {own[0]:,} of them distinct; "
+        f"{len(topics):,} topics, none used more than {max(topics.values())} times. {splits['train']:,} verses are for "
+        f"training, {splits['validation']} for validation, and {splits['test']} for testing.",
         share_table("register", Counter(v["register"] for v in verses), len(verses)),
         share_table("section", Counter(v["section"] for v in verses), len(verses)),
         share_table("person", Counter(v["person"] for v in verses), len(verses)),
-        f"{hooks:,} verses have a hook. There are {len(schemes):,} rhyme schemes; the most frequent, {top}, accounts for {n / len(verses):.1%} of the verses. "
-        f"In {named / len(verses):.0%} of the verses, at least one character of the topic appears in the lines.",
-        f"Corpus pieces with the same number of characters have {corpus[0]:,} distinct characters and {corpus[1]:,} distinct pairs of neighbouring words; "
+        f"{hooks:,} verses have a hook. There are {len(schemes):,} rhyme schemes; the most frequent, {top}, "
+        f"accounts for {n / len(verses):.1%} of the verses. "
+        f"In {named / len(verses):.0%} of the verses, at least one character of the topic appears in the lines. "
+        f"The last characters of the lines have the tone classes {endings}.",
+        f"Corpus pieces with the same number of characters have {corpus[0]:,} distinct characters and "
+        f"{corpus[1]:,} distinct pairs of neighbouring words; "
         f"the verses have {own[0]:,} and {own[1]:,}.",
     ]
     return "\n\n".join(text)
@@ -86,11 +92,13 @@ def plot(verses):
     c.set(title="Most frequent rhyme schemes", xlabel="share of verses (%)")
     c.tick_params(axis="y", labelsize=7)
     rng = np.random.default_rng(0)
-    for name, style, text in (("verses", "-", lines), ("corpus pieces", "--", corpus_lines(sum(map(len, lines))))):
+    corpus = corpus_lines(sum(map(len, lines)))
+    for name, style, text in (("verses", "-", lines), ("corpus pieces", "--", corpus)):
         text = [text[i] for i in rng.permutation(len(text))]
         sizes = np.linspace(1_000, sum(map(len, text)), 20).astype(int)
         d.plot(sizes / 1_000, [n / 1_000 for _, n in richness_curve(text, sizes)], style, color="black", label=name)
-    d.set(title="Distinct character bigrams", xlabel="characters of text (thousands)", ylabel="distinct bigrams (thousands)")
+    d.set(title="Distinct character bigrams", xlabel="characters of text (thousands)",
+          ylabel="distinct bigrams (thousands)")
     d.legend()
     fig.savefig(PLOT, dpi=100)
 
@@ -117,4 +125,5 @@ def main(check):
 
 
 if __name__ == "__main__":
-    if not main("--check" in sys.argv[1:]): sys.exit("the card or the requests are not up to date: run  python tools/verses.py")
+    if not main("--check" in sys.argv[1:]):
+        sys.exit("the card or the requests are not up to date: run  python tools/verses.py")
