@@ -14,10 +14,12 @@ MIRROR = $(CANTOLYRIC_MIRROR)
 # For example: make test PYTHON=/opt/python3.13/bin/python3
 PYTHON =
 
-.PHONY: help setup finetune lyrics test test-slow test-hub test-qwen lab readme docs bench clean
+.PHONY: help setup finetune finetune-qwen finetune-songs lyrics test test-slow test-hub test-qwen lab readme docs bench clean
 
 help:
 	@echo "make finetune    finetune the tiny base model and write lyrics (ARGS=... goes to 'cantolyric finetune')"
+	@echo "make finetune-qwen   finetune a real model, Qwen2.5-Coder-0.5B, on our verses and write six lyrics"
+	@echo "make finetune-songs  finetune the tiny base on ten sample songs, then continue the shipped adapter with them"
 	@echo "make lyrics      get a real language model (0.5 GB) and write three lyrics with it"
 	@echo "make test        every check: notebooks run, export in sync, tests, the wheel elsewhere"
 	@echo "make test-slow   the notebooks' and tests' slow parts, and the property tests with fresh examples"
@@ -45,6 +47,15 @@ setup: $(STAMP)
 
 finetune: $(STAMP)
 	$(BIN)/cantolyric finetune $(ARGS)
+
+# Half a batch at a time, and nothing over 256 tokens, keep it under 10 GiB.
+finetune-qwen: $(STAMP)
+	CANTOLYRIC_MIRROR=$(MIRROR) $(BIN)/cantolyric finetune --base qwen2.5-coder-0.5b --data verses --name qwen --steps 100 --max-gib 10 \
+		--set max_length=256 --set trainer.gradient_accumulation_steps=2 $(ARGS)
+
+finetune-songs: $(STAMP)
+	$(BIN)/cantolyric finetune --data tests/data/my_songs --name songs $(ARGS)
+	$(BIN)/cantolyric finetune --data tests/data/my_songs --from-adapter shipped --name songs-continued $(ARGS)
 
 # The first time: 0.5 GB to download, and 2.5 GB of converted weights in the cache.
 lyrics: $(STAMP)

@@ -88,7 +88,7 @@ def main():
         path = args.folder / one.file
         if not path.exists(): write_json(path, one_run(one, shop, pairs))
         runs.append(json.loads(path.read_text(encoding="utf-8")))
-    write("lora", dict(pairs=CONFIG.pairs, steps=CONFIG.steps, batch=CONFIG.batch, held_out=len(pairs), base=base, runs=runs) | made("torch", "transformers"))
+    write("lora", dict(pairs=CONFIG.pairs, steps=CONFIG.steps, batch=CONFIG.batch_size, held_out=len(pairs), base=base, runs=runs) | made("torch", "transformers"))
 
 
 if __name__ == "__main__": main()

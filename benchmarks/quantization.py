@@ -110,7 +110,7 @@ def qlora():
     "The same finetune on the base and on the base in 4 bits."
     runs = []
     for seed in SEEDS:
-        config = FinetuneConfig(name="qlora", pairs=4096, steps=256, batch=16, pilot=1 / 2, rank=16, alpha=16, seed=seed)
+        config = FinetuneConfig(name="qlora", pairs=4096, steps=256, batch_size=16, pilot=1 / 2, rank=16, alpha=16, seed=seed)
         row = dict(seed=seed)
         for name, base in (("LoRA", load_base()[0]), ("QLoRA", load_4bit(dtype=torch.float32))):
             shop = Workshop(config)
@@ -124,7 +124,7 @@ def qlora():
         runs.append(row)
         print(row, flush=True)
     difference = [r["QLoRA, bits a character"] - r["LoRA, bits a character"] for r in runs]
-    return dict(pairs=config.pairs // 2, steps=config.steps // 2, batch=config.batch, held_out=320, runs=runs, difference=dict(mean=float(np.mean(difference)), least=min(difference), most=max(difference)))
+    return dict(pairs=config.pairs // 2, steps=config.steps // 2, batch=config.batch_size, held_out=320, runs=runs, difference=dict(mean=float(np.mean(difference)), least=min(difference), most=max(difference)))
 
 
 PARTS = dict(memory=memory, written=written, qlora=qlora)

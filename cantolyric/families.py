@@ -437,7 +437,8 @@ def quantization_config(
 # %% ../nbs/33_families.ipynb #05491b8d
 def _device(device, dtype): # -> (device, dtype), the best there is
     cuda = torch.cuda.is_available()
-    return device or ("cuda" if cuda else "cpu"), dtype or (torch.bfloat16 if cuda else torch.float32)
+    half = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16 # a T4 only emulates bf16
+    return device or ("cuda" if cuda else "cpu"), dtype or (half if cuda else torch.float32)
 
 # %% ../nbs/33_families.ipynb #7cd7dc3f
 def commit_of(
@@ -452,7 +453,7 @@ def commit_of(
 def load_model(
     base: str, # a folder, or a Hub id
     quantization: str = None, # "nf4", "int8"; None or "none": as stored, in `dtype`
-    dtype=None, # None: bf16 on a GPU, fp32 on a CPU
+    dtype=None, # None: bf16 on a GPU (fp16 where it has none), fp32 on a CPU
     revision: str = None, # of a Hub id: commit, tag or branch; None: the newest. What was loaded is in model.commit
     trust_remote_code: bool = False, # run the model's own code: only after reading it
     device: str = None, # None: the GPU if there is one

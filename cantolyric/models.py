@@ -169,7 +169,7 @@ def model_folder(
 def load_model(
     base: str = "tiny", # a catalogue name, a folder, a Hub id, a .gguf file, or repo:file.gguf
     quantization: str = None, # "nf4", "int8"; None or "none": not quantized, in `dtype`
-    dtype: torch.dtype = None, # None: bf16 on a GPU, fp32 on a CPU
+    dtype: torch.dtype = None, # None: bf16 on a GPU (fp16 where it has none), fp32 on a CPU
     revision: str = None, # of a Hub id: commit, tag or branch; None: the newest. What was loaded is in model.commit
     trust_remote_code: bool = False, # run the model's own code: only after reading it
     device: str = None, # None: the GPU if there is one

@@ -53,6 +53,7 @@ def page_of(path: str):
     "The page (or picture) for a file of the repository, or None."
     if path in PAGES: return PAGES[path]
     if path in OTHER: return OTHER[path]
+    if path.startswith("nbs/colab/"): return None # it is run in Colab and has no outputs to show
     inside = path.removeprefix("nbs/")
     return inside if inside != path and (path.endswith(".ipynb") or inside.startswith("images/")) else None
 

@@ -182,7 +182,7 @@ def climbed(tmp_path, monkeypatch):
     "A climb that takes no time: a run's folder with an untrained adapter."
     from cantolyric import evaluation, finetune
     from cantolyric.base import load_base
-    def climb(config, say):
+    def climb(config, say=print, dry=False):
         from peft import LoraConfig, get_peft_model
         folder = tmp_path / config.name
         get_peft_model(load_base()[0], LoraConfig(r=2, target_modules="all-linear")).save_pretrained(folder / "adapter")
@@ -206,7 +206,7 @@ def test_finetune_ends_with_lyrics_and_one_table(run, climbed, tmp_path):
     assert code == 1 and "smoke" in err and not json.loads(out)["ok"] # a last gate failed
 
 
-@pytest.mark.parametrize("args, says", [(["--rank", "0"], "rank=0"), (["--name", "a/b"], "no name"), (["--format", "x"], "format"), (["--resume", "--name", "nothing"], "no run to resume"),
+@pytest.mark.parametrize("args, says", [(["--rank", "0"], "rank=0"), (["--name", "a/b"], "cannot be the name of a run"), (["--format", "x"], "format"), (["--resume", "--name", "nothing"], "no run to resume"),
                                         (["--base", "no/such/base"], "no base model"), (["--name", "there"], "exists already"), (["--public"], "public=True is about a push")])
 def test_a_finetune_that_cannot_be(run, tmp_path, args, says):
     (tmp_path / "there").mkdir()
@@ -240,7 +240,7 @@ def test_each_help_teaches():
     assert "3 is high" in cli.make_parser().format_help()
 
 
-EXAMPLES = [line for _, p in commands() for line, _ in p.get_default("examples")]
+EXAMPLES = [line for _, p in commands() for line, _ in p.get_default("shown")]
 
 
 @pytest.mark.parametrize("line", EXAMPLES)

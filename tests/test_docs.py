@@ -68,6 +68,8 @@ def test_links():
     assert link("[a](../GLOSSARY.md)", "nbs/index.ipynb") == "[a](glossary.md)" and link("[a](nbs/24_loss.ipynb)", "GLOSSARY.md") == "[a](24_loss.ipynb)"
     assert link('<a href="solutions/24_loss.ipynb">', "nbs/24_loss.ipynb") == '<a href="solutions/24_loss.html">'
     assert link("[a](../benchmarks/loss.py)", "nbs/24_loss.ipynb") == f"[a]({source.repository()}/blob/main/benchmarks/loss.py)"
+    own_songs = "nbs/colab/own_songs.ipynb" # not on the site
+    assert link("[a](colab/own_songs.ipynb)", "nbs/index.ipynb") == f"[a]({source.repository()}/blob/main/{own_songs})"
     assert link("[a](https://x.org) [b](#c)", "nbs/24_loss.ipynb") == "[a](https://x.org) [b](#c)"
     with pytest.raises(SystemExit, match="24_lost"): link("[a](24_lost.ipynb)", "nbs/23_hooks.ipynb")
     assert source.no_remote_images(colab.badge("24_loss")).startswith("[Open in Colab](https://colab")
@@ -226,6 +228,29 @@ def test_colab_has_what_lessons_import():
 def test_colab_pins_agree():
     assert colab.PINS.read_text(encoding="utf-8") == colab.pins(), "run python tools/colab.py"
     assert "torch==" in colab.pins() and not re.search("^(ipython|ipykernel|tornado|pandas|numpy)==", colab.pins(), re.M)
+
+
+def test_own_songs_in_colab():
+    "What would break the notebook silently, as no test runs it: address, paths, options, and its one number."
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    from cantolyric.cli import make_parser
+    found = cells(ROOT / "nbs/colab/own_songs.ipynb")
+    text = "".join("".join(c["source"]) for c in found)
+    code = ["".join(c["source"]) for c in found if c["cell_type"] == "code"]
+    assert len(code) == 5 and all(c.startswith("#| eval: false\n") for c in code)
+    for c in code: compile(TransformerManager().transform_cell(c), "cell", "exec")
+    assert colab.badge("colab/own_songs") in text and f'"{source.repository()}"' in code[0]
+    paths = re.findall(r"(?:\{package\}|/content/cantolyric)/([\w./-]+)", text)
+    assert len(paths) == 2 and all((ROOT / path).exists() for path in paths)
+    settings = re.search(r'^settings = "(.*)"$', code[2], re.M)[1]
+    commands = re.findall(r"^!cantolyric (.*)$", "\n".join(code), re.M)
+    for command in commands:
+        typed = command.replace("{settings}", settings).replace("{runs}", "runs").replace("{resume}", "--resume")
+        assert make_parser().parse_args(typed.split()).mix in code[1] # both cells draw the same examples
+    assert len(commands) == 2
+    verses = (ROOT / "cantolyric/assets/verses.jsonl").read_text(encoding="utf-8").splitlines()
+    assert f"{len(verses):,} CC0 verses" in text
 
 
 # settings

@@ -59,7 +59,7 @@ def folders(tmp_path_factory):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_whole_way(folders, name, quantization, tmp_path):
     "Format, four steps of (Q)LoRA (the fewest that a rung takes), save, load, write: every tone right."
-    config = FinetuneConfig(base=folders(name), quantization=quantization, format=FAMILIES[name].format, rank=4, alpha=4, lr=1e-2, batch=2, pairs=2, steps=4, save_every=4)
+    config = FinetuneConfig(base=folders(name), quantization=quantization, format=FAMILIES[name].format, rank=4, alpha=4, lr=1e-2, batch_size=2, pairs=2, steps=4, save_every=4)
     check_config(config)
     shop = Workshop(config, pairs)
     model = shop.adapted()
@@ -92,7 +92,7 @@ def is_quantized(model):
 def ladder(folders, name, quantization, tmp_path):
     "All rungs and all their gates on a quantized base."
     from test_finetune import pairs as many
-    config = FinetuneConfig(name="x", base=folders(name), quantization=quantization, format=FAMILIES[name].format, runs_dir=str(tmp_path), rank=16, alpha=32, lr=1e-2, batch=8, pairs=60, steps=24,
+    config = FinetuneConfig(name="x", base=folders(name), quantization=quantization, format=FAMILIES[name].format, runs_dir=str(tmp_path), rank=16, alpha=32, lr=1e-2, batch_size=8, pairs=60, steps=24,
                             pilot=.5, held_out=12, save_every=12)
     return config, climb(config, many, lambda *_: None)
 

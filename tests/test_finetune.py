@@ -62,7 +62,7 @@ def base(tmp_path_factory): return once("base", lambda: make_base(tmp_path_facto
 
 
 def micro(base, folder, **changes):
-    given = dict(name="micro", base=base, runs_dir=str(folder), rank=16, alpha=32, lr=1e-2, batch=8, pairs=60, steps=24, pilot=.5, held_out=12, save_every=4)
+    given = dict(name="micro", base=base, runs_dir=str(folder), rank=16, alpha=32, lr=1e-2, batch_size=8, pairs=60, steps=24, pilot=.5, held_out=12, save_every=4)
     return FinetuneConfig(**given | changes)
 
 
@@ -167,7 +167,7 @@ def test_bad_settings(changes):
 def test_a_gate_stops_the_climb_with_a_reason(base, tmp_path):
     with pytest.raises(CantolyricError, match=r"stopped before the smoke rung: \[overfit\]"): climb(micro(base, tmp_path, lr=1e-6), pairs, quiet)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(CantolyricError, match=r"\[forecast\].*granted are"): climb(micro(base, tmp_path, max_minutes=1e-3), pairs, quiet)
+    with pytest.raises(CantolyricError, match=r"\[forecast\].*the limit is"): climb(micro(base, tmp_path, max_minutes=1e-3), pairs, quiet)
     assert not list(tmp_path.iterdir())
     wrong = lambda *a: [dict(e, tones=e["tones"].translate(str.maketrans("24", "42"))) for e in pairs(*a)]
     with pytest.raises(CantolyricError): climb(micro(base, tmp_path), wrong, quiet)
@@ -179,8 +179,8 @@ def test_gates_after_a_rung():
     assert gate_lower(5., 4.9, "x") and not gate_lower(5., 5., "x") and not gate_lower(5., float("nan"), "x")
     slow = RungReport("pilot", 10, 10, [1.] * 10, 60.)
     assert gate_granted(slow, FinetuneConfig(steps=100, max_minutes=11, max_gib=1000))
-    assert "granted are 9 minutes" in gate_granted(slow, FinetuneConfig(steps=100, max_minutes=9, max_gib=1000)).message
-    assert "granted are 0.01 GiB" in gate_granted(slow, FinetuneConfig(steps=100, max_minutes=11, max_gib=.01)).message
+    assert "the limit is 9 minutes" in gate_granted(slow, FinetuneConfig(steps=100, max_minutes=9, max_gib=1000)).message
+    assert "the limit is 0.01 GiB" in gate_granted(slow, FinetuneConfig(steps=100, max_minutes=11, max_gib=.01)).message
 
 
 @needs_base
@@ -280,11 +280,9 @@ def test_sliced_and_hooked_train_the_same(base, tmp_path, monkeypatch, accumulat
     "The same losses and adapter, through the Trainer, with accumulated gradients and with steps without a mask."
     import cantolyric.finetune as module
     monkeypatch.setattr(module, "bf16_is_fast", lambda: False)
-    args = module.TrainingArguments
-    monkeypatch.setattr(module, "TrainingArguments", lambda **kw: args(**kw, gradient_accumulation_steps=accumulate))
     out = {}
     for loss in ("sliced", "hook"):
-        shop = Workshop(micro(base, tmp_path, loss=loss, free=free, steps=6, batch=4), pairs)
+        shop = Workshop(micro(base, tmp_path, loss=loss, free=free, steps=6, batch_size=4 * accumulate, trainer=dict(gradient_accumulation_steps=accumulate)), pairs)
         model = shop.adapted()
         report = module.train_rung(shop, "full", model)
         out[loss] = report.losses, {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}

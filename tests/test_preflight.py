@@ -55,6 +55,18 @@ def test_healthy_parts_pass_and_stay_as_they_are(parts):
     assert report._repr_html_().count("<tr>") == len(GATES) + 1 and "overfit" in str(report)
 
 
+def test_slow_gates_are_named_while_the_others_go_on(parts, monkeypatch, capsys):
+    import cantolyric.preflight as module
+    told = []
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    preflight(parts, ("data", "gradients"), desc="smoke: gates", say=told.append)
+    shown = capsys.readouterr().err
+    assert not told and "smoke: gates" in shown and "gradients" in shown # neither takes a second
+    monkeypatch.setattr(module, "LONG", -1.)
+    preflight(parts, ("data", "gradients"), say=told.append)
+    assert [x.split(" after ")[0].strip() for x in told] == ["gate data: passed", "gate gradients: passed"]
+
+
 def test_another_format(reader, tokenizer):
     assert preflight(build(reader, tokenizer, Alpaca()), CHEAP).ok
 

@@ -54,7 +54,7 @@ def test_yaml_says_what_each_setting_means():
     ("steps: 10\nstpes: 500", "line 2: there is no setting 'stpes'; is 'steps' meant?"), ("xyzzy: 1", "there are name, base"),
     ("steps: 500\nrank: 4\nsteps: 10", "line 3: steps is there a second time"), ("name: no", "line 1: name is False, wanted is text: put it in quotes"),
     ("\nsteps: 1.5", "line 2: steps is 1.5, wanted is a whole number"), ("steps: true", "steps is True, wanted is a whole number"), ("mask: 1", "mask is 1, wanted is true or false"),
-    ("lr: fast", "lr is 'fast', wanted is a number"), ("lr:", "lr is None, wanted is a number"), ("log_to: [3]", "line 1: log_to is [3], wanted are names"),
+    ("lr: fast", "lr is 'fast', wanted is a number"), ("pairs:", "pairs is None, wanted is a whole number"), ("log_to: [3]", "line 1: log_to is [3], wanted are names"),
     ("steps: [1", "line 1: this cannot be read as YAML"), ("a: b: c", "this cannot be read as YAML"), ("[" * 5000, "this cannot be read as YAML"),
     ("a sentence", "holds no settings"), ("", "holds no settings"), ("- 1", "holds no settings"), ("\0", "is not UTF-8 text"), ("seed: 1\n---\nseed: 2", "another document"),
     ("seed: !!python/object/apply:os.system ['touch hacked']", "could not determine a constructor"), ("made_with: {}\nseed: 2026-13-45", "this cannot be read")])
@@ -376,7 +376,7 @@ def test_killed_twenty_times_at_random_and_none_lost(run, base, tmp_path):  # no
 def test_whoever_writes_afterwards_is_told_what_it_takes(monkeypatch):
     from torch import nn
     model = nn.Linear(2**14, 2**14, bias=False, device="meta") # 1 GiB in fp32, none of it here
-    shop = type("Shop", (), dict(strategy="fsdp2", config=FinetuneConfig(batch=32), model=model))()
+    shop = type("Shop", (), dict(strategy="fsdp2", config=FinetuneConfig(batch_size=32), model=model))()
     monkeypatch.setattr(module, "world", lambda: (0, 4))
     assert module.told_strategy(shop) == "4 processes, the base in pieces (fsdp2), 8 rows of each batch for each; whoever writes lyrics with the adapter holds the whole base, 1.0 GiB, in one process"
     shop.strategy = "ddp"

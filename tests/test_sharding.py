@@ -247,7 +247,7 @@ import cantolyric.finetune as ft
 from cantolyric.sharding import *
 from cantolyric.sharding import strategy as strategy_of
 ft.bf16_is_fast = lambda: False # to compare to more digits
-config = ft.FinetuneConfig(rung="full", pairs=32, steps=given()["steps"], batch=8, held_out=8, rank=4, lr=1e-3, save_every=2, strategy=given()["strategy"])
+config = ft.FinetuneConfig(rung="full", pairs=32, steps=given()["steps"], batch_size=8, held_out=8, rank=4, lr=1e-3, save_every=2, strategy=given()["strategy"])
 seen, found, plain = [], {}, ft.make_trainer
 
 def watched(*args, **kw):
@@ -342,7 +342,7 @@ report(losses=losses, found=found, empty=sum(p.to_local().numel() == 0 for p in 
 @pytest.mark.slow
 def test_command_in_two_processes(tmp_path):
     "The whole climb under torchrun; one of the processes talks, and says how the run is spread."
-    script = "import sys\nfrom cantolyric.cli import main\nfrom cantolyric.sharding import given\nsys.exit(main(['finetune', '--json', '--runs-dir', given()['folder'], '--pairs', '256', '--steps', '16', '--batch', '8', '--max-gib', '16']) // 2)"
+    script = "import sys\nfrom cantolyric.cli import main\nfrom cantolyric.sharding import given\nsys.exit(main(['finetune', '--json', '--runs-dir', given()['folder'], '--pairs', '256', '--steps', '16', '--batch-size', '8', '--max-gib', '16']) // 2)"
     done = launch(script, 2, limit=900, folder=str(tmp_path))
     told = json.loads(done.output)
     assert len(told["lyrics"]) == 3 and sorted(os.listdir(tmp_path)) == ["tiny"]
