@@ -253,7 +253,8 @@ seen, found, plain = [], {}, ft.make_trainer
 def watched(*args, **kw):
     trainer = plain(*args, **kw)
     collate = trainer.data_collator
-    trainer.data_collator = lambda rows: seen.extend(r["pair"]["lyrics"] for r in rows) or collate(rows)
+    train = {id(r) for r in trainer.train_dataset} # held-out rows go through the same collator
+    trainer.data_collator = lambda rows: seen.extend(r["pair"]["lyrics"] for r in rows if id(r) in train) or collate(rows)
     class Look(ft.TrainerCallback):
         def on_step_end(self, args, state, control, **kw):
             found.update(strategy=strategy_of(trainer.model_wrapped), checkpointing=trainer.args.gradient_checkpointing, base=sum(getattr(p, "_local_tensor", p).nbytes for n, p in trainer.model.named_parameters() if "lora_" not in n))
@@ -263,7 +264,7 @@ def watched(*args, **kw):
 
 ft.make_trainer = watched
 r = ft.finetune(config, folder=given()["folder"])
-report(losses=r.losses, seen=seen, after=r.held_out["after"], gates=r.gates, files=sorted(os.listdir(given()["folder"])), **found)
+report(losses=r.losses, evals=r.evals, seen=seen, after=r.held_out["after"], gates=r.gates, files=sorted(os.listdir(given()["folder"])), **found)
 """
 
 
@@ -282,6 +283,7 @@ def same_finetune(one, ranks, adapter, tolerance=1e-5):
     want = one[0][0]
     for r in ranks:
         assert r["losses"] == pytest.approx(want["losses"], abs=tolerance)
+        assert [step for step, _ in r["evals"]] == [step for step, _ in want["evals"]] and [v for _, v in r["evals"]] == pytest.approx([v for _, v in want["evals"]], abs=tolerance)
         assert r["after"] == pytest.approx(want["after"], abs=tolerance) and r["gates"] == ranks[0]["gates"]
         assert r["files"] == ["adapter", "full"]
     assert max(float((adapter[k] - v).abs().max()) for k, v in one[1].items()) < tolerance and adapter.keys() == one[1].keys()
