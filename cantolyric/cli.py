@@ -535,7 +535,7 @@ _OTHERS = dict(
 # %% ../nbs/54_cli.ipynb #f7405913
 def _add_finetune(commands):
     p = _command(commands, "finetune", _finetune, "finetune a base model, then write", "It runs three stages (a smoke test on a handful of examples, a pilot, the full finetune) with checks in between, then writes lyrics for unseen templates and measures them.", [
-        ("cantolyric finetune", "the shipped tiny base: 7 minutes on two cores, into runs/tiny"),
+        ("cantolyric finetune", "the shipped tiny base: 6 minutes on two cores, into runs/tiny"),
         ("cantolyric finetune --name try --pairs 256 --steps 16", "a small run, to see that everything works"),
         ("cantolyric finetune --name try --resume", "continue that run after an interruption"),
         ("cantolyric finetune --config runs/try/config.yaml --name again", "the same run again, under a new name"),

@@ -31,7 +31,7 @@ import time
 import uuid
 import warnings
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -61,7 +61,7 @@ from .hooks import LogitsHookCallback, logits_hook
 from .loss import ToneMask, loss_in_head, sliced_loss
 from .model_files import hub_id
 from .models import format_for, load_model
-from .options import (OURS, Forecast, batch_tokens, check_option, default_pilot, default_steps, defaults_for, fit_seconds, machine_gib,
+from .options import (Forecast, batch_tokens, default_pilot, default_steps, defaults_for, fit_seconds, machine_gib,
                                 spread_over, take_shorthands)
 from .preflight import GATES, GateResult, Parts, labelled, masking, peak_gib, preflight
 from .songs import BUILTIN, FEW, KINDS, Examples, check_columns, check_mix, data_name, load_examples
@@ -723,21 +723,20 @@ class Workshop:
 def examples_of(
     config: FinetuneConfig,
 ) -> Examples: # (split, n, seed) -> examples
-    "Load the examples that a config names; `CantolyricError` if they can't be read or do not match `data_hash`."
+    "Load the examples that a config names; `CantolyricError` if they can't be read."
     memory = isinstance(config.data, str) and config.data.endswith(" in memory")
     if memory: raise CantolyricError(f"the data of this run was {config.data}, which is not stored: pass it again, as in  read_yaml(path, data=dataset)")
-    found = load_examples(config.data, config.mix, config.columns, config.examples, config.held_out_share)
-    if config.data_hash not in (None, found.hash):
-        raise CantolyricError(f"the data has changed since these settings were written: its content hash is {found.hash}, not data_hash={config.data_hash}; "
-                              "restore the data, or remove data_hash from the settings to train on the current data")
-    return found
+    return load_examples(config.data, config.mix, config.columns, config.examples, config.held_out_share)
 
 
 def settled(
     config: FinetuneConfig,
     data, # `Examples`, or a function (split, n, seed) -> examples
 ) -> FinetuneConfig:
-    "Fill in the settings that depend on the data: steps and pilot from the number of examples, and the content hash."
+    "Fill in the settings that depend on the data: steps, pilot, content hash; `CantolyricError` if the data does not match `data_hash`."
+    if isinstance(data, Examples) and config.data_hash not in (None, data.hash):
+        raise CantolyricError(f"the data has changed since these settings were written: its content hash is {data.hash}, not data_hash={config.data_hash}; "
+                              "restore the data, or remove data_hash from the settings to train on the current data")
     own = isinstance(data, Examples) and config.own
     n, epochs = (min(data.count(), config.pairs) if own or config.base != "tiny" and isinstance(data, Examples) else config.pairs), config.trainer.get("num_train_epochs")
     steps = config.steps or (max(1, math.ceil(epochs * n / config.batch_size)) if epochs else default_steps(config.base, own, n, config.batch_size))
@@ -1328,7 +1327,7 @@ def climb(
     if rank: say = lambda _: None
     if check_folder(config): return _finished(config, say)
     data = data or examples_of(config)
-    check_manifest(part, data)
+    check_manifest(part, data) # before the hash is compared: it can name the songs that changed
     config = settled(config, data)
     with clear_errors(part):
         shop = Workshop(config, data)
@@ -1681,7 +1680,8 @@ def _without_places(run, folder):
     name = lambda x: x if x in (*BUILTIN, "shipped") or not isinstance(x, str) else Path(x).name
     instead = dict(runs_dir="runs", push_to="null", base=put(base), data=put(name(c.get("data", "builtin"))), mix=put({name(k): v for k, v in c.get("mix", {}).items()}),
                    **({"from_adapter": put(name(c["from_adapter"]))} if c.get("from_adapter") else {}))
-    lines = (run.folder / "config.yaml").read_text(encoding="utf-8").splitlines()
+    lines = [x if not x.startswith("# The examples came from ") or not told_own(c) else "# The examples came from the author's own songs."
+             for x in (run.folder / "config.yaml").read_text(encoding="utf-8").splitlines()] # that comment has paths
     write_text(folder / "config.yaml", "\n".join(f"{k}: {instead[k]} #{x.partition(' #')[2]}" if (k := x.partition(":")[0]) in instead else x for x in lines) + "\n")
     told = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     write_json(folder / "adapter_config.json", dict(told, base_model_name_or_path=base))

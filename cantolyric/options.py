@@ -11,7 +11,6 @@ __all__ = ['SHORTHANDS', 'OURS', 'TINY', 'REAL', 'known_options', 'check_option'
 import inspect
 import math
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -65,7 +64,7 @@ def parse_setting(
 ) -> tuple[str, str, object]: # group ("" for the run's own), name, value
     "Parse one `--set` of the command line, with its value read as YAML; `CantolyricError` if it is malformed."
     key, is_pair, value = text.partition("=")
-    group, dot, name = key.strip().rpartition(".")
+    group, _, name = key.strip().rpartition(".")
     if not is_pair or not name or group not in ("", "lora", "trainer"):
         raise CantolyricError(f"--set {text!r}: expected GROUP.NAME=VALUE with the group lora or trainer, as in trainer.warmup_steps=10")
     if group: check_option(group, name)

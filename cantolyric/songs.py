@@ -538,7 +538,11 @@ class Examples:
         return frozenset(_key(r) for s in self.sources for split in SPLITS[1:] for r in s.rows[split])
 
     @cached_property
-    def manifest(self) -> dict[str, str]: return {k: v for s in self.sources for k, v in s.manifest().items()} # part -> hash
+    def manifest(self) -> dict[str, str]: # part -> hash
+        out: dict[str, str] = {}
+        for s in self.sources: # two files of a mixture may have the same name
+            out |= {k if k not in out else f"{k} of {s.name}": v for k, v in s.manifest().items()}
+        return out
 
     @cached_property
     def hash(self) -> str: return content_key(*sorted(self.manifest.values()))

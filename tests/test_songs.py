@@ -176,6 +176,18 @@ def test_the_hash_is_of_the_content(tmp_path):
     assert load_examples(b).hash != first
 
 
+def test_files_of_the_same_name_both_count(tmp_path):
+    for n, line in enumerate(("落雨嘅夜晚", "月光照住街")):
+        (tmp_path / str(n)).mkdir()
+        (tmp_path / str(n) / "a.jsonl").write_text("\n".join(json.dumps(dict(lyrics=f"{line}\n{x}"), ensure_ascii=False) for x in ("車站冇人等", "我行過長街", "風吹過窗前")), encoding="utf-8")
+    mix = {str(tmp_path / str(n) / "a.jsonl"): 1. for n in (0, 1)}
+    first = load_examples(mix=mix)
+    assert len(first.manifest) == 6
+    changed = tmp_path / "0/a.jsonl"
+    changed.write_text(changed.read_text(encoding="utf-8").replace("車站", "碼頭"), encoding="utf-8")
+    assert load_examples(mix=mix).hash != first.hash
+
+
 def test_few_songs_are_said_to_measure_little():
     notes = load_examples(MINE).notes
     assert any("not which of two settings is better" in n for n in notes)
