@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ban', 'boost', 'force', 'TokenTable', 'split_bytes', 'State', 'ToneConstraint', 'unpack_mask', 'random_ids',
-           'decode_ids', 'ToneLogitsProcessor', 'head_parts', 'head_rows', 'forward_instead', 'sliced_head', 'Written',
-           'sampled', 'CacheUse', 'cache_use', 'write_tokens', 'beams', 'WritingCheck', 'check_writing', 'particles']
+           'decode_ids', 'ToneLogitsProcessor', 'check_logits', 'head_parts', 'head_rows', 'forward_instead',
+           'sliced_head', 'Written', 'sampled', 'CacheUse', 'cache_use', 'write_tokens', 'beams', 'WritingCheck',
+           'check_writing', 'particles']
 
 # %% ../nbs/22_constraint.ipynb #333a19db
 import gc
@@ -15,6 +16,7 @@ import logging
 import math
 import os
 import re
+import sys
 import tempfile
 from bisect import bisect_left
 from collections import defaultdict
@@ -22,19 +24,20 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from itertools import chain, groupby
+from operator import index
 from types import SimpleNamespace
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ._patch import patch
+from .errors import ArgumentError
 from .bpe import ByteLevelBPE, _apply_merges, _as_bytes, bytes_to_unicode
 from .data import _module, cache_folder, content_key
 from .generation import Sampling
-from .reading import VARIANTS, as_reader
+from .reading import VARIANTS, as_reader, compatibility_forms
 from .template import Lexicon, ToneTemplate, fits, lexicon_of
 from .tones import FINALS, CantolyricError
 
@@ -377,6 +380,8 @@ class TokenTable:
         end = None, # end token, id, or several; None: the tokenizer's
     ): # TokenTable
         "The table of a tokenizer; `CantolyricError` for one whose tokens have no certain bytes."
+        if vocab_size is not None and (isinstance(vocab_size, bool) or not isinstance(vocab_size, int)):
+            raise ArgumentError("vocab_size", vocab_size, "expected the width of the model's head, a whole number, or None")
         table = cls(_token_bytes(tokenizer), vocab_size or len(tokenizer), _end_ids(tokenizer, end))
         table.tokenizer = tokenizer # for its merges, see `clash`
         return table
@@ -434,6 +439,7 @@ def _sorted_tokens(tokens, lex): # id -> bytes; what `_Compiled` keeps of them
         lead, text, tail = parts
         folded = "".join(map(lex.fold, text))
         if not all(c in lex.chars or c == "\n" for c in folded) or "\n\n" in text: continue
+        if compatibility_forms(text): continue # it would read right, but nobody should be given U+2F00 for 一
         seen.update(text)
         if lead: kind = "continuing"
         elif text == "\n" and not tail: kind = "newline"
@@ -454,11 +460,19 @@ def _key(tokens, lex) -> str:
     return content_key(h.hexdigest(), *map(_module, ("constraint", "template", "reading")))
 
 
+def _digest(name, arrays) -> np.ndarray: # uint8
+    "A hash of a file's name and of what it holds."
+    h = hashlib.sha256(name.encode())
+    for k in sorted(arrays): h.update(f"{k} {arrays[k].dtype.str} {arrays[k].shape}".encode() + arrays[k].tobytes())
+    return np.frombuffer(h.digest(), np.uint8)
+
+
 def _load_arrays(path):
-    "The arrays of a file; None where it is not there or not whole."
+    "The arrays of a file; None where it is not there, or is not what `_save_arrays` wrote: it is a cache, and made again."
     try:
-        with np.load(path) as f: return dict(f)
-    except (OSError, ValueError, EOFError, BadZipFile): return None
+        with np.load(path, allow_pickle=False) as f: arrays = dict(f)
+        return arrays if np.array_equal(arrays.pop("digest"), _digest(path.name, arrays)) else None
+    except Exception: return None # a damaged archive leads to almost any
 
 
 def _save_arrays(path, arrays):
@@ -467,7 +481,7 @@ def _save_arrays(path, arrays):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder: # gone in any case, a full disk included
             whole = os.path.join(folder, path.name)
-            np.savez(whole, **arrays)
+            np.savez(whole, **arrays, digest=_digest(path.name, arrays))
             os.replace(whole, path)
     except OSError: pass
 
@@ -556,6 +570,10 @@ class ToneConstraint:
         reader = None, # None: the default Reader; "characters": each character by itself; or a `Reader`
         canonical: bool = False, # only token ids that the tokenizer itself would give the text
     ):
+        if not hasattr(table, "compiled"):
+            raise ArgumentError("table", table, "expected a TokenTable; TokenTable.from_tokenizer(tokenizer) makes one")
+        if not isinstance(template, str | ToneTemplate):
+            raise ArgumentError("template", template, "expected a ToneTemplate, or a string such as '0243324/3324043'")
         if canonical and not table.ranks: raise CantolyricError("canonical=True needs the merges of a byte-level BPE: make the table with TokenTable.from_tokenizer")
         self.canonical = canonical
         self.table, self.reader = table, as_reader(reader)
@@ -616,6 +634,7 @@ def _sing(self, s, char):
     if char == "\n":
         if s.line + 1 == len(self.windows) or not _line_done(self, s): return None
         return State(s.line + 1, 0, rhymes=a.bind(s.line, s.rhymes, lex.final(s.pending)) if s.pending else s.rhymes)
+    if compatibility_forms(char): return None
     char = lex.fold(char)
     step = char in lex.chars and a.push(s.line, s.slot, s.pending, char, a.finals(s.line, s.rhymes))
     if not step: return None
@@ -758,7 +777,9 @@ def _advance(self,
     token_id: int, # one that `mask(s)` allows
 ) -> State:
     "The state after one more token; an error if the mask forbids it."
-    i = int(token_id)
+    if not isinstance(s, State): raise ArgumentError("s", s, "expected a State; start() gives the first one")
+    try: i = index(token_id)
+    except TypeError: raise ArgumentError("token_id", token_id, "expected the id of a token, a whole number") from None
     if i in self.table.end and self.is_final(s): return s._replace(ended=True)
     after = self._take(s, self.table.tokens[i]) if i in self.table.tokens and not s.ended else None
     if after is None or s.last is not None and not self.mask(s)[i // 32] >> i % 32 & 1: raise CantolyricError(_forbidden(self, s, i))
@@ -811,29 +832,32 @@ def decode_ids(
 
 # %% ../nbs/22_constraint.ipynb #7ea31782
 class ToneLogitsProcessor:
-    "A `LogitsProcessor` for `generate`: masks each row's scores by its own constraint."
+    "A logits processor for `generate`: each row follows its constraint, or `CantolyricError` says why it cannot."
     def __init__(self,
         constraints, # one `ToneConstraint`, or one for each prompt of the batch
         prompt_length: int, # columns of the (left-padded) prompts
+        max_new_tokens: int = None, # limit of your own decoding loop; the limit of `generate` is detected automatically
     ):
-        self.constraints = constraints if isinstance(constraints, (list, tuple)) else [constraints]
-        self.prompt_length, self._states = prompt_length, {}
-
+        self.constraints = list(constraints) if isinstance(constraints, (list, tuple)) else [constraints]
+        self.prompt_length, self.max_new_tokens = prompt_length, max_new_tokens
+        self._states, self._longest = {}, None
 
 
 def _logits_processor(self,
     prompt_length: int, # columns of the prompt
+    max_new_tokens: int = None, # as in `ToneLogitsProcessor`
 ) -> ToneLogitsProcessor:
-    "A processor for `generate` that masks every row by this constraint."
-    return ToneLogitsProcessor(self, prompt_length)
+    "A processor for `generate` that holds every row to this constraint."
+    return ToneLogitsProcessor(self, prompt_length, max_new_tokens)
 
 
 ToneConstraint.logits_processor = _logits_processor
 
+
 # %% ../nbs/22_constraint.ipynb #6075ab79
 @patch
 def _state(self: ToneLogitsProcessor, n, ids):
-    "The state after `ids`; the one before is known, as `generate` adds one token at a time."
+    "The state of constraint `n` after `ids`; the one before is known, because `generate` adds one token at a time."
     c = self.constraints[n]
     if (n, ids) not in self._states:
         before = self._state(n, ids[:-1]) if ids else None
@@ -841,20 +865,111 @@ def _state(self: ToneLogitsProcessor, n, ids):
         else: self._states[n, ids] = c.advance(before, ids[-1]) if ids else c.start()
     return self._states[n, ids]
 
+
+@patch
+def _rows(self: ToneLogitsProcessor, input_ids): # (constraint's index, new tokens) for each row
+    "Assign each row to its constraint: `generate` repeats a prompt's row for beams and for `num_return_sequences`."
+    (rows, width), n = input_ids.shape, len(self.constraints)
+    if width < self.prompt_length:
+        raise CantolyricError(f"the texts have {width} columns, but prompt_length={self.prompt_length}: "
+                              "give the number of columns of the prompts, padding included")
+    if not n or rows % n:
+        raise CantolyricError(f"{n} constraints for {rows} rows: give one constraint for all prompts, or one for each prompt")
+    prompts = input_ids[:, :self.prompt_length].reshape(n, rows // n, self.prompt_length)
+    if n > 1 and not bool((prompts == prompts[:, :1]).all()):
+        raise CantolyricError(f"{n} constraints for {rows} rows, and rows with different prompts would share one: "
+                              "give one constraint for all prompts, or one for each prompt")
+    return [(b // (rows // n), tuple(ids)) for b, ids in enumerate(input_ids[:, self.prompt_length:].tolist())]
+
+
 # %% ../nbs/22_constraint.ipynb #21975292
+def _limit_of_caller(): # tokens, prompt included; None if the caller is not transformers' `generate`
+    "`generate` does not tell its processors when it will stop, so look for its stopping criteria in the calling frames."
+    frame = sys._getframe(2)
+    for _ in range(4): # the list of processors, then the decoding loop
+        if frame is None: return None
+        limit = getattr(frame.f_locals.get("stopping_criteria"), "max_length", None)
+        if limit is not None: return limit
+        frame = frame.f_back
+
+
+def check_logits(
+    logits: torch.Tensor, # float (B, V), -inf where a token is forbidden
+    where: Callable, # (row) -> str: where that row stands
+):
+    "`CantolyricError` for a row without a token to choose: everything is forbidden, or the logits are NaN."
+    broken = logits.isnan().any(-1)
+    if broken.any():
+        raise CantolyricError(f"{where(int(broken.nonzero()[0]))}: the model's logits are NaN; are its weights damaged, "
+                              "or too large for the dtype?")
+    dead = ~(logits > -torch.inf).any(-1)
+    if dead.any():
+        raise CantolyricError(f"{where(int(dead.nonzero()[0]))}: every token that the tones allow here has the logit -inf; "
+                              "remove suppress_tokens, bad_words_ids or another processor that forbids them, "
+                              "or change the template")
+
+
+# %% ../nbs/22_constraint.ipynb #f41a1901
 @patch
 def __call__(self: ToneLogitsProcessor,
-    input_ids, # int64 (B, T)
-    scores, # float (B, V)
-): # float (B, V), -inf where a token is forbidden
-    per, rows = len(input_ids) // len(self.constraints), []
-    for b, ids in enumerate(input_ids[:, self.prompt_length:].tolist()):
-        s, c = self._state(b // per, tuple(ids)), self.constraints[b // per]
-        rows.append(np.ones(c.table.vocab_size, bool) if s.ended else unpack_mask(c.mask(s), c.table.vocab_size))
-    allowed = torch.from_numpy(np.stack(rows)).to(scores.device)
-    if allowed.shape != scores.shape:
-        raise CantolyricError(f"the model has {scores.shape[-1]} logits, the token table {allowed.shape[-1]}: make it with vocab_size={scores.shape[-1]}")
-    return scores.masked_fill(~allowed, float("-inf"))
+    input_ids: torch.Tensor, # int64 (B, T)
+    scores: torch.Tensor, # float (B, V)
+) -> torch.Tensor: # float (B, V), -inf where a token is forbidden
+    "Mask the logits; `CantolyricError` where a row has nothing left to choose, or stops before its text is complete."
+    rows, size = self._rows(input_ids), self.constraints[0].table.vocab_size
+    if scores.shape[-1] != size:
+        raise CantolyricError(f"the model has {scores.shape[-1]} logits, the token table {size}: make it with vocab_size={scores.shape[-1]}")
+    if input_ids.shape[1] == self.prompt_length: # a new batch
+        self._states.clear()
+        self._longest = self.prompt_length + self.max_new_tokens if self.max_new_tokens else _limit_of_caller()
+    states = [self._state(n, ids) for n, ids in rows]
+    if input_ids.shape[1] + 1 == self._longest: self._check_last_step(rows, states)
+    allowed = np.stack([self._allowed(n, ids, s) for (n, ids), s in zip(rows, states)])
+    out = scores.masked_fill(~torch.from_numpy(allowed).to(scores.device), -torch.inf)
+    for b, s in enumerate(states):
+        if s.ended: out[b, allowed[b].argmax()] = 0. # whatever has been done to its logit: the text is over
+    check_logits(out, lambda b: self._where(b, *rows[b]))
+    return out
+
+
+@patch
+def _allowed(self: ToneLogitsProcessor, n, ids, s): # bool (V,)
+    "The tokens that may come next; after the end, the end tokens in turn, until `generate` meets one that it knows."
+    c = self.constraints[n]
+    if not s.ended: return unpack_mask(c.mask(s), c.table.vocab_size)
+    end, out = c.table.end, np.zeros(c.table.vocab_size, bool)
+    since = next((k for k, i in enumerate(reversed(ids)) if i not in end), len(ids))
+    out[end[since % len(end)]] = True
+    return out
+
+
+@patch
+def _where(self: ToneLogitsProcessor, b, n, ids):
+    "Where a row stands, for messages."
+    s = self._state(n, ids)
+    return f"row {b}, line {s.line + 1}, slot {s.slot + len(s.pending) + 1} of the template"
+
+
+@patch
+def _check_last_step(self: ToneLogitsProcessor, rows, states):
+    "`CantolyricError` unless every text has ended, or can end with the one token that is left."
+    for b, ((n, ids), s) in enumerate(zip(rows, states)):
+        if s.ended or self.constraints[n].is_final(s): continue
+        raise CantolyricError(f"max_new_tokens={len(ids) + 1} is not enough: {self._where(b, n, ids)} has been reached, and only one "
+                              f"token is left; {4 * sum(len(w) + 1 for w in self.constraints[n].windows)} are always enough")
+
+
+@patch
+def check_complete(self: ToneLogitsProcessor,
+    sequences: torch.Tensor, # int64 (B, T): prompts and texts, as `generate` returns them
+):
+    "`CantolyricError` unless every row holds a whole text and its end: a stop string or a time limit may have cut it."
+    rows = self._rows(sequences)
+    for b, (n, ids) in enumerate(rows):
+        if not self._state(n, ids).ended:
+            raise CantolyricError(f"the text is not complete: {self._where(b, n, ids)} was reached; "
+                                  "let generate continue until it writes an end token")
+
 
 # %% ../nbs/22_constraint.ipynb #ecbed72d
 def head_parts(
@@ -1070,6 +1185,7 @@ def add(self: _Context, tokens): # int64 (rows,)
 def _choose(rows, choose, copies, ids, allowed, scores, whole):
     "The next tokens, and the rows that go on with them (None: each with its own)."
     part = (scores[:, ids] if whole else scores).masked_fill(~allowed, -torch.inf)
+    check_logits(part, lambda r: f"text {r}, after {len(rows.ids[r])} tokens")
     mass = part.logsumexp(-1) - scores.logsumexp(-1) if choose.wants_mass else None
     if mass is not None: mass[[s.ended for s in rows.states]] = 0.
     parents, column = choose(part, rows, copies, mass)
@@ -1127,6 +1243,18 @@ def _together(parts, copies):
 
 # %% ../nbs/22_constraint.ipynb #d8cf60ad
 @torch.no_grad()
+def _check_types(input_ids, attention_mask, copies, choose):
+    "Refuse arguments of `write_tokens` of the wrong type."
+    if not torch.is_tensor(input_ids) or input_ids.dim() != 2 or input_ids.dtype not in (torch.int64, torch.int32):
+        raise ArgumentError("input_ids", input_ids, "expected a tensor of token ids with a row for each prompt, (B, T)", shown=False)
+    if attention_mask is not None and (not torch.is_tensor(attention_mask) or attention_mask.shape != input_ids.shape):
+        raise ArgumentError("attention_mask", attention_mask, "expected a tensor of the shape of input_ids, or None", shown=False)
+    if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
+        raise ArgumentError("copies", copies, "expected a whole number of at least 1")
+    if choose is not None and not callable(choose):
+        raise ArgumentError("choose", choose, "expected sampled(...), beams, particles() or None")
+
+
 def write_tokens(
     model: torch.nn.Module, # a causal language model
     input_ids: torch.Tensor, # int64 (B, T): prompts, padded on the left
@@ -1138,7 +1266,12 @@ def write_tokens(
     cache: object = None, # an empty cache of transformers; None: the model's own; False: read everything at each step
 ) -> Written:
     "Write texts that have their templates' tones; `CantolyricError` where they cannot fit or padding is on the right."
+    _check_types(input_ids, attention_mask, copies, choose)
     constraints = list(constraints) if isinstance(constraints, (list, tuple)) else [constraints] * len(input_ids)
+    if wrong := [c for c in constraints if not hasattr(c, "allowed_ids")]:
+        raise ArgumentError("constraints", wrong[0], "expected a ToneConstraint, or a list with one for each prompt")
+    if len(constraints) != len(input_ids):
+        raise CantolyricError(f"{len(constraints)} constraints for {len(input_ids)} prompts: give one for all, or one for each")
     _check_room(model, input_ids, constraints)
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     batches = _by_length(model, input_ids, mask)

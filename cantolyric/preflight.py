@@ -688,7 +688,7 @@ def gate_stops(model, train, batch, loss_of, lr, format, tokenizer, attach=None,
         done = len(fit_batch(model, lambda: loss_of(row), lr, steps, optimizer, enough=.02)) - 1
         new = written(model, prompt, label_count(row) + 8, stop, _writer(tone_table if masked else None, example, reader, len(prompt)))
     text = tokenizer.decode(new)
-    if new[-1] == end: return GateResult("stops", True, f"learnt by heart in {done} steps, written and ended: {text!r}", len(new))
+    if new[-1] == end and new.count(end) == 1: return GateResult("stops", True, f"learnt by heart in {done} steps, written and ended: {text!r}", len(new))
     if end in new: return GateResult("stops", False, f"{format.end_token} was written, and generation went on: {text!r}; it stops only at {tokenizer.decode(list(stop))!r}: give the format's end token as eos_token_id", len(new))
     return GateResult("stops", False, f"after {done} steps on one lyric, {len(new)} tokens went by without {format.end_token}: {text!r}; is the end learnt, and does the prompt begin as in training?", len(new))
 
