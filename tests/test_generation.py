@@ -136,4 +136,4 @@ def test_bad_prompts(model, change, message):
 
 @pytest.mark.parametrize("wrong", [dict(temperature=0.), dict(temperature=-1.), dict(top_k=-1), dict(top_k=1.5), dict(top_p=0.), dict(top_p=1.1), dict(min_p=-.1), dict(repetition_penalty=0.)])
 def test_bad_settings(wrong):
-    with pytest.raises(CantolyricError, match=f"{next(iter(wrong))}=.*wanted is"): Sampling(do_sample=True, **wrong)
+    with pytest.raises(CantolyricError, match=f"{next(iter(wrong))}=.*expected"): Sampling(do_sample=True, **wrong)

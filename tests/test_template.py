@@ -239,10 +239,10 @@ def test_errors_name_the_place_and_what_may_stand_there(text, place):
     assert "What may stand there" in str(e.value) or "put a slot at column" in str(e.value)
 
 
-@pytest.mark.parametrize("rhyme, message", [("AAB", "3 letters for 2 lines"), ("Aa", "place 2: 'a'"), ("", "0 letters for 2 lines")])
+@pytest.mark.parametrize("rhyme, message", [("AAB", "3 letters for 2 lines"), ("Aa", "position 2 is 'a'"), ("", "0 letters for 2 lines")])
 def test_errors_of_letters(rhyme, message):
     with pytest.raises(CantolyricError, match=message): ToneTemplate.parse("02/43", rhyme=rhyme)
-    with pytest.raises(CantolyricError, match="besides"): ToneTemplate.parse("02 A/43 A", rhyme="AA")
+    with pytest.raises(CantolyricError, match="rhyme letter A is already given"): ToneTemplate.parse("02 A/43 A", rhyme="AA")
     with pytest.raises(CantolyricError, match="grade=4"): ToneTemplate.parse("02/43", rhyme="AA", grade=4)
 
 
