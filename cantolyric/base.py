@@ -26,12 +26,14 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging as hf_logging
 
 from .bpe import ByteLevelBPE
 from .data import asset_path, load_corpus
+from .integrity import check_finite, check_settings, check_tokenizer, load_weights
 from .ngram import _as_list
+from .files import follow_umask
 from .tones import CantolyricError
 
 # %% ../nbs/20_base.ipynb #3360751b
@@ -83,13 +85,26 @@ def load_base(
     path=None, # folder of a model in the transformers layout; None: the shipped one
     dtype=torch.float32, # what its bf16 weights become
 ): # -> (Qwen3ForCausalLM, tokenizer)
-    "The tiny base model, ready to use; raises `CantolyricError` where it is not there."
+    "The tiny base model, ready to use; raises `CantolyricError` where it is missing or damaged."
     folder = Path(path) if path else asset_path("base")
-    if missing := [name for name in ("config.json", "model.safetensors", "tokenizer.json") if not (folder / name).exists()]:
-        raise CantolyricError(f"no base model in {str(folder)!r} ({', '.join(missing)} missing): make one with  cantolyric base train")
+    needed = ("config.json", "model.safetensors", "tokenizer.json")
+    if missing := [name for name in needed if not (folder / name).exists()]:
+        raise CantolyricError(f"no base model in {str(folder)!r} ({', '.join(missing)} missing): "
+                              "make one with  cantolyric base train")
+    check_settings(folder)
     try:
-        with quiet_loading(): return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval(), AutoTokenizer.from_pretrained(folder)
-    except Exception as e: raise CantolyricError(f"the base model in {str(folder)!r} cannot be loaded, is a file of it cut short? ({type(e).__name__}: {e})") from None
+        with quiet_loading():
+            model = load_weights(folder, dtype=dtype).eval()
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+    except CantolyricError: raise
+    except Exception as e:
+        check_settings(folder, ("tokenizer.json",)) # large, so it is only looked at now
+        reason = " ".join(f"{type(e).__name__}: {e}".split())
+        raise CantolyricError(f"the base model in {str(folder)!r} cannot be loaded; one of its files may be cut short "
+                              f"({reason})") from None
+    check_tokenizer(tokenizer, str(folder))
+    model.base_folder = folder.absolute() # adapters keep a fingerprint of these files
+    return model, tokenizer
 
 # %% ../nbs/20_base.ipynb #ecbe4a5d
 def rms_norm(
@@ -359,6 +374,7 @@ def save_checkpoint(
     save_file({n: p.detach().contiguous() for n, p in model.named_parameters()}, tmp / "model.safetensors")
     save_file(_flat(optimizers), tmp / "optimizer.safetensors")
     (tmp / "state.json").write_text(json.dumps(state))
+    follow_umask(*tmp.iterdir()) # safetensors leaves its files to their owner alone
     if folder.exists(): os.replace(folder, old)
     os.replace(tmp, folder)
     shutil.rmtree(old, ignore_errors=True)
@@ -376,10 +392,20 @@ def find_checkpoint(
 def load_checkpoint(folder, model, optimizers) -> dict:
     "Put a checkpoint back; returns its state."
     folder = Path(folder)
-    with torch.no_grad():
-        for n, v in load_file(folder / "model.safetensors").items(): model.get_parameter(n).copy_(v)
+    _fill(model, folder / "model.safetensors")
     _unflat(optimizers, load_file(folder / "optimizer.safetensors"))
     return json.loads((folder / "state.json").read_text())
+
+
+@torch.no_grad()
+def _fill(model, file):
+    "Put a checkpoint's weights into a model: all of them, and no others."
+    weights, own = load_file(file), dict(model.named_parameters())
+    if odd := sorted(weights.keys() ^ own.keys()):
+        raise CantolyricError(f"the checkpoint {str(file)!r} belongs to another model or is damaged: "
+                              f"{odd[0]} is in only one of the two")
+    for n, v in weights.items(): own[n].copy_(v)
+    check_finite(model, f"the checkpoint {str(file)!r}")
 
 # %% ../nbs/20_base.ipynb #5b967e62
 def same_config(
@@ -527,15 +553,14 @@ def export_base(
 ) -> Path: # the folder
     "Write a run as bf16 safetensors with its tokenizer, as `from_pretrained` wants it."
     run, folder, model = Path(run), Path(folder), Qwen3ForCausalLM(tiny_config(config or BaseConfig()))
-    with torch.no_grad():
-        for n, v in load_file(run / "checkpoint" / "model.safetensors").items(): model.get_parameter(n).copy_(v)
+    _fill(model, run / "checkpoint" / "model.safetensors")
     tokenizer = hf_tokenizer(run / "tokenizer.json")
     tokenizer.chat_template = CHATML
     tokenizer.save_pretrained(folder)
     model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids([SPECIAL[0], SPECIAL[2]])
     with quiet_loading(): model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "training.json").write_text(json.dumps(_log(run)))
-    (folder / "model.safetensors").chmod(0o644) # safetensors leaves it to its owner alone
+    follow_umask(*folder.glob("*.safetensors")) # safetensors leaves them to their owner alone
     if card: (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
 

@@ -11,12 +11,14 @@ __all__ = ['SOURCES', 'SPLITS', 'AVOID', 'han_only', 'clean', 'near_duplicates',
 # %% ../nbs/12_data.ipynb #bba2b321
 import csv
 import hashlib
+import io
 import json
 import math
 import os
 import re
 import tempfile
 import unicodedata
+import zlib
 from collections import Counter, defaultdict
 from functools import lru_cache
 from importlib.util import find_spec
@@ -227,21 +229,38 @@ def stored(
     build, # () -> datasets.Dataset
 ): # datasets.Dataset, memory-mapped
     "What `build` makes, made once: whole or not at all, and kept in memory where nothing can be written."
-    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, load_from_disk
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     path = cache_folder()/name
-    if not path.exists():
-        data, shown = build(), not are_progress_bars_disabled()
-        disable_progress_bars() # of writing, which takes no time
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                data.save_to_disk(Path(folder, "data"))
-                Path(folder, "data").rename(path)
-        except OSError:
-            if not path.exists(): return data # cannot be written; or else somebody was quicker
-        finally:
-            if shown: enable_progress_bars()
-    return load_from_disk(path)
+    if (kept := _kept(path)) is not None: return kept
+    data, shown = build(), not are_progress_bars_disabled()
+    disable_progress_bars() # of writing, which takes no time
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            new = Path(folder, "data")
+            data.save_to_disk(new)
+            (new/"checksums.json").write_text(json.dumps(_checksums(new)), encoding="utf-8")
+            if path.exists(): path.rename(Path(folder, "damaged")) # goes with this folder
+            new.rename(path)
+    except OSError: pass # cannot be written; or else somebody was quicker
+    finally:
+        if shown: enable_progress_bars()
+    kept = _kept(path)
+    return data if kept is None else kept
+
+
+def _checksums(folder) -> dict: # file name -> CRC-32
+    "What tells whether a file was cut short or changed."
+    return {p.name: zlib.crc32(p.read_bytes()) for p in sorted(folder.iterdir()) if p.name != "checksums.json"}
+
+
+def _kept(path): # -> datasets.Dataset, or None
+    "A stored dataset, if it is as it was written: a file that was cut between two batches looks like a shorter one."
+    from datasets import load_from_disk
+    try:
+        same = json.loads((path/"checksums.json").read_text(encoding="utf-8")) == _checksums(path)
+        return load_from_disk(path) if same else None
+    except (OSError, ValueError): return None # not there, or damaged: it is made again
 
 # %% ../nbs/12_data.ipynb #6d0e861b
 def _build_corpus():
@@ -361,15 +380,15 @@ def _verse(
 # %% ../nbs/12_data.ipynb #a028d37f
 def _jsonl(text, path):
     "Rows of a JSONL file with their places."
-    for n, row in enumerate(text.splitlines(), 1):
+    for n, row in enumerate(text.split("\n"), 1): # not splitlines: JSON strings may hold U+2028
         if not row.strip(): continue
         try: yield f"{path}, row {n}", json.loads(row)
-        except json.JSONDecodeError as e: raise CantolyricError(f"{path}, row {n}: no JSON ({e.msg} at column {e.colno})") from None
+        except (ValueError, RecursionError) as e: raise CantolyricError(f"{path}, row {n}: no JSON ({' '.join(str(e).split())})") from None
 
 
 def _csv(text, path):
     "Rows of a CSV file with a header; lines of lyrics are apart by a slash or a line break."
-    rows = csv.DictReader(text.splitlines(keepends=True))
+    rows = csv.DictReader(io.StringIO(text))
     if missing := {"topic", "lyrics"} - set(rows.fieldnames or ()):
         raise CantolyricError(f"{path}, row 1: no column {', '.join(sorted(missing))}; the header must name topic and lyrics, and may name id, register and rhyme")
     for row in rows: yield f"{path}, row {rows.line_num}", row | {"lines": re.split(r"[/／\n]", row["lyrics"] or "")}

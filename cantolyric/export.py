@@ -32,11 +32,12 @@ from transformers import (
 
 from .base import quiet_loading
 from .data import asset_path
-from .families import clear_reasons, existing
+from .families import clear_reasons, existing, folder_of
 from .formats import Format, token_id, user_text
+from .integrity import adapter_names, check_base, check_gguf_base, read_adapter
 from .lora import HARMLESS
 from .lyricist import add_adapter, find_adapter, format_of, revision_of
-from .model_files import CATALOGUE, hub_file, model_path
+from .model_files import CATALOGUE, file_sha256, hub_file, model_path
 from .models import HUB_FILE, load_model
 from .sharding import whole_folder
 from .tones import CantolyricError
@@ -156,7 +157,7 @@ _REASONS = {
 
 def _lora_settings(folder: Path) -> tuple[float, int]:  # -> (scale of the update, rank)
     "Read a plain LoRA configuration; `CantolyricError` for what a LoRA file cannot express."
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_adapter(folder)
     if config.get("peft_type") != "LORA":
         raise _refused(folder, f"it is of the type {config.get('peft_type')!r}, not LORA")
     for key, value in config.items():
@@ -181,6 +182,7 @@ _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 
 def _lora_pairs(folder: Path, config: PretrainedConfig) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     "Layer -> (A, B), checked against the shapes of the base."
+    adapter_names(folder)  # whole, and finite
     parts: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in load_file(folder / "adapter_model.safetensors").items():
         found = _KEY.fullmatch(key)
@@ -264,6 +266,14 @@ def _base_parts(base: str, revision: str | None) -> tuple[PretrainedConfig, PreT
         return AutoConfig.from_pretrained(**where), AutoTokenizer.from_pretrained(**where)
 
 
+def _check_base(base: str, adapter: Path, revision: str | None) -> None:
+    "Whether an adapter was trained on this base, as far as its files are on this machine; the weights are not loaded."
+    if path := base_gguf(base):
+        check_gguf_base(CATALOGUE[base].sha256 if base in CATALOGUE else file_sha256(path), adapter)
+    else:
+        check_base(asset_path("base") if base == "tiny" else folder_of(existing(base), revision), adapter)
+
+
 def modelfile(
     format: Format,  # that the adapter was trained with
     gguf_path: Path | None = None,  # of the base; None: base.gguf, beside the Modelfile
@@ -298,6 +308,7 @@ def adapter_to_gguf(
     if config.model_type not in GGUF_ARCHITECTURES:
         known = ", ".join(GGUF_ARCHITECTURES)
         raise _refused(folder, f"its base has the architecture {config.model_type!r}, expected one of {known}")
+    _check_base(base, folder, revision_of(folder, base))
     scale, rank = _lora_settings(folder)
     tensors = _gguf_tensors(_lora_pairs(folder, config), config, folder)
     with _new_folder(to) as unfinished:

@@ -6,7 +6,7 @@
 __all__ = ['FAMILIES', 'TINY', 'QUANTIZATIONS', 'Checkpoint', 'Family', 'family_named', 'config_of', 'count_parameters',
            'cache_numbers', 'state_numbers', 'small_config', 'special_tokens', 'tiny_tokenizer', 'tiny_variant',
            'existing', 'check_weights', 'reason', 'clear_reasons', 'kept_whole', 'is_kept_whole', 'quantization_config',
-           'commit_of', 'load_model', 'lora_targets']
+           'commit_of', 'folder_of', 'load_model', 'lora_targets']
 
 # %% ../nbs/33_families.ipynb #d3471ac4
 import json
@@ -26,7 +26,10 @@ from .base import quiet_loading
 from .bpe import DEEPSEEK_PATTERN, QWEN2_PATTERN
 from .data import load_corpus
 from .formats import FORMATS, user_text
+from .integrity import check_settings, check_tokenizer, load_weights
 from .quantization import never_packed
+from .files import follow_umask
+from .errors import ArgumentError
 from .tones import CantolyricError
 
 # %% ../nbs/33_families.ipynb #94fbef09
@@ -334,6 +337,7 @@ def tiny_variant(
         if name.endswith("tid2eid"): table.random_(0, model.config.n_routed_experts)
     if folder is not None:
         with quiet_loading(): model.save_pretrained(folder)
+        follow_umask(*Path(folder).glob("*.safetensors")) # safetensors leaves them to their owner alone
         tokenizer.save_pretrained(folder)
         _as_published(f, Path(folder) / "tokenizer_config.json")
     if tokenizer.pad_token_id is None: tokenizer.pad_token = tokenizer.eos_token
@@ -386,7 +390,10 @@ def reason(
     if isinstance(error, GatedRepoError): text = "gated repo"
     if isinstance(error, SafetensorError): return f"a file of weights is damaged or cut short ({text.splitlines()[0]}): get it again"
     first = (text.strip() or type(error).__name__).splitlines()[0]
-    return next((why for words, why in _REASONS if words in text), f"{first} (a Hub id needs a network or a filled cache; base='tiny' needs neither)")
+    if not isinstance(error, (OSError, ValueError, ImportError)):
+        return f"one of its files may be damaged ({type(error).__name__}: {first}): get the model again"
+    hint = "a Hub id needs a network or a filled cache; base='tiny' needs neither"
+    return next((why for words, why in _REASONS if words in text), f"{first} ({hint})")
 
 # %% ../nbs/33_families.ipynb #aee9ecdc
 @contextmanager
@@ -394,7 +401,9 @@ def clear_reasons(base):
     "Turn what transformers says about a model into one sentence."
     try: yield
     except CantolyricError: raise
-    except (OSError, ValueError, ImportError, KeyError, SafetensorError, GatedRepoError) as e:
+    except Exception as e: # a damaged file leads to almost any: tokenizers raises a bare Exception
+        if Path(base).expanduser().is_dir():
+            check_settings(Path(base).expanduser(), ("config.json", "tokenizer_config.json", "tokenizer.json"))
         raise CantolyricError(f"cannot load the base model {str(base)!r}: {reason(e)}") from None
 
 # %% ../nbs/33_families.ipynb #8cd8fc39
@@ -428,7 +437,7 @@ def quantization_config(
     if quantization not in QUANTIZATIONS: raise CantolyricError(f"no quantization {quantization!r}: there are {', '.join(QUANTIZATIONS)}")
     if stored := getattr(config, "quantization_config", None):
         kind = stored.get("quant_method", "?") if isinstance(stored, dict) else stored.quant_method
-        raise CantolyricError(f"the model is stored quantized already ({kind}): load it with quantization='none', or get it in 16 bits")
+        raise ArgumentError("quantization", quantization, f"the model is stored quantized already ({kind}): load it with 'none', or use its 16-bit version")
     keep = kept_whole(config, quantization)
     if quantization == "int8": return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=keep)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,
@@ -449,6 +458,14 @@ def commit_of(
     if Path(name).is_dir(): return None
     return extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
 
+
+def folder_of(
+    name: str, # a folder, or a Hub id
+    revision: str = None, # as above
+) -> Path:
+    "Where the files of a model are: its folder, or the snapshot in the Hub's cache."
+    return Path(cached_file(name, "config.json", revision=revision)).parent.absolute()
+
 # %% ../nbs/33_families.ipynb #b301f57d
 def load_model(
     base: str, # a folder, or a Hub id
@@ -457,21 +474,23 @@ def load_model(
     revision: str = None, # of a Hub id: commit, tag or branch; None: the newest. What was loaded is in model.commit
     trust_remote_code: bool = False, # run the model's own code: only after reading it
     device: str = None, # None: the GPU if there is one
-): # -> (model, tokenizer)
+): # -> (model, tokenizer); the folder of the model's files is in model.base_folder
     "Load a model of any family from safetensors; `CantolyricError` says why it cannot be."
     name, (device, dtype) = existing(base), _device(device, dtype)
     if Path(name).is_dir():
         check_weights(name)
-        if revision: raise CantolyricError(f"revision={revision!r}: {str(base)!r} is a folder, and only Hub ids have revisions")
+        if revision: raise ArgumentError("revision", revision, f"{str(base)!r} is a folder, and only Hub ids have revisions")
     with clear_reasons(base), quiet_loading():
-        commit = commit_of(name, revision)
+        commit, folder = commit_of(name, revision), folder_of(name, revision)
+        check_settings(folder)
         how = dict(revision=commit or "main", trust_remote_code=trust_remote_code) # one commit for all files
         config = AutoConfig.from_pretrained(name, **how)
         tokenizer = AutoTokenizer.from_pretrained(name, **how)
-        model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=dtype, use_safetensors=True, device_map={"": device},
-                                                     quantization_config=quantization_config(config, quantization, dtype), **how)
+        model = load_weights(name, str(base), config=config, dtype=dtype, use_safetensors=True, device_map={"": device},
+                             quantization_config=quantization_config(config, quantization, dtype), **how)
+    check_tokenizer(tokenizer, str(base))
     if tokenizer.pad_token_id is None: tokenizer.pad_token = tokenizer.eos_token
-    model.commit = commit
+    model.commit, model.base_folder = commit, folder
     return never_packed(model).eval(), tokenizer
 
 # %% ../nbs/33_families.ipynb #ab03aa37

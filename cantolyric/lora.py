@@ -25,6 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .files import follow_umask
+from .integrity import check_base, read_adapter, write_base
 from .tones import CantolyricError
 
 # %% ../nbs/30_lora.ipynb #7e1d8930
@@ -311,6 +313,8 @@ def save_lora(
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.tmp", metadata={"format": "pt", "base_mark": base_mark(layers)})
     (folder / "adapter_config.tmp").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    follow_umask(folder / "adapter_model.tmp") # safetensors leaves it to its owner alone
+    write_base(getattr(model, "base_folder", None), folder)
     for file in ("adapter_model.safetensors", "adapter_config.json"): os.replace(folder / f"{file.split('.')[0]}.tmp", folder / file)
     return folder
 
@@ -324,8 +328,8 @@ def _read_adapter(folder):
     folder = Path(folder).expanduser()
     files = [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
     if gone := [f.name for f in files if not f.exists()]: raise CantolyricError(f"no adapter in {str(folder)!r}: there is no {', no '.join(gone)}")
+    config = read_adapter(folder)
     try:
-        config = json.loads(files[0].read_text(encoding="utf-8"))
         tensors = load_file(files[1])
         with safe_open(files[1], "pt") as f: mark = (f.metadata() or {}).get("base_mark", "")
     except (ValueError, SafetensorError, OSError) as e: raise CantolyricError(f"the adapter in {str(folder)!r} cannot be read, is a file of it cut short? ({type(e).__name__}: {e})") from None
@@ -344,6 +348,7 @@ def load_lora(
     settings, tensors, mark = _read_adapter(folder)
     if hasattr(model, "peft_config"): raise CantolyricError("this model carries an adapter of PEFT: unload that first")
     if _fit_name(name) in adapters(model): raise CantolyricError(f"this model has an adapter {name!r} already: give the new one another name")
+    check_base(getattr(model, "base_folder", None), folder)
     parts, layers = _by_layer(tensors, settings), linear_layers(model)
     for n, part in parts.items(): _check_fit(n, part, layers, settings)
     used = {n: layers[n] for n in parts}

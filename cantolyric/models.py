@@ -17,10 +17,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from .base import load_base
 from .data import asset_path
 from .families import FAMILIES, load_model as load_checkpoint, special_tokens
+from .files import follow_umask
 from .formats import FORMATS, Format
+from .integrity import NOTE, checksums, load_weights
 from .model_files import (CATALOGUE, check_space, file_sha256, get_model, hub_file, # noqa: F401
                                     is_converted, locked, model_path, models_folder, say, weights_folder)
 from .sharding import whole_folder
+from .errors import ArgumentError
 from .tones import CantolyricError
 
 # %% ../nbs/lib/models.ipynb #md000005
@@ -73,10 +76,10 @@ def read_gguf(
 ): # -> (model with fp32 weights, tokenizer)
     "Dequantize a GGUF file, which `check_gguf` has seen, with transformers."
     path = Path(path)
-    where = dict(pretrained_model_name_or_path=str(path.parent), gguf_file=path.name)
     try:
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-        return model, AutoTokenizer.from_pretrained(**where)
+        model = load_weights(str(path.parent), str(path), gguf_file=path.name, dtype=torch.float32)
+        return model, AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+    except CantolyricError: raise
     except (OSError, ValueError, RuntimeError, KeyError, IndexError, NotImplementedError) as error:
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CantolyricError(f"transformers cannot load {path}: {said}") from None
@@ -108,7 +111,7 @@ def convert_gguf(
     tie: str = None, # as in `plain_model`
     sha256: str = None, # of the file, where it is known already
 ) -> Path: # a folder that `from_pretrained` reads
-    "Convert a GGUF file to safetensors, once: later calls return the cached folder."
+    "Convert a GGUF file to safetensors, once: later calls return the cached folder, unless it is damaged."
     path = Path(path)
     check_tie(tie)
     sha256 = sha256 or file_sha256(path, f"hashing {path.name}")
@@ -119,19 +122,13 @@ def convert_gguf(
         if is_converted(folder): return folder # by another process, while this one waited
         say(f"converting {path.name} to safetensors; this happens once and can take a few minutes")
         model, tokenizer = read_gguf(path)
-        _check_finite(model, path)
         with whole_folder(folder) as unfinished:
             plain_model(model, tie).save_pretrained(unfinished)
             tokenizer.save_pretrained(unfinished)
-            note = dict(file=path.name, sha256=sha256, tie=tie)
-            (unfinished/"converted_from.json").write_text(json.dumps(note, indent=1))
+            follow_umask(*unfinished.iterdir()) # safetensors leaves its files to their owner alone
+            note = dict(file=path.name, sha256=sha256, tie=tie, checksums=checksums(unfinished))
+            (unfinished/NOTE).write_text(json.dumps(note, indent=1))
     return folder
-
-
-def _check_finite(model, path):
-    "Refuse damaged scales, which decode to NaN or infinity: a user's own file has no known hash to compare."
-    bad = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]
-    if bad: raise CantolyricError(f"{path} is damaged: {bad[0]} holds values that are not finite numbers; get it again")
 
 # %% ../nbs/lib/models.ipynb #md000010
 HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+):(.+\.gguf)", re.IGNORECASE)
@@ -146,7 +143,7 @@ def model_folder(
     if base in CATALOGUE and CATALOGUE[base].repo:
         entry = CATALOGUE[base]
         if revision not in (None, entry.revision): # an adapter remembers the revision of its base
-            raise CantolyricError(f"revision={revision!r}: the catalogue's {base!r} is revision {entry.revision}; "
+            raise ArgumentError("revision", revision, f"the catalogue's {base!r} is revision {entry.revision}; "
                                   "write repo:file.gguf for another")
         check_tie(tie)
         folder = weights_folder(entry.sha256, tie)
@@ -161,7 +158,7 @@ def model_folder(
         raise CantolyricError(f"there is no GGUF file {str(base)!r}: check the path, "
                               "or write repo:file.gguf for a file on the Hub")
     if revision:
-        raise CantolyricError(f"revision={revision!r}: {str(base)!r} is a file on this machine, "
+        raise ArgumentError("revision", revision, f"{str(base)!r} is a file on this machine, "
                               "and only Hub ids have revisions")
     return convert_gguf(path, tie), None
 

@@ -243,10 +243,24 @@ def _load(
         model = KneserNey(int(parts["order"]), int(parts["kinds"]))
         model.alphabet = parts["alphabet"]
         keys, counts = ([parts[f"{name}{n}"] for n in range(model.order)] for name in ("keys", "counts"))
+        model.shift = int(len(model.alphabet) + 1).bit_length()
+        keys = [k.cumsum() for k in keys]
+        _check_parts(model, keys, counts)
+        return model._smooth(keys, [c.astype(int) for c in counts])
     except FileNotFoundError: raise CantolyricError(f"no n-gram model at {path}: make one with KneserNey().fit(texts).save(path)") from None
     except Exception as e: raise CantolyricError(f"{path} is not an n-gram model that KneserNey.save wrote: {e}") from None
-    model.shift = int(len(model.alphabet) + 1).bit_length()
-    return model._smooth([k.cumsum() for k in keys], [c.astype(int) for c in counts])
+
+
+def _check_parts(model, keys, counts):
+    "Raise if the arrays cannot come from a model: scoring would fail later or return arbitrary numbers."
+    ok = lambda a, kind: a.ndim == 1 and np.issubdtype(a.dtype, kind)
+    rising = lambda a: (np.diff(a.astype(int)) > 0).all()
+    if not (ok(model.alphabet, np.unsignedinteger) and rising(model.alphabet)): raise ValueError("its alphabet is damaged")
+    below = 1
+    for n, (k, c) in enumerate(zip(keys, counts), 1):
+        same = ok(k, np.integer) and ok(c, np.integer) and len(k) == len(c) and rising(k) and (c >= 0).all()
+        if not same or len(k) and not 0 <= k[0] <= k[-1] < below << model.shift: raise ValueError(f"its {n}-grams are damaged")
+        below = len(k)
 
 
 KneserNey.load = staticmethod(_load)

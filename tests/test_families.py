@@ -286,7 +286,7 @@ def broken(folders, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind, says", [("no config", "there is no config.json"), ("pickle", r"no weights as safetensors \(only pytorch_model.bin; a file of that kind may run code"), ("no weights", r"safetensors \(none at all\)"),
-                                        ("cut short", "damaged or cut short"), ("not JSON", "cannot load the base model"), ("own code", "needs code of its own.*trust_remote_code=True"),
+                                        ("cut short", "damaged or cut short"), ("not JSON", "config.json.*damaged"), ("own code", "needs code of its own.*trust_remote_code=True"),
                                         ("unknown", r"transformers 5\.\d+\.\d+ does not know its architecture"), ("quantized already", r"stored quantized already \(fp8\)")])
 def test_what_cannot_be_loaded(folders, tmp_path, kind, says):
     with pytest.raises(CantolyricError, match=says) as e: load_model(broken(folders, tmp_path, kind), "nf4")

@@ -89,6 +89,7 @@ def test_the_cached_model_is_the_file_s_model(made):
 def test_a_file_is_converted_once(made, monkeypatch):
     folder = convert_gguf(made[0])
     held = json.loads((folder / "converted_from.json").read_text())
+    assert set(held.pop("checksums")) == {p.name for p in folder.iterdir()} - {"model.safetensors", "converted_from.json"}
     assert held == dict(file="tiny.gguf", sha256=hashlib.sha256(made[0].read_bytes()).hexdigest(), tie=None)
     assert AutoTokenizer.from_pretrained(folder)("夜")["input_ids"] and "quantization_config" not in json.loads((folder / "config.json").read_text())
     monkeypatch.setattr(models, "read_gguf", lambda *_: pytest.fail("converted again"))
