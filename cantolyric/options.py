@@ -4,23 +4,25 @@
 
 # %% auto #0
 __all__ = ['SHORTHANDS', 'OURS', 'TINY', 'REAL', 'known_options', 'check_option', 'parse_setting', 'defaults_for',
-           'default_steps', 'default_pilot', 'take_shorthands', 'machine_gib', 'Forecast', 'fit_seconds',
-           'batch_tokens', 'spread_over']
+           'default_steps', 'default_pilot', 'is_whole', 'setting_value', 'check_types', 'take_shorthands',
+           'machine_gib', 'Forecast', 'fit_seconds', 'batch_tokens', 'spread_over']
 
 # %% ../nbs/lib/options.ipynb #op000004
 import inspect
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields
 from difflib import get_close_matches
 from functools import lru_cache
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
 
+from .errors import ArgumentError, brief
 from .tones import CantolyricError
 
 # %% ../nbs/lib/options.ipynb #op000007
@@ -56,20 +58,23 @@ def check_option(
     if name in known_options(group): return
     near = get_close_matches(name, known_options(group) - set(OURS[group]), 1, .5)
     owner = dict(lora="peft.LoraConfig", trainer="transformers.TrainingArguments")[group]
-    raise CantolyricError(f"there is no option {group}.{name}: {owner} does not accept it" + (f"; did you mean {group}.{near[0]}?" if near else ""))
+    shown = name if len(name) < 80 and name.isprintable() else brief(name)
+    raise CantolyricError(f"there is no option {group}.{shown}: {owner} does not accept it" + (f"; did you mean {group}.{near[0]}?" if near else ""))
 
 # %% ../nbs/lib/options.ipynb #op000009
 def parse_setting(
     text: str, # as typed: "trainer.warmup_steps=10", "lora.use_rslora=true", or a setting of the run itself, "rank=16"
 ) -> tuple[str, str, object]: # group ("" for the run's own), name, value
     "Parse one `--set` of the command line, with its value read as YAML; `CantolyricError` if it is malformed."
+    if not isinstance(text, str): raise ArgumentError("set", text, "expected GROUP.NAME=VALUE as text")
     key, is_pair, value = text.partition("=")
     group, _, name = key.strip().rpartition(".")
     if not is_pair or not name or group not in ("", "lora", "trainer"):
-        raise CantolyricError(f"--set {text!r}: expected GROUP.NAME=VALUE with the group lora or trainer, as in trainer.warmup_steps=10")
+        raise CantolyricError(f"--set {brief(text)}: expected GROUP.NAME=VALUE with the group lora or trainer, as in trainer.warmup_steps=10")
     if group: check_option(group, name)
     try: return group, name, _number(yaml.safe_load(value))
-    except yaml.YAMLError: raise CantolyricError(f"--set {text!r}: {value!r} cannot be read as a YAML value; put it in quotes") from None
+    except Exception: # PyYAML raises almost anything for a value that contradicts its tag, as in !!float x
+        raise CantolyricError(f"--set {brief(text)}: {brief(value)} cannot be read as a YAML value; put it in quotes") from None
 
 
 def _number(value: object) -> object:
@@ -109,6 +114,70 @@ def default_pilot(
     "The pilot's share of examples and steps: 1/16, or more if the user's own collection is small."
     return min(.5, max(1 / 16, 64 / examples)) if own else 1 / 16
 
+# %% ../nbs/lib/options.ipynb #rop00002
+_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False",
+          dict: "a dictionary whose keys are text"}
+
+
+def is_whole(value: object) -> bool:
+    "Whether a value is a whole number; True and False are not."
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _converted(kind: type, value: object) -> object:
+    "A value as Python's own type, or the value itself if it has another type."
+    if kind is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if kind is int and is_whole(value):
+        return int(value)
+    if kind is float and isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    if kind is bool and isinstance(value, np.bool_):
+        return bool(value)
+    return value
+
+
+def setting_value(
+    setting: Field, # of a dataclass of settings
+    value: object,
+) -> object: # of the type that the field wants
+    "Check the type of a setting; `ArgumentError` if it has another one."
+    kind, problem = setting.type, f"expected {_KINDS.get(setting.type)}"
+    if kind not in _KINDS or value is None and setting.default is None:
+        return value
+    if kind is dict and value is None:
+        return {}
+    try:
+        value = _converted(kind, value)
+    except (OverflowError, ValueError):
+        raise ArgumentError(setting.name, value, "the number is too large") from None
+    if kind is dict and isinstance(value, Mapping) and all(isinstance(k, str) for k in value):
+        return dict(value)
+    if kind is dict or not isinstance(value, kind) or kind is int and isinstance(value, bool):
+        raise ArgumentError(setting.name, value, problem)
+    if kind is str and (fault := _unwritable(value)):
+        raise ArgumentError(setting.name, value, fault)
+    return value
+
+
+def _unwritable(text: str) -> str: # "" if there is no fault
+    "Why text could not be stored in a file or passed to the operating system."
+    if "\0" in text:
+        return "it contains a NUL character; remove it"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "it is not valid UTF-8 text; type it again"
+    return ""
+
+
+def check_types(
+    config, # a dataclass of settings; changed in place
+):
+    "Check and convert the types of all settings; `ArgumentError` for the first that is wrong."
+    for f in fields(config):
+        setattr(config, f.name, setting_value(f, getattr(config, f.name)))
+
 # %% ../nbs/lib/options.ipynb #op000013
 def take_shorthands(
     settings: dict[str, object], # of a run, with its options under lora and trainer; changed in place
@@ -117,19 +186,26 @@ def take_shorthands(
     for group, shorts in SHORTHANDS.items():
         options = settings[group] = dict(settings[group] or {})
         for name in list(options): check_option(group, name)
+        if not isinstance(options.get("accelerator_config"), (str, Mapping, type(None))): # transformers would open a number as a file descriptor, and close it
+            raise CantolyricError(f"trainer.accelerator_config={brief(options['accelerator_config'])}: expected a dictionary, or the path of a JSON file")
         for long, short in shorts.items():
             if long in options: _take(settings, short, options.pop(long), f"{group}.{long}")
     trainer = settings["trainer"]
     if "per_device_train_batch_size" in trainer:
-        rows = trainer.pop("per_device_train_batch_size") * trainer.get("gradient_accumulation_steps", 1)
+        sizes = {name: trainer.get(name, 1) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")}
+        for name, size in sizes.items():
+            if not is_whole(size):
+                raise CantolyricError(f"trainer.{name}={size!r}: expected a whole number of at least 1")
+        del trainer["per_device_train_batch_size"]
+        rows = math.prod(sizes.values())
         _take(settings, "batch_size", rows, "trainer.per_device_train_batch_size")
     if settings["steps"] is not None and "num_train_epochs" in trainer:
-        raise CantolyricError(f"steps={settings['steps']} and trainer.num_train_epochs={trainer['num_train_epochs']}: set one of the two")
+        raise ArgumentError("steps", settings["steps"], f"trainer.num_train_epochs={trainer['num_train_epochs']} is set as well: set one of the two")
 
 
 def _take(settings, short, value, long):
     "Set a shorthand from its long form."
-    if settings[short] not in (None, value): raise CantolyricError(f"{short}={settings[short]!r} and {long}={value!r} mean the same thing: set only one of them")
+    if settings[short] not in (None, value): raise ArgumentError(short, settings[short], f"{long}={value!r} means the same thing: set only one of them")
     settings[short] = value
 
 # %% ../nbs/lib/options.ipynb #op000016

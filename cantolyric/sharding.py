@@ -6,7 +6,8 @@
 __all__ = ['CONFIGS', 'world', 'given', 'report', 'Launch', 'launch', 'join', 'HandUnit', 'blocks_of', 'hand_shard', 'share_of',
            'rank_rows', 'label_count', 'train_step', 'check_quantized', 'shard_model', 'local_bytes', 'strategy',
            'check_strategy', 'unit_times', 'rank_memory', 'wait', 'whole_folder', 'together', 'save_checkpoint',
-           'saved_checkpoints', 'load_checkpoint', 'first', 'launch_settings', 'shard_base', 'adopt', 'launch_config']
+           'saved_checkpoints', 'load_checkpoint', 'first', 'agreed', 'owned_run', 'launch_settings', 'shard_base',
+           'adopt', 'launch_config']
 
 # %% ../nbs/32_sharding.ipynb #ebb2e2d7
 import atexit
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -36,6 +37,7 @@ from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, MixedPr
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from .files import follow_umask, locked_run
 from .quantization import never_packed
 from .tones import CantolyricError
 
@@ -369,17 +371,22 @@ def wait():
 def whole_folder(
     folder, # the folder to be
 ): # the path to write to
-    "Write a folder under another name, then rename it: it is there whole or not at all."
+    "Write a folder under another name, then rename it: it is there whole or not at all. Its files follow the umask."
     folder = Path(folder)
-    unfinished = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(unfinished, ignore_errors=True) # of a process that was killed
+    unfinished, old = (folder.with_name(folder.name + end) for end in (".tmp", ".old"))
+    for left in (unfinished, old):
+        shutil.rmtree(left, ignore_errors=True) # of a process that was killed
     unfinished.mkdir(parents=True)
-    try: yield unfinished
+    try:
+        yield unfinished
+        follow_umask(*unfinished.rglob("*"))
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    if folder.exists(): shutil.rmtree(folder)
+    if folder.exists():
+        os.replace(folder, old) # deleted first, it could be found half deleted after a kill
     os.replace(unfinished, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/32_sharding.ipynb #f2f94f1e
 @contextmanager
@@ -471,6 +478,34 @@ def first(
     said = [json.dumps(value)]
     dist.broadcast_object_list(said, src=0)
     return json.loads(said[0])
+
+
+def agreed(
+    call, # () -> what JSON can hold
+): # what the first process got
+    "Call something in the first process only; if it raises a `CantolyricError` there, all processes raise it."
+    if world()[1] == 1:
+        return call()
+    found, error = None, None
+    if world()[0] == 0:
+        try:
+            found = call()
+        except CantolyricError as e:
+            error = e
+    found, problem = first([found, error and str(error)])
+    if problem is not None:
+        raise error or CantolyricError(problem)
+    return found
+
+
+@contextmanager
+def owned_run(
+    folder, # of the run
+):
+    "Lock a run's folder for all processes of this run: the first one takes the lock, the others learn the outcome."
+    with ExitStack() as held:
+        agreed(lambda: held.enter_context(locked_run(Path(folder))))
+        yield
 
 # %% ../nbs/32_sharding.ipynb #197acb37
 def launch_settings() -> dict: # reshard_after_forward, activation_checkpointing

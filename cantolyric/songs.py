@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'TEXTS', 'TABLES', 'HUB_NAME', 'LONGEST', 'MOST_LINES', 'LEAST', 'KINDS', 'BUILTIN', 'FEW', 'Stanza',
-           'Song', 'check_columns', 'find_columns', 'songs_of_text', 'songs_of_rows', 'read_file', 'read_songs',
-           'line_problem', 'even_pieces', 'LeftOut', 'clean_song', 'Collection', 'data_name', 'load_songs',
-           'split_songs', 'pieces_of', 'song_examples', 'Source', 'builtin_source', 'song_source', 'interleave',
-           'mixed', 'check_mix', 'Examples', 'load_examples']
+           'Song', 'parse_pairs', 'check_columns', 'find_columns', 'songs_of_text', 'songs_of_rows', 'read_file',
+           'read_songs', 'line_problem', 'even_pieces', 'LeftOut', 'clean_song', 'Collection', 'data_name',
+           'load_songs', 'split_songs', 'pieces_of', 'song_examples', 'Source', 'builtin_source', 'song_source',
+           'interleave', 'mixed', 'check_mix', 'Examples', 'load_examples']
 
 # %% ../nbs/lib/songs.ipynb #sg000004
 import csv
@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +28,8 @@ import numpy as np
 from .data import (SPLITS, content_key, cut_words, han_only, load_verses, lyric_pairs, near_duplicates, rhyme_letters,
                              topic_of, windows)
 from .lyricfile import decode_lyrics, parse_lyrics
-from .reading import default_reader
+from .reading import default_reader, text_lines
+from .errors import ArgumentError, brief
 from .tones import CantolyricError
 
 # %% ../nbs/lib/songs.ipynb #sg000007
@@ -55,18 +57,39 @@ TEXTS = (".txt", ".lrc")
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
+def parse_pairs(
+    name: str, # of the argument, for messages
+    text: str, # "lyrics=words,topic=theme"
+    split: Callable = str.partition, # str.rpartition if a key may hold a "="
+) -> dict[str, str]:
+    "Parse pairs; `ArgumentError` if two of them give the same key different values."
+    out: dict[str, str] = {}
+    for part in text.split(","):
+        key, _, value = (x.strip() for x in split(part, "="))
+        if out.setdefault(key, value) != value: raise ArgumentError(name, text, f"{brief(key)} is given twice, as {brief(out[key])} and {brief(value)}; give it once")
+    return out
+
+
 def check_columns(
     columns: Mapping[str, str] | str | None, # our name for a column -> its name in the data; or text, "lyrics=words,topic=theme"
 ) -> dict[str, str]:
     "Parse and check a column mapping; `CantolyricError` for an unknown or empty name."
-    if isinstance(columns, str): columns = {k.strip(): v.strip() for k, _, v in (part.partition("=") for part in columns.split(","))}
+    if isinstance(columns, str): columns = parse_pairs("columns", columns)
+    if not isinstance(columns or {}, Mapping) or not all(isinstance(k, str) for k in columns or {}):
+        raise ArgumentError("columns", columns, "expected pairs such as lyrics=words,topic=theme")
     columns = dict(columns or {})
     if empty := [k for k, v in columns.items() if not isinstance(v, str) or not v]:
-        raise CantolyricError(f"columns: {empty[0]!r} names no column of the data; expected pairs such as lyrics=words,topic=theme")
+        raise ArgumentError("columns", columns, f"{brief(empty[0])} names no column of the data; expected pairs such as lyrics=words,topic=theme", False)
     if unknown := set(columns) - set(COLUMNS):
-        raise CantolyricError(f"columns: {min(unknown)!r} is not a column that can be mapped; expected {', '.join(COLUMNS)}, "
-                              "as in --columns lyrics=words,topic=theme")
+        raise ArgumentError("columns", columns, f"{brief(min(unknown))} is not a column that can be mapped; expected {', '.join(COLUMNS)}, "
+                            "as in lyrics=words,topic=theme", False)
     return columns
+
+
+def _listed(names: Sequence[str]) -> str:
+    "Names of columns on one line, the first ten of them."
+    shown = [n if n.isprintable() and len(n) < 40 else brief(n, 40) for n in names[:10]]
+    return ", ".join(shown + ["…"] * (len(names) > 10)) or "none"
 
 
 def find_columns(
@@ -75,14 +98,14 @@ def find_columns(
     place: str, # of the data, for messages
 ) -> dict[str, str]: # "lyrics", and "topic" and "title" if there are such columns -> name of the column
     "Find the columns of lyrics, topics and titles; `CantolyricError` if there is no column of lyrics."
-    names = [n for n in names if n]
+    names = [n for n in names if n and isinstance(n, str)]
     if missing := [n for n in columns.values() if n not in names]:
-        raise CantolyricError(f"{place} has no column {missing[0]!r}: it has {', '.join(names) or 'none'}; name one of these in --columns")
+        raise CantolyricError(f"{place} has no column {brief(missing[0])}: it has {_listed(names)}; name one of these in --columns")
     lower = {n.strip().lower(): n for n in reversed(names)}
     found = {k: lower[n] for k, known in COLUMNS.items() for n in reversed(known) if n in lower} | columns
     if "lyrics" in found: return found
-    raise CantolyricError(f"{place} has no lyrics column: it has {', '.join(names) or 'none'}; expected one of "
-                          f"{', '.join(COLUMNS['lyrics'])}; name yours with --columns lyrics={names[0] if names else 'NAME'}")
+    raise CantolyricError(f"{place} has no lyrics column: it has {_listed(names)}; expected one of "
+                          f"{', '.join(COLUMNS['lyrics'])}; name yours with --columns lyrics={names[0] if names and names[0].isprintable() and len(names[0]) < 40 else 'NAME'}")
 
 # %% ../nbs/lib/songs.ipynb #sg000011
 def songs_of_text(
@@ -119,7 +142,7 @@ def songs_of_rows(
         if names is None or not set(names.values()) <= set(row): names = find_columns(row, columns, place)
         value = row[names["lyrics"]]
         text = "\n".join(map(_words, value)) if isinstance(value, (list, tuple, np.ndarray)) else _words(value)
-        if "\n" not in text: text = re.sub("[/／]", "\n", text)
+        if len(text_lines(text)) == 1: text = re.sub("[/／]", "\n", text)
         title, topic = (_words(row.get(names.get(k))) for k in ("title", "topic"))
         yield from list(songs_of_text(text, place, title, topic)) or [Song(place, title, ())]
 
@@ -137,16 +160,16 @@ def _csv_rows(text: str, name: str, delimiter: str) -> Iterator[tuple[str, dict]
 
 
 def _json_rows(text: str, name: str) -> Iterator[tuple[str, object]]:
-    for n, line in enumerate(text.splitlines(), 1):
+    for n, line in enumerate(re.split("\r\n|[\r\n]", text), 1): # JSON may hold U+2028 and other line ends inside a string
         if not line.strip(): continue
         try: yield f"{name}, row {n}", json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as e:
+        except (ValueError, RecursionError) as e: # ValueError: also a number of more than 4,300 digits
             raise CantolyricError(f"{name}, row {n}: not JSON ({e}); expected one object per row") from None
 
 
 def _json_list(text: str, name: str) -> Iterator[tuple[str, object]]:
     try: rows = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as e: raise CantolyricError(f"{name}: not JSON ({e}); expected a list of objects") from None
+    except (ValueError, RecursionError) as e: raise CantolyricError(f"{name}: not JSON ({e}); expected a list of objects") from None
     if not isinstance(rows, list): raise CantolyricError(f"{name}: expected a JSON list of objects, got {type(rows).__name__}")
     return ((f"{name}, row {n}", row) for n, row in enumerate(rows, 1))
 
@@ -155,7 +178,8 @@ def _parquet_rows(path: Path, name: str) -> Iterator[tuple[str, dict]]:
     import pyarrow as pa
     from pyarrow import parquet
     try: rows = parquet.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as e: raise CantolyricError(f"{name}: cannot be read as Parquet ({str(e).splitlines()[0]})") from None
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as e: # ValueError: text that is not UTF-8, or a date that Python does not have
+        raise CantolyricError(f"{name}: cannot be read as Parquet ({next(iter(str(e).splitlines()), type(e).__name__)})") from None
     return ((f"{name}, row {n}", row) for n, row in enumerate(rows, 1))
 
 # %% ../nbs/lib/songs.ipynb #sg000014
@@ -193,6 +217,8 @@ def _dataset_rows(data) -> Iterator[tuple[str, dict]]:
     "The rows of a `datasets.Dataset`, a `DatasetDict`, or a list, each with its place."
     parts = data.items() if isinstance(data, Mapping) else [("", data)]
     for part, rows in parts:
+        if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
+            raise ArgumentError("data", data, "expected a path, the name of a dataset on the Hub, a datasets.Dataset or a list of dictionaries")
         for n, row in enumerate(rows, 1): yield f"{part} row {n}".strip(), row
 
 
@@ -213,12 +239,13 @@ def read_songs(
     "Read songs from any supported source, without cleaning them; `CantolyricError` if that fails."
     columns = check_columns(columns)
     if not isinstance(data, (str, Path)): return list(songs_of_rows(_dataset_rows(data), columns)), Counter()
-    path = Path(data).expanduser()
-    if path.is_dir(): return _folder(path, columns)
-    if path.exists(): return list(read_file(path, path.name, columns)), Counter()
+    if not str(data).strip(): raise ArgumentError("data", data, "expected the path of a file or folder, or the name of a dataset on the Hub")
+    path = Path(os.path.expanduser(data))
+    if os.path.isdir(path): return _folder(path, columns) # unlike Path.is_dir, it says no to a name that is too long
+    if os.path.exists(path): return list(read_file(path, path.name, columns)), Counter()
     if HUB_NAME.fullmatch(str(data)) and path.suffix.lower() not in TEXTS + TABLES:
         return list(songs_of_rows(_dataset_rows(_from_hub(str(data))), columns)), Counter()
-    raise CantolyricError(f"there is no file or folder {str(data)!r}: check the path; a dataset on the Hub is written user/name")
+    raise CantolyricError(f"there is no file or folder {brief(str(data))}: check the path; a dataset on the Hub is written user/name")
 
 # %% ../nbs/lib/songs.ipynb #sg000018
 LONGEST = 16 # characters in a line, at most
@@ -332,7 +359,7 @@ def load_songs(
             kept.append(clean)
             seen[text] = song.place
     name = data_name(data)
-    if not kept: raise CantolyricError(f"nothing in {name!r} can be used: {out or 'it is empty'}")
+    if not kept: raise CantolyricError(f"nothing in {brief(name)} can be used: {out or 'it is empty'}")
     return Collection(name, tuple(kept), out)
 
 # %% ../nbs/lib/songs.ipynb #sg000023
@@ -511,13 +538,15 @@ def check_mix(
 ) -> dict[str, float]:
     "Parse and check the weights of sources, which need not add up to 1; `CantolyricError` for a bad one."
     if not mix: return {}
-    if isinstance(mix, str): mix = {k.strip(): v for k, _, v in (part.rpartition("=") for part in mix.split(","))}
+    if not isinstance(mix, (str, Mapping)) or not all(isinstance(k, str) for k in mix):
+        raise ArgumentError("mix", mix, "expected sources with weights, as in songs.csv=0.7,verses=0.3")
+    if isinstance(mix, str): mix = parse_pairs("mix", mix, str.rpartition)
     out = {}
     for name, weight in mix.items():
         try: out[name] = float(weight)
         except (TypeError, ValueError): out[name] = math.nan
         if not name or not 0 < out[name] < math.inf:
-            raise CantolyricError(f"mix: expected sources with weights above 0, as in songs.csv=0.7,verses=0.3, got {name}={weight!r}")
+            raise ArgumentError("mix", mix, f"expected sources with weights above 0, as in songs.csv=0.7,verses=0.3, got {brief(f'{name}={weight}')[1:-1]}", False)
     return out
 
 
@@ -581,7 +610,8 @@ def load_examples(
     share: float = .1, # as in `split_songs`
 ) -> Examples:
     "Load the examples that a finetune draws from; `CantolyricError` for bad data or settings."
-    if kind not in KINDS: raise CantolyricError(f"examples={kind!r}: expected one of {', '.join(KINDS)}")
+    if kind not in KINDS: raise ArgumentError("examples", kind, f"expected one of {', '.join(KINDS)}")
+    if not isinstance(share, (int, float)) or not 0 < share <= .45: raise ArgumentError("share", share, "expected a number above 0 and at most 0.45")
     weights = check_mix(mix) or {data if isinstance(data, str) else "": 1.}
     source = lambda name: builtin_source(name, kind) if name in BUILTIN else song_source(name or data, columns, kind, share, len(weights) == 1)
     everything = list(weights) == ["builtin"] and kind == "both"

@@ -94,7 +94,7 @@ def same(a, b):
 @needs_base
 def test_what_a_run_writes(run, base):
     names = sorted(str(p.relative_to(run.folder)) for p in run.folder.rglob("*") if p.is_file())
-    assert [n for n in names if not n.startswith("logs/")] == ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "config.json", "config.yaml", "metrics.json", "plots/held_out.png", "plots/loss.png", "report.md"]
+    assert [n for n in names if not n.startswith("logs/")] == ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/base.json", "config.json", "config.yaml", "metrics.json", "plots/held_out.png", "plots/loss.png", "report.md"]
     assert run.ok and not run_folders(micro(base, run.folder.parent))[1].exists()
     full = run.metrics["rungs"]["full"]
     assert len(full["losses"]) == full["steps"] == 24 and full["held_out"]["pairs"] == 12
@@ -128,6 +128,9 @@ def test_interrupted_run_is_refused_and_nothing_to_resume_is_said(tmp_path):
     with pytest.raises(CantolyricError, match="no run to resume"): climb(replace(config, resume=True), pairs, quiet)
     with pytest.raises(CantolyricError, match="no run to resume"): read_config(runs_dir=str(tmp_path))
     (tmp_path / "tiny.part").mkdir()
+    for resume in (False, True): # neither call recommends the other
+        with pytest.raises(CantolyricError, match="holds no run that could be resumed"): climb(replace(config, resume=resume), pairs, quiet)
+    (tmp_path / "tiny.part/config.json").write_text("{}")
     with pytest.raises(CantolyricError, match="go on with it .--resume"): climb(config, pairs, quiet)
     (tmp_path / "tiny").mkdir()
     with pytest.raises(CantolyricError, match="is not a run"): climb(replace(config, resume=True), pairs, quiet)

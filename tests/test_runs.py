@@ -232,7 +232,7 @@ def test_push(own, hub, base):  # noqa: F811
     told = []
     kept = push_run(own, "poet/rain", say=told.append)
     repo = hub.repos["poet/rain"]
-    assert repo["private"] and set(repo["files"]) == {"README.md", "adapter_config.json", "adapter_model.safetensors", "config.yaml"}
+    assert repo["private"] and set(repo["files"]) == {"README.md", "adapter_config.json", "adapter_model.safetensors", "base.json", "config.yaml"}
     assert repo["files"]["adapter_model.safetensors"] == (own.adapter / "adapter_model.safetensors").read_bytes()
     assert all(auth == "Bearer hf_secret" for _, path, auth in hub.calls if "/commit/" in path or "/create" in path)
     everything = b"".join(repo["files"].values())
@@ -268,7 +268,7 @@ def test_a_push_that_fails_loses_nothing(own, hub, base, monkeypatch):  # noqa: 
 def test_a_push_that_cannot_be_is_said_first(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "Workshop", lambda *a: pytest.fail("something was loaded"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    for repo, says in (("rain", "user/name is wanted"), ("a/b/c", "no name of a repository"), ("a b/c", "no name of a repository"), ("", "push_to=''")):
+    for repo, says in (("rain", "expected user/name"), ("a/b/c", "not a valid repository name"), ("a b/c", "not a valid repository name"), ("", "push_to=''")):
         with pytest.raises(CantolyricError, match=says): climb(FinetuneConfig(runs_dir=str(tmp_path), push_to=repo))
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     with pytest.raises(CantolyricError, match="needs a token.*hf auth login"): climb(FinetuneConfig(runs_dir=str(tmp_path), push_to="a/b"))

@@ -216,7 +216,7 @@ def test_bad_places_are_told(tmp_path):
     (tmp_path / "b.txt").write_text("\n\n".join(f"# {r['topic'] or '等車'}\n" + r["lyrics"].replace("/", "\n") for r in ROWS), encoding="utf-8")
     assert "1 file: unsupported type (the first: .pdf)" in load_examples(tmp_path).notes[1]
     for mix in ("songs.csv", {"a": 0}, {"a": "x"}, "a=-1"):
-        with pytest.raises(CantolyricError, match="mix: expected sources with weights"): check_mix(mix)
+        with pytest.raises(CantolyricError, match="expected sources with weights"): check_mix(mix)
     with pytest.raises(CantolyricError, match="'lyric' is not a column that can be mapped"): load_songs(ROWS, columns=dict(lyric="words"))
     with pytest.raises(CantolyricError, match="names no column"): load_songs(ROWS, columns="lyrics")
     with pytest.raises(CantolyricError, match="has no column 'words': it has topic, lyrics"): load_songs(ROWS, columns=dict(lyrics="words"))
@@ -227,3 +227,32 @@ def test_no_torch_to_read_songs():
     code = f"from cantolyric.songs import load_songs; load_songs({str(MINE)!r}); import sys; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("data", [5, None, {"a": 1}, b"x", "", " ", "a" * 5000, "~nobody-of-this-name", [{1: "夜雨"}], [5]])
+def test_data_of_the_wrong_type_or_that_does_not_exist_is_one_sentence(data, tmp_path, monkeypatch):
+    "Found by fuzzing; an empty path read every file under the current folder."
+    (tmp_path / "songs.txt").write_text("落緊雨嘅夜晚\n我企喺巴士站", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CantolyricError) as e: load_songs(data)
+    assert len(str(e.value)) < 1000 and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("name, raw", [("a.json", b"[" + b"1" * 5000 + b"]"), ("a.jsonl", b"1" * 5000), ("a.jsonl", b"[" * 99999)])
+def test_odd_json_is_refused(name, raw, tmp_path):
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(CantolyricError, match="not JSON"): load_songs(tmp_path / name)
+
+
+def test_parquet_with_text_that_is_not_utf8_is_refused(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+    parquet.write_table(pa.table({"lyrics": pa.array(["夜雨落緊街頭"], pa.string())}), tmp_path / "a.parquet", compression="none", use_dictionary=False)
+    raw = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(raw.replace("夜".encode(), b"\xff\xfe\xfd"))
+    with pytest.raises(CantolyricError, match="cannot be read as Parquet"): load_songs(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("share", [None, "x", float("nan"), 2, 0, True])
+def test_a_share_that_cannot_be_held_out_is_refused(share):
+    with pytest.raises(CantolyricError, match="share="): load_examples(MINE, share=share)
