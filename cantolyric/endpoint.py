@@ -34,12 +34,14 @@ from urllib.parse import urlsplit
 from ._patch import patch
 from .base import quiet_loading
 from .evaluation import fluency, prompt_tones
+from .files import follow_umask
 from .models import load_model
 from .formats import user_text
 from .lora import load_lora, merge_lora
 from .lyricist import Candidate, Lyrics, check_request, find_adapter, format_of
-from .reading import as_reader
+from .reading import as_reader, text_lines
 from .template import Report, Slot, ToneTemplate, lyric_lines
+from .errors import ArgumentError
 from .tones import CantolyricError
 
 # %% ../nbs/53_endpoint.ipynb #24130695
@@ -78,8 +80,8 @@ def check_url(
     try: parts = urlsplit(str(base_url)); parts.port
     except ValueError: parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise CantolyricError(f"base_url={base_url!r} is no address of an endpoint: it looks like https://api.deepseek.com or http://127.0.0.1:8000/v1")
-    if parts.username or parts.password: raise CantolyricError("base_url holds a user or a password: leave them out, and name the environment variable of a key with key_env=")
+        raise ArgumentError("base_url", base_url, "not the address of an endpoint; expected one such as https://api.deepseek.com or http://127.0.0.1:8000/v1")
+    if parts.username or parts.password: raise ArgumentError("base_url", None, "it contains a user name or a password: remove them, and name the environment variable that holds the key instead", False)
     return base_url.rstrip("/")
 
 
@@ -108,7 +110,7 @@ class Endpoint:
         self.base_url, home = check_url(base_url), {}
         if self.base_url == DEEPSEEK["base_url"]: home = DEEPSEEK
         self.model, self.key_env, self.price = model or home.get("model"), key_env or home.get("key_env"), price or home.get("price")
-        if not self.model: raise CantolyricError(f"which model of {self.base_url}? Name it with model=")
+        if not self.model: raise ArgumentError("model", None, f"which model of {self.base_url}? Give its name", False)
         if not timeout > 0 or retries < 0 or wait < 0: raise CantolyricError(f"timeout={timeout!r}, retries={retries!r}, wait={wait!r}: a timeout above 0 and no less than 0 of the others are wanted")
         self.timeout, self.retries, self.wait, self.extra = timeout, retries, wait, home.get("extra", {}) if extra is None else extra
     def __repr__(self): return f"Endpoint({self.model!r} at {self.base_url})"
@@ -144,8 +146,8 @@ def _post(self: Endpoint, body: bytes, key: str) -> tuple: # (status, headers, b
         with e: return e.code, e.headers, e.read(MOST)
     except (OSError, http.client.HTTPException, UnicodeError) as e:
         why = getattr(e, "reason", e)
-        if isinstance(why, TimeoutError): raise CantolyricError(f"{self.base_url} gave no answer in {self.timeout:g} seconds; it may have been paid for, so it is not asked again: raise timeout=") from None
-        raise CantolyricError(f"{self.base_url} cannot be reached ({why}): is there a network, and is base_url right?") from None
+        if isinstance(why, TimeoutError): raise CantolyricError(f"{self.base_url} gave no answer in {self.timeout:g} seconds; the request may have been billed, so it is not repeated; in Python, timeout= sets how long to wait") from None
+        raise CantolyricError(f"{self.base_url} cannot be reached ({why}): is there a network, and is the address right?") from None
 
 # %% ../nbs/53_endpoint.ipynb #7c1e20b2
 def _line(data: bytes, key: str) -> str: # at most 200 printable characters, without the key
@@ -165,13 +167,13 @@ def _refusal(self: Endpoint, status: int, data: bytes, key: str, tries: int) -> 
     "Why a request failed, in words, and what to do."
     said, where = _line(data, key), f"{self.base_url} ({status})"
     about = f"; it says: {said}" if said else ""
-    if status in (401, 403): return f"{where} refused " + (f"the key in {self.key_env}: is it this endpoint's, and still valid?" if self.key_env else "a request without a key: name the environment variable that holds one with key_env=")
+    if status in (401, 403): return f"{where} refused " + (f"the key in {self.key_env}: is it this endpoint's, and still valid?" if self.key_env else "a request without a key: name the environment variable that holds one (key_env=, or --key-env)")
     if status == 402: return f"the account at {where} has no balance left: top it up"
     if status == 429: return f"{where} was too busy for us, {tries} times: wait, or ask for fewer candidates" + about
     if status >= 500: return f"{where} failed {tries} times: try again later" + about
     if 300 <= status < 400: return f"{where} has moved, and a key is not taken along: give the new address as base_url="
     if re.search("context|too long|too many tokens|maximum.{0,20}(length|tokens)", said, re.I) or status == 413: return f"prompt and template are too long for {self.model!r} at {where}: write the lyrics in parts" + about
-    if status == 404 or "model" in said.lower() or "pinned" in said: return f"no model {self.model!r} at {where}, or base_url lacks its /v1" + about
+    if status == 404 or "model" in said.lower() or "pinned" in said: return f"no model {self.model!r} at {where}, or the address lacks its /v1" + about
     return f"{where} refused the request" + about
 
 # %% ../nbs/53_endpoint.ipynb #ba4fe24c
@@ -195,7 +197,7 @@ def _read(self: Endpoint, data: bytes, key: str = "") -> Answer:
         text, finish, told = choice["message"].get("content") or "", str(choice.get("finish_reason") or ""), said.get("usage") or {}
         if not isinstance(text, str): raise TypeError
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        raise CantolyricError(f"{self.base_url} does not answer as an OpenAI-compatible endpoint does; it says: {_line(data, key)!r}. Does base_url lack its /v1?") from None
+        raise CantolyricError(f"{self.base_url} does not answer as an OpenAI-compatible endpoint does; it says: {_line(data, key)!r}. Does the address lack its /v1?") from None
     counts = [told.get(k) for k in ("prompt_tokens", "completion_tokens")] if isinstance(told, dict) else [None]
     return Answer(text, Usage(1, *counts) if all(map(_whole, counts)) else Usage(1, told=False), finish)
 
@@ -243,6 +245,7 @@ def save_servable(
     if found and list(ids) != format.prompt_ids(probe, tokenizer): raise CantolyricError(f"the chat template of {base!r} writes other prompts than the adapter was taught with ({format}): set tokenizer.chat_template")
     model.generation_config.update(do_sample=True, top_k=0) # by default a server samples from all tokens
     with quiet_loading(): model.save_pretrained(folder)
+    follow_umask(*folder.glob("*.safetensors")) # safetensors leaves them to their owner alone
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -350,7 +353,7 @@ def lyrics_of(
 ) -> str: # lines of Chinese characters
     "The lyrics in an answer: without thoughts, fences, or a line such as 以下係歌詞："
     text = re.sub(r"<think>.*?(</think>|$)", "", answer, flags=re.S)
-    return "\n".join(lyric_lines("\n".join(line for line in text.splitlines() if not line.rstrip().endswith(("：", ":")))))
+    return "\n".join(lyric_lines("\n".join(line for line in text_lines(text) if not line.rstrip().endswith(("：", ":")))))
 
 
 def faults(
@@ -499,7 +502,7 @@ class _Job:
             self.stopped = e
             return Answer("", Usage())
         self.usage += answer.usage
-        if self.budget and not answer.usage.told: self.stopped = CantolyricError(f"{self.writer.endpoint.base_url} does not say what a request took, so budget= cannot be kept: leave it out")
+        if self.budget and not answer.usage.told: self.stopped = CantolyricError(f"{self.writer.endpoint.base_url} does not report token usage, so a budget cannot be kept: leave the budget out")
         return answer
 
 # %% ../nbs/53_endpoint.ipynb #10f6d452
@@ -546,14 +549,14 @@ def write(self: EndpointWriter,
 ) -> Written:
     "Write lyrics, those with the fewest faults first."
     start = time.perf_counter()
-    topic, template = check_request(topic, tones, n, temperature, top_p, scheme)
+    topic, template = check_request(topic, tones, n, temperature, top_p, scheme, seed=seed)
     for k, v, least in ("rounds", rounds, 0), ("budget", 1 if budget is None else budget, 1):
-        if not _whole(v) or v < least: raise CantolyricError(f"{k}={v!r}: a whole number of at least {least} is wanted")
+        if not _whole(v) or v < least: raise ArgumentError(k, v, f"expected a whole number of at least {least}")
     job, made = _Job(self, topic, template, budget, seed, dict(temperature=temperature, top_p=top_p)), {}
     for _ in range(n):
         if not job.may(): break
         if (c := self._one(job, rounds)).text: made.setdefault(c.text, c)
         elif not made: break # an endpoint that writes nothing is not paid n times for it
-    if not made: raise job.stopped or CantolyricError(f"{self.endpoint} wrote no Chinese character in {job.usage.requests} answers: give it more max_tokens=, keep it from thinking (extra=), or take another model")
+    if not made: raise job.stopped or CantolyricError(f"{self.endpoint} wrote no Chinese character in {job.usage.requests} answers: choose another model, or in Python allow longer answers (max_tokens=) or switch thinking off (extra=)")
     if job.stopped: warnings.warn(f"stopped after {len(made)} of {n} candidates: {job.stopped}")
     return Written(topic, template, list(made.values()), time.perf_counter() - start, job.usage, self.endpoint.price)

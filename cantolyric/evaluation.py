@@ -41,7 +41,7 @@ from .data import is_about, load_corpus, lyric_pairs
 from .finetune import mask_store
 from .formats import ChatML
 from .ngram import KneserNey
-from .reading import as_reader, is_han
+from .reading import as_reader, is_han, ordinary_forms, text_lines
 from .template import Slot, ToneTemplate, lyric_lines
 from .tones import CantolyricError, Syllable, ToneScheme, rhyme
 
@@ -87,7 +87,7 @@ def second_reading(
     try: import ToJyutping
     except ImportError: raise CantolyricError("the second reader, ToJyutping, is not installed; type: pip install ToJyutping") from None
     out = []
-    for piece, jyutping in ToJyutping.get_jyutping_list(text):
+    for piece, jyutping in ToJyutping.get_jyutping_list(ordinary_forms(text)):
         found = (jyutping or "").split()
         out += found if len(found) == len(piece) else [None] * len(piece)
     return out
@@ -100,7 +100,7 @@ def agreement(
 ) -> tuple: # (share of characters on whose tone class both readers agree, characters that both read)
     "How often our reader and ToJyutping hear the same tone class."
     reader, s, same, both = as_reader(reader), ToneScheme(scheme), 0, 0
-    for line in (line for t in texts for line in t.split("\n")):
+    for line in (line for t in texts for line in text_lines(t)):
         pairs = [(a, b) for a, b in zip(reader.jyutping(line), second_reading(line), strict=True) if a and b]
         both += len(pairs)
         same += sum(s.of(int(a[-1])) == s.of(int(b[-1])) for a, b in pairs)
@@ -706,7 +706,7 @@ def read_jsonl(
     needed=(), # keys that each row must have, with strings in them
 ) -> list: # dicts
     "Rows of a JSONL file; `CantolyricError` names the row where one is not as it must be."
-    try: lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    try: lines = Path(path).read_text(encoding="utf-8-sig").split("\n") # not at U+2028, which JSON may hold inside a string
     except OSError as e: raise CantolyricError(f"cannot read {str(path)!r}: {e.strerror}") from None
     except UnicodeDecodeError as e: raise CantolyricError(f"{path} is not UTF-8 text (byte {e.start}): save it as UTF-8") from None
     rows = []
@@ -752,7 +752,7 @@ def read_texts(
     if not found: raise CantolyricError(f"{path} holds no text: a row looks like {{\"id\": \"{requests[0]['id']}\", \"text\": \"…\"}}")
     for name, runs in found.items():
         missing = [(s, requests[k]["id"]) for s, texts in runs.items() for k, t in enumerate(texts) if t is None]
-        if missing and not partial: raise CantolyricError(f"{path}: {name} has no text for {len(missing)} requests, the first is {missing[0][1]} (seed {missing[0][0]}); write all (an empty string for what could not be written), or say partial=True")
+        if missing and not partial: raise CantolyricError(f"{path}: {name} has no text for {len(missing)} requests, the first is {missing[0][1]} (seed {missing[0][0]}); write all of them (an empty string for a failed one), or in Python pass partial=True")
     return {name: [texts for _, texts in sorted(runs.items())] for name, runs in found.items()}
 
 # %% ../nbs/51_evaluation.ipynb #edc07251

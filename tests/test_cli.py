@@ -21,9 +21,7 @@ def run(capsys):
     "Run a command in this process: (exit code, stdout, stderr)."
     def run(*args):
         capsys.readouterr()
-        try: code = cli.main([str(a) for a in args])
-        except SystemExit as e: code = e.code
-        return code, *capsys.readouterr()
+        return cli.main(list(args)), *capsys.readouterr()
     return run
 
 
@@ -72,7 +70,7 @@ def test_read(run, verse):
     (["check", "--tones", "3" * 41, "FILE"], "40"), (["check", "FILE"], "--tones"), (["check", "--tones", "02", "--scheme", "1", "FILE"], "--scheme"),
     (["check", "--tones", "02", "nothing.txt"], "nothing.txt"), (["check", "--tones", "02", "."], "'.'"), (["read", "nothing.txt"], "nothing.txt"),
     (["write", "--topic", "雨", "--tones", "0q"], "column 2"), (["write", "--topic", "", "--tones", "02"], "empty"), (["write", "--topic", "雨" * 10_000, "--tones", "02"], "10,000"),
-    (["write", "--topic", "雨", "--tones", "02", "-n", "0"], "n is"), (["write", "--topic", "雨", "--tones", "02", "-n", "x"], "-n"), (["write", "--topic", "雨", "--tones", "02", "--temperature", "-1"], "temperature"),
+    (["write", "--topic", "雨", "--tones", "02", "-n", "0"], "-n 0: expected a whole number"), (["write", "--topic", "雨", "--tones", "02", "-n", "x"], "-n"), (["write", "--topic", "雨", "--tones", "02", "--temperature", "-1"], "temperature"),
     (["write", "--topic", "雨", "--tones", "02", "--base", "no/such/base"], "no/such/base"), (["write", "--topic", "雨", "--tones", "02", "--adapter", "nowhere"], "nowhere"),
     (["sing"], "sing"), ([], "COMMAND"), (["base"], "train"), (["finetune", "--seed", "x"], "--seed")])
 def test_a_mistake_is_one_line(run, verse, args, says):
@@ -163,10 +161,14 @@ def test_a_missing_package_is_named(run, monkeypatch):
     assert code == 2 and "pip install 'cantolyric[train]'" in err
 
 
-def test_a_mistake_of_our_own_keeps_its_traceback(monkeypatch):
+def test_a_mistake_of_our_own_is_one_line_and_shows_its_traceback_on_request(run, monkeypatch):
     def broken(args): raise KeyError("ours")
     monkeypatch.setattr(cli, "_read", broken)
-    with pytest.raises(KeyError): cli.main(["read", "--text", "好"])
+    code, out, err = run("read", "--text", "好")
+    assert (code, out) == (2, "") and "unexpected KeyError: 'ours'" in err and "--debug" in err and cli.ISSUES in err and len(err.splitlines()) == 1
+    assert "Traceback" in run("read", "--text", "好", "--debug")[2] and "Traceback" in run("--debug", "read", "--text", "好")[2]
+    monkeypatch.setenv("CANTOLYRIC_DEBUG", "1")
+    assert "Traceback" in run("read", "--text", "好")[2]
 
 
 def test_in_a_process_of_its_own_without_torch_and_in_any_locale(verse):
@@ -206,8 +208,8 @@ def test_finetune_ends_with_lyrics_and_one_table(run, climbed, tmp_path):
     assert code == 1 and "smoke" in err and not json.loads(out)["ok"] # a last gate failed
 
 
-@pytest.mark.parametrize("args, says", [(["--rank", "0"], "rank=0"), (["--name", "a/b"], "cannot be the name of a run"), (["--format", "x"], "format"), (["--resume", "--name", "nothing"], "no run to resume"),
-                                        (["--base", "no/such/base"], "no base model"), (["--name", "there"], "exists already"), (["--public"], "public=True is about a push")])
+@pytest.mark.parametrize("args, says", [(["--rank", "0"], "--rank 0: expected"), (["--name", "a/b"], "cannot be the name of a run"), (["--format", "x"], "format"), (["--resume", "--name", "nothing"], "no run to resume"),
+                                        (["--base", "no/such/base"], "no base model"), (["--name", "there"], "exists already"), (["--public"], "--public: nothing is uploaded")])
 def test_a_finetune_that_cannot_be(run, tmp_path, args, says):
     (tmp_path / "there").mkdir()
     code, out, err = run("finetune", "--runs-dir", tmp_path, *args)
@@ -342,7 +344,7 @@ def test_settings_from_a_file(run, tmp_path):
     made = config("--config", path, "--steps", 12, "--no-mask", "--log-to", "tensorboard,wandb", "--name", "again")
     assert (made.rank, made.steps, made.mask, made.log_to, made.name) == (8, 12, False, ("tensorboard", "wandb"), "again")
     path.write_text("rnk: 8\n", encoding="utf-8")
-    for args, says in [(("--config", path), "rank"), (("--config", tmp_path / "no.yaml"), "no.yaml"), (("--config", path, "--resume"), "leave --config out"), (("--log-to", "paper"), "log_to='paper'")]:
+    for args, says in [(("--config", path), "rank"), (("--config", tmp_path / "no.yaml"), "no.yaml"), (("--config", path, "--resume"), "leave --config out"), (("--log-to", "paper"), "--log-to 'paper'")]:
         code, out, err = run("finetune", *args)
         assert code == 2 and out == "" and says in err and len(err.strip().split("\n")) == 1, err
 

@@ -324,7 +324,7 @@ def test_a_budget_ends_the_asking():
 
 def test_a_budget_needs_an_endpoint_that_counts():
     with playing(said("夜詩\n詩史", None)) as asked:
-        with pytest.warns(UserWarning, match="budget= cannot be kept"): made = writer(asked).write("夜雨", "22/33", n=2, rounds=8, budget=100)
+        with pytest.warns(UserWarning, match="a budget cannot be kept"): made = writer(asked).write("夜雨", "22/33", n=2, rounds=8, budget=100)
         assert len(asked.bodies) == 1 and len(made) == 1 and made.cost is None and "tokens not told" in str(made)
 
 
@@ -349,7 +349,7 @@ def test_seeds_differ_from_request_to_request():
     assert [b["seed"] for b in asked.bodies] == [5, 6, 7, 8]
 
 
-@pytest.mark.parametrize("call, words", [(dict(topic=" "), "empty"), (dict(tones="22//33"), "template"), (dict(n=0), "n is"), (dict(rounds=-1), "rounds"), (dict(budget=0), "budget"), (dict(rounds=1.5), "rounds"),
+@pytest.mark.parametrize("call, words", [(dict(topic=" "), "empty"), (dict(tones="22//33"), "template"), (dict(n=0), "n=0"), (dict(seed="a"), "seed='a'"), (dict(rounds=-1), "rounds"), (dict(budget=0), "budget"), (dict(rounds=1.5), "rounds"),
                                          (dict(temperature=-1), "temperature"), (dict(top_p=2), "top_p")])
 def test_what_cannot_be_asked_costs_nothing(call, words):
     with playing(said("夜夜\n詩史")) as asked:
