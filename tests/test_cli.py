@@ -294,7 +294,7 @@ def test_the_tab_key(tmp_path):
 
 @pytest.mark.parametrize("args, says", [(["--rounds", "2"], "--rounds is for an endpoint"), (["--budget", "0"], "--budget is for an endpoint"),
                                         (["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--method", "beam"], "--method is for a model on this machine"),
-                                        (["--endpoint", "http://127.0.0.1:9/v1", "--base", "tiny"], "--base is for a model"), (["--endpoint", "http://127.0.0.1:9/v1", "--word", "雨"], "--word is for a model"), (["--endpoint", "127.0.0.1"], "no address"),
+                                        (["--endpoint", "http://127.0.0.1:9/v1", "--base", "tiny"], "--base is for a model"), (["--endpoint", "http://127.0.0.1:9/v1", "--word", "雨"], "--word is for a model"), (["--endpoint", "127.0.0.1"], "not the address"),
                                         (["--endpoint", "http://127.0.0.1:9/v1"], "which model"), (["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "-n", "1"], "cannot be reached")])
 def test_what_belongs_to_an_endpoint_and_what_to_a_model(run, args, says):
     code, out, err = run("write", "--topic", "雨", "--tones", "02", *args)

@@ -236,7 +236,7 @@ REQUESTS = [
     ([*WRITE, "--top-p", "3"], "--top-p 3.0: expected"),
     ([*WRITE, "--temperature", "nan"], "--temperature nan: expected"),
     ([*WRITE, "--rank", "luck=1"], "--rank: there is no ranking criterion 'luck'"),
-    ([*WRITE, "--endpoint", "127.0.0.1"], "--endpoint '127.0.0.1': no address"),
+    ([*WRITE, "--endpoint", "127.0.0.1"], "--endpoint '127.0.0.1': not the address"),
     ([*WRITE, "--endpoint", "http://127.0.0.1:9/v1"], "--model: which model"),
     (
         [*WRITE, "--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "-n", "1", "--rounds", "-1"],

@@ -80,7 +80,7 @@ def corpus():
 # weights
 
 DAMAGED = {
-    "missing": ({UP: None}, [UP, "is missing", "at random"]),
+    "missing": ({UP: None}, [UP, "is missing", "random numbers"]),
     "two missing": ({UP: None, DOWN: None}, [DOWN, "is missing (and 1 more)"]),
     "the embedding": ({"model.embed_tokens.weight": None}, ["is missing"]),
     "shape": ({UP: torch.zeros(2, 2)}, [UP, "another shape"]),

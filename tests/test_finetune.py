@@ -131,7 +131,7 @@ def test_interrupted_run_is_refused_and_nothing_to_resume_is_said(tmp_path):
     for resume in (False, True): # neither call recommends the other
         with pytest.raises(CantolyricError, match="holds no run that could be resumed"): climb(replace(config, resume=resume), pairs, quiet)
     (tmp_path / "tiny.part/config.json").write_text("{}")
-    with pytest.raises(CantolyricError, match="go on with it .--resume"): climb(config, pairs, quiet)
+    with pytest.raises(CantolyricError, match="continue it .--resume"): climb(config, pairs, quiet)
     (tmp_path / "tiny").mkdir()
     with pytest.raises(CantolyricError, match="is not a run"): climb(replace(config, resume=True), pairs, quiet)
     with pytest.raises(CantolyricError, match="no finished run"): read_run(tmp_path / "tiny")

@@ -129,7 +129,7 @@ def test_a_missing_package_or_key_is_said_first(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "Workshop", lambda *a: pytest.fail("something was loaded"))
     for name, extra in (("tensorboard", "log"), ("wandb", "wandb")):
         with pytest.raises(CantolyricError, match=rf"needs the package {name}: type  pip install 'cantolyric\[{extra}\]'"): climb(FinetuneConfig(runs_dir=str(tmp_path), log_to=name))
-    with pytest.raises(CantolyricError, match="'tensorboard' or 'wandb' is wanted"): climb(FinetuneConfig(runs_dir=str(tmp_path), log_to="mlflow"))
+    with pytest.raises(CantolyricError, match="expected 'tensorboard' or 'wandb'"): climb(FinetuneConfig(runs_dir=str(tmp_path), log_to="mlflow"))
     monkeypatch.setattr(module, "find_spec", lambda name: True)
     for k in ("WANDB_MODE", "WANDB_API_KEY"): monkeypatch.delenv(k, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
@@ -137,7 +137,7 @@ def test_a_missing_package_or_key_is_said_first(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     check_loggers(["tensorboard", "wandb"])
     assert not list(tmp_path.iterdir())
-    with pytest.raises(CantolyricError, match="wanted are names"): FinetuneConfig(log_to=[3])
+    with pytest.raises(CantolyricError, match="expected names such as"): FinetuneConfig(log_to=[3])
 
 
 def test_a_log_that_fails_does_not_stop_a_run(tmp_path, monkeypatch):
