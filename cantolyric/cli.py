@@ -21,7 +21,7 @@ from pathlib import Path
 
 from .errors import ArgumentError
 from .formats import FORMATS
-from .tones import SCHEMES, CantolyricError
+from .tones import SCHEMES, CantolyricError, shortened
 
 # %% ../nbs/54_cli.ipynb #ac81cf99
 class _OutputError(Exception):
@@ -72,8 +72,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _one_line(message) -> str:
     "A message on one line, its middle left out if it is very long."
-    said = " ".join(str(message).split())
-    return said if len(said) <= 1200 else f"{said[:800]} … {said[-300:]}"
+    return shortened(" ".join(str(message).split()), 1200)
 
 
 def _fail(message, code=2, as_json=False) -> int:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from .errors import ArgumentError
+from .errors import ArgumentError, brief
 from .tones import CantolyricError
 
 # %% ../nbs/lib/files.ipynb #rf000006
@@ -148,17 +148,12 @@ def read_object(
     except (ValueError, RecursionError) as e:
         raise damaged(path, f"not valid JSON: {' '.join(str(e).split())}", remedy) from None
     if not isinstance(found, dict):
-        raise damaged(path, f"expected a JSON object, got {_short(found)}", remedy)
+        raise damaged(path, f"expected a JSON object, got {brief(found, 60)}", remedy)
     return found
 
 # %% ../nbs/lib/files.ipynb #rf000016
 _KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list",
           dict: "an object"}
-
-
-def _short(value) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def is_kind(
@@ -183,5 +178,5 @@ def check_entries(
         for key in name.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         if not is_kind(value, kind):
-            problem = f"no {name}" if value is None else f"{name} is {_short(value)}, expected {_KINDS[kind]}"
+            problem = f"no {name}" if value is None else f"{name} is {brief(value, 60)}, expected {_KINDS[kind]}"
             raise damaged(path, problem, remedy)

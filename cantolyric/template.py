@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 from ._patch import patch
-from .errors import ArgumentError
+from .errors import ArgumentError, brief
 from .tones import CHAO, FINALS, CantolyricError, Syllable, ToneScheme, rhyme
 from .reading import (HAN, LINE_ENDS, VARIANTS, as_reader, is_han, ordinary_forms, syllable, text_lines,
                                 visible)
@@ -133,9 +133,9 @@ def _letter(token: str, # such as "A" or "A2"
 # %% ../nbs/02_template.ipynb #f65aa580
 def _take(row: _Row, token: str, column: int, scheme: ToneScheme):
     "Add one token to a row; raise `CantolyricError` where it may not stand."
-    if row.closes: raise CantolyricError(f"{_brief(token)} after the end of a section")
+    if row.closes: raise CantolyricError(f"{brief(token, 100)} after the end of a section")
     if token[0] == ")": row.times, row.closes = _times(token), column
-    elif row.rhyme: raise CantolyricError(f"{_brief(token)} behind the rhyme letter {row.rhyme[0]}")
+    elif row.rhyme: raise CantolyricError(f"{brief(token, 100)} behind the rhyme letter {row.rhyme[0]}")
     elif token == "(":
         if row.opens or row.slots: raise CantolyricError("a '(' inside a line; a section starts with a line")
         row.opens = column
@@ -198,11 +198,6 @@ def _rhymes(rows: list, # of `_Row`, as they are sung
             raise CantolyricError(f"{row.place(column)}{letter}{g}, but {letter} has grade {grades[letter]} in a line before. What may stand there: {letter}, or another letter")
     out = tuple(Rhyme(r[0], grades.get(r[0], grade)) if r and r[0] != "X" else None for r in (row.rhyme for row in rows))
     return out if any(out) else ()
-
-def _brief(value) -> str:
-    "What a message shows of a value."
-    shown = repr(value)
-    return shown if len(shown) <= 100 else f"{shown[:80]}…"
 
 def _letters(letters: str, # such as "AABA"; "-", "." or X for a line that need not rhyme
              rows: list) -> list: # of rows with these letters
@@ -296,7 +291,7 @@ def _sung(text: str, # lyrics as typed
     for r, line in enumerate(text_lines(text), 1):
         other = second(ordinary_forms(line)) if second else [None]*len(line)
         if not isinstance(other, list | tuple):
-            raise CantolyricError(f"second= returned {_brief(other)} for line {r} of the text; expected a list with one Jyutping or None per character")
+            raise CantolyricError(f"second= returned {brief(other, 100)} for line {r} of the text; expected a list with one Jyutping or None per character")
         if len(other) != len(line): raise CantolyricError(f"second= gave {len(other)} readings for the {len(line)} characters of line {r} of the text; it must give one or None for each")
         signs = zip(line, reader.jyutping(line), range(1, len(line) + 1), other)
         lines.append([_Sung(ch, j, r, c, o) for ch, j, c, o in signs if j or _is_sung(ch)])

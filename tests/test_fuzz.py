@@ -74,6 +74,7 @@ from fuzz import (
     ODD_HAN,
     Fuzz,
     Refused,
+    TooSlow,
     changed,
     check_message,
     damage,
@@ -1132,10 +1133,27 @@ def test_the_driver_shows_the_smallest_failure_and_its_seed():
     assert "example=1000" in notes and "CANTOLYRIC_FUZZ_SEED=7" in notes
 
 
-def test_the_driver_ends_a_loop_and_refuses_long_messages():
-    with pytest.raises(TimeoutError), time_limit(0.05):
+def test_the_driver_ends_a_loop():
+    with pytest.raises(TooSlow), time_limit(0.05):
         while True:
             pass
+
+
+def test_the_driver_sees_that_a_slow_example_was_refused():
+    "An alarm that was swallowed, and a refusal after it, hid an example of 157 seconds once."
+
+    def check(_):
+        try:
+            while True:
+                pass
+        except TooSlow:
+            raise Refused from None
+
+    with patch("fuzz.LIMIT", 0.05), pytest.raises(TooSlow):
+        Fuzz(st.just(0), check).round(1)
+
+
+def test_the_driver_refuses_long_messages():
     for message in "", "two\nlines", "x" * 2000:
         with pytest.raises(AssertionError):
             check_message(message)
