@@ -1,4 +1,5 @@
 """Everything comes from settings.ini; this file only hands it to setuptools."""
+
 from configparser import ConfigParser
 from pathlib import Path
 

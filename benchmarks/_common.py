@@ -1,4 +1,5 @@
 """What all benchmarks share: processor time, and a result with what it was made on."""
+
 import json
 import os
 import platform
@@ -22,8 +23,12 @@ def seconds(f, n=1):
 
 def made(*packages):
     "The date, the versions of some packages, and the machine."
-    return dict(made=date.today().isoformat(), python=platform.python_version(), **{p: version(p) for p in packages},
-                machine=f"{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}")
+    return dict(
+        made=date.today().isoformat(),
+        python=platform.python_version(),
+        **{p: version(p) for p in packages},
+        machine=f"{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}",
+    )
 
 
 def write(name, result):

@@ -2,6 +2,7 @@
 
 python benchmarks/base_model.py    writes benchmarks/results/base_model.json and the model card, assets/base/README.md
 """
+
 import json
 import time
 
@@ -72,15 +73,28 @@ def main():
     length = np.array([len(t) + 1 for t in test])
     draws = np.random.default_rng(0).integers(0, len(test), (10_000, len(test)))
     gains = (a - b)[draws].sum(1) / length[draws].sum(1)
-    low, high = np.quantile(gains, [.025, .975])
+    low, high = np.quantile(gains, [0.025, 0.975])
     log = json.loads(asset_path("base", "training.json").read_text())
-    result = dict(ngram=round(a.sum() / length.sum(), 4), base=round(b.sum() / length.sum(), 4), gain=round((a - b).sum() / length.sum(), 4),
-                  low=round(low, 4), high=round(high, 4), draws=len(draws), turned=int((gains <= 0).sum()),
-                  test_texts=len(test), train_texts=len(train), train_characters=sum(map(len, train)), parameters=sum(p.numel() for p in model.parameters()),
-                  steps=log["step"], epochs=round(epochs(log), 1), pretraining_seconds=log["seconds"],
-                  seconds={"5-gram, fit and score": round(ngram_seconds, 1), "base, score": round(base_seconds, 1)}) | made("torch", "transformers")
+    result = dict(
+        ngram=round(a.sum() / length.sum(), 4),
+        base=round(b.sum() / length.sum(), 4),
+        gain=round((a - b).sum() / length.sum(), 4),
+        low=round(low, 4),
+        high=round(high, 4),
+        draws=len(draws),
+        turned=int((gains <= 0).sum()),
+        test_texts=len(test),
+        train_texts=len(train),
+        train_characters=sum(map(len, train)),
+        parameters=sum(p.numel() for p in model.parameters()),
+        steps=log["step"],
+        epochs=round(epochs(log), 1),
+        pretraining_seconds=log["seconds"],
+        seconds={"5-gram, fit and score": round(ngram_seconds, 1), "base, score": round(base_seconds, 1)},
+    ) | made("torch", "transformers")
     asset_path("base", "README.md").write_text(CARD.format(**result), encoding="utf-8")
     write("base_model", result)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ Sizes: the same finetune on 100, 400 and all training verses; bits per character
 
 python benchmarks/data_matters.py    writes benchmarks/results/data_matters.json; twenty minutes on two cores
 """
+
 import argparse
 import json
 import random
@@ -21,8 +22,8 @@ from cantolyric.finetune import FinetuneConfig, answer_bits, finetune, mask_stor
 from cantolyric.lyricist import Lyricist
 from cantolyric.reading import default_reader
 
-NOISE = .2 # share of characters that are replaced
-SIZES = (100, 400, None) # training verses; None: all
+NOISE = 0.2  # share of characters that are replaced
+SIZES = (100, 400, None)  # training verses; None: all
 
 
 def shuffled(pairs):
@@ -51,17 +52,34 @@ def faults(args):
     judge, rows, writes = judge_model(), {}, {}
     seen = Seen([*load_corpus("train")["text"], *lyric_pairs("train")["lyrics"]])
     for name, change in KINDS.items():
-        data = lambda split, n, seed=0: change(list(lyric_pairs(split, n, seed))) if split == "train" else list(lyric_pairs(split, n, seed))
+        data = lambda split, n, seed=0: (
+            change(list(lyric_pairs(split, n, seed))) if split == "train" else list(lyric_pairs(split, n, seed))
+        )
         config = FinetuneConfig(name="data", pairs=args.pairs, steps=args.steps, rung="full")
         with tempfile.TemporaryDirectory() as folder:
             report = finetune(config, data=data, folder=Path(folder))
             x = Lyricist.from_pretrained(adapter=Path(folder, "adapter"))
         table = evaluate(x.model, x.tokenizer, args.requests, x.format, adapted=False, judge=judge, seen=seen)
         found = {r[0]: dict(zip(table.columns[1:], r[1:])) for r in table.rows}
-        rows[name] = {k: round(found["model, masked"][k], 2) for k in ("judge bits", "topic %", "chance %", "rhyme %", "distinct %")}
-        rows[name] |= {"held-out bits, before": round(report.held_out["before"]["best"]["masked"], 3), "held-out bits, after": round(report.held_out["after"]["masked"], 3)}
-        writes[name] = [dict(topic=r["topic"], tones=r["tones"], text=t) for r, t in zip(lyric_pairs("test", 4), table.texts["model, masked"])]
-        rows.setdefault("held-out lyrics", {k: round(found["human lines"][k], 2) for k in ("judge bits", "topic %", "chance %", "rhyme %", "distinct %")})
+        rows[name] = {
+            k: round(found["model, masked"][k], 2)
+            for k in ("judge bits", "topic %", "chance %", "rhyme %", "distinct %")
+        }
+        rows[name] |= {
+            "held-out bits, before": round(report.held_out["before"]["best"]["masked"], 3),
+            "held-out bits, after": round(report.held_out["after"]["masked"], 3),
+        }
+        writes[name] = [
+            dict(topic=r["topic"], tones=r["tones"], text=t)
+            for r, t in zip(lyric_pairs("test", 4), table.texts["model, masked"])
+        ]
+        rows.setdefault(
+            "held-out lyrics",
+            {
+                k: round(found["human lines"][k], 2)
+                for k in ("judge bits", "topic %", "chance %", "rhyme %", "distinct %")
+            },
+        )
     return dict(pairs=args.pairs, steps=args.steps, requests=args.requests, noise=NOISE, rows=rows, writes=writes)
 
 
@@ -74,7 +92,7 @@ def examples(verse):
     "A verse as training examples: whole, and its windows."
     tones, at, out = verse["tones"].split("/"), 0, [whole(verse)]
     for lines in windows(verse["lines"]):
-        out.append(dict(topic=verse["topic"], tones="/".join(tones[at:at + len(lines)]), lyrics="\n".join(lines)))
+        out.append(dict(topic=verse["topic"], tones="/".join(tones[at : at + len(lines)]), lyrics="\n".join(lines)))
         at += len(lines)
     return out
 
@@ -84,7 +102,9 @@ def bits_of(model, tokenizer, format, verses):
     pairs = [whole(v) for v in verses]
     store = mask_store(model, tokenizer, format)
     bits = answer_bits(model, tokenizer, pairs, masked=True, format=format, batch=8, store=store)
-    return bits, np.array([len(p["lyrics"]) + 1 for p in pairs]) # line breaks and the end count, as in the whole course
+    return bits, np.array(
+        [len(p["lyrics"]) + 1 for p in pairs]
+    )  # line breaks and the end count, as in the whole course
 
 
 def with_interval(bits, characters, rounds=2_000):
@@ -99,7 +119,7 @@ def sizes(args):
     train, test = (load_verses(split=s).to_list() for s in ("train", "test"))
     random.Random(0).shuffle(train)
     model, tokenizer = load_base()
-    before, characters = bits_of(model, tokenizer, None, test) # without a prompt, as it was pretrained
+    before, characters = bits_of(model, tokenizer, None, test)  # without a prompt, as it was pretrained
     rows = [dict(verses=0, examples=0) | with_interval(before, characters)]
     for n in SIZES:
         chosen = [e for v in train[:n] for e in examples(v)]
@@ -123,10 +143,13 @@ def main():
     parser.add_argument("--requests", type=int, default=128)
     args = parser.parse_args()
     found = {}
-    if "faults" in args.parts: found |= faults(args)
-    if "sizes" in args.parts: found["sizes"] = sizes(args)
+    if "faults" in args.parts:
+        found |= faults(args)
+    if "sizes" in args.parts:
+        found["sizes"] = sizes(args)
     old = json.loads((RESULTS / "data_matters.json").read_text(encoding="utf-8"))
     write("data_matters", old | found | made("torch", "transformers", "peft"))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

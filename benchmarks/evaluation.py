@@ -7,6 +7,7 @@ Two kinds of adapter, all of 8,192 pairs and 256 steps: "finetuned", taught with
 seed 0 is the adapter that this package ships. Seed s of a system is training seed s, and seed s of what is drawn; RUNS says how many there are.
 The endpoint writes for the first ENDPOINT requests only: `transformers serve` with the plain adapter, a draft and up to ROUNDS repairs.
 """
+
 import argparse
 import shutil
 import tempfile
@@ -17,28 +18,50 @@ from _common import RESULTS, made, write
 
 from cantolyric.base import asset_path
 from cantolyric.endpoint import EndpointWriter, save_servable, serving
-from cantolyric.evaluation import REPORT_FILES, System, benchmark_requests, evaluate_to, prompt_tones, reference_systems, template_of, write_many
+from cantolyric.evaluation import (
+    REPORT_FILES,
+    System,
+    benchmark_requests,
+    evaluate_to,
+    prompt_tones,
+    reference_systems,
+    template_of,
+    write_many,
+)
 from cantolyric.finetune import FinetuneConfig, Workshop, mask_store, train_rung
 from cantolyric.models import load_model
 from cantolyric.formats import ChatML
 
 SEEDS, ENDPOINT, ROUNDS = 3, 24, 4
 PLAIN, TAUGHT = "finetuned", "mask-finetuned"
-RUNS = {"base": SEEDS, PLAIN: SEEDS, TAUGHT: SEEDS} # of those whose texts differ from seed to seed
-SEARCHES = SEEDS # runs of the decoding methods that write four texts for one
+RUNS = {"base": SEEDS, PLAIN: SEEDS, TAUGHT: SEEDS}  # of those whose texts differ from seed to seed
+SEARCHES = SEEDS  # runs of the decoding methods that write four texts for one
 BOTH, BEST = f"{PLAIN} masked", f"{TAUGHT} masked"
-COMPARE = [(f"{PLAIN} free", "base free"), ("base masked", "random masked"), (BOTH, "base masked"), (BOTH, f"{PLAIN} free"), (BEST, BOTH),
-           (f"{BEST} greedy", BEST), (f"{BEST} best of 4", BEST), (f"{BEST} beam of 4", BEST), (f"{PLAIN} endpoint", f"{PLAIN} free"), ("human lines", BEST)]
+COMPARE = [
+    (f"{PLAIN} free", "base free"),
+    ("base masked", "random masked"),
+    (BOTH, "base masked"),
+    (BOTH, f"{PLAIN} free"),
+    (BEST, BOTH),
+    (f"{BEST} greedy", BEST),
+    (f"{BEST} best of 4", BEST),
+    (f"{BEST} beam of 4", BEST),
+    (f"{PLAIN} endpoint", f"{PLAIN} free"),
+    ("human lines", BEST),
+]
 
 
 def adapter(folder, masked, seed):
     "The folder of an adapter, trained now if it is not there."
-    if masked and seed == 0: return asset_path("adapter")
+    if masked and seed == 0:
+        return asset_path("adapter")
     out = folder / "adapters" / f"{'masked' if masked else 'plain'}-{seed}"
-    if (out / "adapter_config.json").exists(): return out
+    if (out / "adapter_config.json").exists():
+        return out
     shop = Workshop(FinetuneConfig(name="evaluation", seed=seed, mask=masked))
     model = shop.adapted()
-    with tempfile.TemporaryDirectory() as part: train_rung(shop, "full", model, part)
+    with tempfile.TemporaryDirectory() as part:
+        train_rung(shop, "full", model, part)
     model.save_pretrained(out.with_suffix(".part"), save_embedding_layers=False)
     out.with_suffix(".part").rename(out)
     return out
@@ -47,11 +70,13 @@ def adapter(folder, masked, seed):
 def all_adapters(folder):
     "The base with every adapter on it, one of them at work at a time."
     from peft import PeftModel
+
     model, tokenizer = load_model("tiny")
     folders = {f"{kind}-{s}": adapter(folder, kind == TAUGHT, s) for kind in (PLAIN, TAUGHT) for s in range(RUNS[kind])}
     names = list(folders)
     model = PeftModel.from_pretrained(model, str(folders[names[0]]), names[0])
-    for name in names[1:]: model.load_adapter(str(folders[name]), name)
+    for name in names[1:]:
+        model.load_adapter(str(folders[name]), name)
     return model.eval(), tokenizer, {name: f.name for name, f in folders.items()}
 
 
@@ -65,24 +90,56 @@ def systems(model, tokenizer):
     "Every row of the table but the endpoint's."
     format = ChatML()
     store = mask_store(model, tokenizer, format)
+
     def system(kind, masked, method="sample"):
         def work(requests, seed):
-            if kind != "base": model.set_adapter(f"{kind}-{seed}")
+            if kind != "base":
+                model.set_adapter(f"{kind}-{seed}")
             with model.disable_adapter() if kind == "base" else nullcontext():
-                return by_size(lambda part: write_many(model, tokenizer, part, format, masked, seed, batch=64 if method == "sample" else 24, store=store, method=method), requests)
+                return by_size(
+                    lambda part: write_many(
+                        model,
+                        tokenizer,
+                        part,
+                        format,
+                        masked,
+                        seed,
+                        batch=64 if method == "sample" else 24,
+                        store=store,
+                        method=method,
+                    ),
+                    requests,
+                )
+
         return System(work, SEARCHES if method in ("best", "beam") else RUNS[kind], f"{kind} {masked} {method}")
-    out = reference_systems(store.table) | {f"{kind} {how}": system(kind, how == "masked") for kind in ("base", PLAIN) for how in ("free", "masked")}
-    return out | {BEST: system(TAUGHT, True)} | {f"{BEST} {name}": system(TAUGHT, True, method) for name, method in (("greedy", "greedy"), ("best of 4", "best"), ("beam of 4", "beam"))}
+
+    out = reference_systems(store.table) | {
+        f"{kind} {how}": system(kind, how == "masked") for kind in ("base", PLAIN) for how in ("free", "masked")
+    }
+    return (
+        out
+        | {BEST: system(TAUGHT, True)}
+        | {
+            f"{BEST} {name}": system(TAUGHT, True, method)
+            for name, method in (("greedy", "greedy"), ("best of 4", "best"), ("beam of 4", "beam"))
+        }
+    )
 
 
 def endpoint_system(folder):
     "The plain adapter behind an interface that gives text only."
+
     def work(requests, seed):
         served = save_servable(folder / f"served-{seed}", adapter=adapter(folder, False, seed))
         with serving(served) as endpoint:
             writer = EndpointWriter(endpoint, "taught", "lines")
-            one = lambda k, r: writer.write(r["topic"], r["tones"], n=1, rounds=ROUNDS, seed=1000 * k + seed, scheme=r["scheme"])[0].text
+            one = lambda k, r: (
+                writer.write(r["topic"], r["tones"], n=1, rounds=ROUNDS, seed=1000 * k + seed, scheme=r["scheme"])[
+                    0
+                ].text
+            )
             return [one(k, r) if k < ENDPOINT else None for k, r in enumerate(requests)]
+
     return {f"{PLAIN} endpoint": System(work, RUNS[PLAIN], f"lines, {ROUNDS} rounds, {ENDPOINT} requests")}
 
 
@@ -92,10 +149,14 @@ def main():
     a = arg.parse_args()
     model, tokenizer, _ = all_adapters(a.folder)
     requests = benchmark_requests()
-    report = evaluate_to(a.folder / "report", systems(model, tokenizer) | endpoint_system(a.folder), requests, SEEDS, COMPARE)
+    report = evaluate_to(
+        a.folder / "report", systems(model, tokenizer) | endpoint_system(a.folder), requests, SEEDS, COMPARE
+    )
     (RESULTS / "evaluation").mkdir(exist_ok=True)
-    for name in REPORT_FILES[:-1]: shutil.copy(a.folder / "report" / name, RESULTS / "evaluation" / name)
+    for name in REPORT_FILES[:-1]:
+        shutil.copy(a.folder / "report" / name, RESULTS / "evaluation" / name)
     write("evaluation", report.to_dict() | made("torch", "transformers", "peft", "ToJyutping"))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 python benchmarks/families.py    writes benchmarks/results/families.json; half a minute on one core. The vocabularies are read from the folder that CANTOLYRIC_DATA names
 (the tiny base's comes with the package); those that are not there are left out, and said so. Text: 2,000 held-out lines of the open corpus, and 1,000 held-out lyrics.
 """
+
 import re
 
 from _common import made, write
@@ -19,7 +20,10 @@ HAN = re.compile("[\u3400-\u9fff\U00020000-\U000323af]")
 def texts():
     "Han characters only: what stands between them is the same for all."
     keep = lambda t: "".join(HAN.findall(t))
-    return {"corpus": [keep(t) for t in load_corpus("test")["text"][:2000]], "lyrics": [keep(e["lyrics"]) for e in lyric_pairs("test", 1000)]}
+    return {
+        "corpus": [keep(t) for t in load_corpus("test")["text"][:2000]],
+        "lyrics": [keep(e["lyrics"]) for e in lyric_pairs("test", 1000)],
+    }
 
 
 def measured(encode, given):
@@ -27,7 +31,9 @@ def measured(encode, given):
     out = {k: sum(len(encode(t)) for t in ts if t) / sum(map(len, ts)) for k, ts in given.items()}
     seen = [c for ts in given.values() for t in ts for c in t]
     pieces = {c: len(encode(c)) for c in set(seen)}
-    return {k: round(v, 3) for k, v in out.items()} | {"characters of more than one token, %": round(100 * sum(pieces[c] > 1 for c in seen) / len(seen), 2)}
+    return {k: round(v, 3) for k, v in out.items()} | {
+        "characters of more than one token, %": round(100 * sum(pieces[c] > 1 for c in seen) / len(seen), 2)
+    }
 
 
 def sizes():
@@ -37,8 +43,12 @@ def sizes():
         config, c = config_of(name), f.checkpoints[0]
         total, active = count_parameters(config)
         out[name] = dict(
-            id=c.id, counted=round(total / 1e9, 2), counted_active=round(active / 1e9, 2), said=c.billions,
-            said_active=c.active or c.billions, cache_numbers=cache_numbers(config),
+            id=c.id,
+            counted=round(total / 1e9, 2),
+            counted_active=round(active / 1e9, 2),
+            said=c.billions,
+            said_active=c.active or c.billions,
+            cache_numbers=cache_numbers(config),
             state_numbers=state_numbers(config),
         )
     return out
@@ -47,10 +57,18 @@ def sizes():
 def main():
     given = texts()
     tiny = AutoTokenizer.from_pretrained(asset_path("base"))
-    encoders = {"tiny base": lambda t: tiny(t, add_special_tokens=False)["input_ids"]} | {n: published(n).encode for n in at_hand()}
-    result = dict(texts={k: f"{len(ts):,} texts, {sum(map(len, ts)):,} Han characters" for k, ts in given.items()}, tokens={n: measured(e, given) for n, e in encoders.items()},
-                  vocabulary={"tiny base": len(tiny)} | {n: len(published(n).vocab) for n in at_hand()}, not_at_hand=[n for n in FILES if n not in at_hand()], sizes=sizes())
+    encoders = {"tiny base": lambda t: tiny(t, add_special_tokens=False)["input_ids"]} | {
+        n: published(n).encode for n in at_hand()
+    }
+    result = dict(
+        texts={k: f"{len(ts):,} texts, {sum(map(len, ts)):,} Han characters" for k, ts in given.items()},
+        tokens={n: measured(e, given) for n, e in encoders.items()},
+        vocabulary={"tiny base": len(tiny)} | {n: len(published(n).vocab) for n in at_hand()},
+        not_at_hand=[n for n in FILES if n not in at_hand()],
+        sizes=sizes(),
+    )
     write("families", result | made("torch", "transformers", "tokenizers"))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

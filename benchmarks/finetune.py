@@ -3,6 +3,7 @@
 python benchmarks/finetune.py [--ship]    writes benchmarks/results/finetune.json and finetune_free.json;
                                           --ship puts the first one's adapter into the package
 """
+
 import argparse
 import json
 import shutil
@@ -18,11 +19,20 @@ RESULTS = Path(__file__).parent / "results"
 
 def climb(folder, name, *settings):
     "One finetune through the command line; its metrics go to the results."
-    command = [Path(sys.executable).with_name("cantolyric"), "finetune", "--name", name, "--runs-dir", folder, *settings]
+    command = [
+        Path(sys.executable).with_name("cantolyric"),
+        "finetune",
+        "--name",
+        name,
+        "--runs-dir",
+        folder,
+        *settings,
+    ]
     code = subprocess.run(command).returncode
-    if code not in (0, 1): sys.exit(f"{name} was stopped, exit code {code}") # 1: the last gate failed, a result like any other
+    if code not in (0, 1):
+        sys.exit(f"{name} was stopped, exit code {code}")  # 1: the last gate failed, a result like any other
     metrics = json.loads(Path(folder, name, "metrics.json").read_text(encoding="utf-8"))
-    metrics["config"]["runs_dir"] = "runs" # not the passing folder of this machine
+    metrics["config"]["runs_dir"] = "runs"  # not the passing folder of this machine
     (RESULTS / f"{name}.json").write_text(json.dumps(metrics, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
@@ -34,7 +44,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         climb(folder, "finetune")
         climb(folder, "finetune_free", "--free", "0.25")
-        if args.ship: shutil.copytree(Path(folder, "finetune", "adapter"), asset_path("adapter"), dirs_exist_ok=True)
+        if args.ship:
+            shutil.copytree(Path(folder, "finetune", "adapter"), asset_path("adapter"), dirs_exist_ok=True)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

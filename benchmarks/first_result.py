@@ -2,6 +2,7 @@
 
 python benchmarks/first_result.py [--adapter FOLDER]    writes benchmarks/results/first_result.json
 """
+
 import argparse
 import json
 
@@ -20,8 +21,16 @@ def sample(lyricist, masked):
     c = lyrics[0]
     slots = [s for line in c.report.lines for s in line if s.slot]
     lengths = [sum(bool(s.char) for s in line) for line in c.report.lines]
-    return dict(text=c.text, jyutping=c.jyutping, got=c.got, right=sum(s.right for s in slots), slots=len(slots),
-                line_lengths=lengths, bits_per_character=round(c.bits, 3), seconds=round(lyrics.seconds, 2))
+    return dict(
+        text=c.text,
+        jyutping=c.jyutping,
+        got=c.got,
+        right=sum(s.right for s in slots),
+        slots=len(slots),
+        line_lengths=lengths,
+        bits_per_character=round(c.bits, 3),
+        seconds=round(lyrics.seconds, 2),
+    )
 
 
 def main():
@@ -30,11 +39,23 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(2)
     base, tuned = Lyricist.from_pretrained(adapter="none"), Lyricist.from_pretrained(adapter=args.adapter)
-    rows = {"base, free": sample(base, False), "base, masked": sample(base, True),
-            "finetuned, free": sample(tuned, False), "finetuned, masked": sample(tuned, True)}
-    result = dict(topic=TOPIC, tones=TONES, seed=SEED, temperature=.8, top_p=.95, rows=rows,
-                  pretraining_steps=json.loads(asset_path("base", "training.json").read_text())["step"])
+    rows = {
+        "base, free": sample(base, False),
+        "base, masked": sample(base, True),
+        "finetuned, free": sample(tuned, False),
+        "finetuned, masked": sample(tuned, True),
+    }
+    result = dict(
+        topic=TOPIC,
+        tones=TONES,
+        seed=SEED,
+        temperature=0.8,
+        top_p=0.95,
+        rows=rows,
+        pretraining_steps=json.loads(asset_path("base", "training.json").read_text())["step"],
+    )
     write("first_result", result | made("torch", "transformers"))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ python benchmarks/full_finetune.py    writes benchmarks/results/full_finetune.js
 Measured here: how many tokens a training pair has in Qwen2's vocabulary, the seconds and the memory that its masks take on the CPU. The steps on the GPU are
 lesson 34's estimate, which is within 2 % in memory and 22 % in time on the one card that it was compared with, an H100.
 """
+
 import os
 import time
 from pathlib import Path
@@ -28,25 +29,49 @@ def measured(tokenizer):
     pairs, rows, parts = list(lyric_pairs("train", PAIRS, 0)), [], []
     for k in range(0, PAIRS, PAIRS // 4):
         start = time.process_time()
-        rows += encode_pairs(pairs[k:k + PAIRS // 4], format, tokenizer, store)
-        parts.append(dict(pairs=len(rows), masks=len(store), seconds=time.process_time() - start, mask_gib=sum(r.nbytes for r in store.rows) / 2**30))
+        rows += encode_pairs(pairs[k : k + PAIRS // 4], format, tokenizer, store)
+        parts.append(
+            dict(
+                pairs=len(rows),
+                masks=len(store),
+                seconds=time.process_time() - start,
+                mask_gib=sum(r.nbytes for r in store.rows) / 2**30,
+            )
+        )
     return rows, parts, store
 
 
 def shares(rows, store):
     "What a batch looks like to the model, on average, shuffled as in training."
     collate, order = ToneCollator(0, store, packed=True), np.random.default_rng(0).permutation(len(rows))
-    batches = [collate([rows[i] for i in order[k:k + BATCH]]) for k in range(0, len(rows) - BATCH + 1, BATCH)]
-    width, labelled = [b["input_ids"].shape[1] for b in batches], [float((b["labels"] != -100).float().mean()) for b in batches]
-    allowed = [int(np.bitwise_count(np.bitwise_or.reduce(b["table"][1:].numpy().view(np.uint32), axis=0)).sum()) for b in batches]
-    return dict(width=float(np.mean(width)), widest=max(width), labelled=float(np.mean(labelled)), allowed_rows_a_batch=float(np.mean(allowed)))
+    batches = [collate([rows[i] for i in order[k : k + BATCH]]) for k in range(0, len(rows) - BATCH + 1, BATCH)]
+    width, labelled = (
+        [b["input_ids"].shape[1] for b in batches],
+        [float((b["labels"] != -100).float().mean()) for b in batches],
+    )
+    allowed = [
+        int(np.bitwise_count(np.bitwise_or.reduce(b["table"][1:].numpy().view(np.uint32), axis=0)).sum())
+        for b in batches
+    ]
+    return dict(
+        width=float(np.mean(width)),
+        widest=max(width),
+        labelled=float(np.mean(labelled)),
+        allowed_rows_a_batch=float(np.mean(allowed)),
+    )
 
 
 def main():
     folder = Path(os.environ.get("CANTOLYRIC_DATA", "")) / "tokenizers" / "qwen2"
-    if not folder.exists(): raise SystemExit("CANTOLYRIC_DATA names no folder with Qwen2's vocabulary")
+    if not folder.exists():
+        raise SystemExit("CANTOLYRIC_DATA names no folder with Qwen2's vocabulary")
     rows, parts, store = measured(AutoTokenizer.from_pretrained(folder))
-    write("full_finetune", dict(batch=BATCH, all_pairs=len(lyric_pairs("train")), parts=parts, **shares(rows, store)) | made("torch", "transformers"))
+    write(
+        "full_finetune",
+        dict(batch=BATCH, all_pairs=len(lyric_pairs("train")), parts=parts, **shares(rows, store))
+        | made("torch", "transformers"),
+    )
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

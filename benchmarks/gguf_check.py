@@ -6,6 +6,7 @@ Times are processor seconds, with the file's bytes in memory. Then llama.cpp run
 divergence of its next-token distributions from those of transformers in float32, over all positions of five prompts.
 Needs llama-cpp-python. Not named gguf.py, because the scripts beside it could then not import the package gguf.
 """
+
 import argparse
 import sys
 from collections import defaultdict
@@ -25,14 +26,14 @@ from cantolyric.gguf_blocks import decode_blocks, decode_tensor
 from cantolyric.models import model_path
 
 LYRICS = "夜雨落緊，街燈一盞一盞咁暗\n我企喺你樓下，唔知應唔應該撳鐘\n佢話佢哋聽日先返嚟，我諗都係算啦"
-CODE = '''def contour(notes):
+CODE = """def contour(notes):
     "Which way the melody moves."
     steps = [b - a for a, b in zip(notes, notes[1:])]
     return "".join("+" if s > 0 else "-" if s < 0 else "=" for s in steps)
 
 
 print(contour([60, 62, 62, 59]))
-'''
+"""
 PROMPTS = {
     "Cantonese": LYRICS,
     "written Chinese": "歌詞與旋律的聲調必須相合，否則聽眾會把字聽成另一個字。因此填詞人先找出每個音的高低，再選擇聲調相配的字。",
@@ -96,8 +97,12 @@ def same_ids(path, tokenizer):
 
 
 def rounded(a):
-    return dict(positions=a.positions, mean_kl=float(f"{a.mean_kl:.3g}"), top1=round(a.top1, 4),
-                max_difference=round(a.max_difference, 3))
+    return dict(
+        positions=a.positions,
+        mean_kl=float(f"{a.mean_kl:.3g}"),
+        top1=round(a.top1, 4),
+        max_difference=round(a.max_difference, 3),
+    )
 
 
 def run_both(path, model, ids):

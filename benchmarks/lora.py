@@ -3,6 +3,7 @@
 python benchmarks/lora.py    writes benchmarks/results/lora.json; about an hour on two cores
                              (each run is kept in --folder as it ends, and an interrupted benchmark goes on from there)
 """
+
 import argparse
 import copy
 import json
@@ -19,22 +20,24 @@ from cantolyric.lora import add_lora, dense_weight, linear_layers, lora_layers
 PLACES = {"all-linear": "all-linear", "attention": r"self_attn", "mlp": r"\.mlp\.", "head": "lm_head"}
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 CONFIG = FinetuneConfig(name="lora", pairs=2048, steps=64)
-HELD_OUT = 192 # validation pairs
+HELD_OUT = 192  # validation pairs
 
 
 @dataclass
 class One:
     "One run; alpha is the rank, so that the scaling is 1 as in the finetune."
-    place: str # a key of PLACES, or "everything": no adapter, all weights trained
-    rank: int # 0 for "everything"
-    lr: float # peak
+
+    place: str  # a key of PLACES, or "everything": no adapter, all weights trained
+    rank: int  # 0 for "everything"
+    lr: float  # peak
     seed: int = 0
 
     @property
-    def file(self): return f"{self.place}-r{self.rank}-lr{self.lr:g}-s{self.seed}.json"
+    def file(self):
+        return f"{self.place}-r{self.rank}-lr{self.lr:g}-s{self.seed}.json"
 
 
-EQUAL = (("attention", 22), ("mlp", 13), ("head", 28)) # with about as many parameters as all-linear with rank 8
+EQUAL = (("attention", 22), ("mlp", 13), ("head", 28))  # with about as many parameters as all-linear with rank 8
 
 
 def plan():
@@ -43,8 +46,23 @@ def plan():
     whole = lambda *rates: [One("everything", 0, lr) for lr in rates]
     at = lambda *rates: [One(place, r, lr) for lr in rates for place, r in EQUAL]
     seeds = [One("all-linear", 8, 2e-3, s) for s in (1, 2)] + [One("everything", 0, 4e-4, s) for s in (1, 2)]
-    runs = (lora(RANKS, 2e-3) + whole(4e-4) + at(2e-3) + whole(8e-4, 2e-4) + lora((32, 8), 4e-3) + at(4e-3) + lora((1, 64), 4e-3) + lora((32, 8), 1e-3) + whole(1e-4, 1.6e-3) + lora((32, 8, 1), 8e-3)
-        + lora(RANKS, 4e-3, 1e-3) + seeds + at(1e-3) + lora(RANKS, 8e-3) + at(8e-3))
+    runs = (
+        lora(RANKS, 2e-3)
+        + whole(4e-4)
+        + at(2e-3)
+        + whole(8e-4, 2e-4)
+        + lora((32, 8), 4e-3)
+        + at(4e-3)
+        + lora((1, 64), 4e-3)
+        + lora((32, 8), 1e-3)
+        + whole(1e-4, 1.6e-3)
+        + lora((32, 8, 1), 8e-3)
+        + lora(RANKS, 4e-3, 1e-3)
+        + seeds
+        + at(1e-3)
+        + lora(RANKS, 8e-3)
+        + at(8e-3)
+    )
     return list({one.file: one for one in runs}.values())
 
 
@@ -52,13 +70,21 @@ def shares(before, model):
     "For each kind of matrix: which share of its update's squared length lies in the largest 1, 2, 4, ... directions, and how many hold 90 %."
     kinds = {}
     for name, layer in linear_layers(model).items():
-        if name not in before: continue
-        merged = layer.pairs["default"].merged(dense_weight(layer.base_layer)) if hasattr(layer, "pairs") else layer.weight
+        if name not in before:
+            continue
+        merged = (
+            layer.pairs["default"].merged(dense_weight(layer.base_layer)) if hasattr(layer, "pairs") else layer.weight
+        )
         s2 = torch.linalg.svdvals((merged - before[name]).detach().double()).square().numpy()
         kinds.setdefault(name.rpartition(".")[2], []).append(np.cumsum(s2) / s2.sum() if s2.sum() else np.ones_like(s2))
     at = lambda c, k: float(c[min(k, len(c)) - 1])
-    return {kind: dict(shares={k: round(float(np.mean([at(c, k) for c in cs])), 4) for k in (1, 2, 4, 8, 16, 32, 64, 128)},
-        rank90=float(np.mean([int(np.searchsorted(c, .9)) + 1 for c in cs]))) for kind, cs in kinds.items()}
+    return {
+        kind: dict(
+            shares={k: round(float(np.mean([at(c, k) for c in cs])), 4) for k in (1, 2, 4, 8, 16, 32, 64, 128)},
+            rank90=float(np.mean([int(np.searchsorted(c, 0.9)) + 1 for c in cs])),
+        )
+        for kind, cs in kinds.items()
+    }
 
 
 def one_run(one, shop, pairs):
@@ -67,12 +93,18 @@ def one_run(one, shop, pairs):
     torch.manual_seed(one.seed)
     model = copy.deepcopy(shop.model).requires_grad_(True)
     before = {n: m.weight.detach().clone() for n, m in linear_layers(model).items() if n != "lm_head"}
-    if one.rank: add_lora(model, PLACES[one.place], rank=one.rank, alpha=one.rank)
+    if one.rank:
+        add_lora(model, PLACES[one.place], rank=one.rank, alpha=one.rank)
     report = train_rung(shop, "full", model)
     bits = answer_bits(model, shop.tokenizer, pairs, shop.format, store=shop.store)
-    return asdict(one) | dict(parameters=sum(p.numel() for p in model.parameters() if p.requires_grad), layers=len(lora_layers(model)),
-        first=round(float(np.mean(report.losses[:3])), 4), last=round(float(np.mean(report.losses[-8:])), 4), held_out=round(per_character(bits, pairs), 4),
-        update=shares(before, model))
+    return asdict(one) | dict(
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        layers=len(lora_layers(model)),
+        first=round(float(np.mean(report.losses[:3])), 4),
+        last=round(float(np.mean(report.losses[-8:])), 4),
+        held_out=round(per_character(bits, pairs), 4),
+        update=shares(before, model),
+    )
 
 
 def main():
@@ -83,12 +115,21 @@ def main():
     args.folder.mkdir(parents=True, exist_ok=True)
     shop, runs = Workshop(CONFIG), []
     pairs = shop.held_out("validation", HELD_OUT)
-    base = {k: round(per_character(answer_bits(shop.model, shop.tokenizer, pairs, f, store=s), pairs), 4) for k, f, s in (("with prompt", shop.format, shop.store), ("without", None, shop.bare_store))}
-    for one in plan()[:args.runs]:
+    base = {
+        k: round(per_character(answer_bits(shop.model, shop.tokenizer, pairs, f, store=s), pairs), 4)
+        for k, f, s in (("with prompt", shop.format, shop.store), ("without", None, shop.bare_store))
+    }
+    for one in plan()[: args.runs]:
         path = args.folder / one.file
-        if not path.exists(): write_json(path, one_run(one, shop, pairs))
+        if not path.exists():
+            write_json(path, one_run(one, shop, pairs))
         runs.append(json.loads(path.read_text(encoding="utf-8")))
-    write("lora", dict(pairs=CONFIG.pairs, steps=CONFIG.steps, batch=CONFIG.batch_size, held_out=len(pairs), base=base, runs=runs) | made("torch", "transformers"))
+    write(
+        "lora",
+        dict(pairs=CONFIG.pairs, steps=CONFIG.steps, batch=CONFIG.batch_size, held_out=len(pairs), base=base, runs=runs)
+        | made("torch", "transformers"),
+    )
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ The parts "head" and "step" have Qwen2.5-0.5B's shape, random weights, and token
 "gpu" is head and loss in bf16 on a CUDA device, beside Liger's and Apple's fused losses where they are installed; it is not among "all parts", and is kept under the
 device's name: the clock of the median of 20, and `torch.cuda.max_memory_allocated` above weights and inputs.
 """
+
 import json
 import multiprocessing
 import re
@@ -56,39 +57,58 @@ def head_batch():
     labels = np.concatenate([np.asarray(r["labels"])[k] for r, k in zip(every, on)])[:POSITIONS]
     states, table = small_table(np.append(states, 0)[None], store)
     torch.manual_seed(0)
-    hidden, head = torch.randn(1, POSITIONS + 1, WIDTH), torch.randn(VOCABULARY, WIDTH) * .02
-    return dict(hidden=hidden.requires_grad_(), head=head, states=states.view(1, -1), labels=torch.from_numpy(np.append(-100, labels))[None], table=table)
+    hidden, head = torch.randn(1, POSITIONS + 1, WIDTH), torch.randn(VOCABULARY, WIDTH) * 0.02
+    return dict(
+        hidden=hidden.requires_grad_(),
+        head=head,
+        states=states.view(1, -1),
+        labels=torch.from_numpy(np.append(-100, labels))[None],
+        table=table,
+    )
 
 
-def hf(hidden, head, labels, **_): return ForCausalLMLoss(F.linear(hidden, head), labels, VOCABULARY)
+def hf(hidden, head, labels, **_):
+    return ForCausalLMLoss(F.linear(hidden, head), labels, VOCABULARY)
 
 
 def hf_masked(hidden, head, labels, states, table):
     "What a mask hook on the head costs: full logits, full mask."
     bits = (table[:, :, None] >> torch.arange(32, dtype=torch.int32, device=table.device) & 1).bool().flatten(1)
-    return ForCausalLMLoss(ours.apply_tone_mask(F.linear(hidden, head), ours.tone_mask_slice(states, bits)), labels, VOCABULARY)
+    return ForCausalLMLoss(
+        ours.apply_tone_mask(F.linear(hidden, head), ours.tone_mask_slice(states, bits)), labels, VOCABULARY
+    )
 
 
 def chunked(hidden, head, labels, **_):
     return F.linear_cross_entropy(hidden[0, :-1], head, labels[0, 1:], options=torch.nn.LinearCrossEntropyOptions())
 
 
-def sliced(hidden, head, labels, states, table): return ours.sliced_cross_entropy(hidden, head, states, labels, table)
+def sliced(hidden, head, labels, states, table):
+    return ours.sliced_cross_entropy(hidden, head, states, labels, table)
 
 
 def one_a_state(**batch):
     "The sliced head without shared supersets: each state its own group."
     shared, ours.state_groups = ours.state_groups, lambda states, table: torch.arange(len(table))
-    try: return sliced(**batch)
-    finally: ours.state_groups = shared
+    try:
+        return sliced(**batch)
+    finally:
+        ours.state_groups = shared
 
 
-WAYS = {"transformers": hf, "transformers, tone mask on the logits": hf_masked, "torch, chunked": chunked, "sliced": sliced, "sliced, a group a state": one_a_state}
+WAYS = {
+    "transformers": hf,
+    "transformers, tone mask on the logits": hf_masked,
+    "torch, chunked": chunked,
+    "sliced": sliced,
+    "sliced, a group a state": one_a_state,
+}
 
 
 def gradient(way, batch, bf16=False):
     "Loss, and its gradient to the hidden states."
-    with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext(): loss = WAYS[way](**batch)
+    with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+        loss = WAYS[way](**batch)
     return loss.item(), torch.autograd.grad(loss, batch["hidden"])[0]
 
 
@@ -102,18 +122,19 @@ def in_turns(runs, rounds=ROUNDS):
     "Median seconds of some functions, which take turns."
     seconds = {k: [] for k in runs}
     for _ in range(rounds):
-        for k, f in runs.items(): seconds[k].append(clock(f))
+        for k, f in runs.items():
+            seconds[k].append(clock(f))
     return {k: statistics.median(v) for k, v in seconds.items()}
 
 
 def high_water():
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 2 ** 20
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 2**20
 
 
 def _child(pipe, prepare, run, way):
     torch.set_num_threads(2)
     given = prepare()
-    Path("/proc/self/clear_refs").write_text("5") # the high-water mark starts anew, from what is held now
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew, from what is held now
     before = high_water()
     run(way, given)
     pipe.send(high_water() - before)
@@ -133,35 +154,60 @@ def head_and_loss():
     batch = head_batch()
     used = batch["states"][0, :-1]
     groups = ours.state_groups(used, batch["table"])
-    result = dict(positions=POSITIONS, states=int(len(used.unique())), groups=int(groups.max()) + 1,
-        allowed_a_position=int(ours.table_bits(batch["table"], torch.arange(VOCABULARY)).sum(1)[used].float().mean()))
+    result = dict(
+        positions=POSITIONS,
+        states=int(len(used.unique())),
+        groups=int(groups.max()) + 1,
+        allowed_a_position=int(ours.table_bits(batch["table"], torch.arange(VOCABULARY)).sum(1)[used].float().mean()),
+    )
     (want, g), (got, h) = gradient("transformers, tone mask on the logits", batch), gradient("sliced", batch)
-    result |= {"loss apart": abs(want - got), "gradient apart, of its largest number": float((g - h).abs().max() / g.abs().max())}
-    for name, bf16, ways in (("fp32", False, WAYS), ("bf16 autocast", True, ("transformers", "torch, chunked", "sliced"))):
+    result |= {
+        "loss apart": abs(want - got),
+        "gradient apart, of its largest number": float((g - h).abs().max() / g.abs().max()),
+    }
+    for name, bf16, ways in (
+        ("fp32", False, WAYS),
+        ("bf16 autocast", True, ("transformers", "torch, chunked", "sliced")),
+    ):
         s = in_turns({w: lambda w=w: gradient(w, batch, bf16) for w in ways})
-        result[name] = {w: {"seconds": round(s[w], 3), "transformers takes, times": round(s["transformers"] / s[w], 2)} for w in ways}
-    for w in ("transformers", "torch, chunked", "sliced"): result["fp32"][w]["GiB above weights and inputs"] = round(memory(head_batch, gradient, w), 3)
+        result[name] = {
+            w: {"seconds": round(s[w], 3), "transformers takes, times": round(s["transformers"] / s[w], 2)}
+            for w in ways
+        }
+    for w in ("transformers", "torch, chunked", "sliced"):
+        result["fp32"][w]["GiB above weights and inputs"] = round(memory(head_batch, gradient, w), 3)
     return result
 
 
 def step_batch():
     "A LoRA student of Qwen2.5-0.5B's shape, and four rows of 256 tokens: examples one behind the other."
     every, store = rows()
-    ids, labels, states = (np.concatenate([np.asarray(r[k]) for r in every])[:BATCH * LENGTH].reshape(BATCH, LENGTH) for k in ("input_ids", "labels", "states"))
-    labels[:, 0] = -100 # nothing predicts it
+    ids, labels, states = (
+        np.concatenate([np.asarray(r[k]) for r in every])[: BATCH * LENGTH].reshape(BATCH, LENGTH)
+        for k in ("input_ids", "labels", "states")
+    )
+    labels[:, 0] = -100  # nothing predicts it
     states, table = small_table(states, store)
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=VOCABULARY, **SIZES["0.5B"])).train()
     student = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
     ids = torch.from_numpy(ids)
-    return student, dict(input_ids=ids, attention_mask=torch.ones_like(ids), labels=torch.from_numpy(labels), states=states.view(BATCH, LENGTH), table=table)
+    return student, dict(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        labels=torch.from_numpy(labels),
+        states=states.view(BATCH, LENGTH),
+        table=table,
+    )
 
 
 def step(way, given):
     "Forward and backward."
     student, batch = given
-    if way == "sliced": loss = ours.sliced_loss(student, batch)
-    else: loss = student(**{k: batch[k] for k in ("input_ids", "attention_mask", "labels")}).loss
+    if way == "sliced":
+        loss = ours.sliced_loss(student, batch)
+    else:
+        loss = student(**{k: batch[k] for k in ("input_ids", "attention_mask", "labels")}).loss
     loss.backward()
     student.zero_grad()
 
@@ -171,7 +217,9 @@ def whole_step():
     given = step_batch()
     s = in_turns({w: lambda w=w: step(w, given) for w in ("transformers", "sliced")})
     share = float((given[1]["labels"] != -100).float().mean())
-    return dict(rows=BATCH, tokens=LENGTH, labelled=round(share, 3)) | {w: {"seconds": round(x, 2), "transformers takes, times": round(s["transformers"] / x, 2)} for w, x in s.items()}
+    return dict(rows=BATCH, tokens=LENGTH, labelled=round(share, 3)) | {
+        w: {"seconds": round(x, 2), "transformers takes, times": round(s["transformers"] / x, 2)} for w, x in s.items()
+    }
 
 
 def our_finetune():
@@ -182,26 +230,33 @@ def our_finetune():
             shop = shops.setdefault(w, Workshop(FinetuneConfig(name="loss", loss=w)))
             report = train_rung(shop, "pilot", model := shop.adapted())
             shop.model = model.unload()
-            if k: seconds[w].append(report.seconds / report.steps) # the first time builds masks and warms up
+            if k:
+                seconds[w].append(report.seconds / report.steps)  # the first time builds masks and warms up
     s = {w: statistics.median(v) for w, v in seconds.items()}
-    return dict(batch=FinetuneConfig().batch_size, steps=256, bf16=bf16_is_fast()) | {w: {"seconds a step": round(x, 3), "the hook takes, times": round(s["hook"] / x, 2)} for w, x in s.items()}
+    return dict(batch=FinetuneConfig().batch_size, steps=256, bf16=bf16_is_fast()) | {
+        w: {"seconds a step": round(x, 3), "the hook takes, times": round(s["hook"] / x, 2)} for w, x in s.items()
+    }
 
 
 def liger(hidden, head, labels, **_):
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
     return LigerFusedLinearCrossEntropyLoss()(head, hidden[0, :-1], labels[0, 1:])
 
 
 def cut(hidden, head, labels, **_):
     from cut_cross_entropy import linear_cross_entropy
+
     return linear_cross_entropy(hidden[0, :-1], head, labels[0, 1:])
 
 
 def grouped(**batch):
     "The sliced loss with the groups that suit a CPU."
     shared, ours._shared = ours._shared, ours._grouped
-    try: return sliced(**batch)
-    finally: ours._shared = shared
+    try:
+        return sliced(**batch)
+    finally:
+        ours._shared = shared
 
 
 def gpu_turn(way, batch):
@@ -212,37 +267,67 @@ def gpu_turn(way, batch):
     loss = way(**batch)
     grad = torch.autograd.grad(loss, batch["hidden"])[0]
     torch.cuda.synchronize()
-    return time.perf_counter() - start, (torch.cuda.max_memory_allocated() - before) / 2 ** 30, loss.item(), grad
+    return time.perf_counter() - start, (torch.cuda.max_memory_allocated() - before) / 2**30, loss.item(), grad
 
 
 def on_gpu(rounds=20):
     "Head and loss in bf16 on the CUDA device."
-    batch = {k: v.detach().to("cuda", torch.bfloat16 if v.is_floating_point() else v.dtype) for k, v in head_batch().items()}
+    batch = {
+        k: v.detach().to("cuda", torch.bfloat16 if v.is_floating_point() else v.dtype) for k, v in head_batch().items()
+    }
     batch["hidden"].requires_grad_()
-    ways = {k: f for k, f in (WAYS | {"sliced, groups as on a CPU": grouped, "Liger": liger, "cut-cross-entropy": cut}).items() if k != "sliced, a group a state"}
-    for k, needs in (("torch, chunked", hasattr(F, "linear_cross_entropy")), ("Liger", find_spec("liger_kernel")), ("cut-cross-entropy", find_spec("cut_cross_entropy"))):
-        if not needs: del ways[k]
+    ways = {
+        k: f
+        for k, f in (WAYS | {"sliced, groups as on a CPU": grouped, "Liger": liger, "cut-cross-entropy": cut}).items()
+        if k != "sliced, a group a state"
+    }
+    for k, needs in (
+        ("torch, chunked", hasattr(F, "linear_cross_entropy")),
+        ("Liger", find_spec("liger_kernel")),
+        ("cut-cross-entropy", find_spec("cut_cross_entropy")),
+    ):
+        if not needs:
+            del ways[k]
     turns = {k: [] for k in ways}
-    for r in range(rounds + 3): # the first three compile and warm up
-        for k, f in ways.items(): turns[k].append(gpu_turn(f, batch)[:2])
+    for r in range(rounds + 3):  # the first three compile and warm up
+        for k, f in ways.items():
+            turns[k].append(gpu_turn(f, batch)[:2])
     s = {k: statistics.median(t[0] for t in ts[3:]) for k, ts in turns.items()}
     (*_, want, g), (*_, got, h) = gpu_turn(hf_masked, batch), gpu_turn(sliced, batch)
-    return {"loss apart": abs(want - got), "gradient apart, of its largest number": float((g - h).abs().max() / g.abs().max()), **made("torch", "transformers")} | {
-        k: {"milliseconds": round(1e3 * s[k], 2), "transformers takes, times": round(s["transformers"] / s[k], 2), "GiB above weights and inputs": round(max(t[1] for t in turns[k][3:]), 3)} for k in ways}
+    return {
+        "loss apart": abs(want - got),
+        "gradient apart, of its largest number": float((g - h).abs().max() / g.abs().max()),
+        **made("torch", "transformers"),
+    } | {
+        k: {
+            "milliseconds": round(1e3 * s[k], 2),
+            "transformers takes, times": round(s["transformers"] / s[k], 2),
+            "GiB above weights and inputs": round(max(t[1] for t in turns[k][3:]), 3),
+        }
+        for k in ways
+    }
 
 
-PARTS = {"head": ("head and loss", head_and_loss), "step": ("LoRA step", whole_step), "finetune": ("our finetune", our_finetune)}
+PARTS = {
+    "head": ("head and loss", head_and_loss),
+    "step": ("LoRA step", whole_step),
+    "finetune": ("our finetune", our_finetune),
+}
 
 
 def main():
     torch.set_num_threads(2)
     parts, path = sys.argv[1:] or list(PARTS), RESULTS / "loss.json"
     result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if parts == ["gpu"]: return write("loss", result | {"GPU": result.get("GPU", {}) | {torch.cuda.get_device_name(): on_gpu()}})
+    if parts == ["gpu"]:
+        return write("loss", result | {"GPU": result.get("GPU", {}) | {torch.cuda.get_device_name(): on_gpu()}})
     for part in parts:
-        if part != "finetune" and not (TOKENIZERS / "qwen2").exists(): print(f"{part} left out: CANTOLYRIC_DATA names no folder with Qwen2's vocabulary")
-        else: result[PARTS[part][0]] = PARTS[part][1]()
+        if part != "finetune" and not (TOKENIZERS / "qwen2").exists():
+            print(f"{part} left out: CANTOLYRIC_DATA names no folder with Qwen2's vocabulary")
+        else:
+            result[PARTS[part][0]] = PARTS[part][1]()
     write("loss", result | made("torch", "transformers", "peft"))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

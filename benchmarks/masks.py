@@ -16,6 +16,7 @@ The texts are random allowed tokens, so all engines by characters walk the same;
 with ours, bit by bit; xgrammar 0.2.8 forgets a token now and then (tests/test_peers.py). llguidance and xgrammar are run on both exports, the
 expression and the grammar, as their times differ by up to fifty times. Python's garbage collector is off during the walks.
 """
+
 import gc
 import json
 import os
@@ -25,7 +26,7 @@ import tempfile
 import tracemalloc
 from time import perf_counter, process_time
 
-os.environ.update(OMP_NUM_THREADS="1", RAYON_NUM_THREADS="1") # before the engines are loaded
+os.environ.update(OMP_NUM_THREADS="1", RAYON_NUM_THREADS="1")  # before the engines are loaded
 
 import llguidance
 import numpy as np
@@ -40,9 +41,15 @@ from cantolyric.constraint import TokenTable, ToneConstraint, random_ids
 from cantolyric.reading import as_reader
 from cantolyric.template import ToneTemplate, lexicon_of
 
-SIZE, END = 151_936, 151_643 # Qwen2's mask bits, padding included, and its <|endoftext|>
+SIZE, END = 151_936, 151_643  # Qwen2's mask bits, padding included, and its <|endoftext|>
 READERS = {"ours, in context": None, "ours, characters": "characters"}
-PEERS = ("llguidance, expression", "llguidance, grammar", "xgrammar, expression", "xgrammar, grammar", "outlines-core, expression")
+PEERS = (
+    "llguidance, expression",
+    "llguidance, grammar",
+    "xgrammar, expression",
+    "xgrammar, grammar",
+    "outlines-core, expression",
+)
 
 
 clock = process_time if "--cpu" in sys.argv else perf_counter
@@ -57,8 +64,10 @@ def timed(f):
 
 # Ours
 
+
 class Ours:
     "The constraint with one reader."
+
     def __init__(self, bpe, reader):
         self.reader, self.tokens = as_reader(reader), {i: b for b, i in bpe.vocab.items()}
         lexicon_of(self.reader)
@@ -81,10 +90,17 @@ class Ours:
         self.c = ToneConstraint(str(template), self.table, self.reader)
         self.s = self.c.start()
 
-    def again(self): self.s = self.c.start()
-    def mask(self): return self.c.mask(self.s)
-    def fill(self, buffer): buffer[0] = self.c.mask(self.s)
-    def advance(self, i): self.s = self.c.advance(self.s, i)
+    def again(self):
+        self.s = self.c.start()
+
+    def mask(self):
+        return self.c.mask(self.s)
+
+    def fill(self, buffer):
+        buffer[0] = self.c.mask(self.s)
+
+    def advance(self, i):
+        self.s = self.c.advance(self.s, i)
 
     def memory(self, templates, texts):
         """MB that Python's allocator (NumPy's arrays included) gives for the table, and with what these templates leave in its caches.
@@ -94,7 +110,8 @@ class Ours:
         self.build()
         gc.collect()
         fresh = tracemalloc.get_traced_memory()[0]
-        for template, text in zip(templates, texts): walk(self, template, text)
+        for template, text in zip(templates, texts):
+            walk(self, template, text)
         self.c = None
         gc.collect()
         used = tracemalloc.get_traced_memory()[0]
@@ -104,63 +121,101 @@ class Ours:
 
 # Peers
 
+
 class LLGuidance:
     "Forcing is off: with it, where only one text can go on, only the usual token for it is allowed. The default limits end some of these templates early."
+
     limits = dict(initial_lexer_fuel=10**9, step_lexer_fuel=10**9, max_lexer_states=10**7)
 
     def __init__(self, bpe, kind):
-        class Vocabulary: # with a real tokenizing callback: one that returns nothing gives wrong masks
-            tokens, eos_token_id, bos_token_id, special_token_ids = token_list(bpe), END, None, [i for i in range(SIZE) if i not in bpe.id_to_bytes]
-            def __call__(self, text): return bpe.encode(text)
+        class Vocabulary:  # with a real tokenizing callback: one that returns nothing gives wrong masks
+            tokens, eos_token_id, bos_token_id, special_token_ids = (
+                token_list(bpe),
+                END,
+                None,
+                [i for i in range(SIZE) if i not in bpe.id_to_bytes],
+            )
+
+            def __call__(self, text):
+                return bpe.encode(text)
+
         self.kind, self.vocabulary = kind, Vocabulary()
 
     def build(self):
         self.tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(self.vocabulary))
 
     def export(self, template):
-        return '%llguidance {"no_forcing": true}\n' + (any_to_lark(template.to_gbnf()) if self.kind == "grammar" else f"start: /{template.to_regex()}/")
+        return '%llguidance {"no_forcing": true}\n' + (
+            any_to_lark(template.to_gbnf()) if self.kind == "grammar" else f"start: /{template.to_regex()}/"
+        )
 
     def ready(self, export):
-        self.m = llguidance.LLMatcher(self.tokenizer, llguidance.LLMatcher.grammar_from_lark(export), limits=llguidance.LLParserLimits(**self.limits))
-        if self.m.is_error(): raise RuntimeError(self.m.get_error())
+        self.m = llguidance.LLMatcher(
+            self.tokenizer,
+            llguidance.LLMatcher.grammar_from_lark(export),
+            limits=llguidance.LLParserLimits(**self.limits),
+        )
+        if self.m.is_error():
+            raise RuntimeError(self.m.get_error())
 
-    def again(self): self.m.reset()
-    def fill(self, buffer): self.m.unsafe_compute_mask_ptr(buffer.ctypes.data, buffer.nbytes)
-    def advance(self, i): return self.m.consume_token(i)
+    def again(self):
+        self.m.reset()
+
+    def fill(self, buffer):
+        self.m.unsafe_compute_mask_ptr(buffer.ctypes.data, buffer.nbytes)
+
+    def advance(self, i):
+        return self.m.consume_token(i)
 
 
 class XGrammar:
-    def __init__(self, bpe, kind): self.kind, self.tokens = kind, token_list(bpe)
+    def __init__(self, bpe, kind):
+        self.kind, self.tokens = kind, token_list(bpe)
 
     def build(self):
         info = xgrammar.TokenizerInfo(self.tokens, xgrammar.VocabType.RAW, stop_token_ids=[END])
         self.compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
 
-    def export(self, template): return template.to_gbnf() if self.kind == "grammar" else template.to_regex()
+    def export(self, template):
+        return template.to_gbnf() if self.kind == "grammar" else template.to_regex()
 
     def ready(self, export):
-        compiled = self.compiler.compile_grammar(export) if self.kind == "grammar" else self.compiler.compile_regex(export)
+        compiled = (
+            self.compiler.compile_grammar(export) if self.kind == "grammar" else self.compiler.compile_regex(export)
+        )
         self.m = xgrammar.GrammarMatcher(compiled)
 
-    def again(self): self.m.reset()
-    def fill(self, buffer): self.m.fill_next_token_bitmask(buffer)
-    def advance(self, i): return self.m.accept_token(i)
+    def again(self):
+        self.m.reset()
+
+    def fill(self, buffer):
+        self.m.fill_next_token_bitmask(buffer)
+
+    def advance(self, i):
+        return self.m.accept_token(i)
 
 
 class Outlines:
-    def __init__(self, bpe, kind): self.ids = {b: [i] for b, i in bpe.vocab.items()}
+    def __init__(self, bpe, kind):
+        self.ids = {b: [i] for b, i in bpe.vocab.items()}
 
     def build(self):
         self.vocabulary = outlines_core.Vocabulary(END, self.ids)
 
-    def export(self, template): return template.to_regex()
+    def export(self, template):
+        return template.to_regex()
 
     def ready(self, export):
         self.m = outlines_core.Guide(outlines_core.Index(export, self.vocabulary))
 
-    def again(self): self.m.reset()
-    def fill(self, buffer): self.m.write_mask_into(buffer.ctypes.data, buffer.size, buffer.itemsize)
-    def advance(self, i): return self.m.is_finished() or self.m.advance(i, False)
+    def again(self):
+        self.m.reset()
+
+    def fill(self, buffer):
+        self.m.write_mask_into(buffer.ctypes.data, buffer.size, buffer.itemsize)
+
+    def advance(self, i):
+        return self.m.is_finished() or self.m.advance(i, False)
 
 
 ENGINES = {"ours": Ours, "llguidance": LLGuidance, "xgrammar": XGrammar, "outlines-core": Outlines}
@@ -173,6 +228,7 @@ def token_list(bpe):
 
 # Walks
 
+
 def walk(engine, template, text=None, masks=None, rng=None):
     """Times in ms of one template and two walks over a text; without a text (ours only) it is drawn on the way, so that nothing has been asked
     before it is timed. With `masks`, how many bits differ from them. Also the text, and the masks of its steps."""
@@ -184,15 +240,18 @@ def walk(engine, template, text=None, masks=None, rng=None):
         ms, mask = timed(engine.mask) if ours else timed(lambda: engine.fill(buffer))
         out["first"].append(ms)
         found.append(np.array(mask if ours else buffer[0]))
-        if not text: drawn.append(int(rng.choice(engine.c.allowed_ids(engine.s))))
+        if not text:
+            drawn.append(int(rng.choice(engine.c.allowed_ids(engine.s))))
         i = drawn[len(found) - 1]
         out["advance"].append(timed(lambda: engine.advance(i))[0])
     engine.again()
     for i in drawn:
-        if ours: out["again"].append(timed(engine.mask)[0])
+        if ours:
+            out["again"].append(timed(engine.mask)[0])
         out["copied" if ours else "again"].append(timed(lambda: engine.fill(buffer))[0])
         engine.advance(i)
-    if masks is not None: out["apart"] = sum(int(np.bitwise_count(f ^ m).sum()) for f, m in zip(found, masks, strict=True))
+    if masks is not None:
+        out["apart"] = sum(int(np.bitwise_count(f ^ m).sum()) for f, m in zip(found, masks, strict=True))
     return out, drawn, found
 
 
@@ -201,34 +260,59 @@ def summary(walks):
     later = walks[1:] or walks
     us = lambda key: round(1000 * statistics.median(x for w in later for x in w[key]), 2)
     ms = lambda f, ws: round(statistics.median(map(f, ws)), 3)
-    verse, whole = (lambda w: w["ready"] + sum(w["first"])), (lambda w: w["ready"] + sum(w["first"]) + sum(w["advance"]))
-    out = dict(templates=len(walks), steps=[len(w["first"]) for w in walks],
-        ready_ms=ms(lambda w: w["ready"], later), ready_worst_ms=round(max(w["ready"] for w in later), 3), ready_first_template_ms=round(walks[0]["ready"], 3),
-        seen_before_us=us("again"), seen_before_copied_us=us("copied") if walks[0]["copied"] else us("again"),
-        first_visit_us=us("first"), first_visit_worst_ms=round(max(x for w in later for x in w["first"]), 3), first_visits_sum_ms=ms(lambda w: sum(w["first"]), later),
-        first_template_worst_ms=round(max(walks[0]["first"]), 3), first_template_sum_ms=round(sum(walks[0]["first"]), 3),
-        advance_us=us("advance"), verse_ms=ms(verse, later), verse_worst_ms=round(max(map(verse, later)), 3), verse_with_advances_ms=ms(whole, later),
-        verse_first_template_ms=round(verse(walks[0]), 3))
-    if "apart" in walks[0]: out["bits_unlike_ours"] = sum(w["apart"] for w in walks)
+    verse, whole = (
+        (lambda w: w["ready"] + sum(w["first"])),
+        (lambda w: w["ready"] + sum(w["first"]) + sum(w["advance"])),
+    )
+    out = dict(
+        templates=len(walks),
+        steps=[len(w["first"]) for w in walks],
+        ready_ms=ms(lambda w: w["ready"], later),
+        ready_worst_ms=round(max(w["ready"] for w in later), 3),
+        ready_first_template_ms=round(walks[0]["ready"], 3),
+        seen_before_us=us("again"),
+        seen_before_copied_us=us("copied") if walks[0]["copied"] else us("again"),
+        first_visit_us=us("first"),
+        first_visit_worst_ms=round(max(x for w in later for x in w["first"]), 3),
+        first_visits_sum_ms=ms(lambda w: sum(w["first"]), later),
+        first_template_worst_ms=round(max(walks[0]["first"]), 3),
+        first_template_sum_ms=round(sum(walks[0]["first"]), 3),
+        advance_us=us("advance"),
+        verse_ms=ms(verse, later),
+        verse_worst_ms=round(max(map(verse, later)), 3),
+        verse_with_advances_ms=ms(whole, later),
+        verse_first_template_ms=round(verse(walks[0]), 3),
+    )
+    if "apart" in walks[0]:
+        out["bits_unlike_ours"] = sum(w["apart"] for w in walks)
     return out
 
 
 # All together
 
+
 def templates(n, lines, slots):
     "Templates with random digits of the scheme 0243."
     rng = np.random.default_rng(22)
-    return [ToneTemplate.parse("/".join("".join(rng.choice(list("0243"), slots)) for _ in range(lines))) for _ in range(n)]
+    return [
+        ToneTemplate.parse("/".join("".join(rng.choice(list("0243"), slots)) for _ in range(lines))) for _ in range(n)
+    ]
 
 
 def measure(name, bpe, todo, texts=None, masks=None):
     "Everything about one engine but its memory; and for each template the text of its walk, and the masks."
     engine = Ours(bpe, READERS[name]) if name in READERS else ENGINES[name.split(",")[0]](bpe, name.split(", ")[1])
-    out, rng = dict(vocabulary_pass_s=round(timed(engine.build)[0] / 1000, 3)), np.random.default_rng(23) # once: a second pass finds the lexicon's caches full
-    if name in READERS: out["vocabulary_from_disk_s"] = round(statistics.median(engine.from_disk()) / 1000, 3)
+    out, rng = (
+        dict(vocabulary_pass_s=round(timed(engine.build)[0] / 1000, 3)),
+        np.random.default_rng(23),
+    )  # once: a second pass finds the lexicon's caches full
+    if name in READERS:
+        out["vocabulary_from_disk_s"] = round(statistics.median(engine.from_disk()) / 1000, 3)
     gc.collect()
-    gc.disable() # as `timeit` does: a full collection of a process that holds a lexicon takes a tenth of a second, and may fall into any step
-    walks, texts, masks = zip(*(walk(engine, t, texts and texts[k], masks and masks[k], rng) for k, t in enumerate(todo)))
+    gc.disable()  # as `timeit` does: a full collection of a process that holds a lexicon takes a tenth of a second, and may fall into any step
+    walks, texts, masks = zip(
+        *(walk(engine, t, texts and texts[k], masks and masks[k], rng) for k, t in enumerate(todo))
+    )
     gc.enable()
     out |= summary(walks)
     print(name, out, file=sys.stderr, flush=True)
@@ -237,32 +321,56 @@ def measure(name, bpe, todo, texts=None, masks=None):
 
 def ratios(found):
     "How many times as long the quickest peer takes, row by row."
-    rows = {"vocabulary_pass_s": "vocabulary_pass_s", "ready_ms": "ready_ms", "seen_before_us": "seen_before_us", "seen_before_copied_us": "seen_before_us",
-            "first_visits_sum_ms": "first_visits_sum_ms", "verse_ms": "verse_ms", "verse_with_advances_ms": "verse_with_advances_ms"}
+    rows = {
+        "vocabulary_pass_s": "vocabulary_pass_s",
+        "ready_ms": "ready_ms",
+        "seen_before_us": "seen_before_us",
+        "seen_before_copied_us": "seen_before_us",
+        "first_visits_sum_ms": "first_visits_sum_ms",
+        "verse_ms": "verse_ms",
+        "verse_with_advances_ms": "verse_with_advances_ms",
+    }
     out = {}
     for ours, theirs in rows.items():
         peer = min((p for p in PEERS if p in found), key=lambda p: found[p][theirs])
-        out[ours] = dict(quickest_peer=peer, **{o: float(f"{found[peer][theirs] / found[o][ours]:.3g}") for o in READERS})
+        out[ours] = dict(
+            quickest_peer=peer, **{o: float(f"{found[peer][theirs] / found[o][ours]:.3g}") for o in READERS}
+        )
     return out
 
 
 def main(lines=8, slots=9, n_ours=12, n_peers=2, keep=True):
     "`n_ours`, `n_peers`: templates."
-    try: bpe = published("Qwen2")
-    except FileNotFoundError as e: return print(f"left out: {e}; set it to a folder that holds tokenizers/qwen2/vocab.json and merges.txt")
+    try:
+        bpe = published("Qwen2")
+    except FileNotFoundError as e:
+        return print(f"left out: {e}; set it to a folder that holds tokenizers/qwen2/vocab.json and merges.txt")
     todo, found, texts, masks = templates(n_ours, lines, slots), {}, {}, {}
-    for name in READERS: found[name], texts[name], masks[name] = measure(name, bpe, todo)
+    for name in READERS:
+        found[name], texts[name], masks[name] = measure(name, bpe, todo)
     path = texts["ours, characters"]
-    for name in PEERS: # outlines-core takes a minute for a template
+    for name in PEERS:  # outlines-core takes a minute for a template
         n = 1 if name.startswith("outlines") else n_peers
         found[name] = measure(name, bpe, todo[:n], path, masks["ours, characters"])[0]
-    for name, reader in READERS.items(): found[name] |= Ours(bpe, reader).memory(todo[:3], texts[name][:3])
-    inside = [sum(bpe.id_to_bytes[i].decode("utf-8", "ignore").encode() != bpe.id_to_bytes[i] for i in x[:-1]) for x in path]
-    result = dict(vocabulary=f"Qwen2, {len(bpe.vocab)} tokens, {SIZE} bits", template=f"{lines} lines of {slots} slots", engines=found,
-                  clock=clock.__name__, tokens_that_are_pieces_of_characters=sum(inside), ratios_to_the_quickest_peer=ratios(found))
+    for name, reader in READERS.items():
+        found[name] |= Ours(bpe, reader).memory(todo[:3], texts[name][:3])
+    inside = [
+        sum(bpe.id_to_bytes[i].decode("utf-8", "ignore").encode() != bpe.id_to_bytes[i] for i in x[:-1]) for x in path
+    ]
+    result = dict(
+        vocabulary=f"Qwen2, {len(bpe.vocab)} tokens, {SIZE} bits",
+        template=f"{lines} lines of {slots} slots",
+        engines=found,
+        clock=clock.__name__,
+        tokens_that_are_pieces_of_characters=sum(inside),
+        ratios_to_the_quickest_peer=ratios(found),
+    )
     result |= made("llguidance", "xgrammar", "outlines-core", "numpy")
-    if keep: write("masks", result)
-    else: print(json.dumps(result, indent=1))
+    if keep:
+        write("masks", result)
+    else:
+        print(json.dumps(result, indent=1))
 
 
-if __name__ == "__main__": main(2, 4, 1, 1, keep=False) if "--small" in sys.argv else main()
+if __name__ == "__main__":
+    main(2, 4, 1, 1, keep=False) if "--small" in sys.argv else main()

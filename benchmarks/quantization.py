@@ -4,6 +4,7 @@ python benchmarks/quantization.py [part ...]    writes benchmarks/results/quanti
 "memory" loads a model of Qwen2.5-0.5B's shape with random weights (1 GB on disk, for the time being) in processes of their own, once in bf16 and once in NF4 by bitsandbytes.
 "written" and "qlora" are the tiny base: the former with the shipped adapter merged, the latter with a fresh adapter.
 """
+
 import json
 import logging
 import multiprocessing
@@ -25,18 +26,39 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Qwen2Config
 from cantolyric.base import load_base, quiet_loading
 from cantolyric.data import asset_path, lyric_pairs
 from cantolyric.evaluation import fluency, judge_model, slot_report, topic_share, write_many
-from cantolyric.finetune import FinetuneConfig, Workshop, per_character, row_bits, ToneCollator, encode_pairs, train_rung
+from cantolyric.finetune import (
+    FinetuneConfig,
+    Workshop,
+    per_character,
+    row_bits,
+    ToneCollator,
+    encode_pairs,
+    train_rung,
+)
 from cantolyric.lyricist import Lyricist
 from cantolyric.quantization import held, repacked, round_weights, rounded
 
-SHAPE = dict(hidden_size=896, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2, intermediate_size=4864, vocab_size=151_936, tie_word_embeddings=True)
+SHAPE = dict(
+    hidden_size=896,
+    num_hidden_layers=24,
+    num_attention_heads=14,
+    num_key_value_heads=2,
+    intermediate_size=4864,
+    vocab_size=151_936,
+    tie_word_embeddings=True,
+)
 WIDTHS, TEXTS, SEEDS = (32, 8, 4, 3, 2), 192, (0, 1, 2)
 
 
 def load_4bit(folder=None, dtype=torch.bfloat16):
     "A model from a folder, its blocks in NF4 with double quantization."
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
-    with quiet_loading(): return AutoModelForCausalLM.from_pretrained(folder or asset_path("base"), quantization_config=config, dtype=dtype).eval()
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    with quiet_loading():
+        return AutoModelForCausalLM.from_pretrained(
+            folder or asset_path("base"), quantization_config=config, dtype=dtype
+        ).eval()
 
 
 def occupied():
@@ -47,23 +69,43 @@ def occupied():
 def _child(pipe, folder, four):
     import ctypes
     import gc
+
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as d: # imports and buffers of a first load are not the model's
-        tiny = AutoModelForCausalLM.from_config(Qwen2Config(hidden_size=64, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, intermediate_size=64, vocab_size=64), dtype=torch.bfloat16)
+    with tempfile.TemporaryDirectory() as d:  # imports and buffers of a first load are not the model's
+        tiny = AutoModelForCausalLM.from_config(
+            Qwen2Config(
+                hidden_size=64,
+                num_hidden_layers=1,
+                num_attention_heads=1,
+                num_key_value_heads=1,
+                intermediate_size=64,
+                vocab_size=64,
+            ),
+            dtype=torch.bfloat16,
+        )
         tiny.save_pretrained(d)
         load_4bit(d) if four else AutoModelForCausalLM.from_pretrained(d, dtype=torch.bfloat16)
     before = occupied()
-    if four: model = load_4bit(folder)
+    if four:
+        model = load_4bit(folder)
     else:
-        with quiet_loading(): model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        with quiet_loading():
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     for p in model.parameters():
-        if p.dtype == torch.bfloat16: p.data = p.data.clone() # out of the mapped file, into memory of its own: else the whole file counts
+        if p.dtype == torch.bfloat16:
+            p.data = p.data.clone()  # out of the mapped file, into memory of its own: else the whole file counts
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     rows = held(model)
     inside = [r for r in rows if "layers" in r["name"] and "proj.weight" in r["name"]]
-    pipe.send(dict(added=occupied() - before, held=sum(r["bytes"] for r in rows) / 2 ** 20, blocks=sum(r["bytes"] for r in inside) / 2 ** 20,
-                   bits=8 * sum(r["bytes"] for r in inside) / sum(r["numbers"] for r in inside)))
+    pipe.send(
+        dict(
+            added=occupied() - before,
+            held=sum(r["bytes"] for r in rows) / 2**20,
+            blocks=sum(r["bytes"] for r in inside) / 2**20,
+            bits=8 * sum(r["bytes"] for r in inside) / sum(r["numbers"] for r in inside),
+        )
+    )
 
 
 def in_process(folder, four):
@@ -82,9 +124,18 @@ def memory():
         model.save_pretrained(folder)
         del model
         found = {name: in_process(folder, four) for name, four in (("bf16", False), ("NF4, double quantization", True))}
-    shown = {"added": "MiB added to the process", "held": "MiB that the model's tensors hold", "blocks": "of them the blocks' linear layers"}
-    return dict(process={k: {shown[n]: round(v[n], 1) for n in shown} for k, v in found.items()},
-                bits={"bits a weight, formula": 4 + 8 / 64 + 32 / (64 * 256), "bits a weight, held": round(found["NF4, double quantization"]["bits"], 4)})
+    shown = {
+        "added": "MiB added to the process",
+        "held": "MiB that the model's tensors hold",
+        "blocks": "of them the blocks' linear layers",
+    }
+    return dict(
+        process={k: {shown[n]: round(v[n], 1) for n in shown} for k, v in found.items()},
+        bits={
+            "bits a weight, formula": 4 + 8 / 64 + 32 / (64 * 256),
+            "bits a weight, held": round(found["NF4, double quantization"]["bits"], 4),
+        },
+    )
 
 
 def written():
@@ -93,24 +144,40 @@ def written():
     model = writer.model.merge_and_unload()
     pairs = list(lyric_pairs("test", TEXTS))
     shop = Workshop(FinetuneConfig())
-    rows, masked = encode_pairs(pairs, writer.format, writer.tokenizer, shop.store), ToneCollator(writer.tokenizer.pad_token_id, shop.store)
+    rows, masked = (
+        encode_pairs(pairs, writer.format, writer.tokenizer, shop.store),
+        ToneCollator(writer.tokenizer.pad_token_id, shop.store),
+    )
     out = {}
     for bits in WIDTHS:
         with rounded(model, lambda name, w: round_weights(w, bits) if bits < 16 else None):
             texts = write_many(model, writer.tokenizer, pairs, store=shop.store, desc=f"{bits} bits")
             held_out = per_character(row_bits(model, rows, masked), pairs)
         report = slot_report(texts, [p["tones"] for p in pairs])
-        out[f"{bits} bits"] = {"texts": len(texts), "tones right, %": 100 * report.tones, "judge's bits a character": round(fluency(texts, judge), 2),
-                               "about their topic, %": round(100 * topic_share(texts, [p["topic"] for p in pairs]), 1), "held-out bits a character": round(held_out, 3)}
+        out[f"{bits} bits"] = {
+            "texts": len(texts),
+            "tones right, %": 100 * report.tones,
+            "judge's bits a character": round(fluency(texts, judge), 2),
+            "about their topic, %": round(100 * topic_share(texts, [p["topic"] for p in pairs]), 1),
+            "held-out bits a character": round(held_out, 3),
+        }
     people = [p["lyrics"] for p in pairs]
-    return out | {"by people": {"texts": len(people), "judge's bits a character": round(fluency(people, judge), 2), "about their topic, %": round(100 * topic_share(people, [p["topic"] for p in pairs]), 1)}}
+    return out | {
+        "by people": {
+            "texts": len(people),
+            "judge's bits a character": round(fluency(people, judge), 2),
+            "about their topic, %": round(100 * topic_share(people, [p["topic"] for p in pairs]), 1),
+        }
+    }
 
 
 def qlora():
     "The same finetune on the base and on the base in 4 bits."
     runs = []
     for seed in SEEDS:
-        config = FinetuneConfig(name="qlora", pairs=4096, steps=256, batch_size=16, pilot=1 / 2, rank=16, alpha=16, seed=seed)
+        config = FinetuneConfig(
+            name="qlora", pairs=4096, steps=256, batch_size=16, pilot=1 / 2, rank=16, alpha=16, seed=seed
+        )
         row = dict(seed=seed)
         for name, base in (("LoRA", load_base()[0]), ("QLoRA", load_4bit(dtype=torch.float32))):
             shop = Workshop(config)
@@ -119,12 +186,22 @@ def qlora():
             assert not repacked(student)
             report = train_rung(shop, "pilot", student)
             pairs = shop.held_out("test", 320)
-            row |= {f"{name}, loss at first": float(np.mean(report.losses[:3])), f"{name}, at last": float(np.mean(report.losses[-10:])),
-                    f"{name}, bits a character": per_character(shop.bits(pairs, student, shop.format)["masked"], pairs)}
+            row |= {
+                f"{name}, loss at first": float(np.mean(report.losses[:3])),
+                f"{name}, at last": float(np.mean(report.losses[-10:])),
+                f"{name}, bits a character": per_character(shop.bits(pairs, student, shop.format)["masked"], pairs),
+            }
         runs.append(row)
         print(row, flush=True)
     difference = [r["QLoRA, bits a character"] - r["LoRA, bits a character"] for r in runs]
-    return dict(pairs=config.pairs // 2, steps=config.steps // 2, batch=config.batch_size, held_out=320, runs=runs, difference=dict(mean=float(np.mean(difference)), least=min(difference), most=max(difference)))
+    return dict(
+        pairs=config.pairs // 2,
+        steps=config.steps // 2,
+        batch=config.batch_size,
+        held_out=320,
+        runs=runs,
+        difference=dict(mean=float(np.mean(difference)), least=min(difference), most=max(difference)),
+    )
 
 
 PARTS = dict(memory=memory, written=written, qlora=qlora)
@@ -134,8 +211,10 @@ def main():
     torch.set_num_threads(1)
     path = RESULTS / "quantization.json"
     result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for part in sys.argv[1:] or PARTS: result[part] = PARTS[part]()
+    for part in sys.argv[1:] or PARTS:
+        result[part] = PARTS[part]()
     write("quantization", result | made("torch", "transformers", "peft", "bitsandbytes"))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

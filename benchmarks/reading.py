@@ -2,6 +2,7 @@
 
 python benchmarks/reading.py    writes benchmarks/results/reading.json; processor time of one thread
 """
+
 import json
 import re
 import subprocess
@@ -11,8 +12,20 @@ import pycantonese
 import ToJyutping
 from _common import made, seconds, write
 
-from cantolyric.reading import (HAN, Reader, _data, accuracy, build_lexicon, class_right, conversations, default_reader, folds, hand_read, is_han,
-                                rime_words)
+from cantolyric.reading import (
+    HAN,
+    Reader,
+    _data,
+    accuracy,
+    build_lexicon,
+    class_right,
+    conversations,
+    default_reader,
+    folds,
+    hand_read,
+    is_han,
+    rime_words,
+)
 
 
 def by_pycantonese(text):
@@ -22,18 +35,22 @@ def by_pycantonese(text):
         for word, jyutping in pycantonese.characters_to_jyutping(run) if is_han(run) else []:
             j = re.findall("[a-z]+[1-6]", jyutping or "")
             out += j if len(j) == len(word) else [None] * len(word)
-        if not is_han(run): out += [None] * len(run)
+        if not is_han(run):
+            out += [None] * len(run)
     return out
 
 
-def by_tojyutping(text): return [j and j.split()[0] for _, j in ToJyutping.get_jyutping_list(text)]
+def by_tojyutping(text):
+    return [j and j.split()[0] for _, j in ToJyutping.get_jyutping_list(text)]
 
 
 def two_fold(learn):
     "Mean accuracy of what is learnt from either half of HKCanCor on the other half."
     a, b = ([conversations()[f] for f in names] for names in folds())
     one, two = accuracy(Reader(learn(a)).jyutping, b), accuracy(Reader(learn(b)).jyutping, a)
-    return {k: round((one[k] + two[k]) / 2, 3) for k in ("syllable", "tone", "class")} | {"characters": one["characters"] + two["characters"]}
+    return {k: round((one[k] + two[k]) / 2, 3) for k in ("syllable", "tone", "class")} | {
+        "characters": one["characters"] + two["characters"]
+    }
 
 
 def map_task():
@@ -41,13 +58,16 @@ def map_task():
     for path in sorted((_data() / "cantomap/extracted").glob("*.cha")):
         words = None
         for line in path.read_text(encoding="utf-8").replace("\n\t", " ").splitlines():
-            if line.startswith("*"): words = [w for w in line.partition("\t")[2].split() if w != "#" and "_" not in w]
+            if line.startswith("*"):
+                words = [w for w in line.partition("\t")[2].split() if w != "#" and "_" not in w]
             elif line.startswith("%mor:") and words:
                 mor = [m for m in line.partition("\t")[2].split() if m != "#"]
-                if len(mor) == len(words): yield [(w, m.partition("|")[2]) for w, m in zip(words, mor)]
+                if len(mor) == len(words):
+                    yield [(w, m.partition("|")[2]) for w, m in zip(words, mor)]
 
 
-def rounded(found): return {k: round(v, 3) for k, v in found.items()}
+def rounded(found):
+    return {k: round(v, 3) for k, v in found.items()}
 
 
 def speeds(readers, sentences, runs=7):
@@ -61,9 +81,19 @@ def speeds(readers, sentences, runs=7):
 
 def seconds_to_load(runs=5):
     "Seconds that a fresh process takes to import the module, and then to read its first text; the best of some."
-    code = ("import time; a = time.perf_counter(); import cantolyric.reading; b = time.perf_counter()\n"
-            "cantolyric.reading.Reader().read('夜雨'); print(b - a, time.perf_counter() - b)")
-    found = [tuple(map(float, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())) for _ in range(runs)]
+    code = (
+        "import time; a = time.perf_counter(); import cantolyric.reading; b = time.perf_counter()\n"
+        "cantolyric.reading.Reader().read('夜雨'); print(b - a, time.perf_counter() - b)"
+    )
+    found = [
+        tuple(
+            map(
+                float,
+                subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split(),
+            )
+        )
+        for _ in range(runs)
+    ]
     return dict(zip(("import", "first text"), (round(min(x), 3) for x in zip(*found))))
 
 
@@ -73,14 +103,28 @@ def main():
     no_talk = build_lexicon([])
     talk, unseen = conversations().values(), [list(map_task())]
     result = dict(
-        hkcancor={"cantolyric, two-fold": two_fold(build_lexicon), "cantolyric without HKCanCor": rounded(accuracy(Reader(no_talk).jyutping, talk)),
-                  **{name: rounded(accuracy(readers[name], talk)) for name in ("ToJyutping", "PyCantonese")}},
-        cantomap={name: rounded(accuracy(read, unseen)) for name, read in (*readers.items(), ("cantolyric without HKCanCor", Reader(no_talk).jyutping))},
-        written_class={name: {kind: round(class_right(read, hand_read(kind)), 2) for kind in ("verse", "own")} for name, read in readers.items()},
-        written_characters={kind: sum(j != ["-"] for _, said in hand_read(kind) for j in said) for kind in ("verse", "own")},
-        million_characters_a_second=speeds(readers, everyday), seconds=seconds_to_load(),
-        entries=dict(table=len(rime_words()), lexicon=len(ours.words), certain=len(ours.certain().words)))
+        hkcancor={
+            "cantolyric, two-fold": two_fold(build_lexicon),
+            "cantolyric without HKCanCor": rounded(accuracy(Reader(no_talk).jyutping, talk)),
+            **{name: rounded(accuracy(readers[name], talk)) for name in ("ToJyutping", "PyCantonese")},
+        },
+        cantomap={
+            name: rounded(accuracy(read, unseen))
+            for name, read in (*readers.items(), ("cantolyric without HKCanCor", Reader(no_talk).jyutping))
+        },
+        written_class={
+            name: {kind: round(class_right(read, hand_read(kind)), 2) for kind in ("verse", "own")}
+            for name, read in readers.items()
+        },
+        written_characters={
+            kind: sum(j != ["-"] for _, said in hand_read(kind) for j in said) for kind in ("verse", "own")
+        },
+        million_characters_a_second=speeds(readers, everyday),
+        seconds=seconds_to_load(),
+        entries=dict(table=len(rime_words()), lexicon=len(ours.words), certain=len(ours.certain().words)),
+    )
     write("reading", result | made("ToJyutping", "pycantonese"))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

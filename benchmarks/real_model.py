@@ -7,6 +7,7 @@
 Each part of each model runs in its own process, so that its peak memory is measured alone. Its results are merged into
 benchmarks/results/real_model.json as soon as it is finished. Models must have been downloaded: cantolyric model get NAME.
 """
+
 import argparse
 import json
 import os
@@ -34,16 +35,19 @@ def peak_gib():
 def lyricist_of(name):
     "The base without an adapter; all but the tiny one are prompted with an instruction."
     from cantolyric.lyricist import Lyricist
+
     return Lyricist.from_pretrained(name, "none")
 
 
 def convert(name):
     "Seconds and peak memory of the conversion from GGUF to safetensors, which happens once."
     from cantolyric.model_files import model_path
+
     path = model_path(name)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CANTOLYRIC_CACHE"] = folder
         from cantolyric.models import convert_gguf
+
         start = time.perf_counter()
         made_in = convert_gguf(path)
         seconds, size = time.perf_counter() - start, sum(p.stat().st_size for p in made_in.iterdir())
@@ -53,13 +57,14 @@ def convert(name):
 def needs(name):
     "Seconds to load and to write a candidate of two short lines, and the peak of memory."
     from cantolyric.models import load_model
+
     start = time.perf_counter()
     model, tokenizer = load_model(name)
     seconds = time.perf_counter() - start
     out = dict(parameters=sum(p.numel() for p in model.parameters()), load_seconds=round(seconds, 2))
     del model, tokenizer
     lyricist = lyricist_of(name)
-    lyricist.write(TOPIC, TONES, n=1, seed=SEED) # fills the caches of the constraint
+    lyricist.write(TOPIC, TONES, n=1, seed=SEED)  # fills the caches of the constraint
     for n in (1, 4, 16):
         start = time.perf_counter()
         found = lyricist.write(TOPIC, TONES, n=n, seed=SEED + 1)
@@ -82,12 +87,16 @@ def bits(name, tie=None):
     from cantolyric.finetune import answer_bits, mask_store, per_character
     from cantolyric.formats import instructed
     from cantolyric.models import format_for, load_model
+
     model, tokenizer = load_model(name, tie=tie)
     format = None if name == "tiny" else instructed(format_for(model, tokenizer))
     store, out = mask_store(model, tokenizer, format), {}
     for kind, pairs in held_out().items():
         how = dict(format=format, batch=8, store=store)
-        both = {k: answer_bits(model, tokenizer, pairs, masked=k == "constrained", **how) for k in ("constrained", "unconstrained")}
+        both = {
+            k: answer_bits(model, tokenizer, pairs, masked=k == "constrained", **how)
+            for k in ("constrained", "unconstrained")
+        }
         out[kind] = {k: round(per_character(v, pairs), 3) for k, v in both.items()} | dict(examples=len(pairs))
     return dict(bits_per_character=out, prompt="none" if format is None else "instruction")
 
@@ -100,13 +109,21 @@ def tied(name):
 def tones(name):
     "Whether every tone of the benchmark's requests is right, according to our reader."
     from cantolyric.evaluation import benchmark_id, benchmark_requests, template_of, write_many
+
     lyricist, requests = lyricist_of(name), benchmark_requests(REQUESTS[name])
     start = time.perf_counter()
     texts = write_many(lyricist.model, lyricist.tokenizer, requests, lyricist.format, batch=16, desc=name)
     seconds = time.perf_counter() - start
     right = [template_of(r).matches(t) for r, t in zip(requests, texts)]
     slots = sum(len(line) for r in requests for line in template_of(r).lines)
-    found = dict(benchmark=benchmark_id(requests), requests=len(requests), right=sum(right), slots=slots, seconds=round(seconds, 1), first=texts[:6])
+    found = dict(
+        benchmark=benchmark_id(requests),
+        requests=len(requests),
+        right=sum(right),
+        slots=slots,
+        seconds=round(seconds, 1),
+        first=texts[:6],
+    )
     return dict(tones=found)
 
 
@@ -128,12 +145,14 @@ def main():
         print(json.dumps(globals()[args.parts[0]](args.models[0]), ensure_ascii=False))
         return
     from cantolyric.model_files import CATALOGUE, find_file
+
     names = args.models or [n for n, e in CATALOGUE.items() if e.repo is None or find_file(e)]
     path = RESULTS / "real_model.json"
     result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"models": {}}
     for part in args.parts or PARTS:
         for name in names:
-            if part in ("tied", "convert") and name == "tiny": continue # no GGUF file, and one matrix for both
+            if part in ("tied", "convert") and name == "tiny":
+                continue  # no GGUF file, and one matrix for both
             known = result["models"].setdefault(name, {})
             known |= run(part, name)
             known.setdefault("made", {})[part] = made("torch", "transformers", "gguf")
@@ -141,4 +160,5 @@ def main():
             write("real_model", result)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ python benchmarks/search.py [ADAPTER]    writes benchmarks/results/search.json; 
                                          (`cantolyric finetune --free 1`), for the rows that weigh the mass which the mask leaves
 Each method has eight rows of the batch for a request, so that all take about the same number of steps of the same width; one text comes out.
 """
+
 import sys
 import time
 
@@ -18,9 +19,14 @@ from cantolyric.evaluation import Seen, distinct_share, judge_model, topic_share
 from cantolyric.lyricist import Lyricist
 
 REQUESTS, ROWS = 192, 8
-SAMPLE = dict(do_sample=True, temperature=.8, top_p=.95)
-METHODS = {"sampling": (lambda: sampled(**SAMPLE), 0), "best of 8": (lambda: sampled(**SAMPLE), None), "beam search, 8": (lambda: beams, None),
-           "sequential Monte Carlo, 8": (lambda: particles(**SAMPLE), 0), "Monte Carlo, the likeliest": (lambda: particles(**SAMPLE), None)}
+SAMPLE = dict(do_sample=True, temperature=0.8, top_p=0.95)
+METHODS = {
+    "sampling": (lambda: sampled(**SAMPLE), 0),
+    "best of 8": (lambda: sampled(**SAMPLE), None),
+    "beam search, 8": (lambda: beams, None),
+    "sequential Monte Carlo, 8": (lambda: particles(**SAMPLE), 0),
+    "Monte Carlo, the likeliest": (lambda: particles(**SAMPLE), None),
+}
 
 
 def texts_of(x, requests, choose, pick):
@@ -29,7 +35,9 @@ def texts_of(x, requests, choose, pick):
     for n, r in enumerate(tqdm(requests)):
         torch.manual_seed(n)
         c = writing_constraint(r["tones"], x.table, x.reader)
-        out = write_tokens(x.model, torch.tensor([x.format.prompt_ids(r, x.tokenizer)]), c, copies=ROWS, choose=choose())
+        out = write_tokens(
+            x.model, torch.tensor([x.format.prompt_ids(r, x.tokenizer)]), c, copies=ROWS, choose=choose()
+        )
         k = int(np.argmin(out.bits)) if pick is None else pick
         texts.append(decode_ids(x.table, out.ids[k]))
         bits.append(out.bits[k] / (len(texts[-1]) + 1))
@@ -39,7 +47,7 @@ def texts_of(x, requests, choose, pick):
 def interval(values, weights, draws=2000):
     "95 % of bootstrap draws of whole texts."
     at = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
-    return np.quantile(values[at].sum(1) / weights[at].sum(1), [.025, .975]).round(2).tolist()
+    return np.quantile(values[at].sum(1) / weights[at].sum(1), [0.025, 0.975]).round(2).tolist()
 
 
 def main():
@@ -47,7 +55,8 @@ def main():
     requests, judge = list(lyric_pairs("test", REQUESTS)), judge_model()
     seen = Seen([*load_corpus("train")["text"], *lyric_pairs("train")["lyrics"]])
     writers, rows = {"shipped adapter": Lyricist.from_pretrained()}, {}
-    if sys.argv[1:]: writers["finetuned without the mask"] = Lyricist.from_pretrained(adapter=sys.argv[1])
+    if sys.argv[1:]:
+        writers["finetuned without the mask"] = Lyricist.from_pretrained(adapter=sys.argv[1])
     for who, x in writers.items():
         for method, (choose, pick) in METHODS.items():
             start = time.perf_counter()
@@ -55,11 +64,19 @@ def main():
             seconds = time.perf_counter() - start
             lines = [t.replace("\n", "，") for t in texts]
             cost, length = judge.bits_per_text(lines), np.array([len(t) + 1 for t in lines])
-            rows[f"{method}; {who}"] = {"judge, bits a character": round(float(cost.sum() / length.sum()), 3), "95 %": interval(cost, length),
-                "model, bits a character": round(float(np.mean(bits)), 3), "distinct-2": round(distinct_share(texts), 3), "copied": round(seen.share(texts), 4),
-                "about the topic": round(topic_share(texts, [r["topic"] for r in requests]), 3), "seconds": round(seconds, 1), "sample": texts[:3]}
+            rows[f"{method}; {who}"] = {
+                "judge, bits a character": round(float(cost.sum() / length.sum()), 3),
+                "95 %": interval(cost, length),
+                "model, bits a character": round(float(np.mean(bits)), 3),
+                "distinct-2": round(distinct_share(texts), 3),
+                "copied": round(seen.share(texts), 4),
+                "about the topic": round(topic_share(texts, [r["topic"] for r in requests]), 3),
+                "seconds": round(seconds, 1),
+                "sample": texts[:3],
+            }
             print(f"{method}; {who}", rows[f"{method}; {who}"])
     write("search", dict(requests=REQUESTS, rows=ROWS, methods=rows) | made("torch"))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 python benchmarks/template.py    writes benchmarks/results/template.json; processor time of one thread
 """
+
 import json
 import statistics
 
@@ -18,8 +19,14 @@ def building(text, n=200, **kwargs):
     first = seconds(lambda: ToneTemplate.parse(text, **kwargs).automaton())
     template = ToneTemplate.parse(text, **kwargs)
     ms = [1000 * seconds(template.automaton) for _ in range(n)]
-    return dict(first_ms=round(1000 * first, 2), median_ms=round(statistics.median(ms), 3), worst_ms=round(max(ms), 3),
-                parse_median_ms=round(1000 * statistics.median(seconds(lambda: ToneTemplate.parse(text, **kwargs)) for _ in range(n)), 3))
+    return dict(
+        first_ms=round(1000 * first, 2),
+        median_ms=round(statistics.median(ms), 3),
+        worst_ms=round(max(ms), 3),
+        parse_median_ms=round(
+            1000 * statistics.median(seconds(lambda: ToneTemplate.parse(text, **kwargs)) for _ in range(n)), 3
+        ),
+    )
 
 
 def deciding(lines):
@@ -27,23 +34,44 @@ def deciding(lines):
     pairs = [(t := ToneTemplate.of(line), t.automaton(), line) for line in lines]
     automaton = seconds(lambda: [a.accepts(line) for _, a, line in pairs])
     oracle = seconds(lambda: [reads_right(t, line) for t, _, line in pairs])
-    return dict(lines=len(lines), characters=sum(map(len, lines)), automaton_ms=round(1000 * automaton / len(lines), 4), oracle_ms=round(1000 * oracle / len(lines), 4))
+    return dict(
+        lines=len(lines),
+        characters=sum(map(len, lines)),
+        automaton_ms=round(1000 * automaton / len(lines), 4),
+        oracle_ms=round(1000 * oracle / len(lines), 4),
+    )
 
 
 def compiling(text):
     "Seconds that the engines need to compile the exports over a vocabulary of single bytes: llguidance the expression, xgrammar the grammar."
     import llguidance, xgrammar
+
     template = ToneTemplate.parse(text)
     regex, grammar = template.to_regex(), template.to_gbnf()
-    info = xgrammar.TokenizerInfo([bytes([b]) for b in range(256)] + [b"<end>"], xgrammar.VocabType.RAW, stop_token_ids=[256])
+    info = xgrammar.TokenizerInfo(
+        [bytes([b]) for b in range(256)] + [b"<end>"], xgrammar.VocabType.RAW, stop_token_ids=[256]
+    )
 
     class Bytes:
-        tokens, eos_token_id, bos_token_id, special_token_ids = [bytes([b]) for b in range(256)] + [b"<end>"], 256, None, [256]
-        def __call__(self, text): return list(text if isinstance(text, bytes) else text.encode())
+        tokens, eos_token_id, bos_token_id, special_token_ids = (
+            [bytes([b]) for b in range(256)] + [b"<end>"],
+            256,
+            None,
+            [256],
+        )
+
+        def __call__(self, text):
+            return list(text if isinstance(text, bytes) else text.encode())
+
     tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(Bytes()))
     matcher = lambda: llguidance.LLMatcher(tokenizer, llguidance.LLMatcher.grammar_from_regex(regex))
-    return dict(export=round(seconds(template.to_regex), 4), regex_signs=len(regex), gbnf_signs=len(grammar), xgrammar=round(seconds(lambda: xgrammar.GrammarCompiler(info).compile_grammar(grammar)), 3),
-                llguidance=round(seconds(matcher), 3))
+    return dict(
+        export=round(seconds(template.to_regex), 4),
+        regex_signs=len(regex),
+        gbnf_signs=len(grammar),
+        xgrammar=round(seconds(lambda: xgrammar.GrammarCompiler(info).compile_grammar(grammar)), 3),
+        llguidance=round(seconds(matcher), 3),
+    )
 
 
 def main():
@@ -52,9 +80,16 @@ def main():
     start = seconds(lambda: lexicon_of(reader))
     sentences = json.loads((_data() / "ctcpc/sents.json").read_text(encoding="utf-8"))[::20]
     lines = [x for s in sentences for x in lyric_lines(s) if len(x) <= 40 and all(reader.jyutping(x))][:5000]
-    result = dict(lexicon_seconds=round(start, 3), template=f"{LINES} lines of {SLOTS} slots", plain=building(text),
-                  rhymed=building(text, rhyme="AABAAABA"), deciding=deciding(lines), compile_seconds_over_bytes=compiling(text))
+    result = dict(
+        lexicon_seconds=round(start, 3),
+        template=f"{LINES} lines of {SLOTS} slots",
+        plain=building(text),
+        rhymed=building(text, rhyme="AABAAABA"),
+        deciding=deciding(lines),
+        compile_seconds_over_bytes=compiling(text),
+    )
     write("template", result | made("llguidance", "xgrammar"))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

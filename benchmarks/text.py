@@ -4,12 +4,16 @@ python benchmarks/text.py    writes benchmarks/results/text.json
 
 Processor time of one thread, except for the pairs: there the clock, with one and with two processes.
 """
+
 import os
 import tempfile
 import time
 from pathlib import Path
 
-os.environ |= {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"} # before tokenizers is imported: one thread, like ours
+os.environ |= {
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAYON_NUM_THREADS": "1",
+}  # before tokenizers is imported: one thread, like ours
 
 from _common import made, seconds, write
 from nltk.lm import KneserNeyInterpolated
@@ -27,10 +31,11 @@ def scan(parts, ranks):
     "The way of teaching code: all pairs are looked at again after each merge."
     while len(parts) > 1:
         pair = min(zip(parts, parts[1:]), key=lambda p: ranks.get(p, len(ranks)))
-        if pair not in ranks: break
+        if pair not in ranks:
+            break
         out, i = [], 0
         while i < len(parts):
-            two = tuple(parts[i:i + 2]) == pair
+            two = tuple(parts[i : i + 2]) == pair
             out.append(parts[i] + parts[i + 1] if two else parts[i])
             i += 1 + two
         parts = out
@@ -41,9 +46,17 @@ def rust_trained(texts):
     "The same vocabulary size and pattern in `tokenizers`, on one thread."
     t = Tokenizer(models.BPE())
     t.normalizer = normalizers.NFC()
-    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN2_PATTERN), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    t.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN2_PATTERN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     t.decoder = decoders.ByteLevel()
-    t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=SIZE, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    t.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(vocab_size=SIZE, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False),
+    )
     return t
 
 
@@ -58,24 +71,34 @@ def bpe(texts):
         ours.save(path)
         rust = Tokenizer.from_file(str(path))
     some = texts[::20]
+
     def cold():
         ours._cache.clear()
         return [ours.encode(t) for t in some]
+
     assert cold() == [rust.encode(t, add_special_tokens=False).ids for t in some]
     single = lambda text: [bytes([b]) for b in text.encode()]
     chunks = [c for t in some for c in ours._split(t)]
     assert [_apply_merges(single(c), ours.ranks) for c in chunks] == [scan(single(c), ours.ranks) for c in chunks]
-    times = dict(cold=seconds(cold, 3), rust=seconds(lambda: [rust.encode(t, add_special_tokens=False) for t in some], 3),
-                 heap=seconds(lambda: [_apply_merges(single(c), ours.ranks) for c in chunks], 3), scan=seconds(lambda: [scan(single(c), ours.ranks) for c in chunks]))
+    times = dict(
+        cold=seconds(cold, 3),
+        rust=seconds(lambda: [rust.encode(t, add_special_tokens=False) for t in some], 3),
+        heap=seconds(lambda: [_apply_merges(single(c), ours.ranks) for c in chunks], 3),
+        scan=seconds(lambda: [scan(single(c), ours.ranks) for c in chunks]),
+    )
     long = "".join(c for t in texts for c in t if c.isalpha())
     chunk = {n: seconds(lambda: _apply_merges(single(long[:n]), ours.ranks), 3) for n in (1_250, 2_500, 5_000, 10_000)}
-    return {"training, seconds": round(training, 2), "training with tokenizers (Rust), seconds": round(rust_training, 2),
-            "training, times as long": round(training / rust_training, 2), "encoded characters": sum(map(len, some)),
-            "encoding cold, million characters a second": round(sum(map(len, some)) / times["cold"] / 1e6, 3),
-            "tokenizers, million characters a second": round(sum(map(len, some)) / times["rust"] / 1e6, 3),
-            "encoding, times as long as tokenizers": round(times["cold"] / times["rust"], 2),
-            "scanning all pairs, times as long as the heap": round(times["scan"] / times["heap"], 2),
-            "one chunk, milliseconds": {f"{n:,} characters": round(1_000 * s, 1) for n, s in chunk.items()}}
+    return {
+        "training, seconds": round(training, 2),
+        "training with tokenizers (Rust), seconds": round(rust_training, 2),
+        "training, times as long": round(training / rust_training, 2),
+        "encoded characters": sum(map(len, some)),
+        "encoding cold, million characters a second": round(sum(map(len, some)) / times["cold"] / 1e6, 3),
+        "tokenizers, million characters a second": round(sum(map(len, some)) / times["rust"] / 1e6, 3),
+        "encoding, times as long as tokenizers": round(times["cold"] / times["rust"], 2),
+        "scanning all pairs, times as long as the heap": round(times["scan"] / times["heap"], 2),
+        "one chunk, milliseconds": {f"{n:,} characters": round(1_000 * s, 1) for n, s in chunk.items()},
+    }
 
 
 def pairs():
@@ -87,9 +110,15 @@ def pairs():
             start = time.perf_counter()
             n = len(data.lyric_pairs("train", processes=processes))
             out[processes] = round(time.perf_counter() - start, 1)
-            for f in (data._corpus, data._columns, data.document_frequency, data._together, data._sources): f.cache_clear()
+            for f in (data._corpus, data._columns, data.document_frequency, data._together, data._sources):
+                f.cache_clear()
     os.environ.pop("CANTOLYRIC_CACHE")
-    return {"corpus lines": len(data.load_corpus()), "pairs": n, "seconds from files to pairs, one process": out[1], "two processes": out[2]}
+    return {
+        "corpus lines": len(data.load_corpus()),
+        "pairs": n,
+        "seconds from files to pairs, one process": out[1],
+        "two processes": out[2],
+    }
 
 
 def ngram(texts, held_out):
@@ -101,20 +130,32 @@ def ngram(texts, held_out):
     few, asked = texts[::100], held_out[:10]
     nltk = KneserNeyInterpolated(5)
     nltk_learning = seconds(lambda: nltk.fit(*padded_everygram_pipeline(5, [list(t) for t in few])))
-    nltk_scoring = seconds(lambda: [nltk.logscore(t[i], t[max(0, i - 4):i]) for t in map(list, asked) for i in range(len(t))])
+    nltk_scoring = seconds(
+        lambda: [nltk.logscore(t[i], t[max(0, i - 4) : i]) for t in map(list, asked) for i in range(len(t))]
+    )
     with tempfile.TemporaryDirectory() as folder:
         m.save(Path(folder, "m.npz"))
         file = Path(folder, "m.npz").stat().st_size
-    return {"learning 2.06 M characters, seconds": round(learning, 2), "learning, characters a second": int(sum(map(len, texts)) / learning),
-            "nltk, characters a second": int(sum(map(len, few)) / nltk_learning), "scoring, characters a second": int(size / scoring),
-            "nltk scoring, characters a second": int(sum(map(len, asked)) / nltk_scoring), "bits a character, held out": round(float(m.bits_per_character(held_out)), 3),
-            "file, MB": round(file / 1e6, 1)}
+    return {
+        "learning 2.06 M characters, seconds": round(learning, 2),
+        "learning, characters a second": int(sum(map(len, texts)) / learning),
+        "nltk, characters a second": int(sum(map(len, few)) / nltk_learning),
+        "scoring, characters a second": int(size / scoring),
+        "nltk scoring, characters a second": int(sum(map(len, asked)) / nltk_scoring),
+        "bits a character, held out": round(float(m.bits_per_character(held_out)), 3),
+        "file, MB": round(file / 1e6, 1),
+    }
 
 
 def main():
     made_pairs = pairs()
     texts, held_out = (list(data.load_corpus(s)["text"]) for s in ("train", "validation"))
-    write("text", dict(characters=sum(map(len, texts)), bpe=bpe(texts), pairs=made_pairs, ngram=ngram(texts, held_out)) | made("tokenizers", "datasets", "nltk"))
+    write(
+        "text",
+        dict(characters=sum(map(len, texts)), bpe=bpe(texts), pairs=made_pairs, ngram=ngram(texts, held_out))
+        | made("tokenizers", "datasets", "nltk"),
+    )
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

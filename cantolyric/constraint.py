@@ -43,61 +43,80 @@ from .tones import FINALS, CantolyricError
 
 # %% ../nbs/22_constraint.ipynb #5067e9e4
 def ban(
-    tokens: list, # ids
-): # a logits processor
+    tokens: list,  # ids
+):  # a logits processor
     "Never write these tokens."
     return lambda ids, scores: scores.index_fill(1, torch.tensor(tokens, device=scores.device), -torch.inf)
 
 
 def boost(
-    tokens: list, # ids
-    by: float, # added to their logits: they become e to the `by` times as likely, measured against the others
-): # a logits processor
+    tokens: list,  # ids
+    by: float,  # added to their logits: they become e to the `by` times as likely, measured against the others
+):  # a logits processor
     "Write these tokens more often, or less often with a number below 0."
+
     def process(ids, scores):
         at = torch.tensor(tokens, device=scores.device)
         return scores.index_add(1, at, scores.new_full((len(scores), len(at)), by))
+
     return process
 
 # %% ../nbs/22_constraint.ipynb #34c91595
 def force(
-    tokens: list, # ids: one after the other
-    prompt_length: int, # columns of the prompt
-): # a logits processor
+    tokens: list,  # ids: one after the other
+    prompt_length: int,  # columns of the prompt
+):  # a logits processor
     "Begin with these tokens."
+
     def process(ids, scores):
         at = ids.shape[1] - prompt_length
-        return scores if at >= len(tokens) else torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor(tokens[at:at + 1], device=scores.device), 0.)
+        return (
+            scores
+            if at >= len(tokens)
+            else torch.full_like(scores, -torch.inf).index_fill(
+                1, torch.tensor(tokens[at : at + 1], device=scores.device), 0.0
+            )
+        )
+
     return process
 
 # %% ../nbs/22_constraint.ipynb #725960e4
-_FINALS = (*[None]*8, "", *sorted(FINALS)) # a final as one byte: its place here, behind the tones; "" where there is none
+_FINALS = (
+    *[None] * 8,
+    "",
+    *sorted(FINALS),
+)  # a final as one byte: its place here, behind the tones; "" where there is none
 _FINAL_BYTE = {f: bytes([i]) for i, f in enumerate(_FINALS) if f is not None}
 
-def _read_end(self,
-    text: str, # as in `read`
-) -> bytes: # one tone a character, and the final of the last one
+
+def _read_end(
+    self,
+    text: str,  # as in `read`
+) -> bytes:  # one tone a character, and the final of the last one
     "The tones of a text that ends here, and how it rhymes."
     tones = self.read(text)
     return tones + _FINAL_BYTE[self.final(text) if tones and tones[-1] else ""]
 
 
-def _revising(self): # text -> the words that start with it and change its tones; few do
+def _revising(self):  # text -> the words that start with it and change its tones; few do
     out, read = defaultdict(list), {s: self.words.get(s) or self.read(s) for s in self.next}
     for w, tones in self.words.items():
         for n in range(1, len(w)):
-            if not tones.startswith(read[w[:n]]): out[w[:n]].append(w)
+            if not tones.startswith(read[w[:n]]):
+                out[w[:n]].append(w)
     return dict(out)
 
 # %% ../nbs/22_constraint.ipynb #ea51857b
 @lru_cache(2**15)
-def _revisions(self,
-    text: str, # folded
-    ends: bool = False, # with the final of each reading's last character
-) -> dict: # next character -> what the words that go on so and change the tones of `text` are read as
+def _revisions(
+    self,
+    text: str,  # folded
+    ends: bool = False,  # with the final of each reading's last character
+) -> dict:  # next character -> what the words that go on so and change the tones of `text` are read as
     "What can still become of a text, by its next character."
     out, tell = {}, self.read_end if ends else self.read
-    for w in self.revising.get(text, ()): out.setdefault(w[len(text)], set()).add(tell(w))
+    for w in self.revising.get(text, ()):
+        out.setdefault(w[len(text)], set()).add(tell(w))
     return out
 
 
@@ -106,19 +125,21 @@ Lexicon.revising.__set_name__(Lexicon, "revising")
 
 # %% ../nbs/22_constraint.ipynb #2390fdd7
 @lru_cache(2**16)
-def _outcomes(self,
-    text: str, # folded; starts where a word starts
-    ends: bool = False, # with the final of each reading's last character
-) -> frozenset: # of bytes: tones of the text, and of the characters that must follow for that reading
+def _outcomes(
+    self,
+    text: str,  # folded; starts where a word starts
+    ends: bool = False,  # with the final of each reading's last character
+) -> frozenset:  # of bytes: tones of the text, and of the characters that must follow for that reading
     "Every way in which `text` can come to be read, each with the shortest continuation that decides it."
     read = self.read_end if ends else self.read
     out, i, busy = {read(text)}, 0, set()
     while i < len(text):
         rest = text[i:]
         for c, revised in self.revisions(rest, ends).items():
-            if c not in busy: out |= {self.read(text[:i]) + tones for tones in revised}
-        for c in busy.intersection(self.next.get(rest, ())): # a word that starts earlier may win: read the whole
-            out |= {read(text + w[len(rest):]) for w in self._words_from(rest, c)}
+            if c not in busy:
+                out |= {self.read(text[:i]) + tones for tones in revised}
+        for c in busy.intersection(self.next.get(rest, ())):  # a word that starts earlier may win: read the whole
+            out |= {read(text + w[len(rest) :]) for w in self._words_from(rest, c)}
         busy.update(self.next.get(rest, ()))
         i += len(self._longest(text, i))
     return frozenset(out)
@@ -126,36 +147,43 @@ def _outcomes(self,
 
 def _words_from(self, text, c):
     "All words that start with `text` and then `c`."
-    if text + c in self.words: yield text + c
-    for d in self.next.get(text + c, ()): yield from self._words_from(text + c, d)
+    if text + c in self.words:
+        yield text + c
+    for d in self.next.get(text + c, ()):
+        yield from self._words_from(text + c, d)
 
 # %% ../nbs/22_constraint.ipynb #182d7410
-def _readings(self,
-    text: str, # folded
-    pending: str = "", # what stands before it, as `step` leaves it
-) -> set: # of bytes, as `outcomes` gives them for both together
+def _readings(
+    self,
+    text: str,  # folded
+    pending: str = "",  # what stands before it, as `step` leaves it
+) -> set:  # of bytes, as `outcomes` gives them for both together
     "Every way in which a text can come to be read: what is settled on the way, and the outcomes of what is pending at last."
     sure = b""
     for k, c in enumerate(text):
-        if k and not pending: return {sure + tones for tones in self.afresh(text[k:])} # many tokens end alike
+        if k and not pending:
+            return {sure + tones for tones in self.afresh(text[k:])}  # many tokens end alike
         tones, pending = self.step(pending, c)
         sure += tones
     return {sure + tones for tones in self.outcomes(pending)}
 
 
 @lru_cache(2**15)
-def _afresh(self, text): return self.readings(text)
+def _afresh(self, text):
+    return self.readings(text)
 
 # %% ../nbs/22_constraint.ipynb #52684fa1
 @lru_cache(4096)
-def _joined(self,
-    pending: str, # as `step` leaves it
-) -> list: # of (character, tones then certain, what is then pending, all readings of `pending` and the character)
+def _joined(
+    self,
+    pending: str,  # as `step` leaves it
+) -> list:  # of (character, tones then certain, what is then pending, all readings of `pending` and the character)
     "The characters that are read otherwise behind `pending` than at the start of a text, or that change its reading."
     read, out = self.read(pending), []
     for c in self.meets(pending):
         (sure, rest), (alone, own) = self.step(pending, c), self.step("", c)
-        if (sure, rest) != (read + alone, own): out.append((c, sure, rest, [sure + tones for tones in self.outcomes(rest)]))
+        if (sure, rest) != (read + alone, own):
+            out.append((c, sure, rest, [sure + tones for tones in self.outcomes(rest)]))
     return out
 
 
@@ -163,38 +191,46 @@ Lexicon.outcomes, Lexicon._words_from = _outcomes, _words_from
 Lexicon.readings, Lexicon.afresh, Lexicon.joined = _readings, _afresh, _joined
 
 # %% ../nbs/22_constraint.ipynb #0e19b2bd
-_BEHIND = 7 # stands for a tone behind the end of a short string: it fits everywhere
+_BEHIND = 7  # stands for a tone behind the end of a short string: it fits everywhere
 
 
 class _Groups:
     "Strings by the tones that they, and what must follow them, can be read as."
-    def __init__(self, tones, counts, ids): # uint8 (longest, groups), int32 (groups,), int32 (sum of counts,)
+
+    def __init__(self, tones, counts, ids):  # uint8 (longest, groups), int32 (groups,), int32 (sum of counts,)
         self.tones, self.counts, self.ids = tones, counts, ids
 
     @classmethod
-    def of(cls, pairs): # of (tones, id)
+    def of(cls, pairs):  # of (tones, id)
         by = defaultdict(list)
-        for tones, i in pairs: by[tones].append(i)
+        for tones, i in pairs:
+            by[tones].append(i)
         ids = np.fromiter((i for group in by.values() for i in group), np.int32)
         return cls(_columns(by), np.fromiter(map(len, by.values()), np.int32), ids)
 
     def hits(self, window):
         "bool (groups,): which fit the first slots of `window`."
         slots = np.full((len(self.tones), 1), 1 << _BEHIND, np.uint8)
-        slots[:len(window), 0] |= window[:len(self.tones)]
+        slots[: len(window), 0] |= window[: len(self.tones)]
         return (slots >> self.tones & 1).all(0)
 
-    def fitting(self, window): return self.ids[np.repeat(self.hits(window), self.counts)]
+    def fitting(self, window):
+        return self.ids[np.repeat(self.hits(window), self.counts)]
 
 
-def _columns(strings): # of tones; uint8 (longest, strings)
+def _columns(strings):  # of tones; uint8 (longest, strings)
     longest = max(map(len, strings), default=0)
-    return np.frombuffer(b"".join(t.ljust(longest, bytes([_BEHIND])) for t in strings), np.uint8).reshape(len(strings), longest).T.copy()
+    return (
+        np.frombuffer(b"".join(t.ljust(longest, bytes([_BEHIND])) for t in strings), np.uint8)
+        .reshape(len(strings), longest)
+        .T.copy()
+    )
 
 # %% ../nbs/22_constraint.ipynb #76dda1a3
 class _EndGroups:
     "The same, grouped by the final of the last character as well."
-    def __init__(self, groups): # its last byte is a final, not a tone
+
+    def __init__(self, groups):  # its last byte is a final, not a tone
         last = (groups.tones != _BEHIND).sum(0) - 1 if len(groups.tones) else np.zeros(0, int)
         self.length, tones = last, groups.tones.copy()
         self.finals = tones[last, np.arange(len(last))]
@@ -207,32 +243,44 @@ class _EndGroups:
         return self.groups.ids[np.repeat(hit, self.groups.counts)]
 
 
-def _end_groups(pairs): return _EndGroups(_Groups.of(pairs)) # of (tones and the byte of a final, id)
+def _end_groups(pairs):
+    return _EndGroups(_Groups.of(pairs))  # of (tones and the byte of a final, id)
 
 # %% ../nbs/22_constraint.ipynb #c53da1e8
 class _Vocabulary:
     "Strings with ids, ready to be asked which of them can come next."
-    def __init__(self, lexicon, texts, size, arrays=None): # `arrays` as the property of that name gives them
+
+    def __init__(self, lexicon, texts, size, arrays=None):  # `arrays` as the property of that name gives them
         self.lexicon, self.texts, self.size, self._patches, self._end_patches = lexicon, texts, size, {}, {}
         self.base, self.rests = map(lambda a: _Groups(*a), arrays) if arrays else (self._base(), self._rests())
         self.singles, self.spans = defaultdict(list), defaultdict(dict)
         for i, t in texts.items():
-            if len(t) == 1: self.singles[t].append(i)
+            if len(t) == 1:
+                self.singles[t].append(i)
         at = 0
-        for (c, d), same in groupby(texts[i][:2] for i in self.rests.ids.tolist()): # they are sorted
+        for (c, d), same in groupby(texts[i][:2] for i in self.rests.ids.tolist()):  # they are sorted
             self.spans[c][d] = at, (at := at + sum(1 for _ in same))
 
-    def _base(self): return _Groups.of((r, i) for i, t in self.texts.items() for r in self.lexicon.readings(t))
+    def _base(self):
+        return _Groups.of((r, i) for i, t in self.texts.items() for r in self.lexicon.readings(t))
 
-    def _rests(self): # the longer strings without their first character, one group each reading
-        found = [(r, i) for t, i in sorted((t, i) for i, t in self.texts.items() if len(t) > 1) for r in self.lexicon.afresh(t[1:])]
-        return _Groups(_columns([r for r, _ in found]), np.ones(len(found), np.int32), np.array([i for _, i in found], np.int32))
+    def _rests(self):  # the longer strings without their first character, one group each reading
+        found = [
+            (r, i)
+            for t, i in sorted((t, i) for i, t in self.texts.items() if len(t) > 1)
+            for r in self.lexicon.afresh(t[1:])
+        ]
+        return _Groups(
+            _columns([r for r, _ in found]), np.ones(len(found), np.int32), np.array([i for _, i in found], np.int32)
+        )
 
     @property
-    def arrays(self): return [(g.tones, g.counts, g.ids) for g in (self.base, self.rests)]
+    def arrays(self):
+        return [(g.tones, g.counts, g.ids) for g in (self.base, self.rests)]
 
     @cached_property
-    def ends(self): return _end_groups((r, i) for i, t in self.texts.items() for r in self.lexicon.outcomes(t, True))
+    def ends(self):
+        return _end_groups((r, i) for i, t in self.texts.items() for r in self.lexicon.outcomes(t, True))
 
 # %% ../nbs/22_constraint.ipynb #df015303
 @patch
@@ -242,39 +290,51 @@ def _behind(self: _Vocabulary, pending):
     for c, sure, rest, whole in lex.joined(pending):
         one += ((r, i) for i in self.singles.get(c, ()) for r in whole)
         spans = self.spans.get(c)
-        if not spans: continue
+        if not spans:
+            continue
         longest = lex._longest(rest) if rest else ""
         tones = sure + lex.words.get(longest, b"\0" if longest else b"")
-        whole = longest == rest # a character that goes on with no longer word leaves `rest` as one word
-        apart = not whole and longest == rest[:-1] and tones == lex.read(pending) # or parts it, and then `c` is not joined
+        whole = longest == rest  # a character that goes on with no longer word leaves `rest` as one word
+        apart = (
+            not whole and longest == rest[:-1] and tones == lex.read(pending)
+        )  # or parts it, and then `c` is not joined
         close = [d for d in (lex.next.get(rest, ()) if whole or apart else spans) if d in spans]
         ids = dict.fromkeys(i for d in close for i in self.rests.ids[slice(*spans[d])].tolist())
         one += ((r, i) for i in ids for r in lex.readings(self.texts[i], pending))
-        if whole: ranges += [(tones, *span) for span in _without(spans, close)]
+        if whole:
+            ranges += [(tones, *span) for span in _without(spans, close)]
     return one, ranges
 
 # %% ../nbs/22_constraint.ipynb #5b06942f
-def _without(spans, close): # ranges of positions, one after another
+def _without(spans, close):  # ranges of positions, one after another
     "One range for all spans, cut where one of those that are `close` lies."
     at, end = next(iter(spans.values()))[0], next(reversed(spans.values()))[1]
     for d in sorted(close):
-        if spans[d][0] > at: yield at, spans[d][0]
+        if spans[d][0] > at:
+            yield at, spans[d][0]
         at = spans[d][1]
-    if end > at: yield at, end
+    if end > at:
+        yield at, end
 
 # %% ../nbs/22_constraint.ipynb #be063a38
 @patch
 def _patch(self: _Vocabulary, pending):
     "Ids of the strings that `pending` joins, and their groups by how both are read together."
     if pending not in self._patches:
-        if len(self._patches) >= 4096: self._patches.clear()
+        if len(self._patches) >= 4096:
+            self._patches.clear()
         one, ranges = self._behind(pending)
-        a, at = _Groups.of(one), np.concatenate([np.empty(0, int), *(np.arange(first, end) for _, first, end in ranges)])
+        a, at = (
+            _Groups.of(one),
+            np.concatenate([np.empty(0, int), *(np.arange(first, end) for _, first, end in ranges)]),
+        )
         before = _columns([tones for tones, first, end in ranges for _ in range(first, end)])
         b = np.concatenate([before, self.rests.tones[:, at]])
         tones = np.full((max(len(a.tones), len(b)), a.tones.shape[1] + len(at)), _BEHIND, np.uint8)
-        tones[:len(a.tones), :a.tones.shape[1]], tones[:len(b), a.tones.shape[1]:] = a.tones, b
-        groups = _Groups(tones, np.concatenate([a.counts, np.ones(len(at), np.int32)]), np.concatenate([a.ids, self.rests.ids[at]]))
+        tones[: len(a.tones), : a.tones.shape[1]], tones[: len(b), a.tones.shape[1] :] = a.tones, b
+        groups = _Groups(
+            tones, np.concatenate([a.counts, np.ones(len(at), np.int32)]), np.concatenate([a.ids, self.rests.ids[at]])
+        )
         self._patches[pending] = np.unique(groups.ids), groups
     return self._patches[pending]
 
@@ -283,9 +343,12 @@ def _patch(self: _Vocabulary, pending):
 def _end_patch(self: _Vocabulary, pending):
     "The same strings, grouped by the final of the last character as well."
     if pending not in self._end_patches:
-        if len(self._end_patches) >= 4096: self._end_patches.clear()
+        if len(self._end_patches) >= 4096:
+            self._end_patches.clear()
         ids = self._patch(pending)[0].tolist()
-        self._end_patches[pending] = _end_groups((r, i) for i in ids for r in self.lexicon.outcomes(pending + self.texts[i], True))
+        self._end_patches[pending] = _end_groups(
+            (r, i) for i in ids for r in self.lexicon.outcomes(pending + self.texts[i], True)
+        )
     return self._end_patches[pending]
 
 # %% ../nbs/22_constraint.ipynb #d4c325cf
@@ -293,16 +356,18 @@ def _end_patch(self: _Vocabulary, pending):
 def allowed(self: _Vocabulary, pending, window, finals=None):
     """bool (size,): which strings may follow `pending`, whose first character stands in the first slot of `window`.
     `finals`, bool (256,) by their bytes: those that the window may end in."""
-    inner = window if finals is None else window[:-1] # the last slot asks for more than a tone
+    inner = window if finals is None else window[:-1]  # the last slot asks for more than a tone
     out = np.zeros(self.size, bool)
     if fits(self.lexicon.read(pending), window):
-        out[self.base.fitting(inner[len(pending):])] = True
-        if finals is not None: out[self.ends.fitting(window[len(pending):], finals)] = True
+        out[self.base.fitting(inner[len(pending) :])] = True
+        if finals is not None:
+            out[self.ends.fitting(window[len(pending) :], finals)] = True
     if pending:
         ids, groups = self._patch(pending)
         out[ids] = False
         out[groups.fitting(inner)] = True
-        if finals is not None: out[self._end_patch(pending).fitting(window, finals)] = True
+        if finals is not None:
+            out[self._end_patch(pending).fitting(window, finals)] = True
     return out
 
 # %% ../nbs/22_constraint.ipynb #eb0fe53f
@@ -314,22 +379,30 @@ def _model_of(tokenizer):
 
 def _token_bytes(tokenizer):
     "Bytes of each ordinary token, by id: of a byte-level BPE, or a SentencePiece BPE with byte fall-back."
-    if isinstance(tokenizer, ByteLevelBPE): return {i: b for b, i in tokenizer.vocab.items()}
+    if isinstance(tokenizer, ByteLevelBPE):
+        return {i: b for b, i in tokenizer.vocab.items()}
     file = _model_of(tokenizer)
-    model, decoder, added = file.get("model", {}), json.dumps(file.get("decoder")), {a["content"] for a in file.get("added_tokens", ())}
+    model, decoder, added = (
+        file.get("model", {}),
+        json.dumps(file.get("decoder")),
+        {a["content"] for a in file.get("added_tokens", ())},
+    )
     pieces = {s: i for s, i in model["vocab"].items() if s not in added} if model.get("type") == "BPE" else {}
     if pieces and "ByteLevel" in decoder:
         table = {c: b for b, c in bytes_to_unicode().items()}
         return {i: bytes(table[c] for c in s) for s, i in pieces.items()}
-    if pieces and "ByteFallback" in decoder: return _sentencepiece_bytes(pieces)
-    raise CantolyricError(f"the tokens of {type(tokenizer).__name__} have no certain bytes: it is neither a byte-level BPE (Qwen, DeepSeek-LLM, GPT-2, the tiny base) "
-                          "nor a SentencePiece BPE with byte fall-back (InternLM, Yi, Llama 2); load a model with one of these")
+    if pieces and "ByteFallback" in decoder:
+        return _sentencepiece_bytes(pieces)
+    raise CantolyricError(
+        f"the tokens of {type(tokenizer).__name__} have no certain bytes: it is neither a byte-level BPE (Qwen, DeepSeek-LLM, GPT-2, the tiny base) "
+        "nor a SentencePiece BPE with byte fall-back (InternLM, Yi, Llama 2); load a model with one of these"
+    )
 
 # %% ../nbs/22_constraint.ipynb #83a23339
 _BYTE = re.compile("<0x([0-9A-F]{2})>").fullmatch
 
 
-def _sentencepiece_bytes(pieces): # piece -> id
+def _sentencepiece_bytes(pieces):  # piece -> id
     "Bytes of SentencePiece's pieces; of two that write the same, the byte gives way: the tokenizer itself never uses it then."
     text = {i: s.replace("▁", " ").encode() for s, i in pieces.items() if not _BYTE(s)}
     single = {i: bytes([int(_BYTE(s)[1], 16)]) for s, i in pieces.items() if _BYTE(s)}
@@ -339,113 +412,155 @@ def _sentencepiece_bytes(pieces): # piece -> id
 # %% ../nbs/22_constraint.ipynb #999aa1d9
 def _end_ids(tokenizer, end):
     "End tokens as ids."
-    if end is None: end = tokenizer.special.get("<|endoftext|>") if isinstance(tokenizer, ByteLevelBPE) else tokenizer.eos_token_id
+    if end is None:
+        end = tokenizer.special.get("<|endoftext|>") if isinstance(tokenizer, ByteLevelBPE) else tokenizer.eos_token_id
     ends = end if isinstance(end, (list, tuple, set)) else [end]
     to_id = tokenizer.special.get if isinstance(tokenizer, ByteLevelBPE) else tokenizer.convert_tokens_to_ids
     ids = tuple(to_id(e) if isinstance(e, str) else e for e in ends)
-    if None in ids: raise CantolyricError(f"the tokenizer has no end token {end!r}: give end=, a token or an id that it has")
+    if None in ids:
+        raise CantolyricError(f"the tokenizer has no end token {end!r}: give end=, a token or an id that it has")
     return ids
 
 # %% ../nbs/22_constraint.ipynb #3c80d7d9
-_NEVER = {0xC0, 0xC1, *range(0xF5, 0x100)} # bytes that UTF-8 does not use
+_NEVER = {0xC0, 0xC1, *range(0xF5, 0x100)}  # bytes that UTF-8 does not use
 
 
 def _check_tokens(tokens, vocab_size, end):
     "`CantolyricError` for a vocabulary in which some text has no tokens, or one has two ids, or that does not fit the model."
     if missing := {bytes([b]) for b in range(256) if b not in _NEVER}.difference(tokens.values()):
-        raise CantolyricError(f"the vocabulary lacks {len(missing)} of the single bytes of UTF-8, the first is {min(missing)!r}: some characters could not be written; "
-                              "take a tokenizer with all of them (a byte-level BPE, or SentencePiece with byte fall-back)")
+        raise CantolyricError(
+            f"the vocabulary lacks {len(missing)} of the single bytes of UTF-8, the first is {min(missing)!r}: some characters could not be written; "
+            "take a tokenizer with all of them (a byte-level BPE, or SentencePiece with byte fall-back)"
+        )
     if len(set(tokens.values())) < len(tokens):
         by_bytes = {b: i for i, b in tokens.items()}
         i = next(i for i, b in tokens.items() if by_bytes[b] != i)
-        raise CantolyricError(f"the tokens {i} and {by_bytes[tokens[i]]} are both {tokens[i]!r}: leave one of them out, a text must have one way to be counted")
+        raise CantolyricError(
+            f"the tokens {i} and {by_bytes[tokens[i]]} are both {tokens[i]!r}: leave one of them out, a text must have one way to be counted"
+        )
     if vocab_size <= (top := max([*tokens, *end])):
-        raise CantolyricError(f"vocab_size={vocab_size} is smaller than the tokenizer's highest id {top} + 1: give the width of the model's head")
+        raise CantolyricError(
+            f"vocab_size={vocab_size} is smaller than the tokenizer's highest id {top} + 1: give the width of the model's head"
+        )
 
 # %% ../nbs/22_constraint.ipynb #9ee877ef
 class TokenTable:
     "A tokenizer's vocabulary as byte strings, compiled once for each reader and kept on disk."
-    def __init__(self,
-        tokens: dict, # id -> bytes, ordinary tokens only
-        vocab_size: int, # the model's: mask bits
-        end: tuple, # ids of the end tokens
+
+    def __init__(
+        self,
+        tokens: dict,  # id -> bytes, ordinary tokens only
+        vocab_size: int,  # the model's: mask bits
+        end: tuple,  # ids of the end tokens
     ):
         _check_tokens(tokens, vocab_size, end)
         self.tokens, self.vocab_size, self.end, self.tokenizer, self._compiled = tokens, vocab_size, end, None, {}
 
     @classmethod
-    def from_tokenizer(cls,
-        tokenizer, # from transformers, or `ByteLevelBPE`
-        vocab_size: int = None, # the model's own, where it pads (Qwen2: 151,936)
-        end = None, # end token, id, or several; None: the tokenizer's
-    ): # TokenTable
+    def from_tokenizer(
+        cls,
+        tokenizer,  # from transformers, or `ByteLevelBPE`
+        vocab_size: int = None,  # the model's own, where it pads (Qwen2: 151,936)
+        end=None,  # end token, id, or several; None: the tokenizer's
+    ):  # TokenTable
         "The table of a tokenizer; `CantolyricError` for one whose tokens have no certain bytes."
         if vocab_size is not None and (isinstance(vocab_size, bool) or not isinstance(vocab_size, int)):
-            raise ArgumentError("vocab_size", vocab_size, "expected the width of the model's head, a whole number, or None")
+            raise ArgumentError(
+                "vocab_size", vocab_size, "expected the width of the model's head, a whole number, or None"
+            )
         table = cls(_token_bytes(tokenizer), vocab_size or len(tokenizer), _end_ids(tokenizer, end))
-        table.tokenizer = tokenizer # for its merges, see `clash`
+        table.tokenizer = tokenizer  # for its merges, see `clash`
         return table
 
     def compiled(self, reader):
         "The vocabulary as `reader` sees it."
-        if id(reader) not in self._compiled: self._compiled[id(reader)] = reader, _Compiled(self, reader)
+        if id(reader) not in self._compiled:
+            self._compiled[id(reader)] = reader, _Compiled(self, reader)
         return self._compiled[id(reader)][1]
 
 # %% ../nbs/22_constraint.ipynb #622d4397
 def split_bytes(
-    b: bytes, # a token
-) -> tuple: # (bytes that end a character, text, bytes that begin one); None where it is no UTF-8
+    b: bytes,  # a token
+) -> tuple:  # (bytes that end a character, text, bytes that begin one); None where it is no UTF-8
     "Cut a token into the end of a character, whole characters, and the start of one."
     lead = next((i for i, x in enumerate(b) if x & 0xC0 != 0x80), len(b))
     tail = len(b)
     for back in range(1, min(4, len(b) - lead) + 1):
         x = b[-back]
-        if x & 0xC0 == 0xC0 and back < (2 if x < 0xE0 else 3 if x < 0xF0 else 4): tail = len(b) - back
-        if x & 0xC0 != 0x80: break
-    try: return b[:lead], b[lead:tail].decode("utf-8"), b[tail:]
-    except UnicodeDecodeError: return None
+        if x & 0xC0 == 0xC0 and back < (2 if x < 0xE0 else 3 if x < 0xF0 else 4):
+            tail = len(b) - back
+        if x & 0xC0 != 0x80:
+            break
+    try:
+        return b[:lead], b[lead:tail].decode("utf-8"), b[tail:]
+    except UnicodeDecodeError:
+        return None
 
 # %% ../nbs/22_constraint.ipynb #6cbdc1cb
 @patch
-def _ranks(self: TokenTable) -> dict: # pair of byte strings -> rank; empty where the tokenizer is no byte-level BPE
+def _ranks(self: TokenTable) -> dict:  # pair of byte strings -> rank; empty where the tokenizer is no byte-level BPE
     "The tokenizer's merges."
-    if isinstance(self.tokenizer, ByteLevelBPE): return self.tokenizer.ranks
+    if isinstance(self.tokenizer, ByteLevelBPE):
+        return self.tokenizer.ranks
     file = _model_of(self.tokenizer)
-    if "ByteLevel" not in json.dumps(file.get("decoder")): return {}
-    return {tuple(map(_as_bytes, m if isinstance(m, list) else m.split(" "))): k for k, m in enumerate(file["model"]["merges"])}
+    if "ByteLevel" not in json.dumps(file.get("decoder")):
+        return {}
+    return {
+        tuple(map(_as_bytes, m if isinstance(m, list) else m.split(" "))): k
+        for k, m in enumerate(file["model"]["merges"])
+    }
 
 
 @lru_cache(2**18)
-def _clash(self,
-    a: int, b: int, # ids of neighbours
+def _clash(
+    self,
+    a: int,
+    b: int,  # ids of neighbours
 ) -> bool:
     "Whether the tokenizer would write the bytes of two tokens otherwise."
     x, y = self.tokens.get(a, b""), self.tokens.get(b, b"")
-    across = any(x[-n:] + y[:m] in self._strings for n in range(1, len(x) + 1) for m in range(1, len(y) + 1)) # else nothing can merge
+    across = any(
+        x[-n:] + y[:m] in self._strings for n in range(1, len(x) + 1) for m in range(1, len(y) + 1)
+    )  # else nothing can merge
     return across and _apply_merges([bytes([c]) for c in x + y], self.ranks) != [x, y]
 
 
-TokenTable.ranks, TokenTable.clash, TokenTable._strings = cached_property(TokenTable._ranks), _clash, cached_property(lambda self: set(self.tokens.values()))
-for _name in ("ranks", "_strings"): getattr(TokenTable, _name).__set_name__(TokenTable, _name)
+TokenTable.ranks, TokenTable.clash, TokenTable._strings = (
+    cached_property(TokenTable._ranks),
+    _clash,
+    cached_property(lambda self: set(self.tokens.values())),
+)
+for _name in ("ranks", "_strings"):
+    getattr(TokenTable, _name).__set_name__(TokenTable, _name)
 
 # %% ../nbs/22_constraint.ipynb #9c35b780
-def _sorted_tokens(tokens, lex): # id -> bytes; what `_Compiled` keeps of them
+def _sorted_tokens(tokens, lex):  # id -> bytes; what `_Compiled` keeps of them
     "The tokens that can be part of a right text, by what they are to a reader."
     ids, texts, seen = dict(text=[], newline=[], mixed=[], opening=[], continuing=[]), [], set()
-    never = bytes(c for c in range(128) if chr(c) != "\n" and chr(c) not in lex.chars) # most tokens are Latin, and out at once
+    never = bytes(
+        c for c in range(128) if chr(c) != "\n" and chr(c) not in lex.chars
+    )  # most tokens are Latin, and out at once
     for i, b in tokens.items():
         parts = split_bytes(b) if len(b.translate(None, never)) == len(b) else None
-        if parts is None or len(parts[0]) > 3: continue
+        if parts is None or len(parts[0]) > 3:
+            continue
         lead, text, tail = parts
         folded = "".join(map(lex.fold, text))
-        if not all(c in lex.chars or c == "\n" for c in folded) or "\n\n" in text: continue
-        if compatibility_forms(text): continue # it would read right, but nobody should be given U+2F00 for 一
+        if not all(c in lex.chars or c == "\n" for c in folded) or "\n\n" in text:
+            continue
+        if compatibility_forms(text):
+            continue  # it would read right, but nobody should be given U+2F00 for 一
         seen.update(text)
-        if lead: kind = "continuing"
-        elif text == "\n" and not tail: kind = "newline"
-        elif tail and not text: kind = "opening"
-        elif tail or "\n" in text: kind = "mixed"
-        else: kind = texts.append(folded) or "text"
+        if lead:
+            kind = "continuing"
+        elif text == "\n" and not tail:
+            kind = "newline"
+        elif tail and not text:
+            kind = "opening"
+        elif tail or "\n" in text:
+            kind = "mixed"
+        else:
+            kind = texts.append(folded) or "text"
         ids[kind].append(i)
     chars = sorted(c for c in seen | lex.chars | set(VARIANTS) if lex.fold(c) in lex.chars)
     return {k: np.array(v, np.int32) for k, v in ids.items()}, texts, chars
@@ -453,37 +568,45 @@ def _sorted_tokens(tokens, lex): # id -> bytes; what `_Compiled` keeps of them
 # %% ../nbs/22_constraint.ipynb #8e722c05
 def _key(tokens, lex) -> str:
     "A hash of what a compiled vocabulary depends on."
-    ids, sizes = np.fromiter(tokens, np.int32, len(tokens)), np.fromiter(map(len, tokens.values()), np.int32, len(tokens))
+    ids, sizes = (
+        np.fromiter(tokens, np.int32, len(tokens)),
+        np.fromiter(map(len, tokens.values()), np.int32, len(tokens)),
+    )
     words = "\0".join(lex.spoken), "\0".join(chain.from_iterable(lex.spoken.values()))
     h = hashlib.sha256()
-    for part in (ids.tobytes(), sizes.tobytes(), b"".join(tokens.values()), *(w.encode() for w in words)): h.update(hashlib.sha256(part).digest())
+    for part in (ids.tobytes(), sizes.tobytes(), b"".join(tokens.values()), *(w.encode() for w in words)):
+        h.update(hashlib.sha256(part).digest())
     return content_key(h.hexdigest(), *map(_module, ("constraint", "template", "reading")))
 
 
-def _digest(name, arrays) -> np.ndarray: # uint8
+def _digest(name, arrays) -> np.ndarray:  # uint8
     "A hash of a file's name and of what it holds."
     h = hashlib.sha256(name.encode())
-    for k in sorted(arrays): h.update(f"{k} {arrays[k].dtype.str} {arrays[k].shape}".encode() + arrays[k].tobytes())
+    for k in sorted(arrays):
+        h.update(f"{k} {arrays[k].dtype.str} {arrays[k].shape}".encode() + arrays[k].tobytes())
     return np.frombuffer(h.digest(), np.uint8)
 
 
 def _load_arrays(path):
     "The arrays of a file; None where it is not there, or is not what `_save_arrays` wrote: it is a cache, and made again."
     try:
-        with np.load(path, allow_pickle=False) as f: arrays = dict(f)
+        with np.load(path, allow_pickle=False) as f:
+            arrays = dict(f)
         return arrays if np.array_equal(arrays.pop("digest"), _digest(path.name, arrays)) else None
-    except Exception: return None # a damaged archive leads to almost any
+    except Exception:
+        return None  # a damaged archive leads to almost any
 
 
 def _save_arrays(path, arrays):
     "Write arrays whole or not at all; nothing where there is no room or no right to."
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder: # gone in any case, a full disk included
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # gone in any case, a full disk included
             whole = os.path.join(folder, path.name)
             np.savez(whole, **arrays, digest=_digest(path.name, arrays))
             os.replace(whole, path)
-    except OSError: pass
+    except OSError:
+        pass
 
 # %% ../nbs/22_constraint.ipynb #4e921434
 _NAMES = [f"{name} of {what}" for what in ("all", "rests") for name in ("tones", "counts", "ids")]
@@ -492,8 +615,18 @@ _NAMES = [f"{name} of {what}" for what in ("all", "rests") for name in ("tones",
 def _to_arrays(ids, texts, chars, vocabularies, revising):
     "A compiled vocabulary, and the words that change readings, as arrays."
     text = lambda parts: np.frombuffer("\n".join(parts).encode(), np.uint8)
-    groups = {f"{name} {k}": a for k, v in enumerate(vocabularies) for name, a in zip(_NAMES, (a for part in v.arrays for a in part))}
-    return ids | groups | dict(texts=text(texts), chars=text(chars), revising=text(" ".join([t, *words]) for t, words in revising.items()))
+    groups = {
+        f"{name} {k}": a
+        for k, v in enumerate(vocabularies)
+        for name, a in zip(_NAMES, (a for part in v.arrays for a in part))
+    }
+    return (
+        ids
+        | groups
+        | dict(
+            texts=text(texts), chars=text(chars), revising=text(" ".join([t, *words]) for t, words in revising.items())
+        )
+    )
 
 
 def _from_arrays(a):
@@ -506,22 +639,28 @@ def _from_arrays(a):
 # %% ../nbs/22_constraint.ipynb #5a8ddddc
 class _Compiled:
     "A vocabulary sorted by what its tokens are to a reader."
+
     def __init__(self, table, reader):
         self.table, self.lexicon, collects = table, lexicon_of(reader), gc.isenabled()
-        gc.disable() # it would look through all words of the lexicon, again and again, and find nothing to free
-        try: self._build()
+        gc.disable()  # it would look through all words of the lexicon, again and again, and find nothing to free
+        try:
+            self._build()
         finally:
-            if collects: gc.enable()
+            if collects:
+                gc.enable()
 
     def _build(self):
         table, lex = self.table, self.lexicon
-        path = cache_folder()/f"vocabulary-{_key(table.tokens, lex)}.npz"
+        path = cache_folder() / f"vocabulary-{_key(table.tokens, lex)}.npz"
         kept = _load_arrays(path)
-        if kept: ids, texts, self.chars, bases, lex.revising = _from_arrays(kept)
-        else: (ids, texts, self.chars), bases = _sorted_tokens(table.tokens, lex), (None, None)
+        if kept:
+            ids, texts, self.chars, bases, lex.revising = _from_arrays(kept)
+        else:
+            (ids, texts, self.chars), bases = _sorted_tokens(table.tokens, lex), (None, None)
         self.tokens = _Vocabulary(lex, dict(zip(ids["text"].tolist(), texts)), table.vocab_size, bases[0])
         self.characters = _Vocabulary(lex, dict(enumerate(map(lex.fold, self.chars))), len(self.chars), bases[1])
-        if not kept: _save_arrays(path, _to_arrays(ids, texts, self.chars, (self.tokens, self.characters), lex.revising))
+        if not kept:
+            _save_arrays(path, _to_arrays(ids, texts, self.chars, (self.tokens, self.characters), lex.revising))
         self.utf8 = "\n".join(self.chars).encode().split(b"\n")
         self.place = {c: i for i, c in enumerate(self.chars)}
         self.newline = ids["newline"]
@@ -529,7 +668,7 @@ class _Compiled:
         self.continuing = [(i, b, split_bytes(b)[0]) for i, b in of("continuing")]
         self.mixed = [(i, b, self.place.get(b.decode("utf-8", "ignore")[0])) for i, b in of("mixed")]
         ranges = np.array([self.range(b) for _, b in of("opening")], int).reshape(-1, 2)
-        some = ranges[:, 0] < ranges[:, 1] # no character of the reader begins as the others do
+        some = ranges[:, 0] < ranges[:, 1]  # no character of the reader begins as the others do
         self.opening, self.ranges = ids["opening"][some], ranges[some]
 
 # %% ../nbs/22_constraint.ipynb #214211b2
@@ -539,11 +678,14 @@ def _range(self, prefix):
     return bisect_left(self.utf8, prefix), bisect_left(self.utf8, prefix + b"\xff")
 
 
-def _paths(self): # (bytes so far, token that brought the last of them) -> characters that the tokenizer writes through there
+def _paths(
+    self,
+):  # (bytes so far, token that brought the last of them) -> characters that the tokenizer writes through there
     out, ids = defaultdict(list), {b: i for i, b in self.table.tokens.items()}
     for k, c in enumerate(self.utf8):
         parts = _apply_merges([bytes([x]) for x in c], self.table.ranks)
-        for n in range(1, len(parts)): out[b"".join(parts[:n]), ids[parts[n - 1]]].append(k)
+        for n in range(1, len(parts)):
+            out[b"".join(parts[:n]), ids[parts[n - 1]]].append(k)
     return dict(out)
 
 
@@ -553,35 +695,43 @@ _Compiled.paths.__set_name__(_Compiled, "paths")
 # %% ../nbs/22_constraint.ipynb #89f45134
 class State(NamedTuple):
     "Where a text stands in its template."
-    line: int # index of the line
-    slot: int # slot of the first pending character: those before it are read for good
-    pending: str = "" # characters whose reading what follows may still change, folded
-    partial: bytes = b"" # bytes of a character that is not yet whole
-    ended: bool = False # an end token has been taken
-    rhymes: tuple = () # as in `Place`: what the template's letters are bound to
-    last: int = None # the token before, where the next one must not merge with it
+
+    line: int  # index of the line
+    slot: int  # slot of the first pending character: those before it are read for good
+    pending: str = ""  # characters whose reading what follows may still change, folded
+    partial: bytes = b""  # bytes of a character that is not yet whole
+    ended: bool = False  # an end token has been taken
+    rhymes: tuple = ()  # as in `Place`: what the template's letters are bound to
+    last: int = None  # the token before, where the next one must not merge with it
 
 # %% ../nbs/22_constraint.ipynb #65726dd8
 class ToneConstraint:
     "Which tokens may come next, so that the whole text, read by `reader`, has the template's tones."
-    def __init__(self,
-        template: ToneTemplate, # or a string in the scheme 0243
+
+    def __init__(
+        self,
+        template: ToneTemplate,  # or a string in the scheme 0243
         table: TokenTable,
-        reader = None, # None: the default Reader; "characters": each character by itself; or a `Reader`
-        canonical: bool = False, # only token ids that the tokenizer itself would give the text
+        reader=None,  # None: the default Reader; "characters": each character by itself; or a `Reader`
+        canonical: bool = False,  # only token ids that the tokenizer itself would give the text
     ):
         if not hasattr(table, "compiled"):
             raise ArgumentError("table", table, "expected a TokenTable; TokenTable.from_tokenizer(tokenizer) makes one")
         if not isinstance(template, str | ToneTemplate):
             raise ArgumentError("template", template, "expected a ToneTemplate, or a string such as '0243324/3324043'")
-        if canonical and not table.ranks: raise CantolyricError("canonical=True needs the merges of a byte-level BPE: make the table with TokenTable.from_tokenizer")
+        if canonical and not table.ranks:
+            raise CantolyricError(
+                "canonical=True needs the merges of a byte-level BPE: make the table with TokenTable.from_tokenizer"
+            )
         self.canonical = canonical
         self.table, self.reader = table, as_reader(reader)
         self.template = ToneTemplate.parse(template, reader=self.reader) if isinstance(template, str) else template
         self.vocab, self.automaton = table.compiled(self.reader), self.template.automaton(self.reader)
         self.windows = [np.frombuffer(w, np.uint8) for w in self.automaton.windows]
         self.fixed = self.automaton.fixed
-        self.exact = [any(f) or not all(map(self.vocab.lexicon.roomy, w)) for f, w in zip(self.fixed, self.automaton.windows)]
+        self.exact = [
+            any(f) or not all(map(self.vocab.lexicon.roomy, w)) for f, w in zip(self.fixed, self.automaton.windows)
+        ]
         self._masks, self._chars, self._bits = {}, {}, {}
 
     def start(self) -> State:
@@ -594,25 +744,32 @@ def _finals(self, s):
     finals = self.automaton.finals(s.line, s.rhymes)
     if finals not in self._bits:
         bits = None if finals is None else np.zeros(256, bool)
-        if finals is not None: bits[[_FINAL_BYTE[f][0] for f in finals]] = True
+        if finals is not None:
+            bits[[_FINAL_BYTE[f][0] for f in finals]] = True
         self._bits[finals] = bits
     return finals, self._bits[finals]
 
 
 def _needs_search(self, line, finals):
     "Whether the line's slots could run out of characters that leave what stands before them as it is."
-    if self.exact[line] or finals is None: return self.exact[line]
+    if self.exact[line] or finals is None:
+        return self.exact[line]
     return not self.vocab.lexicon.roomy(self.automaton.windows[line][-1], finals)
 
 # %% ../nbs/22_constraint.ipynb #8848e107
-def _viable(self,
-    line: int, slot: int, pending: str, # as in `State`
-    finals=None, # that the line may end in; None: any
+def _viable(
+    self,
+    line: int,
+    slot: int,
+    pending: str,  # as in `State`
+    finals=None,  # that the line may end in; None: any
 ) -> bool:
     "Whether the line can still be finished."
-    if _needs_search(self, line, finals): return self.automaton.search(line, slot, pending, finals)
+    if _needs_search(self, line, finals):
+        return self.automaton.search(line, slot, pending, finals)
     window, lex = self.automaton.windows[line][slot:], self.vocab.lexicon
-    if finals is None: return any(fits(r, window) for r in lex.outcomes(pending))
+    if finals is None:
+        return any(fits(r, window) for r in lex.outcomes(pending))
     ok = lambda r: len(r) - 1 < len(window) or not _FINALS[r[-1]] or _FINALS[r[-1]] in finals
     return any(fits(r[:-1], window) and ok(r) for r in lex.outcomes(pending, True))
 
@@ -622,9 +779,10 @@ ToneConstraint.viable = _viable
 # %% ../nbs/22_constraint.ipynb #9850eb2e
 def _line_done(self, s):
     "Whether every slot of the line is filled and read right, and the line rhymes."
-    w, lex = self.automaton.windows[s.line][s.slot:], self.vocab.lexicon
-    if len(s.pending) != len(w) or not fits(lex.read(s.pending), w): return False
-    finals = s.pending and self.automaton.finals(s.line, s.rhymes) # nothing pending: the rhyme is bound already
+    w, lex = self.automaton.windows[s.line][s.slot :], self.vocab.lexicon
+    if len(s.pending) != len(w) or not fits(lex.read(s.pending), w):
+        return False
+    finals = s.pending and self.automaton.finals(s.line, s.rhymes)  # nothing pending: the rhyme is bound already
     return not finals or lex.final(s.pending) in finals
 
 # %% ../nbs/22_constraint.ipynb #a29fcb83
@@ -632,12 +790,15 @@ def _sing(self, s, char):
     "The state after one more character, if its slot allows it; it may still lead nowhere."
     a, lex = self.automaton, self.vocab.lexicon
     if char == "\n":
-        if s.line + 1 == len(self.windows) or not _line_done(self, s): return None
+        if s.line + 1 == len(self.windows) or not _line_done(self, s):
+            return None
         return State(s.line + 1, 0, rhymes=a.bind(s.line, s.rhymes, lex.final(s.pending)) if s.pending else s.rhymes)
-    if compatibility_forms(char): return None
+    if compatibility_forms(char):
+        return None
     char = lex.fold(char)
     step = char in lex.chars and a.push(s.line, s.slot, s.pending, char, a.finals(s.line, s.rhymes))
-    if not step: return None
+    if not step:
+        return None
     settled = step[0] == len(self.windows[s.line])
     return State(s.line, *step, rhymes=a.bind(s.line, s.rhymes, lex.final(s.pending + char)) if settled else s.rhymes)
 
@@ -645,7 +806,8 @@ def _sing(self, s, char):
 def _sing_all(self, s, text):
     "The state after whole characters, or None where no right text goes on so."
     for c in text:
-        if (s := _sing(self, s, c)) is None: return None
+        if (s := _sing(self, s, c)) is None:
+            return None
     return s if self.viable(s.line, s.slot, s.pending, self.automaton.finals(s.line, s.rhymes)) else None
 
 # %% ../nbs/22_constraint.ipynb #a39b8b12
@@ -653,15 +815,18 @@ def _sift(self, s, texts, out):
     "Of the strings that the slots' tones allow, keep those with which the line can be finished, asked one by one."
     at = s.slot + len(s.pending)
     first = self.fixed[s.line][at] if at < len(self.fixed[s.line]) else None
-    for i in np.flatnonzero(out): out[i] = first in (None, texts[i][0]) and _sing_all(self, s, texts[i]) is not None
+    for i in np.flatnonzero(out):
+        out[i] = first in (None, texts[i][0]) and _sing_all(self, s, texts[i]) is not None
 
 # %% ../nbs/22_constraint.ipynb #c0bba25d
 def _take(self, s, data):
     "The state after some bytes, or None where no right text goes on so."
     parts = split_bytes(s.partial + data)
-    if parts is None or parts[0]: return None
+    if parts is None or parts[0]:
+        return None
     s = _sing_all(self, s._replace(partial=b"") if s.partial else s, parts[1])
-    if s is None or not parts[2]: return s
+    if s is None or not parts[2]:
+        return s
     out = s._replace(partial=parts[2])
     return out if self._completes(out) else None
 
@@ -670,18 +835,21 @@ def _completes(self, s):
     "Whether some character that may stand next begins with the partial bytes."
     first, behind = self.vocab.range(s.partial)
     whole = s._replace(partial=b"")
-    if whole not in self._chars: # one of the first few will do, most often
-        if any(_sing_all(self, whole, c) is not None for c in self.vocab.chars[first:min(behind, first + 12)]): return True
+    if whole not in self._chars:  # one of the first few will do, most often
+        if any(_sing_all(self, whole, c) is not None for c in self.vocab.chars[first : min(behind, first + 12)]):
+            return True
     return bool(self._next_characters(s)[first:behind].any())
 
 
 def _next_characters(self, s):
     "bool (characters,): which may stand next."
-    if s.partial: s = s._replace(partial=b"")
+    if s.partial:
+        s = s._replace(partial=b"")
     if s not in self._chars:
         finals, bits = _finals(self, s)
-        out = self.vocab.characters.allowed(s.pending, self.windows[s.line][s.slot:], bits)
-        if _needs_search(self, s.line, finals): _sift(self, s, self.vocab.characters.texts, out)
+        out = self.vocab.characters.allowed(s.pending, self.windows[s.line][s.slot :], bits)
+        if _needs_search(self, s.line, finals):
+            _sift(self, s, self.vocab.characters.texts, out)
         self._chars[s] = out
     return self._chars[s]
 
@@ -692,17 +860,22 @@ ToneConstraint._take, ToneConstraint._completes, ToneConstraint._next_characters
 def _allowed(self, s):
     "bool (V,): the tokens that may come next."
     v, out = self.vocab, np.zeros(self.table.vocab_size, bool)
-    if s.ended: return out
+    if s.ended:
+        return out
     chars = self._next_characters(s)
-    if s.partial: return self._allowed_continuing(s, chars, out)
+    if s.partial:
+        return self._allowed_continuing(s, chars, out)
     finals, bits = _finals(self, s)
-    out |= v.tokens.allowed(s.pending, self.windows[s.line][s.slot:], bits)
-    if _needs_search(self, s.line, finals): _sift(self, s, v.tokens.texts, out)
+    out |= v.tokens.allowed(s.pending, self.windows[s.line][s.slot :], bits)
+    if _needs_search(self, s.line, finals):
+        _sift(self, s, v.tokens.texts, out)
     if _line_done(self, s):
         out[list(self.table.end) if s.line + 1 == len(self.windows) else v.newline] = True
-    if len(v.opening): out[v.opening] = np.bitwise_or.reduceat(np.append(chars, False), v.ranges.ravel())[::2] # any in each range
+    if len(v.opening):
+        out[v.opening] = np.bitwise_or.reduceat(np.append(chars, False), v.ranges.ravel())[::2]  # any in each range
     for i, b, place in v.mixed:
-        if place is None or chars[place]: out[i] = self._take(s, b) is not None
+        if place is None or chars[place]:
+            out[i] = self._take(s, b) is not None
     return out
 
 # %% ../nbs/22_constraint.ipynb #601a6184
@@ -710,16 +883,18 @@ def _allowed_continuing(self, s, chars, out):
     "The tokens that may come next inside a character."
     for i, b, lead in self.vocab.continuing:
         first, behind = self.vocab.range(s.partial + lead)
-        if chars[first:behind].any(): out[i] = lead == b or self._take(s, b) is not None
+        if chars[first:behind].any():
+            out[i] = lead == b or self._take(s, b) is not None
     return out
 
 
 ToneConstraint._allowed, ToneConstraint._allowed_continuing = _allowed, _allowed_continuing
 
 # %% ../nbs/22_constraint.ipynb #4a42b915
-def _mask(self,
+def _mask(
+    self,
     s: State,
-) -> np.ndarray: # int32 (ceil(V / 32),), bit i of the whole = token i, little-endian
+) -> np.ndarray:  # int32 (ceil(V / 32),), bit i of the whole = token i, little-endian
     "The tokens that may come next, packed as xgrammar and llguidance do."
     if s not in self._masks:
         bits = np.packbits(self._allowed(s) if s.last is None else self._apart(s), bitorder="little")
@@ -738,26 +913,31 @@ def _apart(self, s):
 # %% ../nbs/22_constraint.ipynb #05cf9b23
 def _can_go_on(self, s, i, chars):
     "Whether a token that leaves something open (part of a character, or a reading that only a certain word makes right) has a next one that does not merge with it."
-    data = self.table.tokens.get(i, b"") # an end token has no bytes
+    data = self.table.tokens.get(i, b"")  # an end token has no bytes
     _, text, tail = split_bytes(s.partial + data)
-    if tail and not text: return bool(chars[self.vocab.paths.get((tail, i), [])].any())
+    if tail and not text:
+        return bool(chars[self.vocab.paths.get((tail, i), [])].any())
     after = self._take(s._replace(last=None), data) if data else None
-    if not after or not tail and fits(self.vocab.lexicon.read(after.pending), self.windows[after.line][after.slot:]): return True
+    if not after or not tail and fits(self.vocab.lexicon.read(after.pending), self.windows[after.line][after.slot :]):
+        return True
     then = self._next_characters(after)
-    return any(not self.table.clash(i, j) and _can_go_on(self, after, j, then) for j in self.allowed_ids(after).tolist())
+    return any(
+        not self.table.clash(i, j) and _can_go_on(self, after, j, then) for j in self.allowed_ids(after).tolist()
+    )
 
 
-def _allowed_ids(self,
+def _allowed_ids(
+    self,
     s: State,
-) -> np.ndarray: # int64 (k,), ascending
+) -> np.ndarray:  # int64 (k,), ascending
     "The ids of the tokens that may come next."
     return np.flatnonzero(unpack_mask(self.mask(s), self.table.vocab_size))
 
 # %% ../nbs/22_constraint.ipynb #0de81b11
 def unpack_mask(
-    packed: np.ndarray, # int32 (..., ceil(V / 32))
-    vocab_size: int, # V
-) -> np.ndarray: # bool (..., V)
+    packed: np.ndarray,  # int32 (..., ceil(V / 32))
+    vocab_size: int,  # V
+) -> np.ndarray:  # bool (..., V)
     "One bool for each token."
     return np.unpackbits(packed.view(np.uint8), axis=-1, count=vocab_size, bitorder="little").astype(bool)
 
@@ -765,44 +945,58 @@ def unpack_mask(
 ToneConstraint.mask, ToneConstraint._apart, ToneConstraint.allowed_ids = _mask, _apart, _allowed_ids
 
 # %% ../nbs/22_constraint.ipynb #e30a25cb
-def _is_final(self,
+def _is_final(
+    self,
     s: State,
 ) -> bool:
     "Whether the text may end here: exactly then are end tokens allowed."
     return not s.ended and not s.partial and s.line + 1 == len(self.windows) and _line_done(self, s)
 
 
-def _advance(self,
+def _advance(
+    self,
     s: State,
-    token_id: int, # one that `mask(s)` allows
+    token_id: int,  # one that `mask(s)` allows
 ) -> State:
     "The state after one more token; an error if the mask forbids it."
-    if not isinstance(s, State): raise ArgumentError("s", s, "expected a State; start() gives the first one")
-    try: i = index(token_id)
-    except TypeError: raise ArgumentError("token_id", token_id, "expected the id of a token, a whole number") from None
-    if i in self.table.end and self.is_final(s): return s._replace(ended=True)
+    if not isinstance(s, State):
+        raise ArgumentError("s", s, "expected a State; start() gives the first one")
+    try:
+        i = index(token_id)
+    except TypeError:
+        raise ArgumentError("token_id", token_id, "expected the id of a token, a whole number") from None
+    if i in self.table.end and self.is_final(s):
+        return s._replace(ended=True)
     after = self._take(s, self.table.tokens[i]) if i in self.table.tokens and not s.ended else None
-    if after is None or s.last is not None and not self.mask(s)[i // 32] >> i % 32 & 1: raise CantolyricError(_forbidden(self, s, i))
+    if after is None or s.last is not None and not self.mask(s)[i // 32] >> i % 32 & 1:
+        raise CantolyricError(_forbidden(self, s, i))
     return after._replace(last=i) if self.canonical else after
 
 
 def _forbidden(self, s, i):
     "Why a token may not come next."
-    if not 0 <= i < self.table.vocab_size: return f"id {i} is outside the vocabulary of {self.table.vocab_size:,} tokens: is it another model's?"
-    if s.ended: return f"token {i} comes behind the end of the text"
-    what = repr(self.table.tokens[i].decode("utf-8", "replace")) if i in self.table.tokens else "an end or special token"
+    if not 0 <= i < self.table.vocab_size:
+        return f"id {i} is outside the vocabulary of {self.table.vocab_size:,} tokens: is it another model's?"
+    if s.ended:
+        return f"token {i} comes behind the end of the text"
+    what = (
+        repr(self.table.tokens[i].decode("utf-8", "replace")) if i in self.table.tokens else "an end or special token"
+    )
     return f"token {i} ({what}) is not allowed in line {s.line + 1}, slot {s.slot + len(s.pending) + 1} of the template"
 
 # %% ../nbs/22_constraint.ipynb #e97d5acd
-def _masks_along(self,
-    ids, # token ids of a text, with or without its end token
-) -> np.ndarray: # int32 (len(ids), ceil(V / 32)): the mask before each of them
+def _masks_along(
+    self,
+    ids,  # token ids of a text, with or without its end token
+) -> np.ndarray:  # int32 (len(ids), ceil(V / 32)): the mask before each of them
     "The masks that a right text meets on its way; an error naming the position if a token is forbidden."
     s, out = self.start(), []
     for n, i in enumerate(ids):
         out.append(self.mask(s))
-        try: s = self.advance(s, i)
-        except CantolyricError as e: raise CantolyricError(f"position {n}: {e}") from None
+        try:
+            s = self.advance(s, i)
+        except CantolyricError as e:
+            raise CantolyricError(f"position {n}: {e}") from None
     return np.stack(out)
 
 
@@ -812,20 +1006,22 @@ ToneConstraint.is_final, ToneConstraint.advance, ToneConstraint.masks_along = _i
 def random_ids(
     constraint: ToneConstraint,
     rng: np.random.Generator,
-) -> list: # token ids, without the end token
+) -> list:  # token ids, without the end token
     "Decode at random, uniformly over the allowed tokens, with no model at all."
     s, ids = constraint.start(), []
     while True:
         allowed = constraint.allowed_ids(s)
-        if not len(allowed): raise CantolyricError(f"no token is allowed after {len(ids)} tokens: the constraint is stuck")
+        if not len(allowed):
+            raise CantolyricError(f"no token is allowed after {len(ids)} tokens: the constraint is stuck")
         i = int(rng.choice(allowed))
-        if (s := constraint.advance(s, i)).ended: return ids
+        if (s := constraint.advance(s, i)).ended:
+            return ids
         ids.append(i)
 
 
 def decode_ids(
     table: TokenTable,
-    ids, # ordinary tokens
+    ids,  # ordinary tokens
 ) -> str:
     "The text of some tokens."
     return b"".join(table.tokens[int(i)] for i in ids).decode("utf-8")
@@ -833,26 +1029,28 @@ def decode_ids(
 # %% ../nbs/22_constraint.ipynb #7ea31782
 class ToneLogitsProcessor:
     "A logits processor for `generate`: each row follows its constraint, or `CantolyricError` says why it cannot."
-    def __init__(self,
-        constraints, # one `ToneConstraint`, or one for each prompt of the batch
-        prompt_length: int, # columns of the (left-padded) prompts
-        max_new_tokens: int = None, # limit of your own decoding loop; the limit of `generate` is detected automatically
+
+    def __init__(
+        self,
+        constraints,  # one `ToneConstraint`, or one for each prompt of the batch
+        prompt_length: int,  # columns of the (left-padded) prompts
+        max_new_tokens: int = None,  # limit of your own decoding loop; the limit of `generate` is detected automatically
     ):
         self.constraints = list(constraints) if isinstance(constraints, (list, tuple)) else [constraints]
         self.prompt_length, self.max_new_tokens = prompt_length, max_new_tokens
         self._states, self._longest = {}, None
 
 
-def _logits_processor(self,
-    prompt_length: int, # columns of the prompt
-    max_new_tokens: int = None, # as in `ToneLogitsProcessor`
+def _logits_processor(
+    self,
+    prompt_length: int,  # columns of the prompt
+    max_new_tokens: int = None,  # as in `ToneLogitsProcessor`
 ) -> ToneLogitsProcessor:
     "A processor for `generate` that holds every row to this constraint."
     return ToneLogitsProcessor(self, prompt_length, max_new_tokens)
 
 
 ToneConstraint.logits_processor = _logits_processor
-
 
 # %% ../nbs/22_constraint.ipynb #6075ab79
 @patch
@@ -861,82 +1059,100 @@ def _state(self: ToneLogitsProcessor, n, ids):
     c = self.constraints[n]
     if (n, ids) not in self._states:
         before = self._state(n, ids[:-1]) if ids else None
-        if before and before.ended: self._states[n, ids] = before
-        else: self._states[n, ids] = c.advance(before, ids[-1]) if ids else c.start()
+        if before and before.ended:
+            self._states[n, ids] = before
+        else:
+            self._states[n, ids] = c.advance(before, ids[-1]) if ids else c.start()
     return self._states[n, ids]
 
 
 @patch
-def _rows(self: ToneLogitsProcessor, input_ids): # (constraint's index, new tokens) for each row
+def _rows(self: ToneLogitsProcessor, input_ids):  # (constraint's index, new tokens) for each row
     "Assign each row to its constraint: `generate` repeats a prompt's row for beams and for `num_return_sequences`."
     (rows, width), n = input_ids.shape, len(self.constraints)
     if width < self.prompt_length:
-        raise CantolyricError(f"the texts have {width} columns, but prompt_length={self.prompt_length}: "
-                              "give the number of columns of the prompts, padding included")
+        raise CantolyricError(
+            f"the texts have {width} columns, but prompt_length={self.prompt_length}: "
+            "give the number of columns of the prompts, padding included"
+        )
     if not n or rows % n:
-        raise CantolyricError(f"{n} constraints for {rows} rows: give one constraint for all prompts, or one for each prompt")
-    prompts = input_ids[:, :self.prompt_length].reshape(n, rows // n, self.prompt_length)
+        raise CantolyricError(
+            f"{n} constraints for {rows} rows: give one constraint for all prompts, or one for each prompt"
+        )
+    prompts = input_ids[:, : self.prompt_length].reshape(n, rows // n, self.prompt_length)
     if n > 1 and not bool((prompts == prompts[:, :1]).all()):
-        raise CantolyricError(f"{n} constraints for {rows} rows, and rows with different prompts would share one: "
-                              "give one constraint for all prompts, or one for each prompt")
-    return [(b // (rows // n), tuple(ids)) for b, ids in enumerate(input_ids[:, self.prompt_length:].tolist())]
-
+        raise CantolyricError(
+            f"{n} constraints for {rows} rows, and rows with different prompts would share one: "
+            "give one constraint for all prompts, or one for each prompt"
+        )
+    return [(b // (rows // n), tuple(ids)) for b, ids in enumerate(input_ids[:, self.prompt_length :].tolist())]
 
 # %% ../nbs/22_constraint.ipynb #21975292
-def _limit_of_caller(): # tokens, prompt included; None if the caller is not transformers' `generate`
+def _limit_of_caller():  # tokens, prompt included; None if the caller is not transformers' `generate`
     "`generate` does not tell its processors when it will stop, so look for its stopping criteria in the calling frames."
     frame = sys._getframe(2)
-    for _ in range(4): # the list of processors, then the decoding loop
-        if frame is None: return None
+    for _ in range(4):  # the list of processors, then the decoding loop
+        if frame is None:
+            return None
         limit = getattr(frame.f_locals.get("stopping_criteria"), "max_length", None)
-        if limit is not None: return limit
+        if limit is not None:
+            return limit
         frame = frame.f_back
 
 
 def check_logits(
-    logits: torch.Tensor, # float (B, V), -inf where a token is forbidden
-    where: Callable, # (row) -> str: where that row stands
+    logits: torch.Tensor,  # float (B, V), -inf where a token is forbidden
+    where: Callable,  # (row) -> str: where that row stands
 ):
     "`CantolyricError` for a row without a token to choose: everything is forbidden, or the logits are NaN."
     broken = logits.isnan().any(-1)
     if broken.any():
-        raise CantolyricError(f"{where(int(broken.nonzero()[0]))}: the model's logits are NaN; are its weights damaged, "
-                              "or too large for the dtype?")
+        raise CantolyricError(
+            f"{where(int(broken.nonzero()[0]))}: the model's logits are NaN; are its weights damaged, "
+            "or too large for the dtype?"
+        )
     dead = ~(logits > -torch.inf).any(-1)
     if dead.any():
-        raise CantolyricError(f"{where(int(dead.nonzero()[0]))}: every token that the tones allow here has the logit -inf; "
-                              "remove suppress_tokens, bad_words_ids or another processor that forbids them, "
-                              "or change the template")
-
+        raise CantolyricError(
+            f"{where(int(dead.nonzero()[0]))}: every token that the tones allow here has the logit -inf; "
+            "remove suppress_tokens, bad_words_ids or another processor that forbids them, "
+            "or change the template"
+        )
 
 # %% ../nbs/22_constraint.ipynb #f41a1901
 @patch
-def __call__(self: ToneLogitsProcessor,
-    input_ids: torch.Tensor, # int64 (B, T)
-    scores: torch.Tensor, # float (B, V)
-) -> torch.Tensor: # float (B, V), -inf where a token is forbidden
+def __call__(
+    self: ToneLogitsProcessor,
+    input_ids: torch.Tensor,  # int64 (B, T)
+    scores: torch.Tensor,  # float (B, V)
+) -> torch.Tensor:  # float (B, V), -inf where a token is forbidden
     "Mask the logits; `CantolyricError` where a row has nothing left to choose, or stops before its text is complete."
     rows, size = self._rows(input_ids), self.constraints[0].table.vocab_size
     if scores.shape[-1] != size:
-        raise CantolyricError(f"the model has {scores.shape[-1]} logits, the token table {size}: make it with vocab_size={scores.shape[-1]}")
-    if input_ids.shape[1] == self.prompt_length: # a new batch
+        raise CantolyricError(
+            f"the model has {scores.shape[-1]} logits, the token table {size}: make it with vocab_size={scores.shape[-1]}"
+        )
+    if input_ids.shape[1] == self.prompt_length:  # a new batch
         self._states.clear()
         self._longest = self.prompt_length + self.max_new_tokens if self.max_new_tokens else _limit_of_caller()
     states = [self._state(n, ids) for n, ids in rows]
-    if input_ids.shape[1] + 1 == self._longest: self._check_last_step(rows, states)
+    if input_ids.shape[1] + 1 == self._longest:
+        self._check_last_step(rows, states)
     allowed = np.stack([self._allowed(n, ids, s) for (n, ids), s in zip(rows, states)])
     out = scores.masked_fill(~torch.from_numpy(allowed).to(scores.device), -torch.inf)
     for b, s in enumerate(states):
-        if s.ended: out[b, allowed[b].argmax()] = 0. # whatever has been done to its logit: the text is over
+        if s.ended:
+            out[b, allowed[b].argmax()] = 0.0  # whatever has been done to its logit: the text is over
     check_logits(out, lambda b: self._where(b, *rows[b]))
     return out
 
 
 @patch
-def _allowed(self: ToneLogitsProcessor, n, ids, s): # bool (V,)
+def _allowed(self: ToneLogitsProcessor, n, ids, s):  # bool (V,)
     "The tokens that may come next; after the end, the end tokens in turn, until `generate` meets one that it knows."
     c = self.constraints[n]
-    if not s.ended: return unpack_mask(c.mask(s), c.table.vocab_size)
+    if not s.ended:
+        return unpack_mask(c.mask(s), c.table.vocab_size)
     end, out = c.table.end, np.zeros(c.table.vocab_size, bool)
     since = next((k for k, i in enumerate(reversed(ids)) if i not in end), len(ids))
     out[end[since % len(end)]] = True
@@ -954,50 +1170,64 @@ def _where(self: ToneLogitsProcessor, b, n, ids):
 def _check_last_step(self: ToneLogitsProcessor, rows, states):
     "`CantolyricError` unless every text has ended, or can end with the one token that is left."
     for b, ((n, ids), s) in enumerate(zip(rows, states)):
-        if s.ended or self.constraints[n].is_final(s): continue
-        raise CantolyricError(f"max_new_tokens={len(ids) + 1} is not enough: {self._where(b, n, ids)} has been reached, and only one "
-                              f"token is left; {4 * sum(len(w) + 1 for w in self.constraints[n].windows)} are always enough")
+        if s.ended or self.constraints[n].is_final(s):
+            continue
+        raise CantolyricError(
+            f"max_new_tokens={len(ids) + 1} is not enough: {self._where(b, n, ids)} has been reached, and only one "
+            f"token is left; {4 * sum(len(w) + 1 for w in self.constraints[n].windows)} are always enough"
+        )
 
 
 @patch
-def check_complete(self: ToneLogitsProcessor,
-    sequences: torch.Tensor, # int64 (B, T): prompts and texts, as `generate` returns them
+def check_complete(
+    self: ToneLogitsProcessor,
+    sequences: torch.Tensor,  # int64 (B, T): prompts and texts, as `generate` returns them
 ):
     "`CantolyricError` unless every row holds a whole text and its end: a stop string or a time limit may have cut it."
     rows = self._rows(sequences)
     for b, (n, ids) in enumerate(rows):
         if not self._state(n, ids).ended:
-            raise CantolyricError(f"the text is not complete: {self._where(b, n, ids)} was reached; "
-                                  "let generate continue until it writes an end token")
-
+            raise CantolyricError(
+                f"the text is not complete: {self._where(b, n, ids)} was reached; "
+                "let generate continue until it writes an end token"
+            )
 
 # %% ../nbs/22_constraint.ipynb #ecbed72d
 def head_parts(
-    head, # a module: the output head of a model
-    x, # float (..., d): what it gets
-): # (parts, bias): logits are the sum of x_k @ weight_k.T over parts (x_k, weight_k (V, d_k)), plus bias (V,) or None; None: it can only be computed whole
+    head,  # a module: the output head of a model
+    x,  # float (..., d): what it gets
+):  # (parts, bias): logits are the sum of x_k @ weight_k.T over parts (x_k, weight_k (V, d_k)), plus bias (V,) or None; None: it can only be computed whole
     "The logits of a head as a sum of linear parts whose rows can be taken alone: a linear layer, PEFT's copy of one, LoRA on one."
     saved = getattr(head, "modules_to_save", None)
-    if saved is not None: head = head.original_module if head.disable_adapters or not head.active_adapters else saved[head.active_adapters[0]]
+    if saved is not None:
+        head = (
+            head.original_module
+            if head.disable_adapters or not head.active_adapters
+            else saved[head.active_adapters[0]]
+        )
     linear, adapted = getattr(head, "base_layer", head), hasattr(head, "lora_A")
-    if getattr(type(linear), "forward", None) is not torch.nn.Linear.forward or (linear is not head and not adapted): return None # bitsandbytes has its own forward
+    if getattr(type(linear), "forward", None) is not torch.nn.Linear.forward or (linear is not head and not adapted):
+        return None  # bitsandbytes has its own forward
     parts = [(x, linear.weight)]
-    if adapted and (head.disable_adapters or head.merged): return None if head.disable_adapters and head.merged else (parts, linear.bias)
+    if adapted and (head.disable_adapters or head.merged):
+        return None if head.disable_adapters and head.merged else (parts, linear.bias)
     for a in [a for a in head.active_adapters if a in head.lora_A] if adapted else ():
-        if a in head.lora_variant or head.lora_B[a].bias is not None: return None # DoRA and its like
+        if a in head.lora_variant or head.lora_B[a].bias is not None:
+            return None  # DoRA and its like
         low = head.lora_A[a](head.lora_dropout[a](x.to(head.lora_A[a].weight.dtype)))
         parts.append((head.scaling[a] * low, head.lora_B[a].weight))
     return parts, linear.bias
 
 
 def head_rows(
-    head, # a module: the output head of a model
-    x, # float (..., d): hidden states
-    rows, # int64 (k,)
-): # float (..., k); None where such a head can only be computed whole
+    head,  # a module: the output head of a model
+    x,  # float (..., d): hidden states
+    rows,  # int64 (k,)
+):  # float (..., k); None where such a head can only be computed whole
     "The logits of some tokens, without those of the others."
     parts, bias = head_parts(head, x) or ((), None)
-    if not parts or any(a.dtype != w.dtype for a, w in parts): return None
+    if not parts or any(a.dtype != w.dtype for a, w in parts):
+        return None
     out = sum(F.linear(a, w[rows]) for a, w in parts)
     return out if bias is None else out + bias[rows]
 
@@ -1005,46 +1235,56 @@ def head_rows(
 @contextmanager
 def forward_instead(
     module,
-    forward, # what is called in place of its `forward`
+    forward,  # what is called in place of its `forward`
 ):
     "Inside the `with`, a module computes something else; its hooks, FSDP's too, run as before."
     before = module.__dict__.get("forward")
     module.forward = forward
-    try: yield
+    try:
+        yield
     finally:
-        if before is None: del module.forward
-        else: module.forward = before
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before
 
 
 @contextmanager
 def sliced_head(
-    model, # a causal language model
-): # an object with `rows`: int64 (k,), or None for all; set it before each call of the model
+    model,  # a causal language model
+):  # an object with `rows`: int64 (k,), or None for all; set it before each call of the model
     "The model's output head computes only the rows that it is asked for; whatever the model does to its logits afterwards stays as it is."
     head, asked = model.get_output_embeddings(), SimpleNamespace(rows=None)
     whole = head.forward
+
     def forward(x, *args, **kwargs):
-        if asked.rows is None: return whole(x, *args, **kwargs)
+        if asked.rows is None:
+            return whole(x, *args, **kwargs)
         part = head_rows(head, x, asked.rows)
         return whole(x, *args, **kwargs)[..., asked.rows] if part is None else part
-    with forward_instead(head, forward): yield asked
+
+    with forward_instead(head, forward):
+        yield asked
 
 # %% ../nbs/22_constraint.ipynb #f8a30247
 class Written(NamedTuple):
     "What `write_tokens` wrote."
-    ids: list # for each prompt and each of its copies: token ids, without the end token
-    bits: list # of each, under the mask and at temperature 1, with its end
-    calls: int # of the model
-    skipped: int # steps at which the mask left every row one token
+
+    ids: list  # for each prompt and each of its copies: token ids, without the end token
+    bits: list  # of each, under the mask and at temperature 1, with its end
+    calls: int  # of the model
+    skipped: int  # steps at which the mask left every row one token
 
 # %% ../nbs/22_constraint.ipynb #3fe5889b
 class _Rows:
     "The texts of a batch while they are written."
+
     def __init__(self, constraints):
         self.constraints, self.states = list(constraints), [c.start() for c in constraints]
         self.ids, self.bits = [[] for _ in constraints], torch.zeros(len(constraints), dtype=torch.float64)
 
-    def repeat(self, n): self.take([r for r in range(len(self.ids)) for _ in range(n)])
+    def repeat(self, n):
+        self.take([r for r in range(len(self.ids)) for _ in range(n)])
 
     def take(self, parents):
         "Go on with these rows."
@@ -1053,12 +1293,15 @@ class _Rows:
 
     def add(self, tokens):
         for r, (c, s, i) in enumerate(zip(self.constraints, self.states, tokens)):
-            if s.ended: continue
+            if s.ended:
+                continue
             self.states[r] = c.advance(s, i)
-            if not self.states[r].ended: self.ids[r].append(i)
+            if not self.states[r].ended:
+                self.ids[r].append(i)
 
     @property
-    def done(self): return all(s.ended for s in self.states)
+    def done(self):
+        return all(s.ended for s in self.states)
 
 # %% ../nbs/22_constraint.ipynb #95db597f
 @patch
@@ -1068,18 +1311,26 @@ def choices(self: _Rows):
     each = [np.array([end]) if s.ended else c.allowed_ids(s) for c, s in zip(self.constraints, self.states)]
     ids = np.unique(np.concatenate(each))
     allowed = np.zeros((len(each), len(ids)), bool)
-    for row, x in zip(allowed, each): row[np.searchsorted(ids, x)] = True
+    for row, x in zip(allowed, each):
+        row[np.searchsorted(ids, x)] = True
     return torch.from_numpy(ids), torch.from_numpy(allowed)
 
 
-def _forced(allowed): return bool((allowed.sum(1) == 1).all())
+def _forced(allowed):
+    return bool((allowed.sum(1) == 1).all())
 
 # %% ../nbs/22_constraint.ipynb #921fc1cc
-def sampled(**sampling): # see `Sampling`
+def sampled(**sampling):  # see `Sampling`
     "Choose each row's next token by itself."
     how = Sampling(**sampling)
-    if how.repetition_penalty != 1: raise CantolyricError("repetition_penalty is not for constrained writing: the ids of the columns are not the vocabulary's")
-    def choose(scores, rows, copies, mass): return None, how.choose(how.adjust(None, scores))
+    if how.repetition_penalty != 1:
+        raise CantolyricError(
+            "repetition_penalty is not for constrained writing: the ids of the columns are not the vocabulary's"
+        )
+
+    def choose(scores, rows, copies, mass):
+        return None, how.choose(how.adjust(None, scores))
+
     choose.wants_mass = False
     return choose
 
@@ -1090,26 +1341,31 @@ def _check_room(model, input_ids, constraints):
     for c in constraints:
         slots = sum(map(len, c.windows)) + len(c.windows)
         if most and input_ids.shape[1] + slots > most:
-            raise CantolyricError(f"a prompt of {input_ids.shape[1]} tokens and a template of {slots} characters and line ends do not fit into the model's {most} positions: write it in parts")
+            raise CantolyricError(
+                f"a prompt of {input_ids.shape[1]} tokens and a template of {slots} characters and line ends do not fit into the model's {most} positions: write it in parts"
+            )
         if (width := getattr(head, "out_features", c.table.vocab_size)) != c.table.vocab_size:
-            raise CantolyricError(f"the model has {width} logits, the token table {c.table.vocab_size}: make it with vocab_size={width}")
+            raise CantolyricError(
+                f"the model has {width} logits, the token table {c.table.vocab_size}: make it with vocab_size={width}"
+            )
 
 # %% ../nbs/22_constraint.ipynb #a5c0de02
 class CacheUse(NamedTuple):
     "What a model's cache can be relied on for; `why` names what is missing, and what is done instead."
-    rows: bool = True # copy and reorder its rows
-    several: bool = True # read several new tokens in one call
-    padding: bool = True # skip the padding in front of a shorter prompt
+
+    rows: bool = True  # copy and reorder its rows
+    several: bool = True  # read several new tokens in one call
+    padding: bool = True  # skip the padding in front of a shorter prompt
     why: str = ""
 
 
-_CACHES = "transformers.cache_utils" # a cache or layer from here follows transformers' rules; a model's own may not
+_CACHES = "transformers.cache_utils"  # a cache or layer from here follows transformers' rules; a model's own may not
 _SLOWER = "the whole text is read again at each step, which is slower"
 
 
 def cache_use(
-    model: torch.nn.Module, # a causal language model
-    cache: object, # its `past_key_values`, after a call
+    model: torch.nn.Module,  # a causal language model
+    cache: object,  # its `past_key_values`, after a call
 ) -> CacheUse:
     "How `write_tokens` may use a cache."
     name, kind = model.config.model_type, type(cache)
@@ -1124,40 +1380,53 @@ def cache_use(
     return CacheUse(several=False, why=f"{linear}: new tokens are read one by one") if linear else CacheUse()
 
 
-def _kinds(layers): return ", ".join(sorted({type(layer).__name__ for layer in layers}))
+def _kinds(layers):
+    return ", ".join(sorted({type(layer).__name__ for layer in layers}))
 
 
 @lru_cache(None)
-def _warn_once(text): logging.getLogger(__name__).warning(text)
+def _warn_once(text):
+    logging.getLogger(__name__).warning(text)
 
 # %% ../nbs/22_constraint.ipynb #a5c0de03
 class _Context:
     "The tokens of each row, and the model's cache of those that it has read."
-    def __init__(self, model, ids, mask, cache=None): # `cache` as in `write_tokens`
+
+    def __init__(self, model, ids, mask, cache=None):  # `cache` as in `write_tokens`
         self.model, self.ids, self.mask, self.cache = model, ids, mask, cache
-        self.read = self.calls = 0 # columns in the cache; calls of the model
-        self.use = CacheUse(False, False, False) if cache is False else None # None: not known before the first call
+        self.read = self.calls = 0  # columns in the cache; calls of the model
+        self.use = CacheUse(False, False, False) if cache is False else None  # None: not known before the first call
 
     def logits(self):
         "The next token's logits, float32 (rows, k), after reading the new tokens."
         width = self.ids.shape[1]
         singly = self.read and not self.use.several
-        for end in range(self.read + 1, width + 1) if singly else [width]: out = self._call(end)
+        for end in range(self.read + 1, width + 1) if singly else [width]:
+            out = self._call(end)
         return out.logits[:, -1].float()
 
     def _call(self, end):
         keep, new = self.use is None or self.use.rows, slice(self.read, end)
         positions = (self.mask[:, :end].long().cumsum(-1) - 1).clamp(min=0)
-        out = self.model(input_ids=self.ids[:, new], attention_mask=self.mask[:, :end], position_ids=positions[:, new],
-                         past_key_values=self.cache if keep else None, use_cache=keep, logits_to_keep=1)
+        out = self.model(
+            input_ids=self.ids[:, new],
+            attention_mask=self.mask[:, :end],
+            position_ids=positions[:, new],
+            past_key_values=self.cache if keep else None,
+            use_cache=keep,
+            logits_to_keep=1,
+        )
         self.calls += 1
-        if self.use is None: self._decide(getattr(out, "past_key_values", None))
-        if self.use.rows: self.cache, self.read = out.past_key_values, end
+        if self.use is None:
+            self._decide(getattr(out, "past_key_values", None))
+        if self.use.rows:
+            self.cache, self.read = out.past_key_values, end
         return out
 
     def _decide(self, cache):
         self.use = cache_use(self.model, cache)
-        if not self.use.rows: self._forget(self.use.why)
+        if not self.use.rows:
+            self._forget(self.use.why)
 
     def _forget(self, why):
         "Go on without a cache."
@@ -1166,17 +1435,19 @@ class _Context:
 
 # %% ../nbs/22_constraint.ipynb #a5c0de04
 @patch
-def take(self: _Context, rows): # int64 (k,)
+def take(self: _Context, rows):  # int64 (k,)
     "Keep these rows, in this order; a row may occur several times."
     self.ids, self.mask = self.ids[rows], self.mask[rows]
-    if not self.use.rows: return
-    try: self.cache.reorder_cache(rows)
+    if not self.use.rows:
+        return
+    try:
+        self.cache.reorder_cache(rows)
     except (AttributeError, NotImplementedError, TypeError) as e:
         self._forget(f"the cache of {self.model.config.model_type} cannot copy rows ({e}): {_SLOWER}")
 
 
 @patch
-def add(self: _Context, tokens): # int64 (rows,)
+def add(self: _Context, tokens):  # int64 (rows,)
     "Each row's next token."
     self.ids = torch.cat([self.ids, tokens[:, None]], 1)
     self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
@@ -1187,10 +1458,14 @@ def _choose(rows, choose, copies, ids, allowed, scores, whole):
     part = (scores[:, ids] if whole else scores).masked_fill(~allowed, -torch.inf)
     check_logits(part, lambda r: f"text {r}, after {len(rows.ids[r])} tokens")
     mass = part.logsumexp(-1) - scores.logsumexp(-1) if choose.wants_mass else None
-    if mass is not None: mass[[s.ended for s in rows.states]] = 0.
+    if mass is not None:
+        mass[[s.ended for s in rows.states]] = 0.0
     parents, column = choose(part, rows, copies, mass)
-    if parents: rows.take(parents)
-    rows.bits -= part[parents or slice(None)].double().log_softmax(-1).gather(1, column[:, None])[:, 0].cpu() / math.log(2)
+    if parents:
+        rows.take(parents)
+    rows.bits -= part[parents or slice(None)].double().log_softmax(-1).gather(1, column[:, None])[
+        :, 0
+    ].cpu() / math.log(2)
     return ids[column], parents
 
 # %% ../nbs/22_constraint.ipynb #6e99264c
@@ -1200,36 +1475,42 @@ def _write(context, rows, copies, choose, sliced):
     with sliced_head(context.model) as head:
         while not rows.done:
             ids, allowed = (x.to(device) for x in rows.choices())
-            if _forced(allowed) and not choose.wants_mass: tokens, skipped = ids[allowed.int().argmax(1)], skipped + 1
+            if _forced(allowed) and not choose.wants_mass:
+                tokens, skipped = ids[allowed.int().argmax(1)], skipped + 1
             else:
                 head.rows = ids if sliced and not choose.wants_mass else None
                 prompts = not context.calls
                 scores = context.logits()
-                if prompts and copies > 1: # from here on each prompt has as many rows as copies
+                if prompts and copies > 1:  # from here on each prompt has as many rows as copies
                     each = torch.arange(len(scores), device=device).repeat_interleave(copies)
                     rows.take(each.tolist())
                     context.take(each)
                     scores, allowed = scores[each], allowed[each]
                 tokens, parents = _choose(rows, choose, copies, ids, allowed, scores, head.rows is None)
-                if parents and parents != list(range(len(parents))): context.take(torch.tensor(parents, device=device))
+                if parents and parents != list(range(len(parents))):
+                    context.take(torch.tensor(parents, device=device))
             rows.add(tokens.tolist())
             context.add(tokens)
-    if not context.calls: rows.repeat(copies)
+    if not context.calls:
+        rows.repeat(copies)
     return Written(rows.ids, rows.bits.tolist(), context.calls, skipped)
 
 # %% ../nbs/22_constraint.ipynb #a5c0de05
 def _by_length(model, input_ids, mask):
     "Batches, as (rows, columns): a single one, unless the model counts padding as text."
     everything = [(list(range(len(mask))), slice(None))]
-    if mask.bool().all(): return everything
+    if mask.bool().all():
+        return everything
     if (mask[:, 1:] < mask[:, :-1]).any():
         raise CantolyricError("the attention_mask has padding behind a prompt: pad prompts on the left")
     probe = _Context(model, input_ids[:1, -1:], mask[:1, -1:])
     probe.logits()
-    if probe.use.padding: return everything
+    if probe.use.padding:
+        return everything
     _warn_once(probe.use.why)
     groups = defaultdict(list)
-    for row, length in enumerate(mask.sum(1).tolist()): groups[length].append(row)
+    for row, length in enumerate(mask.sum(1).tolist()):
+        groups[length].append(row)
     return [(rows, slice(mask.shape[1] - length, None)) for length, rows in groups.items()]
 
 
@@ -1237,7 +1518,8 @@ def _together(parts, copies):
     "The texts of several batches, (rows, `Written`), in the order of the rows."
     ids, bits = {}, {}
     for rows, w in parts:
-        for k, row in enumerate(rows): ids[row], bits[row] = (x[k * copies:(k + 1) * copies] for x in (w.ids, w.bits))
+        for k, row in enumerate(rows):
+            ids[row], bits[row] = (x[k * copies : (k + 1) * copies] for x in (w.ids, w.bits))
     flat = lambda texts: list(chain.from_iterable(texts[row] for row in sorted(texts)))
     return Written(flat(ids), flat(bits), sum(w.calls for _, w in parts), sum(w.skipped for _, w in parts))
 
@@ -1246,9 +1528,13 @@ def _together(parts, copies):
 def _check_types(input_ids, attention_mask, copies, choose):
     "Refuse arguments of `write_tokens` of the wrong type."
     if not torch.is_tensor(input_ids) or input_ids.dim() != 2 or input_ids.dtype not in (torch.int64, torch.int32):
-        raise ArgumentError("input_ids", input_ids, "expected a tensor of token ids with a row for each prompt, (B, T)", shown=False)
+        raise ArgumentError(
+            "input_ids", input_ids, "expected a tensor of token ids with a row for each prompt, (B, T)", shown=False
+        )
     if attention_mask is not None and (not torch.is_tensor(attention_mask) or attention_mask.shape != input_ids.shape):
-        raise ArgumentError("attention_mask", attention_mask, "expected a tensor of the shape of input_ids, or None", shown=False)
+        raise ArgumentError(
+            "attention_mask", attention_mask, "expected a tensor of the shape of input_ids, or None", shown=False
+        )
     if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
         raise ArgumentError("copies", copies, "expected a whole number of at least 1")
     if choose is not None and not callable(choose):
@@ -1256,14 +1542,14 @@ def _check_types(input_ids, attention_mask, copies, choose):
 
 
 def write_tokens(
-    model: torch.nn.Module, # a causal language model
-    input_ids: torch.Tensor, # int64 (B, T): prompts, padded on the left
-    constraints: ToneConstraint | list, # one for all prompts, or one for each
-    attention_mask: torch.Tensor = None, # (B, T), 0 where a place is padding; None: nothing is
-    copies: int = 1, # texts for each prompt; the prompt is read once
-    choose: Callable = None, # `sampled(...)`, `beams` or `particles()`; None: the likeliest token
-    sliced: bool = True, # make only those logits that the mask allows
-    cache: object = None, # an empty cache of transformers; None: the model's own; False: read everything at each step
+    model: torch.nn.Module,  # a causal language model
+    input_ids: torch.Tensor,  # int64 (B, T): prompts, padded on the left
+    constraints: ToneConstraint | list,  # one for all prompts, or one for each
+    attention_mask: torch.Tensor = None,  # (B, T), 0 where a place is padding; None: nothing is
+    copies: int = 1,  # texts for each prompt; the prompt is read once
+    choose: Callable = None,  # `sampled(...)`, `beams` or `particles()`; None: the likeliest token
+    sliced: bool = True,  # make only those logits that the mask allows
+    cache: object = None,  # an empty cache of transformers; None: the model's own; False: read everything at each step
 ) -> Written:
     "Write texts that have their templates' tones; `CantolyricError` where they cannot fit or padding is on the right."
     _check_types(input_ids, attention_mask, copies, choose)
@@ -1271,13 +1557,17 @@ def write_tokens(
     if wrong := [c for c in constraints if not hasattr(c, "allowed_ids")]:
         raise ArgumentError("constraints", wrong[0], "expected a ToneConstraint, or a list with one for each prompt")
     if len(constraints) != len(input_ids):
-        raise CantolyricError(f"{len(constraints)} constraints for {len(input_ids)} prompts: give one for all, or one for each")
+        raise CantolyricError(
+            f"{len(constraints)} constraints for {len(input_ids)} prompts: give one for all, or one for each"
+        )
     _check_room(model, input_ids, constraints)
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     batches = _by_length(model, input_ids, mask)
     if len(batches) > 1 and cache not in (None, False):
-        raise CantolyricError(f"{model.config.model_type} writes prompts of {len(batches)} lengths one after another, "
-                              "and a cache can be used only once: leave cache=None")
+        raise CantolyricError(
+            f"{model.config.model_type} writes prompts of {len(batches)} lengths one after another, "
+            "and a cache can be used only once: leave cache=None"
+        )
     parts = []
     for rows, columns in batches:
         context = _Context(model, input_ids[rows][:, columns], mask[rows][:, columns], cache)
@@ -1288,11 +1578,15 @@ def write_tokens(
 # %% ../nbs/22_constraint.ipynb #166cbd26
 def beams(scores, rows, copies, mass):
     "Go on with the likeliest texts of each prompt (beam search): its copies are the beams."
-    total = (scores.double().log_softmax(-1) / math.log(2) - rows.bits[:, None].to(scores.device)).view(-1, copies, scores.shape[-1])
-    twice = [rows.ids[r] in rows.ids[r - r % copies:r] for r in range(len(rows.ids))] # as all copies are behind the prompt
+    total = (scores.double().log_softmax(-1) / math.log(2) - rows.bits[:, None].to(scores.device)).view(
+        -1, copies, scores.shape[-1]
+    )
+    twice = [
+        rows.ids[r] in rows.ids[r - r % copies : r] for r in range(len(rows.ids))
+    ]  # as all copies are behind the prompt
     total.view(-1, total.shape[-1])[twice] = -torch.inf
     value, best = total.flatten(1).topk(copies)
-    best = torch.where(value > -torch.inf, best, best[:, :1]) # fewer ways than beams: the best one more than once
+    best = torch.where(value > -torch.inf, best, best[:, :1])  # fewer ways than beams: the best one more than once
     parents = best // scores.shape[-1] + copies * torch.arange(len(best), device=best.device)[:, None]
     return parents.flatten().tolist(), (best % scores.shape[-1]).flatten()
 
@@ -1302,10 +1596,11 @@ beams.wants_mass = False
 # %% ../nbs/22_constraint.ipynb #a5c0de07
 class WritingCheck(NamedTuple):
     "What `check_writing` found."
-    layers: str # kinds of the cache's layers; "" where there is no cache to use
+
+    layers: str  # kinds of the cache's layers; "" where there is no cache to use
     use: CacheUse
-    tones: bool # every text has its template's tones
-    off: float # bits per text: the largest difference from one forward over the whole text, without cache and padding
+    tones: bool  # every text has its template's tones
+    off: float  # bits per text: the largest difference from one forward over the whole text, without cache and padding
 
 
 def _bits_again(model, prompt, ids, constraint):
@@ -1314,23 +1609,23 @@ def _bits_again(model, prompt, ids, constraint):
     whole = torch.cat([prompt, ids])[None]
     logits = model(input_ids=whole, attention_mask=torch.ones_like(whole), use_cache=False).logits
     allowed = torch.from_numpy(unpack_mask(constraint.masks_along(ids.tolist()), constraint.table.vocab_size))
-    logs = logits[0, len(prompt) - 1:-1].double().cpu().masked_fill(~allowed, -torch.inf).log_softmax(-1)
+    logs = logits[0, len(prompt) - 1 : -1].double().cpu().masked_fill(~allowed, -torch.inf).log_softmax(-1)
     return -float(logs.gather(1, ids.cpu()[:, None]).sum()) / math.log(2)
 
 
 @torch.no_grad()
 def check_writing(
-    model: torch.nn.Module, # a causal language model
+    model: torch.nn.Module,  # a causal language model
     constraint: ToneConstraint,
-    input_ids: torch.Tensor, # int64 (T,), T > 1: a prompt
+    input_ids: torch.Tensor,  # int64 (T,), T > 1: a prompt
 ) -> WritingCheck:
     "Write to a prompt and to a shorter one, greedily, with 3 samples and with 3 beams; compare with cache-free passes."
     prompts, batch = [input_ids, input_ids[1:]], torch.stack([input_ids] * 2)
     mask = torch.ones_like(batch)
-    mask[1, 0] = 0 # the first token of the second prompt is padding
+    mask[1, 0] = 0  # the first token of the second prompt is padding
     probe = _Context(model, batch[:1], mask[:1])
     probe.logits()
-    tones, off = True, 0.
+    tones, off = True, 0.0
     for copies, choose in (1, None), (3, sampled(do_sample=True)), (3, beams):
         w = write_tokens(model, batch, constraint, mask, copies, choose)
         for k, (ids, bits) in enumerate(zip(w.ids, w.bits)):
@@ -1339,20 +1634,23 @@ def check_writing(
     return WritingCheck(_kinds(getattr(probe.cache, "layers", ())), probe.use, tones, off)
 
 # %% ../nbs/22_constraint.ipynb #d172ca1f
-def particles(**sampling): # see `Sampling`
+def particles(**sampling):  # see `Sampling`
     "Sample, and let those texts multiply to whom the mask left more of the model's own probability (sequential Monte Carlo)."
     how, weights = Sampling(**dict(do_sample=True) | sampling), {}
-    def choose(scores, rows, copies, mass): # mass, float (rows,): log of the probability that the mask leaves
-        if not any(map(len, rows.ids)): weights.clear() # a new text
+
+    def choose(scores, rows, copies, mass):  # mass, float (rows,): log of the probability that the mask leaves
+        if not any(map(len, rows.ids)):
+            weights.clear()  # a new text
         column = how.choose(how.adjust(None, scores))
         logs = (weights.pop("logs", 0) + mass.double()).view(-1, copies)
         share = logs.softmax(-1)
-        poor = 1 / share.square().sum(-1) < copies / 2 # the effective number of texts
+        poor = 1 / share.square().sum(-1) < copies / 2  # the effective number of texts
         parents = torch.arange(len(scores), device=scores.device).view(-1, copies).clone()
         for p in poor.nonzero().flatten().tolist():
             parents[p] = p * copies + torch.multinomial(share[p], copies, replacement=True)
             logs[p] = 0
         weights["logs"] = logs.flatten()
         return parents.flatten().tolist(), column[parents.flatten()]
+
     choose.wants_mass = True
     return choose

@@ -37,31 +37,34 @@ _HAN = HAN + r"々\ue000-\uf8ff\uac00-\ud7a3"
 
 
 def _package_data(
-    *parts: str, # path inside PyCantonese's data folder
-) -> Path: # the file or folder
+    *parts: str,  # path inside PyCantonese's data folder
+) -> Path:  # the file or folder
     "A data file that PyCantonese ships; found without importing the package."
     path = _data().joinpath(*parts)
-    if not path.exists(): raise CantolyricError(f"PyCantonese has no {'/'.join(parts)}: version 5 ships it")
+    if not path.exists():
+        raise CantolyricError(f"PyCantonese has no {'/'.join(parts)}: version 5 ships it")
     return path
 
 
-def _sents(name): return json.loads(_package_data(name, "sents.json").read_text(encoding="utf-8"))
+def _sents(name):
+    return json.loads(_package_data(name, "sents.json").read_text(encoding="utf-8"))
 
 # %% ../nbs/12_data.ipynb #59d3975d
-_TURN = r"^\*\w+:\t(.*(?:\n\t.*)*)" # who speaks, and the words, over one or more lines
+_TURN = r"^\*\w+:\t(.*(?:\n\t.*)*)"  # who speaks, and the words, over one or more lines
 _CHAT_MARKS = str.maketrans({",": "，", ".": "。", "?": "？", "!": "！"})
 
 
 def _in_hkcancor(pattern):
     "What a pattern finds in HKCanCor, in the order of its files."
-    for path in sorted(_package_data("hkcancor").glob("*.cha")): yield from re.findall(pattern, path.read_text(encoding="utf-8"), re.M)
+    for path in sorted(_package_data("hkcancor").glob("*.cha")):
+        yield from re.findall(pattern, path.read_text(encoding="utf-8"), re.M)
 
 
 def _hkcancor():
     "Utterances of HKCanCor: words joined, pause marks dropped."
     for turn in _in_hkcancor(_TURN):
         words = " ".join(w.translate(_CHAT_MARKS) if len(w) == 1 else w for w in turn.split() if w != "-")
-        yield re.sub(rf"(?<=[{_HAN}])-|-(?=[{_HAN}])", "", words) # a hyphen marks a broken-off syllable
+        yield re.sub(rf"(?<=[{_HAN}])-|-(?=[{_HAN}])", "", words)  # a hyphen marks a broken-off syllable
 
 
 SOURCES = {"ctcpc": lambda: _sents("ctcpc"), "hkcancor": _hkcancor, "common_voice": lambda: _sents("common_voice")}
@@ -73,15 +76,15 @@ _HAN_NEAR = re.compile(rf"(?<=[{_HAN}])[,?!;:(]|[)](?=[{_HAN}])")
 
 
 def han_only(
-    text: str, # any text
-) -> str: # its Han characters, in order
+    text: str,  # any text
+) -> str:  # its Han characters, in order
     "Keep the Han characters of `text`, drop everything else."
     return re.sub(rf"[^{_HAN}]", "", text)
 
 # %% ../nbs/12_data.ipynb #44cf226d
 def clean(
-    text: str, # one line as a corpus has it
-) -> str: # NFC, no control characters, no spaces beside Han characters, full-width marks
+    text: str,  # one line as a corpus has it
+) -> str:  # NFC, no control characters, no spaces beside Han characters, full-width marks
     "Normalize one corpus line."
     text = unicodedata.normalize("NFC", text)
     text = "".join(c if c.isprintable() else " " for c in text)
@@ -91,14 +94,14 @@ def clean(
 
 # %% ../nbs/12_data.ipynb #e149e539
 def _signatures(
-    texts: list, # strings of at least two characters
-    n_hashes: int = 12, # MinHash functions
-) -> np.ndarray: # uint64 (len(texts), n_hashes)
+    texts: list,  # strings of at least two characters
+    n_hashes: int = 12,  # MinHash functions
+) -> np.ndarray:  # uint64 (len(texts), n_hashes)
     "MinHash signatures over character bigrams (Broder 1997)."
     codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32).astype(np.uint64)
     ends = np.cumsum([len(t) for t in texts])
     keep = np.ones(len(codes), bool)
-    keep[ends - 1] = False # a bigram never crosses two texts
+    keep[ends - 1] = False  # a bigram never crosses two texts
     bigrams = (codes[:-1] << np.uint64(21) | codes[1:])[keep[:-1]]
     starts = np.concatenate([[0], np.cumsum([len(t) - 1 for t in texts])[:-1]])
     odd = np.random.default_rng(0).integers(1, 2**63, n_hashes, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
@@ -107,42 +110,51 @@ def _signatures(
 
 # %% ../nbs/12_data.ipynb #f8c73264
 def _candidates(
-    signatures: np.ndarray, # uint64 (n, hashes)
-    rows: int = 3, # hashes a band
+    signatures: np.ndarray,  # uint64 (n, hashes)
+    rows: int = 3,  # hashes a band
 ):
     "Pairs (first of the bucket, other) that share a whole band."
     for b in range(0, signatures.shape[1], rows):
-        band = np.ascontiguousarray(signatures[:, b:b + rows])
+        band = np.ascontiguousarray(signatures[:, b : b + rows])
         order = np.lexsort(band.T)
         same = (band[order][1:] == band[order][:-1]).all(1)
         first = None
         for k in np.flatnonzero(same):
-            if k == 0 or not same[k - 1]: first = order[k]
+            if k == 0 or not same[k - 1]:
+                first = order[k]
             yield int(first), int(order[k + 1])
 
 # %% ../nbs/12_data.ipynb #c78bd6e6
 def near_duplicates(
-    texts: list, # strings
-    threshold: float = 0.6, # Jaccard similarity of character bigrams from which two texts are one cluster
-) -> list: # for each text the index of the first text of its cluster
+    texts: list,  # strings
+    threshold: float = 0.6,  # Jaccard similarity of character bigrams from which two texts are one cluster
+) -> list:  # for each text the index of the first text of its cluster
     "Cluster equal and nearly equal texts: equal Han characters, or MinHash candidates that pass `threshold`."
     parent = list(range(len(texts)))
+
     def find(i):
-        while parent[i] != i: parent[i] = i = parent[parent[i]]
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
         return i
+
     def join(i, j):
         a, b = sorted((find(i), find(j)))
-        parent[b] = a # the earlier text stays the representative
+        parent[b] = a  # the earlier text stays the representative
+
     keys, first = [han_only(t) or t for t in texts], {}
-    for i, k in enumerate(keys): join(first.setdefault(k, i), i)
+    for i, k in enumerate(keys):
+        join(first.setdefault(k, i), i)
     long = [i for i in first.values() if len(keys[i]) > 3]
-    grams = lambda i: {keys[i][k:k + 2] for k in range(len(keys[i]) - 1)}
-    if not long: return [find(i) for i in range(len(texts))]
+    grams = lambda i: {keys[i][k : k + 2] for k in range(len(keys[i]) - 1)}
+    if not long:
+        return [find(i) for i in range(len(texts))]
     for a, b in _candidates(_signatures([keys[i] for i in long])):
         i, j = long[a], long[b]
-        if find(i) == find(j): continue
+        if find(i) == find(j):
+            continue
         x, y = grams(i), grams(j)
-        if len(x & y) >= threshold * len(x | y): join(i, j)
+        if len(x & y) >= threshold * len(x | y):
+            join(i, j)
     return [find(i) for i in range(len(texts))]
 
 # %% ../nbs/12_data.ipynb #c64fb9fc
@@ -150,134 +162,156 @@ SPLITS = ("train", "validation", "test")
 
 
 def split_of(
-    key: str, # Han characters of the first text of a cluster
-    percent: int = 2, # percentage of clusters in test, and the same again in validation
-) -> str: # "train", "validation" or "test"
+    key: str,  # Han characters of the first text of a cluster
+    percent: int = 2,  # percentage of clusters in test, and the same again in validation
+) -> str:  # "train", "validation" or "test"
     "The split of a cluster, decided by a hash and nothing else."
     h = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % 100
     return "test" if h < percent else "validation" if h < 2 * percent else "train"
 
 # %% ../nbs/12_data.ipynb #b006e355
 def bigrams(
-    text: str, # Han characters
-) -> set: # of strings of two characters
+    text: str,  # Han characters
+) -> set:  # of strings of two characters
     "The pairs of neighbouring characters in a text."
-    return {text[k:k + 2] for k in range(len(text) - 1)}
+    return {text[k : k + 2] for k in range(len(text) - 1)}
 
 
 def near_any(
-    texts: list, # strings of Han characters
-    others: list, # strings of Han characters
-    threshold: float = 0.6, # Jaccard similarity of character bigrams
-) -> list: # for each text, whether one of the others is that similar
+    texts: list,  # strings of Han characters
+    others: list,  # strings of Han characters
+    threshold: float = 0.6,  # Jaccard similarity of character bigrams
+) -> list:  # for each text, whether one of the others is that similar
     "Exact search by the prefix filter of Bayardo, Ma and Srikant (2007): similar sets share one of their rarest elements."
     grams, at, out = [bigrams(t) for t in texts], defaultdict(list), [False] * len(texts)
     count = Counter(b for g in grams for b in g)
-    prefix = lambda g: sorted(g, key=lambda b: (count[b], b))[:len(g) - math.ceil(threshold * len(g) - 1e-9) + 1]
+    prefix = lambda g: sorted(g, key=lambda b: (count[b], b))[: len(g) - math.ceil(threshold * len(g) - 1e-9) + 1]
     for i, g in enumerate(grams):
-        for b in prefix(g): at[b].append(i)
+        for b in prefix(g):
+            at[b].append(i)
     for own in map(bigrams, others):
         for i in {i for b in prefix(own) for i in at.get(b, ())}:
-            if len(own & grams[i]) >= threshold * len(own | grams[i]): out[i] = True
+            if len(own & grams[i]) >= threshold * len(own | grams[i]):
+                out[i] = True
     return out
 
 # %% ../nbs/12_data.ipynb #05a83675
 def _shared_runs(texts, others, run):
     "For each text, whether one of the others has `run` of its characters in a row."
-    runs = lambda t: {t[k:k + run] for k in range(len(t) - run + 1)}
+    runs = lambda t: {t[k : k + run] for k in range(len(t) - run + 1)}
     known = set().union(*map(runs, texts))
     known = {r for t in others for r in runs(t) & known}
     return [not known.isdisjoint(runs(t)) for t in texts]
 
 
 def without_leaks(
-    texts: list, # lines
-    splits: list, # the split of each
-    run: int = 10, # Han characters in a row
-    threshold: float = 0.6, # as in `near_any`
-) -> list: # `splits`, with "excluded" for each held-out line that is no news
+    texts: list,  # lines
+    splits: list,  # the split of each
+    run: int = 10,  # Han characters in a row
+    threshold: float = 0.6,  # as in `near_any`
+) -> list:  # `splits`, with "excluded" for each held-out line that is no news
     "Exclude validation lines that leak from training lines, and test lines that leak from either: clusters do not see all of them."
     keys, out = [han_only(t) or t for t in texts], list(splits)
     for k, split in enumerate(SPLITS[1:], 1):
         at = [i for i, s in enumerate(splits) if s == split]
         own, others = [keys[i] for i in at], [key for key, s in zip(keys, splits) if s in SPLITS[:k]]
         for i, *leaks in zip(at, near_any(own, others, threshold), _shared_runs(own, others, run)):
-            if any(leaks): out[i] = "excluded"
+            if any(leaks):
+                out[i] = "excluded"
     return out
 
 # %% ../nbs/12_data.ipynb #a24cc23e
 def content_key(
-    *parts, # paths, whose bytes count, and values
-) -> str: # 16 hexadecimal digits
+    *parts,  # paths, whose bytes count, and values
+) -> str:  # 16 hexadecimal digits
     "A hash of everything that a result depends on."
     h = hashlib.sha256()
-    for p in parts: h.update(hashlib.sha256(p.read_bytes() if isinstance(p, Path) else repr(p).encode()).digest())
+    for p in parts:
+        h.update(hashlib.sha256(p.read_bytes() if isinstance(p, Path) else repr(p).encode()).digest())
     return h.hexdigest()[:16]
 
 
-def _module(name): return Path(find_spec(f"cantolyric.{name}").origin)
+def _module(name):
+    return Path(find_spec(f"cantolyric.{name}").origin)
 
 # %% ../nbs/12_data.ipynb #f2b72461
 def cache_folder() -> Path:
     "Where prepared data is kept: the folder that CANTOLYRIC_CACHE names, or beside what `datasets` keeps."
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache", "huggingface")
-    return Path(os.environ.get("CANTOLYRIC_CACHE") or Path(os.environ.get("HF_DATASETS_CACHE") or Path(home, "datasets"), "cantolyric"))
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "huggingface")
+    return Path(
+        os.environ.get("CANTOLYRIC_CACHE")
+        or Path(os.environ.get("HF_DATASETS_CACHE") or Path(home, "datasets"), "cantolyric")
+    )
 
 # %% ../nbs/12_data.ipynb #6ffaee5e
 def stored(
-    name: str, # of the file, with the key of its content
-    build, # () -> datasets.Dataset
-): # datasets.Dataset, memory-mapped
+    name: str,  # of the file, with the key of its content
+    build,  # () -> datasets.Dataset
+):  # datasets.Dataset, memory-mapped
     "What `build` makes, made once: whole or not at all, and kept in memory where nothing can be written."
     from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    path = cache_folder()/name
-    if (kept := _kept(path)) is not None: return kept
+
+    path = cache_folder() / name
+    if (kept := _kept(path)) is not None:
+        return kept
     data, shown = build(), not are_progress_bars_disabled()
-    disable_progress_bars() # of writing, which takes no time
+    disable_progress_bars()  # of writing, which takes no time
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             new = Path(folder, "data")
             data.save_to_disk(new)
-            (new/"checksums.json").write_text(json.dumps(_checksums(new)), encoding="utf-8")
-            if path.exists(): path.rename(Path(folder, "damaged")) # goes with this folder
+            (new / "checksums.json").write_text(json.dumps(_checksums(new)), encoding="utf-8")
+            if path.exists():
+                path.rename(Path(folder, "damaged"))  # goes with this folder
             new.rename(path)
-    except OSError: pass # cannot be written; or else somebody was quicker
+    except OSError:
+        pass  # cannot be written; or else somebody was quicker
     finally:
-        if shown: enable_progress_bars()
+        if shown:
+            enable_progress_bars()
     kept = _kept(path)
     return data if kept is None else kept
 
 
-def _checksums(folder) -> dict: # file name -> CRC-32
+def _checksums(folder) -> dict:  # file name -> CRC-32
     "What tells whether a file was cut short or changed."
     return {p.name: zlib.crc32(p.read_bytes()) for p in sorted(folder.iterdir()) if p.name != "checksums.json"}
 
 
-def _kept(path): # -> datasets.Dataset, or None
+def _kept(path):  # -> datasets.Dataset, or None
     "A stored dataset, if it is as it was written: a file that was cut between two batches looks like a shorter one."
     from datasets import load_from_disk
+
     try:
-        same = json.loads((path/"checksums.json").read_text(encoding="utf-8")) == _checksums(path)
+        same = json.loads((path / "checksums.json").read_text(encoding="utf-8")) == _checksums(path)
         return load_from_disk(path) if same else None
-    except (OSError, ValueError): return None # not there, or damaged: it is made again
+    except (OSError, ValueError):
+        return None  # not there, or damaged: it is made again
 
 # %% ../nbs/12_data.ipynb #6d0e861b
 def _build_corpus():
     "All corpus lines: text, source, split, and the first line of each one's cluster."
     from datasets import Dataset
+
     texts, sources = [], []
     for name, read in SOURCES.items():
         for t in map(clean, read()):
-            if len(han_only(t)) >= 2: texts.append(t); sources.append(name)
+            if len(han_only(t)) >= 2:
+                texts.append(t)
+                sources.append(name)
     first = near_duplicates(texts)
     split = {i: split_of(han_only(texts[i])) for i in set(first)}
-    return Dataset.from_dict(dict(text=texts, source=sources, split=without_leaks(texts, [split[i] for i in first]), cluster=first))
+    return Dataset.from_dict(
+        dict(text=texts, source=sources, split=without_leaks(texts, [split[i] for i in first]), cluster=first)
+    )
 
 
 @lru_cache(1)
 def _corpus_key():
-    files = [_package_data(name, "sents.json") for name in ("ctcpc", "common_voice")] + sorted(_package_data("hkcancor").glob("*.cha"))
+    files = [_package_data(name, "sents.json") for name in ("ctcpc", "common_voice")] + sorted(
+        _package_data("hkcancor").glob("*.cha")
+    )
     return content_key(_module("data"), *files)
 
 
@@ -288,7 +322,8 @@ def _corpus():
 
 
 @lru_cache(1)
-def _columns(): return tuple(_corpus()[c][:] for c in ("text", "split", "cluster"))
+def _columns():
+    return tuple(_corpus()[c][:] for c in ("text", "split", "cluster"))
 
 # %% ../nbs/12_data.ipynb #9d4979a3
 def _check_split(split):
@@ -300,17 +335,20 @@ def _as_sources(sources):
     "Names of corpora as a tuple, checked; one name alone is allowed."
     sources = (sources,) if isinstance(sources, str) else tuple(sources)
     if unknown := set(sources) - set(SOURCES):
-        raise CantolyricError(f"no corpus named {', '.join(map(repr, sorted(unknown)))}: there are {', '.join(sorted(SOURCES))}")
+        raise CantolyricError(
+            f"no corpus named {', '.join(map(repr, sorted(unknown)))}: there are {', '.join(sorted(SOURCES))}"
+        )
     return sources
 
 
 def load_corpus(
-    split: str = None, # "train", "validation" or "test"; None for all; or the name of one corpus
-    sources: tuple = tuple(SOURCES), # which corpora
-    streaming: bool = False, # line by line, as an IterableDataset
-): # datasets.Dataset with columns text, source, split
+    split: str = None,  # "train", "validation" or "test"; None for all; or the name of one corpus
+    sources: tuple = tuple(SOURCES),  # which corpora
+    streaming: bool = False,  # line by line, as an IterableDataset
+):  # datasets.Dataset with columns text, source, split
     "The open corpora that come with PyCantonese, cleaned and split."
-    if split in SOURCES: split, sources = None, split
+    if split in SOURCES:
+        split, sources = None, split
     sources = _as_sources(sources)
     _check_split(split)
     rows = _corpus().remove_columns("cluster")
@@ -320,13 +358,14 @@ def load_corpus(
 
 # %% ../nbs/12_data.ipynb #08b5e669
 def closest(
-    held_out: list, # strings of Han characters
-    train: list, # strings of Han characters
-) -> list: # for each held-out line the highest similarity to a training line, 0 to 1
+    held_out: list,  # strings of Han characters
+    train: list,  # strings of Han characters
+) -> list:  # for each held-out line the highest similarity to a training line, 0 to 1
     "Exact nearest neighbours by bigram Jaccard; slow, for checking."
-    at, grams, best = defaultdict(list), [bigrams(t) for t in held_out], [0.] * len(held_out)
+    at, grams, best = defaultdict(list), [bigrams(t) for t in held_out], [0.0] * len(held_out)
     for i, g in enumerate(grams):
-        for b in g: at[b].append(i)
+        for b in g:
+            at[b].append(i)
     for t in train:
         own = bigrams(t)
         for i, n in Counter(i for b in own & at.keys() for i in at[b]).items():
@@ -338,7 +377,7 @@ _ONE_RUN = re.compile(rf"[{_HAN}]+").fullmatch
 
 
 def asset_path(
-    *parts: str, # names inside `cantolyric/assets`
+    *parts: str,  # names inside `cantolyric/assets`
 ) -> Path:
     "The path of a file shipped with the package."
     return Path(find_spec("cantolyric").submodule_search_locations[0]).joinpath("assets", *parts)
@@ -347,7 +386,7 @@ def asset_path(
 _LABELS = ("section", "register", "person", "rhyme", "hook", "gloss", "split")
 
 
-def _label_error(v: dict, lines: list) -> str: # empty if there is none
+def _label_error(v: dict, lines: list) -> str:  # empty if there is none
     "What is wrong with the labels of a verse."
     rhyme, stanzas, split = v.get("rhyme") or "", v.get("stanzas") or [], v.get("split") or ""
     if rhyme and not (len(rhyme) == len(lines) and re.fullmatch("[A-Z]+", rhyme)):
@@ -355,14 +394,15 @@ def _label_error(v: dict, lines: list) -> str: # empty if there is none
     whole = isinstance(stanzas, list) and all(isinstance(n, int) and n > 0 for n in stanzas)
     if not whole or stanzas and sum(stanzas) != len(lines):
         return f"the stanzas {stanzas!r} must be numbers of lines that add up to {len(lines)}, as in [4, 4]"
-    if split and split not in SPLITS: return f"no split named {split!r}: there are {', '.join(SPLITS)}"
+    if split and split not in SPLITS:
+        return f"no split named {split!r}: there are {', '.join(SPLITS)}"
     return ""
 
 
 def _verse(
-    v, # what a row holds
-    where: str, # file and row, for the message
-) -> dict: # id, topic, lines (Han characters only), stanzas, and the labels, "" where there is none
+    v,  # what a row holds
+    where: str,  # file and row, for the message
+) -> dict:  # id, topic, lines (Han characters only), stanzas, and the labels, "" where there is none
     "One verse, checked; `CantolyricError` says what is wrong and where."
     if not isinstance(v, dict) or not isinstance(v.get("topic"), str) or not v["topic"].strip():
         raise CantolyricError(f'{where}: a verse needs a topic, as in {{"topic": "夜雨", "lines": ["…", "…"]}}')
@@ -370,28 +410,37 @@ def _verse(
     if not isinstance(lines, list) or not all(isinstance(x, str) for x in lines) or not any(map(han_only, lines)):
         raise CantolyricError(f'{where}: "lines" must be a list of strings with Chinese characters')
     if bad := next(((k, c) for k, x in enumerate(lines, 1) for c in x if c.isalnum() and not _ONE_RUN(c)), None):
-        raise CantolyricError(f"{where}: line {bad[0]} has {bad[1]!r}, which has no tone; write it in Chinese characters, or leave the line out")
+        raise CantolyricError(
+            f"{where}: line {bad[0]} has {bad[1]!r}, which has no tone; write it in Chinese characters, or leave the line out"
+        )
     lines = [x for x in map(han_only, lines) if x]
     v = v | {k: str(v.get(k) or "") for k in _LABELS}
-    if error := _label_error(v, lines): raise CantolyricError(f"{where}: {error}")
+    if error := _label_error(v, lines):
+        raise CantolyricError(f"{where}: {error}")
     known = {k: v[k] for k in _LABELS} | dict(id=str(v.get("id") or where.rpartition(" ")[2]), topic=v["topic"].strip())
     return known | dict(lines=lines, stanzas=v.get("stanzas") or [])
 
 # %% ../nbs/12_data.ipynb #a028d37f
 def _jsonl(text, path):
     "Rows of a JSONL file with their places."
-    for n, row in enumerate(text.split("\n"), 1): # not splitlines: JSON strings may hold U+2028
-        if not row.strip(): continue
-        try: yield f"{path}, row {n}", json.loads(row)
-        except (ValueError, RecursionError) as e: raise CantolyricError(f"{path}, row {n}: no JSON ({' '.join(str(e).split())})") from None
+    for n, row in enumerate(text.split("\n"), 1):  # not splitlines: JSON strings may hold U+2028
+        if not row.strip():
+            continue
+        try:
+            yield f"{path}, row {n}", json.loads(row)
+        except (ValueError, RecursionError) as e:
+            raise CantolyricError(f"{path}, row {n}: no JSON ({' '.join(str(e).split())})") from None
 
 
 def _csv(text, path):
     "Rows of a CSV file with a header; lines of lyrics are apart by a slash or a line break."
     rows = csv.DictReader(io.StringIO(text))
     if missing := {"topic", "lyrics"} - set(rows.fieldnames or ()):
-        raise CantolyricError(f"{path}, row 1: no column {', '.join(sorted(missing))}; the header must name topic and lyrics, and may name id, register and rhyme")
-    for row in rows: yield f"{path}, row {rows.line_num}", row | {"lines": re.split(r"[/／\n]", row["lyrics"] or "")}
+        raise CantolyricError(
+            f"{path}, row 1: no column {', '.join(sorted(missing))}; the header must name topic and lyrics, and may name id, register and rhyme"
+        )
+    for row in rows:
+        yield f"{path}, row {rows.line_num}", row | {"lines": re.split(r"[/／\n]", row["lyrics"] or "")}
 
 # %% ../nbs/12_data.ipynb #9d99082a
 def _txt(text, path):
@@ -402,75 +451,106 @@ def _txt(text, path):
             start = start if found else n
             found.append(row.strip())
         elif found:
-            if found[0][0] not in "#＃": raise CantolyricError(f"{path}, row {start}: a verse begins with its topic, as in # 夜雨, and ends with an empty line")
+            if found[0][0] not in "#＃":
+                raise CantolyricError(
+                    f"{path}, row {start}: a verse begins with its topic, as in # 夜雨, and ends with an empty line"
+                )
             yield f"{path}, row {start}", {"topic": found[0].lstrip("#＃ "), "lines": found[1:]}
             found = []
 
 
 def _read_verses(path):
     "All verses of a JSONL, CSV or TXT file."
-    try: text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as e: raise CantolyricError(f"cannot read the verses {str(path)!r}: {e.strerror}") from None
-    except UnicodeDecodeError as e: raise CantolyricError(f"{path} is not UTF-8 text (byte {e.start}): save it as UTF-8") from None
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as e:
+        raise CantolyricError(f"cannot read the verses {str(path)!r}: {e.strerror}") from None
+    except UnicodeDecodeError as e:
+        raise CantolyricError(f"{path} is not UTF-8 text (byte {e.start}): save it as UTF-8") from None
     read = {".jsonl": _jsonl, ".csv": _csv, ".txt": _txt}.get(Path(path).suffix.lower())
-    if read is None: raise CantolyricError(f"{path}: verses are read from .jsonl, .csv or .txt files")
+    if read is None:
+        raise CantolyricError(f"{path}: verses are read from .jsonl, .csv or .txt files")
     return [_verse(row, where) for where, row in read(text, path)]
 
 # %% ../nbs/12_data.ipynb #2a55d2c8
 def _repeated(
-    entries: list, # strings of Han characters
-    threshold: float = 0.6, # as in `near_duplicates`, here without MinHash: exact
-) -> list: # for each entry the splits of the corpus lines that it equals or nearly equals
+    entries: list,  # strings of Han characters
+    threshold: float = 0.6,  # as in `near_duplicates`, here without MinHash: exact
+) -> list:  # for each entry the splits of the corpus lines that it equals or nearly equals
     "Which splits of the corpus hold these lines already."
     texts, splits, _ = _columns()
     grams, at, out = [bigrams(t) for t in entries], defaultdict(list), [set() for _ in entries]
     for e, t in enumerate(entries):
-        for g in grams[e] if len(t) > 3 else [t]: at[g].append(e)
+        for g in grams[e] if len(t) > 3 else [t]:
+            at[g].append(e)
     for text, split in zip(map(han_only, texts), splits):
         own = bigrams(text) if len(text) > 3 else {text}
         for e, n in Counter(e for g in own & at.keys() for e in at[g]).items():
-            if (len(text) > 3) == (len(entries[e]) > 3) and n >= threshold * (len(own) + max(len(grams[e]), 1) - n): out[e].add(split)
+            if (len(text) > 3) == (len(entries[e]) > 3) and n >= threshold * (len(own) + max(len(grams[e]), 1) - n):
+                out[e].add(split)
     return out
 
 # %% ../nbs/12_data.ipynb #1f8cbe55
 def verse_splits(
-    verses: list, # dicts with "lines" and "split", "" if not yet assigned
-    percent: int = 2, # percentage of verses in test, and the same again in validation
-) -> list: # the split of each verse
+    verses: list,  # dicts with "lines" and "split", "" if not yet assigned
+    percent: int = 2,  # percentage of verses in test, and the same again in validation
+) -> list:  # the split of each verse
     "Verses that share a line stay together; a verse with a corpus line joins its split, test before validation."
     owner, entries = zip(*((n, t) for n, v in enumerate(verses) for t in ("".join(v["lines"]), *v["lines"])))
     parent = list(range(len(verses)))
-    def find(n): return n if parent[n] == n else find(parent[n])
+
+    def find(n):
+        return n if parent[n] == n else find(parent[n])
+
     for e, first in enumerate(near_duplicates(list(entries))):
         a, b = sorted((find(owner[e]), find(owner[first])))
         parent[b] = a
     found = [set() for _ in verses]
-    for n, splits in zip(owner, _repeated(list(entries))): found[find(n)] |= splits
-    for n, v in enumerate(verses): found[find(n)] |= {v["split"]} - {""}
+    for n, splits in zip(owner, _repeated(list(entries))):
+        found[find(n)] |= splits
+    for n, v in enumerate(verses):
+        found[find(n)] |= {v["split"]} - {""}
     own = [split_of("".join(v["lines"]), percent) for v in verses]
-    def chosen(first): return next((s for s in ("test", "validation", "train") if s in found[first]), own[first])
+
+    def chosen(first):
+        return next((s for s in ("test", "validation", "train") if s in found[first]), own[first])
+
     return [v["split"] or chosen(find(n)) for n, v in enumerate(verses)]
 
 # %% ../nbs/12_data.ipynb #9a371537
-_VERSE_COLUMNS = ("id", "topic", "section", "register", "person", "rhyme", "hook", "stanzas", "tones", "lines", "gloss",
-                  "split")
+_VERSE_COLUMNS = (
+    "id",
+    "topic",
+    "section",
+    "register",
+    "person",
+    "rhyme",
+    "hook",
+    "stanzas",
+    "tones",
+    "lines",
+    "gloss",
+    "split",
+)
 
 
 @lru_cache(4)
 def _verses(path, _stamp):
     verses = _read_verses(path)
     splits = [v["split"] for v in verses]
-    if not all(splits): splits = verse_splits(verses)
+    if not all(splits):
+        splits = verse_splits(verses)
     tones = default_reader().tones
     return [v | dict(split=s, tones="/".join(map(tones, v["lines"]))) for v, s in zip(verses, splits)]
 
 
 def load_verses(
-    path=None, # a .jsonl, .csv or .txt file; None for the verses of this package
-    split: str = None, # "train", "validation" or "test"; None for all
-): # datasets.Dataset with the columns of `_VERSE_COLUMNS`
+    path=None,  # a .jsonl, .csv or .txt file; None for the verses of this package
+    split: str = None,  # "train", "validation" or "test"; None for all
+):  # datasets.Dataset with the columns of `_VERSE_COLUMNS`
     "Verses, each in the split that keeps it apart from held-out text."
     from datasets import Dataset, Features, List, Value
+
     _check_split(split)
     path = Path(path or asset_path("verses.jsonl"))
     stamp = path.stat().st_mtime_ns if path.exists() else None
@@ -480,13 +560,19 @@ def load_verses(
     return Dataset.from_dict({k: [v[k] for v in rows] for k in _VERSE_COLUMNS}, features=features)
 
 # %% ../nbs/12_data.ipynb #2af6ad9c
-AVOID = tuple("屌閪撚鳩柒𨳒𨳊𨶙") + ("仆街", "撲街", "冚家鏟", "做愛", "強姦") # characters and words that no lyric here has
+AVOID = tuple("屌閪撚鳩柒𨳒𨳊𨶙") + (
+    "仆街",
+    "撲街",
+    "冚家鏟",
+    "做愛",
+    "強姦",
+)  # characters and words that no lyric here has
 
 
 def rhyme_ends(
-    lines: list, # lines of Han characters
-    grade: int = 3, # as in `rhyme_key`
-) -> list: # the rhyme that each line ends in; None where its last character has no reading
+    lines: list,  # lines of Han characters
+    grade: int = 3,  # as in `rhyme_key`
+) -> list:  # the rhyme that each line ends in; None where its last character has no reading
     "What each line rhymes on."
     return [s and rhyme_key(s, grade) for s in (default_reader().read(line)[-1] for line in lines)]
 
@@ -495,26 +581,33 @@ _BREAK = re.compile(r"[，。？！；：…\s]+")
 
 
 def lyric_pieces(
-    text: str, # one cleaned corpus line
-    shortest: int = 3, # characters a line
-    longest: int = 12, # characters a line
-    most: int = 4, # lines a piece
-) -> list: # pieces, each a list of lines of Han characters
+    text: str,  # one cleaned corpus line
+    shortest: int = 3,  # characters a line
+    longest: int = 12,  # characters a line
+    most: int = 4,  # lines a piece
+) -> list:  # pieces, each a list of lines of Han characters
     "Cut a corpus line at its punctuation into pieces that could be sung; nothing, if it has Latin letters or digits."
-    if any(c.isalnum() and not _ONE_RUN(c) for c in text): return []
+    if any(c.isalnum() and not _ONE_RUN(c) for c in text):
+        return []
     runs = [[]]
     for part in _BREAK.split(text.translate({ord(c): None for c in "「」『』《》"})):
-        if _ONE_RUN(part) and shortest <= len(part) <= longest: runs[-1].append(part)
-        elif part: runs.append([])
-    return [run[k:k + most] for run in runs for k in range(0, len(run), most)]
+        if _ONE_RUN(part) and shortest <= len(part) <= longest:
+            runs[-1].append(part)
+        elif part:
+            runs.append([])
+    return [run[k : k + most] for run in runs for k in range(0, len(run), most)]
 
 # %% ../nbs/12_data.ipynb #5973e4a0
 _FUNCTION_TAGS = frozenset("r d c u q e m vu v1 p f y y1 t l1 o z x k h".split())
-_FUNCTION_CHARS = frozenset("嘅咗緊喺佢哋啲嚟㗎啦囉喎咩呀啊吖嘞嗰呢咁噉冇唔係我你您妳與及或但因所如果雖然就都先至再又已將被把俾畀兩每第幾個邊乜點解這那們的了是在他她它"
-    "和於而以不沒有無也很嘢使同啱晒埋吓住過得講話可應該其些某另各更最太好多少到去一二三四五六七八九十百千萬億零半")
-_EMPTY_WORDS = frozenset("""時候 時間 意思 知道 見過 開始 出來 返來 落來 入來 仲要 叫做 份人 隻手 條友 條女 間房 方面 部分 變成 表示 包括 進行 分別
+_FUNCTION_CHARS = frozenset(
+    "嘅咗緊喺佢哋啲嚟㗎啦囉喎咩呀啊吖嘞嗰呢咁噉冇唔係我你您妳與及或但因所如果雖然就都先至再又已將被把俾畀兩每第幾個邊乜點解這那們的了是在他她它"
+    "和於而以不沒有無也很嘢使同啱晒埋吓住過得講話可應該其些某另各更最太好多少到去一二三四五六七八九十百千萬億零半"
+)
+_EMPTY_WORDS = frozenset(
+    """時候 時間 意思 知道 見過 開始 出來 返來 落來 入來 仲要 叫做 份人 隻手 條友 條女 間房 方面 部分 變成 表示 包括 進行 分別
     主要 請問 令人 發覺 發現 決定 發生 情況 繼續 出現 影響 笑聲 掌聲 慢慢 地方 方法 方式 鍾意 有關 需要 問題 相信 希望 覺得 提供 利用 人哋 屬於 成為 作為 之間
-    麻煩 準備 要求 接受 考慮 清楚 肯定 犀利 擔心 簡單 容易 正常 起身 落嚟 上嚟 返嚟 出嚟 之嘛 費事 認為 睇落 重要 上旬 下旬 途徑 辦法 諗法 內容 介紹 代表 負責 處理""".split())
+    麻煩 準備 要求 接受 考慮 清楚 肯定 犀利 擔心 簡單 容易 正常 起身 落嚟 上嚟 返嚟 出嚟 之嘛 費事 認為 睇落 重要 上旬 下旬 途徑 辦法 諗法 內容 介紹 代表 負責 處理""".split()
+)
 
 
 @lru_cache(1)
@@ -522,53 +615,57 @@ def _function_words():
     "Words that HKCanCor mostly tags as anything but a content word: pronouns, adverbs, particles, numerals and so on."
     tags = defaultdict(Counter)
     for words, mor in _in_hkcancor(_TURN + r"\n%mor:\t(.*(?:\n\t.*)*)"):
-        for w, m in zip(words.split(), mor.split()): tags[w][m.partition("|")[0]] += 1
+        for w, m in zip(words.split(), mor.split()):
+            tags[w][m.partition("|")[0]] += 1
     return frozenset(w for w, c in tags.items() if c.most_common(1)[0][0] in _FUNCTION_TAGS)
 
 # %% ../nbs/12_data.ipynb #a2e068e7
 def is_telling(
-    word: str, # two to four characters
+    word: str,  # two to four characters
 ) -> bool:
     "Whether a word can be a topic: no function word, and no character that only serves grammar."
     return word not in _EMPTY_WORDS and word not in _function_words() and not _FUNCTION_CHARS & set(word)
 
 # %% ../nbs/12_data.ipynb #267a4724
 @lru_cache(1)
-def _dictionary() -> tuple: # the words; and for two characters the lengths of the words that start so, longest first
+def _dictionary() -> tuple:  # the words; and for two characters the lengths of the words that start so, longest first
     "The words of two to four characters, folded, and an index over them."
     fold = default_reader().fold
     words = frozenset("".join(map(fold, w)) for w in rime_words() if 2 <= len(w) <= 4)
     lengths = defaultdict(set)
-    for w in words: lengths[w[:2]].add(len(w))
+    for w in words:
+        lengths[w[:2]].add(len(w))
     return words, {k: sorted(v, reverse=True) for k, v in lengths.items()}
 
 
 def cut_words(
-    text: str, # Han characters
-) -> list: # (start, end) of the words of at least two characters
+    text: str,  # Han characters
+) -> list:  # (start, end) of the words of at least two characters
     "The dictionary's words in a text, the longest first, from left to right."
     (words, lengths), out, i = _dictionary(), [], 0
     text = "".join(map(default_reader().fold, text))
     while i < len(text):
-        n = next((n for n in lengths.get(text[i:i + 2], ()) if text[i:i + n] in words), 1)
-        if n > 1: out.append((i, i + n))
+        n = next((n for n in lengths.get(text[i : i + 2], ()) if text[i : i + n] in words), 1)
+        if n > 1:
+            out.append((i, i + n))
         i += n
     return out
 
 # %% ../nbs/12_data.ipynb #afd469e4
 @lru_cache(1)
-def document_frequency() -> Counter: # word -> lines of the training split that hold it
+def document_frequency() -> Counter:  # word -> lines of the training split that hold it
     "In how many training lines each telling word stands."
     texts, splits, _ = _columns()
     df = Counter()
-    for t in (han_only(t) for t, s in zip(texts, splits) if s == "train"): df.update({t[i:j] for i, j in cut_words(t)})
+    for t in (han_only(t) for t, s in zip(texts, splits) if s == "train"):
+        df.update({t[i:j] for i, j in cut_words(t)})
     return Counter({w: n for w, n in df.items() if is_telling(w)})
 
 # %% ../nbs/12_data.ipynb #d64758a9
 def topic_of(
-    lines: list, # lines of Han characters
-    least: int = 3, # training lines that a topic must stand in
-) -> str: # one of the lyric's own words, or None
+    lines: list,  # lines of Han characters
+    least: int = 3,  # training lines that a topic must stand in
+) -> str:  # one of the lyric's own words, or None
     "The most telling word of a lyric: often in it, seldom elsewhere (TF-IDF)."
     df, size = document_frequency(), sum(map(len, lines))
     found = Counter(x[i:j] for x in lines for i, j in cut_words(x))
@@ -577,36 +674,41 @@ def topic_of(
 
 # %% ../nbs/12_data.ipynb #20adadcf
 def _ratio(
-    both, a, b, n, # lines with both words, with the one, with the other; and all lines
+    both,
+    a,
+    b,
+    n,  # lines with both words, with the one, with the other; and all lines
 ):
     "The log-likelihood ratio of two words' company (Dunning 1993)."
-    cells = ((both, a*b), (a - both, a*(n - b)), (b - both, (n - a)*b), (n - a - b + both, (n - a)*(n - b)))
-    return 2*sum(k*np.log(k*n/e) for k, e in cells if k)
+    cells = ((both, a * b), (a - both, a * (n - b)), (b - both, (n - a) * b), (n - a - b + both, (n - a) * (n - b)))
+    return 2 * sum(k * np.log(k * n / e) for k, e in cells if k)
 
 # %% ../nbs/12_data.ipynb #1ef72619
 def _meetings(
-    text: str, # Han characters
-    df: Counter, # word -> lines that hold it
-    far: int = 12, # most characters between two words
-) -> dict: # pair of telling words -> what stands before and between
+    text: str,  # Han characters
+    df: Counter,  # word -> lines that hold it
+    far: int = 12,  # most characters between two words
+) -> dict:  # pair of telling words -> what stands before and between
     "Who meets whom in a line, and in which way: the same frame filled anew meets in the same way."
     found, words = {}, [(i, j) for i, j in cut_words(text) if df[text[i:j]] >= 5]
     for (i, j), (k, l) in combinations(words, 2):
         a, b = sorted((text[i:j], text[k:l]))
-        if k - j <= far and not set(a) & set(b): found.setdefault((a, b), text[max(0, i - 1):i] + text[j:k])
+        if k - j <= far and not set(a) & set(b):
+            found.setdefault((a, b), text[max(0, i - 1) : i] + text[j:k])
     return found
 
 # %% ../nbs/12_data.ipynb #d73c2069
 @lru_cache(1)
-def _together() -> dict: # word -> (ratio, word), the strongest first
+def _together() -> dict:  # word -> (ratio, word), the strongest first
     "Telling words that stand in the same training lines more often than chance, in three ways or more."
     df, ways, (texts, splits, first) = document_frequency(), defaultdict(set), _columns()
     for i, (t, s) in enumerate(zip(texts, splits)):
         if s == "train" and first[i] == i:
-            for pair, way in _meetings(han_only(t), df).items(): ways[pair].add(way)
+            for pair, way in _meetings(han_only(t), df).items():
+                ways[pair].add(way)
     near = defaultdict(list)
     for (a, b), k in ((p, len(w)) for p, w in ways.items() if len(w) >= 3):
-        if k*len(texts) > df[a]*df[b] and (r := _ratio(k, df[a], df[b], len(texts))) > 10.8:
+        if k * len(texts) > df[a] * df[b] and (r := _ratio(k, df[a], df[b], len(texts))) > 10.8:
             near[a].append((r, b))
             near[b].append((r, a))
     return {w: sorted(x, reverse=True) for w, x in near.items()}
@@ -614,15 +716,15 @@ def _together() -> dict: # word -> (ratio, word), the strongest first
 
 def neighbours(
     word: str,
-    n: int = 10, # at most so many
-) -> list: # words, the closest first
+    n: int = 10,  # at most so many
+) -> list:  # words, the closest first
     "Words that keep company with a word in the training text."
     return [w for _, w in _together().get(word, ())[:n]]
 
 # %% ../nbs/12_data.ipynb #e76698fa
 def topic_beside(
     lyrics: str,
-    keyword: str, # a telling word of it
+    keyword: str,  # a telling word of it
 ) -> str:
     "A topic that is not in the lyric, where its keyword has a neighbour; else the keyword."
     return next((w for w in neighbours(keyword) if not set(w) & set(lyrics)), keyword)
@@ -634,37 +736,46 @@ def is_about(
 ) -> bool:
     "Whether a lyric has a character of its topic, or a word that keeps company with it."
     near = neighbours(topic)
-    return bool(set(han_only(topic)) & set(lyrics)) or any(w in near or topic in neighbours(w) for w in (lyrics[i:j] for i, j in cut_words(lyrics)))
+    return bool(set(han_only(topic)) & set(lyrics)) or any(
+        w in near or topic in neighbours(w) for w in (lyrics[i:j] for i, j in cut_words(lyrics))
+    )
 
 # %% ../nbs/12_data.ipynb #c845aa1a
 def _cut(split, sources, avoid):
     "Lyric-like pieces of a split with their source: one text a cluster, none twice."
     words, seen = _dictionary()[0], set()
     for i, (text, s, first) in enumerate(zip(*_columns())):
-        if s != split or first != i or (name := _sources()[i]) not in sources: continue
+        if s != split or first != i or (name := _sources()[i]) not in sources:
+            continue
         for lines in lyric_pieces(text):
             size, key = sum(map(len, lines)), "\n".join(lines)
-            if size < (6 if len(lines) == 1 else 4) or key in seen or key in words or any(a in key for a in avoid): continue
+            if size < (6 if len(lines) == 1 else 4) or key in seen or key in words or any(a in key for a in avoid):
+                continue
             seen.add(key)
             yield lines, name
 
 
 def _corpus_pieces(split, sources, avoid):
     "The same, without the held-out pieces that are nearly one of a split before theirs."
-    pieces, before = list(_cut(split, sources, avoid)), (_cut(s, tuple(SOURCES), ()) for s in SPLITS[:SPLITS.index(split)])
+    pieces, before = (
+        list(_cut(split, sources, avoid)),
+        (_cut(s, tuple(SOURCES), ()) for s in SPLITS[: SPLITS.index(split)]),
+    )
     close = near_any(["".join(x) for x, _ in pieces], ["".join(x) for part in before for x, _ in part])
     return [p for p, c in zip(pieces, close) if not c]
 
 
 @lru_cache(1)
-def _sources(): return _corpus()["source"][:]
+def _sources():
+    return _corpus()["source"][:]
 
 # %% ../nbs/12_data.ipynb #fa254105
 def windows(
-    lines: list, # of one verse
-) -> list: # lists of two to four lines that make up the verse; empty for a verse of fewer than four
+    lines: list,  # of one verse
+) -> list:  # lists of two to four lines that make up the verse; empty for a verse of fewer than four
     "Cut a verse once into windows of about three lines."
-    if len(lines) < 4: return []
+    if len(lines) < 4:
+        return []
     n = max(2, round(len(lines) / 3))
     cuts = [round(k * len(lines) / n) for k in range(n + 1)]
     return [lines[i:j] for i, j in zip(cuts, cuts[1:])]
@@ -673,15 +784,16 @@ def windows(
 def _verse_pieces(split, path, avoid):
     "Each verse whole, and in windows if it has at least four lines, with its topic: no verse is lost."
     for v in load_verses(path, split):
-        pieces = {tuple(x): x for x in (v["lines"], *windows(v["lines"]))} # a chorus may return word for word
+        pieces = {tuple(x): x for x in (v["lines"], *windows(v["lines"]))}  # a chorus may return word for word
         for lines in pieces.values():
-            if not any(a in x for a in avoid for x in lines): yield lines, v["topic"]
+            if not any(a in x for a in avoid for x in lines):
+                yield lines, v["topic"]
 
 # %% ../nbs/12_data.ipynb #e5c45efb
 def rhyme_letters(
-    lines: list, # lines of lyrics
-    grade: int = 3, # as in `rhyme_key`
-) -> str: # a letter for each line, X for one that rhymes with none; empty where nothing rhymes
+    lines: list,  # lines of lyrics
+    grade: int = 3,  # as in `rhyme_key`
+) -> str:  # a letter for each line, X for one that rhymes with none; empty where nothing rhymes
     "Which lines rhyme."
     ends = rhyme_ends(lines, grade)
     shared = [e for e, n in Counter(ends).items() if e and n > 1]
@@ -689,51 +801,86 @@ def rhyme_letters(
 
 # %% ../nbs/12_data.ipynb #e7804a64
 def _labelled(
-    batch: dict, # columns lyrics, topic ("" where none is given)
-) -> dict: # columns topic, keyword, tones, rhyme
-    "Topic, tones and rhyme of some lyrics; a lyric without a topic, or with a character that has no reading, has the topic \"\"."
+    batch: dict,  # columns lyrics, topic ("" where none is given)
+) -> dict:  # columns topic, keyword, tones, rhyme
+    'Topic, tones and rhyme of some lyrics; a lyric without a topic, or with a character that has no reading, has the topic "".'
     out = {k: [] for k in ("topic", "keyword", "tones", "rhyme")}
     for lyrics, given in zip(batch["lyrics"], batch["topic"]):
         lines = lyrics.split("\n")
         keyword, tones = topic_of(lines), "/".join(map(default_reader().tones, lines))
         topic = given or keyword and topic_beside(lyrics, keyword)
         row = (topic if topic and len(tones) == len(lyrics) else "", keyword or "", tones, rhyme_letters(lines))
-        for column, value in zip(out.values(), row): column.append(value)
+        for column, value in zip(out.values(), row):
+            column.append(value)
     return out
 
 
 def _build_pairs(split, sources, verses, avoid, processes):
     "All pairs of a split; see `lyric_pairs`."
     from datasets import Dataset
-    _together() # before the processes part, so that they share it
+
+    _together()  # before the processes part, so that they share it
     pieces = [("\n".join(x), "", name) for x, name in _corpus_pieces(split, sources, avoid)]
-    if verses is not False: pieces += [("\n".join(x), topic, "verses") for x, topic in _verse_pieces(split, verses, avoid)]
-    rows = Dataset.from_dict(dict(zip(("lyrics", "topic", "source"), map(list, zip(*pieces)))) if pieces else dict(lyrics=[], topic=[], source=[]))
-    rows = rows.map(_labelled, batched=True, num_proc=processes if len(rows) > 5_000 else None, desc="lyric pairs", load_from_cache_file=False)
+    if verses is not False:
+        pieces += [("\n".join(x), topic, "verses") for x, topic in _verse_pieces(split, verses, avoid)]
+    rows = Dataset.from_dict(
+        dict(zip(("lyrics", "topic", "source"), map(list, zip(*pieces))))
+        if pieces
+        else dict(lyrics=[], topic=[], source=[])
+    )
+    rows = rows.map(
+        _labelled,
+        batched=True,
+        num_proc=processes if len(rows) > 5_000 else None,
+        desc="lyric pairs",
+        load_from_cache_file=False,
+    )
     rows = rows.to_dict()
     keep = [i for i, topic in enumerate(rows["topic"]) if topic]
-    return Dataset.from_dict({k: [rows[k][i] for i in keep] for k in ("topic", "keyword", "tones", "rhyme", "lyrics", "source")} | {"split": [split]*len(keep)})
+    return Dataset.from_dict(
+        {k: [rows[k][i] for i in keep] for k in ("topic", "keyword", "tones", "rhyme", "lyrics", "source")}
+        | {"split": [split] * len(keep)}
+    )
 
 # %% ../nbs/12_data.ipynb #591d5b62
 def lyric_pairs(
-    split: str = "train", # "train", "validation" or "test"
-    n: int = None, # how many; None for all
-    seed: int = 0, # which, where `n` is given: the first of one shuffle that favours lyrics of several lines
-    sources: tuple = tuple(SOURCES), # corpora to draw from
-    verses=None, # a file of verses, see `load_verses`; None for this package's; False for none
-    avoid: tuple = AVOID, # characters and words: a piece with one of them is left out
-    processes: int = None, # that share the work the first time; None for up to four
-): # datasets.Dataset with columns topic, keyword, tones, rhyme, lyrics, source, split
+    split: str = "train",  # "train", "validation" or "test"
+    n: int = None,  # how many; None for all
+    seed: int = 0,  # which, where `n` is given: the first of one shuffle that favours lyrics of several lines
+    sources: tuple = tuple(SOURCES),  # corpora to draw from
+    verses=None,  # a file of verses, see `load_verses`; None for this package's; False for none
+    avoid: tuple = AVOID,  # characters and words: a piece with one of them is left out
+    processes: int = None,  # that share the work the first time; None for up to four
+):  # datasets.Dataset with columns topic, keyword, tones, rhyme, lyrics, source, split
     "Examples to learn from: a topic, the tones (0243, lines apart by a slash) and the lyric that has them."
     _check_split(split)
-    if split is None: raise CantolyricError("lyric_pairs needs a split: 'train', 'validation' or 'test'")
-    if n is not None and not (isinstance(n, int) and n >= 0): raise CantolyricError(f"n={n!r}: how many examples is a whole number, 0 or more, or None for all")
+    if split is None:
+        raise CantolyricError("lyric_pairs needs a split: 'train', 'validation' or 'test'")
+    if n is not None and not (isinstance(n, int) and n >= 0):
+        raise CantolyricError(f"n={n!r}: how many examples is a whole number, 0 or more, or None for all")
     avoid, sources = (avoid,) if isinstance(avoid, str) else tuple(avoid), _as_sources(sources)
     file = verses if verses is False else Path(verses or asset_path("verses.jsonl"))
-    if verses: load_verses(verses) # a mistake in it shows here, before any work
-    key = content_key(_corpus_key(), _module("tones"), _module("reading"), _lexicon_file(), _package_data("rime_cantonese", "chars_to_jyutping.json"), file, split, sources, avoid)
-    rows = stored(f"pairs-{split}-{key}", lambda: _build_pairs(split, sources, verses, avoid, processes or min(4, os.cpu_count() or 1)))
-    if n is None: return rows
+    if verses:
+        load_verses(verses)  # a mistake in it shows here, before any work
+    key = content_key(
+        _corpus_key(),
+        _module("tones"),
+        _module("reading"),
+        _lexicon_file(),
+        _package_data("rime_cantonese", "chars_to_jyutping.json"),
+        file,
+        split,
+        sources,
+        avoid,
+    )
+    rows = stored(
+        f"pairs-{split}-{key}",
+        lambda: _build_pairs(split, sources, verses, avoid, processes or min(4, os.cpu_count() or 1)),
+    )
+    if n is None:
+        return rows
     # a weighted shuffle (Efraimidis and Spirakis 2006), each lyric weighing as many as its lines
-    luck = np.random.default_rng(seed).random(len(rows)) ** (1 / np.array([1 + x.count("\n") for x in rows["lyrics"][:]]))
+    luck = np.random.default_rng(seed).random(len(rows)) ** (
+        1 / np.array([1 + x.count("\n") for x in rows["lyrics"][:]])
+    )
     return rows.select(np.argsort(-luck)[:n])

@@ -48,116 +48,192 @@ from .tones import CantolyricError
 @dataclass(frozen=True)
 class Price:
     "What an endpoint takes for tokens."
+
     input: float  # dollars a million tokens read
-    output: float # dollars a million tokens written
+    output: float  # dollars a million tokens written
     source: str = ""
 
 
-DEEPSEEK_PRICE = Price(.30, 1.20, "DeepSeek's price list for deepseek-flash (api-docs.deepseek.com/quick_start/pricing), second-hand from a copy of November 2026; peak hours, nothing cached")
+DEEPSEEK_PRICE = Price(
+    0.30,
+    1.20,
+    "DeepSeek's price list for deepseek-flash (api-docs.deepseek.com/quick_start/pricing), second-hand from a copy of November 2026; peak hours, nothing cached",
+)
 
 # %% ../nbs/53_endpoint.ipynb #af11f632
 @dataclass(frozen=True)
 class Usage:
     "What requests took, as the endpoint counts it."
-    requests: int = 0 # that were answered
-    input: int = 0    # tokens read
-    output: int = 0   # tokens written
-    told: bool = True # False where an answer did not say what it took
+
+    requests: int = 0  # that were answered
+    input: int = 0  # tokens read
+    output: int = 0  # tokens written
+    told: bool = True  # False where an answer did not say what it took
 
     @property
-    def tokens(self) -> int: return self.input + self.output
+    def tokens(self) -> int:
+        return self.input + self.output
 
-    def __add__(self, other): return Usage(self.requests + other.requests, self.input + other.input, self.output + other.output, self.told and other.told)
+    def __add__(self, other):
+        return Usage(
+            self.requests + other.requests,
+            self.input + other.input,
+            self.output + other.output,
+            self.told and other.told,
+        )
 
-    def cost(self, price: Price = None): # dollars; None where price or tokens are not known
+    def cost(self, price: Price = None):  # dollars; None where price or tokens are not known
         return None if price is None or not self.told else (self.input * price.input + self.output * price.output) / 1e6
 
 # %% ../nbs/53_endpoint.ipynb #bb634f74
 def check_url(
-    base_url: str, # such as "https://api.deepseek.com"
-) -> str: # without a slash at its end
+    base_url: str,  # such as "https://api.deepseek.com"
+) -> str:  # without a slash at its end
     "Refuse what is no address of an endpoint."
-    try: parts = urlsplit(str(base_url)); parts.port
-    except ValueError: parts = urlsplit("")
+    try:
+        parts = urlsplit(str(base_url))
+        parts.port
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ArgumentError("base_url", base_url, "not the address of an endpoint; expected one such as https://api.deepseek.com or http://127.0.0.1:8000/v1")
-    if parts.username or parts.password: raise ArgumentError("base_url", None, "it contains a user name or a password: remove them, and name the environment variable that holds the key instead", False)
+        raise ArgumentError(
+            "base_url",
+            base_url,
+            "not the address of an endpoint; expected one such as https://api.deepseek.com or http://127.0.0.1:8000/v1",
+        )
+    if parts.username or parts.password:
+        raise ArgumentError(
+            "base_url",
+            None,
+            "it contains a user name or a password: remove them, and name the environment variable that holds the key instead",
+            False,
+        )
     return base_url.rstrip("/")
 
 
 def is_local(base_url: str) -> bool:
     "Whether an address is this machine's own."
     host = urlsplit(base_url).hostname
-    try: return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError: return False
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 # %% ../nbs/53_endpoint.ipynb #c87224d0
-DEEPSEEK = dict(base_url="https://api.deepseek.com", model="deepseek-flash", key_env="DEEPSEEK_API_KEY", price=DEEPSEEK_PRICE, extra={"thinking": {"type": "disabled"}})
+DEEPSEEK = dict(
+    base_url="https://api.deepseek.com",
+    model="deepseek-flash",
+    key_env="DEEPSEEK_API_KEY",
+    price=DEEPSEEK_PRICE,
+    extra={"thinking": {"type": "disabled"}},
+)
 
 
 class Endpoint:
     "A chat model behind an OpenAI-compatible address."
-    def __init__(self,
-        base_url: str = DEEPSEEK["base_url"], # what stands before /chat/completions
-        model: str = None, # its name there; None: DeepSeek's
-        key_env: str = None, # environment variable that holds the key; None: DEEPSEEK_API_KEY at DeepSeek, and no key elsewhere
-        price: Price = None, # None: DeepSeek's list at DeepSeek, unknown elsewhere
-        timeout: float = 120., # seconds to wait for an answer
-        retries: int = 4, # times that a busy endpoint is asked again
-        wait: float = 1., # seconds before the first of them, doubled each time
-        extra: dict = None, # more fields of the request, one that is None is left out; None: no thinking at DeepSeek, nothing elsewhere
+
+    def __init__(
+        self,
+        base_url: str = DEEPSEEK["base_url"],  # what stands before /chat/completions
+        model: str = None,  # its name there; None: DeepSeek's
+        key_env: str = None,  # environment variable that holds the key; None: DEEPSEEK_API_KEY at DeepSeek, and no key elsewhere
+        price: Price = None,  # None: DeepSeek's list at DeepSeek, unknown elsewhere
+        timeout: float = 120.0,  # seconds to wait for an answer
+        retries: int = 4,  # times that a busy endpoint is asked again
+        wait: float = 1.0,  # seconds before the first of them, doubled each time
+        extra: dict = None,  # more fields of the request, one that is None is left out; None: no thinking at DeepSeek, nothing elsewhere
     ):
         self.base_url, home = check_url(base_url), {}
-        if self.base_url == DEEPSEEK["base_url"]: home = DEEPSEEK
-        self.model, self.key_env, self.price = model or home.get("model"), key_env or home.get("key_env"), price or home.get("price")
-        if not self.model: raise ArgumentError("model", None, f"which model of {self.base_url}? Give its name", False)
-        if not timeout > 0 or retries < 0 or wait < 0: raise CantolyricError(f"timeout={timeout!r}, retries={retries!r}, wait={wait!r}: a timeout above 0 and no less than 0 of the others are wanted")
-        self.timeout, self.retries, self.wait, self.extra = timeout, retries, wait, home.get("extra", {}) if extra is None else extra
-    def __repr__(self): return f"Endpoint({self.model!r} at {self.base_url})"
+        if self.base_url == DEEPSEEK["base_url"]:
+            home = DEEPSEEK
+        self.model, self.key_env, self.price = (
+            model or home.get("model"),
+            key_env or home.get("key_env"),
+            price or home.get("price"),
+        )
+        if not self.model:
+            raise ArgumentError("model", None, f"which model of {self.base_url}? Give its name", False)
+        if not timeout > 0 or retries < 0 or wait < 0:
+            raise CantolyricError(
+                f"timeout={timeout!r}, retries={retries!r}, wait={wait!r}: a timeout above 0 and no less than 0 of the others are wanted"
+            )
+        self.timeout, self.retries, self.wait, self.extra = (
+            timeout,
+            retries,
+            wait,
+            home.get("extra", {}) if extra is None else extra,
+        )
+
+    def __repr__(self):
+        return f"Endpoint({self.model!r} at {self.base_url})"
 
 # %% ../nbs/53_endpoint.ipynb #6b739322
 @patch
-def _key(self: Endpoint) -> str: # "" where the endpoint takes none
+def _key(self: Endpoint) -> str:  # "" where the endpoint takes none
     "The key, from the environment each time, so that no object holds it."
-    if not self.key_env: return ""
+    if not self.key_env:
+        return ""
     key, host = os.environ.get(self.key_env, "").strip(), urlsplit(self.base_url).hostname
-    if not key: raise CantolyricError(f"no key for {host}: put it into the environment variable {self.key_env} (export {self.key_env}=...)")
-    if not re.fullmatch("[!-~]+", key): raise CantolyricError(f"the key in {self.key_env} holds a space or a sign that no key has: copy it anew")
-    if self.base_url.startswith("http:") and not is_local(self.base_url): raise CantolyricError(f"the key in {self.key_env} would go to {host} unencrypted: use https")
+    if not key:
+        raise CantolyricError(
+            f"no key for {host}: put it into the environment variable {self.key_env} (export {self.key_env}=...)"
+        )
+    if not re.fullmatch("[!-~]+", key):
+        raise CantolyricError(f"the key in {self.key_env} holds a space or a sign that no key has: copy it anew")
+    if self.base_url.startswith("http:") and not is_local(self.base_url):
+        raise CantolyricError(f"the key in {self.key_env} would go to {host} unencrypted: use https")
     return key
 
 # %% ../nbs/53_endpoint.ipynb #b388381f
-MOST = 4 << 20 # bytes of an answer; lyrics take a few hundred
+MOST = 4 << 20  # bytes of an answer; lyrics take a few hundred
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
     "Follow no redirection: it would take the key along to another host."
-    def redirect_request(self, *args): return None
+
+    def redirect_request(self, *args):
+        return None
 
 
 @patch
-def _post(self: Endpoint, body: bytes, key: str) -> tuple: # (status, headers, bytes)
+def _post(self: Endpoint, body: bytes, key: str) -> tuple:  # (status, headers, bytes)
     "One request, and whatever comes back."
-    request = urllib.request.Request(f"{self.base_url}/chat/completions", body, {"Content-Type": "application/json", "User-Agent": "cantolyric"} | ({"Authorization": f"Bearer {key}"} if key else {}))
-    proxy = [urllib.request.ProxyHandler({})] if is_local(self.base_url) else [] # what is on this machine is not asked for through a proxy
+    request = urllib.request.Request(
+        f"{self.base_url}/chat/completions",
+        body,
+        {"Content-Type": "application/json", "User-Agent": "cantolyric"}
+        | ({"Authorization": f"Bearer {key}"} if key else {}),
+    )
+    proxy = (
+        [urllib.request.ProxyHandler({})] if is_local(self.base_url) else []
+    )  # what is on this machine is not asked for through a proxy
     try:
-        with urllib.request.build_opener(_Stay, *proxy).open(request, timeout=self.timeout) as r: return r.status, r.headers, r.read(MOST)
+        with urllib.request.build_opener(_Stay, *proxy).open(request, timeout=self.timeout) as r:
+            return r.status, r.headers, r.read(MOST)
     except urllib.error.HTTPError as e:
-        with e: return e.code, e.headers, e.read(MOST)
+        with e:
+            return e.code, e.headers, e.read(MOST)
     except (OSError, http.client.HTTPException, UnicodeError) as e:
         why = getattr(e, "reason", e)
-        if isinstance(why, TimeoutError): raise CantolyricError(f"{self.base_url} gave no answer in {self.timeout:g} seconds; the request may have been billed, so it is not repeated; in Python, timeout= sets how long to wait") from None
-        raise CantolyricError(f"{self.base_url} cannot be reached ({why}): is there a network, and is the address right?") from None
+        if isinstance(why, TimeoutError):
+            raise CantolyricError(
+                f"{self.base_url} gave no answer in {self.timeout:g} seconds; the request may have been billed, so it is not repeated; in Python, timeout= sets how long to wait"
+            ) from None
+        raise CantolyricError(
+            f"{self.base_url} cannot be reached ({why}): is there a network, and is the address right?"
+        ) from None
 
 # %% ../nbs/53_endpoint.ipynb #7c1e20b2
-def _line(data: bytes, key: str) -> str: # at most 200 printable characters, without the key
+def _line(data: bytes, key: str) -> str:  # at most 200 printable characters, without the key
     "What a refusal says, on one line."
     text = data[:20_000].decode("utf-8", "replace")
     try:
         said = json.loads(text)
-        for k in ("error", "detail", "message"): said = said.get(k, said) if isinstance(said, dict) else said
+        for k in ("error", "detail", "message"):
+            said = said.get(k, said) if isinstance(said, dict) else said
         text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
-    except (ValueError, RecursionError): pass
+    except (ValueError, RecursionError):
+        pass
     text = " ".join("".join(c if c.isprintable() else " " for c in (text.replace(key, "…") if key else text)).split())
     return text[:200]
 
@@ -167,25 +243,38 @@ def _refusal(self: Endpoint, status: int, data: bytes, key: str, tries: int) -> 
     "Why a request failed, in words, and what to do."
     said, where = _line(data, key), f"{self.base_url} ({status})"
     about = f"; it says: {said}" if said else ""
-    if status in (401, 403): return f"{where} refused " + (f"the key in {self.key_env}: is it this endpoint's, and still valid?" if self.key_env else "a request without a key: name the environment variable that holds one (key_env=, or --key-env)")
-    if status == 402: return f"the account at {where} has no balance left: top it up"
-    if status == 429: return f"{where} was too busy for us, {tries} times: wait, or ask for fewer candidates" + about
-    if status >= 500: return f"{where} failed {tries} times: try again later" + about
-    if 300 <= status < 400: return f"{where} has moved, and a key is not taken along: give the new address as base_url="
-    if re.search("context|too long|too many tokens|maximum.{0,20}(length|tokens)", said, re.I) or status == 413: return f"prompt and template are too long for {self.model!r} at {where}: write the lyrics in parts" + about
-    if status == 404 or "model" in said.lower() or "pinned" in said: return f"no model {self.model!r} at {where}, or the address lacks its /v1" + about
+    if status in (401, 403):
+        return f"{where} refused " + (
+            f"the key in {self.key_env}: is it this endpoint's, and still valid?"
+            if self.key_env
+            else "a request without a key: name the environment variable that holds one (key_env=, or --key-env)"
+        )
+    if status == 402:
+        return f"the account at {where} has no balance left: top it up"
+    if status == 429:
+        return f"{where} was too busy for us, {tries} times: wait, or ask for fewer candidates" + about
+    if status >= 500:
+        return f"{where} failed {tries} times: try again later" + about
+    if 300 <= status < 400:
+        return f"{where} has moved, and a key is not taken along: give the new address as base_url="
+    if re.search("context|too long|too many tokens|maximum.{0,20}(length|tokens)", said, re.I) or status == 413:
+        return f"prompt and template are too long for {self.model!r} at {where}: write the lyrics in parts" + about
+    if status == 404 or "model" in said.lower() or "pinned" in said:
+        return f"no model {self.model!r} at {where}, or the address lacks its /v1" + about
     return f"{where} refused the request" + about
 
 # %% ../nbs/53_endpoint.ipynb #ba4fe24c
 @dataclass(frozen=True)
 class Answer:
     "What a model wrote back."
+
     text: str
     usage: Usage
-    finish: str = "" # why it ended: "stop", or "length" where max_tokens cut it off
+    finish: str = ""  # why it ended: "stop", or "length" where max_tokens cut it off
 
 
-def _whole(n): return isinstance(n, int) and not isinstance(n, bool) and n >= 0
+def _whole(n):
+    return isinstance(n, int) and not isinstance(n, bool) and n >= 0
 
 
 @patch
@@ -194,58 +283,84 @@ def _read(self: Endpoint, data: bytes, key: str = "") -> Answer:
     try:
         said = json.loads(data)
         choice = said["choices"][0]
-        text, finish, told = choice["message"].get("content") or "", str(choice.get("finish_reason") or ""), said.get("usage") or {}
-        if not isinstance(text, str): raise TypeError
+        text, finish, told = (
+            choice["message"].get("content") or "",
+            str(choice.get("finish_reason") or ""),
+            said.get("usage") or {},
+        )
+        if not isinstance(text, str):
+            raise TypeError
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        raise CantolyricError(f"{self.base_url} does not answer as an OpenAI-compatible endpoint does; it says: {_line(data, key)!r}. Does the address lack its /v1?") from None
+        raise CantolyricError(
+            f"{self.base_url} does not answer as an OpenAI-compatible endpoint does; it says: {_line(data, key)!r}. Does the address lack its /v1?"
+        ) from None
     counts = [told.get(k) for k in ("prompt_tokens", "completion_tokens")] if isinstance(told, dict) else [None]
     return Answer(text, Usage(1, *counts) if all(map(_whole, counts)) else Usage(1, told=False), finish)
 
 # %% ../nbs/53_endpoint.ipynb #693c7574
-BUSY = (408, 409, 429, 500, 502, 503, 504) # worth asking again
+BUSY = (408, 409, 429, 500, 502, 503, 504)  # worth asking again
 
 
-def _pause(headers, wait) -> float: # seconds, at most a minute
+def _pause(headers, wait) -> float:  # seconds, at most a minute
     "How long to wait: what the endpoint says, else `wait` give or take a half, so that many askers do not come back all at once."
     said = (headers.get("Retry-After") or "").strip()
-    return min(60., float(said) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", said) else wait * random.uniform(.5, 1.5))
+    return min(60.0, float(said) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", said) else wait * random.uniform(0.5, 1.5))
 
 
 @patch
-def chat(self: Endpoint,
-    messages: list, # dicts with "role" and "content"
-    temperature: float = .8,
-    top_p: float = .95,
-    max_tokens: int = 256, # that may be written
-    seed: int = None, # for endpoints that have one; None: another answer each time
+def chat(
+    self: Endpoint,
+    messages: list,  # dicts with "role" and "content"
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+    max_tokens: int = 256,  # that may be written
+    seed: int = None,  # for endpoints that have one; None: another answer each time
 ) -> Answer:
     "One answer; a busy endpoint is asked again, with longer and longer pauses."
-    body = dict(model=self.model, messages=messages, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed) | self.extra
+    body = (
+        dict(
+            model=self.model, messages=messages, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed
+        )
+        | self.extra
+    )
     body, key = json.dumps({k: v for k, v in body.items() if v is not None}).encode(), self._key()
     for tries in range(self.retries + 1):
         status, headers, data = self._post(body, key)
-        if status not in BUSY: break
-        if tries < self.retries: time.sleep(_pause(headers, self.wait * 2**tries))
-    if status != 200: raise CantolyricError(self._refusal(status, data, key, tries + 1))
+        if status not in BUSY:
+            break
+        if tries < self.retries:
+            time.sleep(_pause(headers, self.wait * 2**tries))
+    if status != 200:
+        raise CantolyricError(self._refusal(status, data, key, tries + 1))
     return self._read(data, key)
 
 # %% ../nbs/53_endpoint.ipynb #03a0b5c1
 def save_servable(
-    folder, # where the model is saved; new, or replaced
-    base: str = "tiny", # as in `Lyricist.from_pretrained`
-    adapter = None, # as there
+    folder,  # where the model is saved; new, or replaced
+    base: str = "tiny",  # as in `Lyricist.from_pretrained`
+    adapter=None,  # as there
 ) -> Path:
     "Merge an adapter into its base and save both as one model that any server can load, with a chat template that writes prompts as they were taught."
     found, folder = find_adapter(base, adapter), Path(folder)
     model, tokenizer = load_model(base)
-    if found: merge_lora(load_lora(model, found))
+    if found:
+        merge_lora(load_lora(model, found))
     probe, format = dict(topic="夜雨", tones="0243"), format_of(found, model.config, tokenizer)
-    if not tokenizer.chat_template: raise CantolyricError(f"the tokenizer of {base!r} has no chat template, so a server cannot write its prompts: set tokenizer.chat_template")
-    ids = tokenizer.apply_chat_template([dict(role="user", content=user_text(probe))], add_generation_prompt=True, return_dict=True)["input_ids"]
-    if found and list(ids) != format.prompt_ids(probe, tokenizer): raise CantolyricError(f"the chat template of {base!r} writes other prompts than the adapter was taught with ({format}): set tokenizer.chat_template")
-    model.generation_config.update(do_sample=True, top_k=0) # by default a server samples from all tokens
-    with quiet_loading(): model.save_pretrained(folder)
-    follow_umask(*folder.glob("*.safetensors")) # safetensors leaves them to their owner alone
+    if not tokenizer.chat_template:
+        raise CantolyricError(
+            f"the tokenizer of {base!r} has no chat template, so a server cannot write its prompts: set tokenizer.chat_template"
+        )
+    ids = tokenizer.apply_chat_template(
+        [dict(role="user", content=user_text(probe))], add_generation_prompt=True, return_dict=True
+    )["input_ids"]
+    if found and list(ids) != format.prompt_ids(probe, tokenizer):
+        raise CantolyricError(
+            f"the chat template of {base!r} writes other prompts than the adapter was taught with ({format}): set tokenizer.chat_template"
+        )
+    model.generation_config.update(do_sample=True, top_k=0)  # by default a server samples from all tokens
+    with quiet_loading():
+        model.save_pretrained(folder)
+    follow_umask(*folder.glob("*.safetensors"))  # safetensors leaves them to their owner alone
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -258,8 +373,12 @@ def _free_port() -> int:
 
 def _is_up(port) -> bool:
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0.0.1:{port}/health", timeout=2): return True
-    except (OSError, http.client.HTTPException): return False
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            f"http://127.0.0.1:{port}/health", timeout=2
+        ):
+            return True
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 # The server reads its standard input, which ends when whoever started it ends, however that happens: then it ends too.
@@ -273,12 +392,14 @@ main()
 # %% ../nbs/53_endpoint.ipynb #128aca07
 @contextmanager
 def serving(
-    folder, # of a model with a chat template, such as `save_servable` writes
-    seconds: float = 300., # that it may take to start
-): # yields an `Endpoint`
+    folder,  # of a model with a chat template, such as `save_servable` writes
+    seconds: float = 300.0,  # that it may take to start
+):  # yields an `Endpoint`
     "A model behind `transformers serve` on this machine, stopped at the end whatever happens."
     from transformers.utils.import_utils import is_serve_available
-    if not is_serve_available(): raise CantolyricError("transformers cannot serve yet; type: pip install 'transformers[serving]'")
+
+    if not is_serve_available():
+        raise CantolyricError("transformers cannot serve yet; type: pip install 'transformers[serving]'")
     port, folder = _free_port(), str(Path(folder).resolve())
     with tempfile.TemporaryFile() as log:
         command = [sys.executable, "-c", _SERVER, "serve", folder, "--host", "127.0.0.1", "--port", str(port)]
@@ -286,48 +407,58 @@ def serving(
         try:
             _wait_for(process, port, seconds, log)
             yield Endpoint(f"http://127.0.0.1:{port}/v1", folder)
-        finally: _stop(process)
+        finally:
+            _stop(process)
 
 # %% ../nbs/53_endpoint.ipynb #3e340608
 def _wait_for(process, port, seconds, log):
     "Wait until a server answers; `CantolyricError` with the last line of its log where it does not."
     end = time.monotonic() + seconds
     while not _is_up(port):
-        if process.poll() is None and time.monotonic() < end: time.sleep(.2); continue
+        if process.poll() is None and time.monotonic() < end:
+            time.sleep(0.2)
+            continue
         log.seek(0)
         last = (log.read().decode("utf-8", "replace").strip().splitlines() or ["nothing"])[-1]
-        raise CantolyricError("the server " + ("ended" if process.poll() is not None else f"was not up in {seconds:g} seconds") + f"; its last line: {last[:300]}")
+        raise CantolyricError(
+            "the server "
+            + ("ended" if process.poll() is not None else f"was not up in {seconds:g} seconds")
+            + f"; its last line: {last[:300]}"
+        )
 
 
 def _stop(process, patience=10):
     "End a process, by force where it does not listen."
     process.stdin.close()
     process.terminate()
-    try: process.wait(patience)
+    try:
+        process.wait(patience)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
 
 # %% ../nbs/53_endpoint.ipynb #a9fc6a8d
 def plain(
-    text: str, # whatever a user typed
-) -> str: # the same to a reader
+    text: str,  # whatever a user typed
+) -> str:  # the same to a reader
     "Text in which no chat format's control token can stand: its brackets become full-width."
     return text.translate(str.maketrans("<>[]", "＜＞［］"))
 
 # %% ../nbs/53_endpoint.ipynb #c74d00b6
-SAMPLES = "詩史試時市事", "夫苦富扶婦父", "分粉訓墳憤份" # si, fu, fan: each in tones 1 to 6
+SAMPLES = "詩史試時市事", "夫苦富扶婦父", "分粉訓墳憤份"  # si, fu, fan: each in tones 1 to 6
 
 
-def examples(slot: Slot) -> str: # up to three characters
+def examples(slot: Slot) -> str:  # up to three characters
     "Characters that fit a slot."
     return slot.char or "".join(row[t - 1] for row in SAMPLES for t in sorted(slot.tones))[:3]
 
 
 def wish(slot: Slot) -> str:
     "What a slot wants, in words: its sign, its Jyutping tones, characters that have them."
-    if slot.char: return f"「{slot.char}」"
-    if len(slot.tones) == 6: return f"{slot}（任何聲調）"
+    if slot.char:
+        return f"「{slot.char}」"
+    if len(slot.tones) == 6:
+        return f"{slot}（任何聲調）"
     return f"{slot}（第{'、'.join(map(str, sorted(slot.tones)))}聲，例如{'、'.join(examples(slot))}）"
 
 # %% ../nbs/53_endpoint.ipynb #dbe2513d
@@ -335,57 +466,81 @@ SYSTEM = "你係粵語填詞人。用戶俾你主題同每行嘅聲調，你寫�
 
 
 def draft_prompt(
-    topic: str, # what the lyrics should be about
+    topic: str,  # what the lyrics should be about
     template: ToneTemplate,
-) -> list: # messages
+) -> list:  # messages
     "Ask for lyrics."
-    kinds = dict.fromkeys(s for line in template.lines for s in line if not s.char) # each once, in order
+    kinds = dict.fromkeys(s for line in template.lines for s in line if not s.char)  # each once, in order
     rows = []
     for n, line in enumerate(template.lines):
         letter = template.rhymes[n] if template.rhymes else None
-        rows.append(f"第{n + 1}行（{len(line)}個字）：{''.join(map(str, line))}" + (f"，尾字押韻 {letter.letter}" if letter else ""))
+        rows.append(
+            f"第{n + 1}行（{len(line)}個字）：{''.join(map(str, line))}"
+            + (f"，尾字押韻 {letter.letter}" if letter else "")
+        )
     text = "\n".join([f"主題：{plain(topic)}", "聲調代號（粵拼聲調）：" + "；".join(map(wish, kinds)), *rows])
     return [dict(role="system", content=SYSTEM), dict(role="user", content=text)]
 
 # %% ../nbs/53_endpoint.ipynb #fdd0f525
 def lyrics_of(
-    answer: str, # as a model wrote it
-) -> str: # lines of Chinese characters
+    answer: str,  # as a model wrote it
+) -> str:  # lines of Chinese characters
     "The lyrics in an answer: without thoughts, fences, or a line such as 以下係歌詞："
     text = re.sub(r"<think>.*?(</think>|$)", "", answer, flags=re.S)
-    return "\n".join(lyric_lines("\n".join(line for line in text_lines(text) if not line.rstrip().endswith(("：", ":")))))
+    return "\n".join(
+        lyric_lines("\n".join(line for line in text_lines(text) if not line.rstrip().endswith(("：", ":"))))
+    )
 
 
 def faults(
     report: Report,
-) -> int: # wrong, missing and surplus characters, and wrong rhymes; 0 is right
+) -> int:  # wrong, missing and surplus characters, and wrong rhymes; 0 is right
     "How far a text is from its template."
     return sum(not c.right for c in report) + sum(not r.right for r in report.rhymes if r)
 
 # %% ../nbs/53_endpoint.ipynb #dbcbaeda
-def _line_faults(n: int, line) -> list: # sentences
+def _line_faults(n: int, line) -> list:  # sentences
     "What is wrong in one line of a report, in words."
-    out = [f"第{n}行第{k}個字：寫咗「{c.char}」{c.jyutping or ''}（{c.got}），要{wish(c.slot)}" for k, c in enumerate(line, 1) if not c.right and c.slot and c.char]
+    out = [
+        f"第{n}行第{k}個字：寫咗「{c.char}」{c.jyutping or ''}（{c.got}），要{wish(c.slot)}"
+        for k, c in enumerate(line, 1)
+        if not c.right and c.slot and c.char
+    ]
     more, less = sum(c.slot is None for c in line), sum(not c.char for c in line)
-    if more == len(line): return [f"第{n}行係多咗嘅，唔好寫"]
-    return out + ([f"第{n}行多咗{more}個字，要啱啱{len(line) - more}個字"] if more else []) + ([f"第{n}行少咗{less}個字，要啱啱{len(line)}個字"] if less else [])
+    if more == len(line):
+        return [f"第{n}行係多咗嘅，唔好寫"]
+    return (
+        out
+        + ([f"第{n}行多咗{more}個字，要啱啱{len(line) - more}個字"] if more else [])
+        + ([f"第{n}行少咗{less}個字，要啱啱{len(line)}個字"] if less else [])
+    )
 
 
 def repair_prompt(
-    report: Report, # of what was written
-    most: int = 24, # faults that are named
+    report: Report,  # of what was written
+    most: int = 24,  # faults that are named
 ) -> str:
     "Ask for the wrong slots to be put right, each named with what it wants."
     faults = [f for n, line in enumerate(report.lines, 1) for f in _line_faults(n, line)]
-    faults += [f"第{n}行嘅尾字要同第{r.first}行押韻（-{r.wanted}）" for n, r in enumerate(report.rhymes, 1) if r and not r.right]
+    faults += [
+        f"第{n}行嘅尾字要同第{r.first}行押韻（-{r.wanted}）"
+        for n, r in enumerate(report.rhymes, 1)
+        if r and not r.right
+    ]
     wanted = sum(any(c.slot for c in line) for line in report.lines)
-    return "\n".join([f"有{len(faults)}處唔啱：", *faults[:most], f"改好呢啲字，其他字盡量唔好改。再寫一次全部{wanted}行，只輸出歌詞。"])
+    return "\n".join(
+        [
+            f"有{len(faults)}處唔啱：",
+            *faults[:most],
+            f"改好呢啲字，其他字盡量唔好改。再寫一次全部{wanted}行，只輸出歌詞。",
+        ]
+    )
 
 # %% ../nbs/53_endpoint.ipynb #08948b6d
 def wrong_lines(
     report: Report,
     template: ToneTemplate,
-) -> list: # their numbers, from 0
+) -> list:  # their numbers, from 0
     "Lines to write anew: those with a wrong slot, and all that share the letter of a wrong rhyme."
     letters = {r.rhyme.letter for r in report.rhymes if r and not r.right}
     shares = lambda n: bool(template.rhymes and template.rhymes[n] and template.rhymes[n].letter in letters)
@@ -399,17 +554,21 @@ def part(template: ToneTemplate, chosen: list) -> ToneTemplate:
 
 # %% ../nbs/53_endpoint.ipynb #74703985
 def put_lines(
-    text: str, new: str, # lyrics; those of the chosen lines alone
-    chosen: list, # numbers of lines
+    text: str,
+    new: str,  # lyrics; those of the chosen lines alone
+    chosen: list,  # numbers of lines
     template: ToneTemplate,
     reader=None,
-) -> str: # lyrics with no more faults than before
+) -> str:  # lyrics with no more faults than before
     "Put new lines into a text, each where it makes nothing worse."
-    lines = (text.split("\n") + [""] * len(template.lines))[:len(template.lines)]
-    count = lambda rows: faults(template.check("\n".join(r or "x" for r in rows), reader)) # x: a line that is still missing
+    lines = (text.split("\n") + [""] * len(template.lines))[: len(template.lines)]
+    count = lambda rows: faults(
+        template.check("\n".join(r or "x" for r in rows), reader)
+    )  # x: a line that is still missing
     for n, line in zip(chosen, lyric_lines(new)):
-        tried = [*lines[:n], line, *lines[n + 1:]]
-        if count(tried) <= count(lines): lines = tried
+        tried = [*lines[:n], line, *lines[n + 1 :]]
+        if count(tried) <= count(lines):
+            lines = tried
     out = "\n".join(filter(None, lines))
     return out if faults(template.check(out, reader)) <= faults(template.check(text, reader)) else text
 
@@ -417,30 +576,39 @@ def put_lines(
 @dataclass(frozen=True)
 class Draft(Candidate):
     "A candidate, and what it took."
-    usage: Usage = Usage() # of its own requests
-    path: tuple = () # (tokens so far, faults of the best text so far, its right slots) after each request
+
+    usage: Usage = Usage()  # of its own requests
+    path: tuple = ()  # (tokens so far, faults of the best text so far, its right slots) after each request
 
 
 class Written(Lyrics):
     "Candidates of an endpoint: those with the fewest faults first, and among equals the one that the judge takes for likeliest."
-    def __init__(self, topic, template, candidates, seconds=0., usage: Usage = Usage(), price: Price = None):
+
+    def __init__(self, topic, template, candidates, seconds=0.0, usage: Usage = Usage(), price: Price = None):
         super().__init__(topic, template, candidates, seconds)
         self.candidates.sort(key=lambda c: (faults(c.report), math.inf if math.isnan(c.bits) else c.bits))
         self.usage, self.price = usage, price
 
     @property
-    def cost(self): return self.usage.cost(self.price) # dollars, or None
+    def cost(self):
+        return self.usage.cost(self.price)  # dollars, or None
 
     def bill(self) -> str:
         "Requests, tokens and money, in a sentence."
         u, cost = self.usage, "unknown" if self.cost is None else f"${self.cost:.6f}"
-        return f"{u.requests} requests, " + (f"{u.input:,} tokens read and {u.output:,} written" if u.told else "tokens not told") + f", cost {cost}"
+        return (
+            f"{u.requests} requests, "
+            + (f"{u.input:,} tokens read and {u.output:,} written" if u.told else "tokens not told")
+            + f", cost {cost}"
+        )
 
 # %% ../nbs/53_endpoint.ipynb #682e52ac
 @patch
 def __str__(self: Written) -> str:
     parts = [f"{n}. ({faults(c.report)} faults, {c.usage.requests} requests)\n{c}" for n, c in enumerate(self, 1)]
     return "\n\n".join([f"{self.topic}  {self.template}", *parts, self.bill()])
+
+
 Written.__repr__ = Written.__str__
 
 
@@ -450,7 +618,7 @@ def _repr_html_(self: Written) -> str:
 
 
 @patch
-def to_dict(self: Written) -> dict: # what JSON can hold
+def to_dict(self: Written) -> dict:  # what JSON can hold
     "Everything about the candidates, for other programs; bits that no judge gave are None."
     out = Lyrics.to_dict(self)
     for one, c in zip(out["candidates"], self):
@@ -464,58 +632,81 @@ PROMPTS = "instructed", "taught"
 
 class EndpointWriter:
     "Writes lyrics through an endpoint that gives text and no logits: draft, check, repair, best."
-    def __init__(self,
-        endpoint: Endpoint = None, # None: DeepSeek's
-        prompt: str = "instructed", # "taught": topic and tones alone, as our own finetunes were taught
-        repair: str = "name", # name the wrong slots; "lines": ask for the wrong lines anew; "fresh": ask for all anew
-        reader = None, # None: the default Reader
-        judge = None, # a `KneserNey` that ranks what fits equally well
-        max_tokens: int = None, # of one answer; None: 4 a character and line end, and some; a model that thinks needs more
+
+    def __init__(
+        self,
+        endpoint: Endpoint = None,  # None: DeepSeek's
+        prompt: str = "instructed",  # "taught": topic and tones alone, as our own finetunes were taught
+        repair: str = "name",  # name the wrong slots; "lines": ask for the wrong lines anew; "fresh": ask for all anew
+        reader=None,  # None: the default Reader
+        judge=None,  # a `KneserNey` that ranks what fits equally well
+        max_tokens: int = None,  # of one answer; None: 4 a character and line end, and some; a model that thinks needs more
     ):
         for k, v, known in ("prompt", prompt, PROMPTS), ("repair", repair, REPAIRS):
-            if v not in known: raise CantolyricError(f"{k}={v!r}: there are {', '.join(known)}")
+            if v not in known:
+                raise CantolyricError(f"{k}={v!r}: there are {', '.join(known)}")
         self.endpoint, self.prompt, self.repair = endpoint or Endpoint(), prompt, repair
         self.reader, self.judge, self.max_tokens = as_reader(reader), judge, max_tokens
 
     def messages(self, topic: str, template: ToneTemplate) -> list:
         "What asks for a draft."
-        if self.prompt == "instructed": return draft_prompt(topic, template)
-        return [dict(role="user", content=user_text(dict(topic=plain(topic), tones=prompt_tones(template, self.reader))))]
+        if self.prompt == "instructed":
+            return draft_prompt(topic, template)
+        return [
+            dict(role="user", content=user_text(dict(topic=plain(topic), tones=prompt_tones(template, self.reader))))
+        ]
 
 # %% ../nbs/53_endpoint.ipynb #cc338c05
 class _Job:
     "One call of `write`: what is asked for, and what it has taken so far."
+
     def __init__(self, writer, topic, template, budget, seed, how):
-        self.writer, self.topic, self.template, self.budget, self.seed, self.how = writer, topic, template, budget, seed, how
+        self.writer, self.topic, self.template, self.budget, self.seed, self.how = (
+            writer,
+            topic,
+            template,
+            budget,
+            seed,
+            how,
+        )
         self.usage, self.stopped = Usage(), None
 
-    def may(self) -> bool: # whether another request may be made
+    def may(self) -> bool:  # whether another request may be made
         return self.stopped is None and (self.budget is None or self.usage.tokens < self.budget)
 
     def ask(self, messages, template) -> Answer:
         "One answer. Once something was paid for, a failure ends the writing and does not throw it away."
         limit = self.writer.max_tokens or 4 * sum(len(line) + 1 for line in template.lines) + 16
         seed = None if self.seed is None else self.seed + self.usage.requests
-        try: answer = self.writer.endpoint.chat(messages, max_tokens=limit, seed=seed, **self.how)
+        try:
+            answer = self.writer.endpoint.chat(messages, max_tokens=limit, seed=seed, **self.how)
         except CantolyricError as e:
-            if not self.usage.requests: raise
+            if not self.usage.requests:
+                raise
             self.stopped = e
             return Answer("", Usage())
         self.usage += answer.usage
-        if self.budget and not answer.usage.told: self.stopped = CantolyricError(f"{self.writer.endpoint.base_url} does not report token usage, so a budget cannot be kept: leave the budget out")
+        if self.budget and not answer.usage.told:
+            self.stopped = CantolyricError(
+                f"{self.writer.endpoint.base_url} does not report token usage, so a budget cannot be kept: leave the budget out"
+            )
         return answer
 
 # %% ../nbs/53_endpoint.ipynb #10f6d452
 @patch
-def _again(self: EndpointWriter, job: _Job, text: str, report: Report) -> tuple: # (text, what it took)
+def _again(self: EndpointWriter, job: _Job, text: str, report: Report) -> tuple:  # (text, what it took)
     "One round of repair; the text may be worse than before."
     first = self.messages(job.topic, job.template)
     if self.repair == "lines":
         chosen = wrong_lines(report, job.template)
-        less = part(job.template, chosen) if chosen else job.template # what is left may be a line too many
+        less = part(job.template, chosen) if chosen else job.template  # what is left may be a line too many
         a = job.ask(self.messages(job.topic, less), less)
         return put_lines(text, lyrics_of(a.text), chosen, job.template, self.reader), a.usage
-    turns = [dict(role="assistant", content=text), dict(role="user", content=repair_prompt(report))] if self.repair == "name" and text else []
+    turns = (
+        [dict(role="assistant", content=text), dict(role="user", content=repair_prompt(report))]
+        if self.repair == "name" and text
+        else []
+    )
     a = job.ask(first + turns, job.template)
     return lyrics_of(a.text), a.usage
 
@@ -530,33 +721,43 @@ def _one(self: EndpointWriter, job: _Job, rounds: int) -> Draft:
     while len(path) <= rounds and not report.ok and job.may():
         text, more = self._again(job, best, report)
         used, new = used + more, job.template.check(text, self.reader)
-        if text and (not best or faults(new) <= faults(report)): best, report = text, new
+        if text and (not best or faults(new) <= faults(report)):
+            best, report = text, new
         path.append((used.tokens, faults(report), report.right))
     return Draft(best, report, fluency([best], self.judge) if self.judge and best else math.nan, used, tuple(path))
 
 # %% ../nbs/53_endpoint.ipynb #0a52ed72
 @patch
-def write(self: EndpointWriter,
-    topic: str, # what the lyrics should be about
-    tones, # a template as a string, such as "0243324/3324043", or a `ToneTemplate`
-    n: int = 4, # candidates; fewer come back where fewer different ones were written
-    rounds: int = 4, # of repair for each, at most
-    budget: int = None, # tokens, read and written, after which no request is made; None: no limit
-    seed: int = None, # for endpoints that have one
-    temperature: float = .8,
-    top_p: float = .95,
-    scheme: str = "0243", # of a template given as a string
+def write(
+    self: EndpointWriter,
+    topic: str,  # what the lyrics should be about
+    tones,  # a template as a string, such as "0243324/3324043", or a `ToneTemplate`
+    n: int = 4,  # candidates; fewer come back where fewer different ones were written
+    rounds: int = 4,  # of repair for each, at most
+    budget: int = None,  # tokens, read and written, after which no request is made; None: no limit
+    seed: int = None,  # for endpoints that have one
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+    scheme: str = "0243",  # of a template given as a string
 ) -> Written:
     "Write lyrics, those with the fewest faults first."
     start = time.perf_counter()
     topic, template = check_request(topic, tones, n, temperature, top_p, scheme, seed=seed)
     for k, v, least in ("rounds", rounds, 0), ("budget", 1 if budget is None else budget, 1):
-        if not _whole(v) or v < least: raise ArgumentError(k, v, f"expected a whole number of at least {least}")
+        if not _whole(v) or v < least:
+            raise ArgumentError(k, v, f"expected a whole number of at least {least}")
     job, made = _Job(self, topic, template, budget, seed, dict(temperature=temperature, top_p=top_p)), {}
     for _ in range(n):
-        if not job.may(): break
-        if (c := self._one(job, rounds)).text: made.setdefault(c.text, c)
-        elif not made: break # an endpoint that writes nothing is not paid n times for it
-    if not made: raise job.stopped or CantolyricError(f"{self.endpoint} wrote no Chinese character in {job.usage.requests} answers: choose another model, or in Python allow longer answers (max_tokens=) or switch thinking off (extra=)")
-    if job.stopped: warnings.warn(f"stopped after {len(made)} of {n} candidates: {job.stopped}")
+        if not job.may():
+            break
+        if (c := self._one(job, rounds)).text:
+            made.setdefault(c.text, c)
+        elif not made:
+            break  # an endpoint that writes nothing is not paid n times for it
+    if not made:
+        raise job.stopped or CantolyricError(
+            f"{self.endpoint} wrote no Chinese character in {job.usage.requests} answers: choose another model, or in Python allow longer answers (max_tokens=) or switch thinking off (extra=)"
+        )
+    if job.stopped:
+        warnings.warn(f"stopped after {len(made)} of {n} candidates: {job.stopped}")
     return Written(topic, template, list(made.values()), time.perf_counter() - start, job.usage, self.endpoint.price)

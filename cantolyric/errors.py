@@ -10,24 +10,28 @@ from .tones import CantolyricError, shortened
 
 # %% ../nbs/lib/errors.ipynb #er000005
 def brief(
-    value: object, # what a user gave
-    most: int = 200, # characters
+    value: object,  # what a user gave
+    most: int = 200,  # characters
 ) -> str:
     "A value for a message: its `repr` on one line, the middle left out if it is long."
-    try: said = " ".join(repr(value).split())
-    except Exception: said = f"<{type(value).__name__}>" # such as a whole number of more than 4,300 digits
+    try:
+        said = " ".join(repr(value).split())
+    except Exception:
+        said = f"<{type(value).__name__}>"  # such as a whole number of more than 4,300 digits
     return shortened(said, most)
 
 
 class ArgumentError(CantolyricError):
     "An argument that cannot be used: `str` names it as Python does, `as_option` as the command line does."
-    def __init__(self,
-        name: str, # of the argument, as in Python
-        value, # what was given
-        problem: str, # what is wrong, what was expected, and how to fix it
-        shown: bool = True, # whether the message shows the value
+
+    def __init__(
+        self,
+        name: str,  # of the argument, as in Python
+        value,  # what was given
+        problem: str,  # what is wrong, what was expected, and how to fix it
+        shown: bool = True,  # whether the message shows the value
     ):
-        super().__init__(name, value, problem, shown) # so that pickling works between processes
+        super().__init__(name, value, problem, shown)  # so that pickling works between processes
         self.name, self.value, self.problem, self.shown = name, value, problem, shown
 
     def __str__(self) -> str:

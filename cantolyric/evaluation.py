@@ -49,43 +49,52 @@ from .tones import CantolyricError, Syllable, ToneScheme, rhyme
 @dataclass
 class SlotReport:
     "How well texts fit their templates."
-    slots: int = 0 # that the templates ask for
-    right: int = 0 # of them filled with the right tone class
-    lines: int = 0 # that the templates ask for
-    length: int = 0 # of them there with the right number of characters
+
+    slots: int = 0  # that the templates ask for
+    right: int = 0  # of them filled with the right tone class
+    lines: int = 0  # that the templates ask for
+    length: int = 0  # of them there with the right number of characters
     texts: int = 0
-    whole: int = 0 # texts that fit altogether
+    whole: int = 0  # texts that fit altogether
 
     @property
-    def tones(self) -> float: return self.right / self.slots if self.slots else math.nan
+    def tones(self) -> float:
+        return self.right / self.slots if self.slots else math.nan
+
     @property
-    def lengths(self) -> float: return self.length / self.lines if self.lines else math.nan
+    def lengths(self) -> float:
+        return self.length / self.lines if self.lines else math.nan
 
 # %% ../nbs/51_evaluation.ipynb #3da239b3
 def slot_report(
-    texts, # lyrics, lines apart by newlines
-    templates, # theirs: `ToneTemplate`, or strings in the scheme 0243
-    reader=None, # None: the default Reader
+    texts,  # lyrics, lines apart by newlines
+    templates,  # theirs: `ToneTemplate`, or strings in the scheme 0243
+    reader=None,  # None: the default Reader
 ) -> SlotReport:
     "Count slots and lines that are as the templates ask."
     out = SlotReport()
     for text, t in zip(texts, templates, strict=True):
         t = ToneTemplate.parse(t) if isinstance(t, str) else t
         report = t.check(text, reader)
-        wanted = [[c for c in line if c.slot] for line in report.lines[:len(t.lines)]]
-        out.slots, out.right = out.slots + sum(map(len, wanted)), out.right + sum(c.right for line in wanted for c in line)
+        wanted = [[c for c in line if c.slot] for line in report.lines[: len(t.lines)]]
+        out.slots, out.right = (
+            out.slots + sum(map(len, wanted)),
+            out.right + sum(c.right for line in wanted for c in line),
+        )
         out.lines += len(t.lines)
-        out.length += sum(all(c.slot and c.char for c in line) for line in report.lines[:len(t.lines)])
+        out.length += sum(all(c.slot and c.char for c in line) for line in report.lines[: len(t.lines)])
         out.texts, out.whole = out.texts + 1, out.whole + report.ok
     return out
 
 # %% ../nbs/51_evaluation.ipynb #85c800f7
 def second_reading(
     text: str,
-) -> list: # Jyutping or None, one a character
+) -> list:  # Jyutping or None, one a character
     "How ToJyutping reads a text."
-    try: import ToJyutping
-    except ImportError: raise CantolyricError("the second reader, ToJyutping, is not installed; type: pip install ToJyutping") from None
+    try:
+        import ToJyutping
+    except ImportError:
+        raise CantolyricError("the second reader, ToJyutping, is not installed; type: pip install ToJyutping") from None
     out = []
     for piece, jyutping in ToJyutping.get_jyutping_list(ordinary_forms(text)):
         found = (jyutping or "").split()
@@ -94,10 +103,10 @@ def second_reading(
 
 # %% ../nbs/51_evaluation.ipynb #9de860a1
 def agreement(
-    texts, # lyrics
-    reader=None, # None: the default Reader
+    texts,  # lyrics
+    reader=None,  # None: the default Reader
     scheme: str = "0243",
-) -> tuple: # (share of characters on whose tone class both readers agree, characters that both read)
+) -> tuple:  # (share of characters on whose tone class both readers agree, characters that both read)
     "How often our reader and ToJyutping hear the same tone class."
     reader, s, same, both = as_reader(reader), ToneScheme(scheme), 0, 0
     for line in (line for t in texts for line in text_lines(t)):
@@ -107,30 +116,39 @@ def agreement(
     return (same / both if both else math.nan), both
 
 
-def human_agreement(split: str = "test", reader=None) -> tuple: # as `agreement`
+def human_agreement(split: str = "test", reader=None) -> tuple:  # as `agreement`
     "The same on held-out lines that humans wrote: our verses were chosen so that the readers agree."
     return agreement(lyric_pairs(split, verses=False)["lyrics"], reader)
 
 # %% ../nbs/51_evaluation.ipynb #dbbef789
 class SecondReader:
     "ToJyutping behind what a template's check asks of a `Reader`."
-    def jyutping(self, text): return [_known(j) for j in second_reading(text)]
-    def fold(self, ch): return as_reader(None).fold(ch)
-    def candidates(self, ch): return {}
+
+    def jyutping(self, text):
+        return [_known(j) for j in second_reading(text)]
+
+    def fold(self, ch):
+        return as_reader(None).fold(ch)
+
+    def candidates(self, ch):
+        return {}
 
 
 @lru_cache(None)
-def _known(jyutping): # None for what is no Cantonese syllable
-    try: return jyutping and str(Syllable.parse(jyutping))
-    except CantolyricError: return None
+def _known(jyutping):  # None for what is no Cantonese syllable
+    try:
+        return jyutping and str(Syllable.parse(jyutping))
+    except CantolyricError:
+        return None
 
 # %% ../nbs/51_evaluation.ipynb #814d13e5
 @lru_cache(4096)
-def _parsed(tones, scheme): return ToneTemplate.parse(tones, scheme)
+def _parsed(tones, scheme):
+    return ToneTemplate.parse(tones, scheme)
 
 
 def template_of(
-    request: dict, # with "tones", and "scheme" where they are not in 0243
+    request: dict,  # with "tones", and "scheme" where they are not in 0243
 ) -> ToneTemplate:
     "The template of a request."
     return t if isinstance(t := request["tones"], ToneTemplate) else _parsed(t, request.get("scheme") or "0243")
@@ -142,9 +160,9 @@ def judge_model() -> KneserNey:
 
 
 def fluency(
-    texts, # lyrics
+    texts,  # lyrics
     judge: KneserNey,
-) -> float: # bits a character, ends included; lower is more usual
+) -> float:  # bits a character, ends included; lower is more usual
     "What the judge pays for texts."
     texts = [t.replace("\n", "，") for t in texts if t]
     return judge.bits_per_character(texts) if texts else math.nan
@@ -152,7 +170,9 @@ def fluency(
 # %% ../nbs/51_evaluation.ipynb #bde40045
 def topic_share(texts, topics) -> float:
     "The share of texts that are about their topic: a character of it, or a word that keeps company with it (`is_about`)."
-    return float(np.mean([is_about(t, topic) for t, topic in zip(texts, topics, strict=True)])) if len(texts) else math.nan
+    return (
+        float(np.mean([is_about(t, topic) for t, topic in zip(texts, topics, strict=True)])) if len(texts) else math.nan
+    )
 
 
 def rhyme_share(texts, reader=None) -> float:
@@ -160,81 +180,104 @@ def rhyme_share(texts, reader=None) -> float:
     reader, grades = as_reader(reader), []
     for lines in map(lyric_lines, texts):
         ends = [reader.read(line)[-1] for line in lines[-2:]]
-        if len(ends) == 2 and all(ends): grades.append(rhyme(*ends))
+        if len(ends) == 2 and all(ends):
+            grades.append(rhyme(*ends))
     return float(np.mean([g >= 2 for g in grades])) if grades else math.nan
 
 
 def distinct_share(texts) -> float:
     "The share of different character pairs among all pairs within lines."
-    pairs = [line[k:k + 2] for t in texts for line in lyric_lines(t) for k in range(len(line) - 1)]
+    pairs = [line[k : k + 2] for t in texts for line in lyric_lines(t) for k in range(len(line) - 1)]
     return len(set(pairs)) / len(pairs) if pairs else math.nan
 
 # %% ../nbs/51_evaluation.ipynb #e1392a9a
 def rhyme_grades(
-    text: str, # lyrics
+    text: str,  # lyrics
     template: ToneTemplate,
-    reader=None, # None: the default Reader
-) -> list: # of (grade 0 to 3, grade that is asked for; None where the template asks for none)
+    reader=None,  # None: the default Reader
+) -> list:  # of (grade 0 to 3, grade that is asked for; None where the template asks for none)
     "How the line ends rhyme that the template pairs; where it pairs none, the last two."
     ends, first, out, n = [as_reader(reader).read(line)[-1] for line in lyric_lines(text)], {}, [], len(template.lines)
-    grade = lambda i, j: rhyme(ends[i], ends[j]) if j < len(ends) and ends[i] and ends[j] else 0 # a line that is not there rhymes with none
+    grade = lambda i, j: (
+        rhyme(ends[i], ends[j]) if j < len(ends) and ends[i] and ends[j] else 0
+    )  # a line that is not there rhymes with none
     for k, r in enumerate(template.rhymes):
-        if r and r.letter in first: out.append((grade(first[r.letter], k), r.grade))
-        elif r: first[r.letter] = k
+        if r and r.letter in first:
+            out.append((grade(first[r.letter], k), r.grade))
+        elif r:
+            first[r.letter] = k
     return out or ([(grade(n - 2, n - 1), None)] if n > 1 else [])
 
 # %% ../nbs/51_evaluation.ipynb #ee87bc87
 def distinct_of(
     texts,
-    n: int = 1, # characters a piece
-    size: int = 400, # pieces that are drawn
-) -> float: # 0 to 1; nan where there are fewer pieces
+    n: int = 1,  # characters a piece
+    size: int = 400,  # pieces that are drawn
+) -> float:  # 0 to 1; nan where there are fewer pieces
     "Of so many pieces drawn from texts, without putting back, the share of different ones that is to be expected (rarefaction)."
-    counts = np.array(list(Counter(line[k:k + n] for t in texts for line in lyric_lines(t) for k in range(len(line) - n + 1)).values()), float)
+    counts = np.array(
+        list(
+            Counter(
+                line[k : k + n] for t in texts for line in lyric_lines(t) for k in range(len(line) - n + 1)
+            ).values()
+        ),
+        float,
+    )
     total = counts.sum()
-    if total < size: return math.nan
-    ways = lambda x: np.array([math.lgamma(v + 1) - math.lgamma(v - size + 1) if v >= size else -math.inf for v in np.atleast_1d(x)])
-    missed = np.exp(ways(total - counts) - ways(total)) # the chance that a piece is not among those drawn
+    if total < size:
+        return math.nan
+    ways = lambda x: np.array(
+        [math.lgamma(v + 1) - math.lgamma(v - size + 1) if v >= size else -math.inf for v in np.atleast_1d(x)]
+    )
+    missed = np.exp(ways(total - counts) - ways(total))  # the chance that a piece is not among those drawn
     return float((1 - missed).sum() / size)
 
 # %% ../nbs/51_evaluation.ipynb #d5b4a9a5
 class Seen:
     "All runs of characters of some texts, to find copies."
-    def __init__(self,
-        texts, # training text
-        n: int = 6, # characters a run, for `share`
+
+    def __init__(
+        self,
+        texts,  # training text
+        n: int = 6,  # characters a run, for `share`
     ):
         self.n, self._all = n, {}
         self.text = "\n".join("".join(filter(lambda c: is_han(c) or c == "\n", t)) for t in texts)
 
     @property
-    def runs(self): return self._known(self.n)
+    def runs(self):
+        return self._known(self.n)
 
-    def _known(self, n): # sorted; made when it is first asked for
-        if n not in self._all: self._all[n] = np.unique(self._runs(self.text, n))
+    def _known(self, n):  # sorted; made when it is first asked for
+        if n not in self._all:
+            self._all[n] = np.unique(self._runs(self.text, n))
         return self._all[n]
 
-    def _runs(self, text, n): # uint64, one for each place where a run can start
+    def _runs(self, text, n):  # uint64, one for each place where a run can start
         codes = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.uint64)
-        if len(codes) < n: return np.empty(0, np.uint64)
+        if len(codes) < n:
+            return np.empty(0, np.uint64)
         out = np.zeros(len(codes) - n + 1, np.uint64)
-        for k in range(n): out = (out ^ codes[k:len(codes) - n + 1 + k]) * np.uint64(0x9E3779B97F4A7C15)
+        for k in range(n):
+            out = (out ^ codes[k : len(codes) - n + 1 + k]) * np.uint64(0x9E3779B97F4A7C15)
         return out
 
 # %% ../nbs/51_evaluation.ipynb #0c3dd1d5
-def _hits(self, line, n): # bool, for each place where a run of a line can start: whether it stands in the text
+def _hits(self, line, n):  # bool, for each place where a run of a line can start: whether it stands in the text
     runs, known = self._runs(line, n), self._known(n)
     return known.take(np.searchsorted(known, runs), mode="clip") == runs if len(known) else np.zeros(len(runs), bool)
 
 
-def _covered(self,
-    text: str, # lyrics
-) -> tuple: # characters in a run that stands in the training text, and all characters
+def _covered(
+    self,
+    text: str,  # lyrics
+) -> tuple:  # characters in a run that stands in the training text, and all characters
     "How much of a text is copied."
     seen = total = 0
     for line in lyric_lines(text):
         covered = np.zeros(len(line), bool)
-        for k in np.flatnonzero(self._hits(line, self.n)): covered[k:k + self.n] = True
+        for k in np.flatnonzero(self._hits(line, self.n)):
+            covered[k : k + self.n] = True
         seen, total = seen + int(covered.sum()), total + len(line)
     return seen, total
 
@@ -248,14 +291,16 @@ def _share(self, texts) -> float:
 Seen._hits, Seen.covered, Seen.share = _hits, _covered, _share
 
 # %% ../nbs/51_evaluation.ipynb #6b583633
-def _longest(self,
-    text: str, # lyrics
-    most: int = 24, # a longer run counts as one of this length
-) -> int: # characters
+def _longest(
+    self,
+    text: str,  # lyrics
+    most: int = 24,  # a longer run counts as one of this length
+) -> int:  # characters
     "The longest run within a line that stands in the training text."
     best = 0
     for line in lyric_lines(text):
-        while best < min(most, len(line)) and self._hits(line, best + 1).any(): best += 1
+        while best < min(most, len(line)) and self._hits(line, best + 1).any():
+            best += 1
     return best
 
 
@@ -265,7 +310,7 @@ Seen.longest = _longest
 SPOKEN, WRITTEN = frozenset("嘅喺唔咗佢哋嘢啲冇嗰咁噉睇俾緊嚟"), frozenset("的在不了他她它們沒這那說看很與")
 
 
-def marks(text: str) -> tuple: # how many of SPOKEN, how many of WRITTEN
+def marks(text: str) -> tuple:  # how many of SPOKEN, how many of WRITTEN
     "Characters by which the spoken and the written register are known."
     return sum(c in SPOKEN for c in text), sum(c in WRITTEN for c in text)
 
@@ -281,81 +326,125 @@ def _reads(reader, template) -> bool:
     for line in template.lines:
         for fixed, run in groupby(line, lambda s: s.char is not None):
             slots = list(run)
-            if fixed and not all(j and int(j[-1]) in s.tones for s, j in zip(slots, reader.jyutping("".join(s.char for s in slots)))): return False
+            if fixed and not all(
+                j and int(j[-1]) in s.tones for s, j in zip(slots, reader.jyutping("".join(s.char for s in slots)))
+            ):
+                return False
     return True
 
 # %% ../nbs/51_evaluation.ipynb #53ee5e8d
 def writing_constraint(
-    template, # a `ToneTemplate`, or a string in the scheme 0243
-    table, # `TokenTable`
-    reader=None, # None: the default Reader
-    certain: bool = True, # write with words that all our sources read alike, unless the template rhymes or cannot be met so
+    template,  # a `ToneTemplate`, or a string in the scheme 0243
+    table,  # `TokenTable`
+    reader=None,  # None: the default Reader
+    certain: bool = True,  # write with words that all our sources read alike, unless the template rhymes or cannot be met so
 ) -> ToneConstraint:
     "The constraint to write under."
     reader = as_reader(reader)
-    if isinstance(template, str): template = ToneTemplate.parse(template, reader=reader)
-    if certain and not any(template.rhymes) and _reads(reader.certain(), template): # to rhyme in few words takes a search at every step
-        try: return ToneConstraint(template, table, reader.certain())
-        except CantolyricError: pass # a fixed character, say, that has two readings
+    if isinstance(template, str):
+        template = ToneTemplate.parse(template, reader=reader)
+    if (
+        certain and not any(template.rhymes) and _reads(reader.certain(), template)
+    ):  # to rhyme in few words takes a search at every step
+        try:
+            return ToneConstraint(template, table, reader.certain())
+        except CantolyricError:
+            pass  # a fixed character, say, that has two readings
     return ToneConstraint(template, table, reader)
 
 # %% ../nbs/51_evaluation.ipynb #4ae35dbb
 def prompt_tones(
     template: ToneTemplate,
-    reader=None, # reads fixed characters; None: the default Reader
-) -> str: # lines of 0243 digits, * for a slot that takes more than one
+    reader=None,  # reads fixed characters; None: the default Reader
+) -> str:  # lines of 0243 digits, * for a slot that takes more than one
     "A template as the model was taught to read it."
     reader, scheme = as_reader(reader), ToneScheme("0243")
+
     def digit(slot: Slot):
         tones = [int(j[-1]) for j in reader.jyutping(slot.char) if j] if slot.char else slot.tones
         classes = {scheme.of(t) for t in tones}
         return classes.pop() if len(classes) == 1 else "*"
+
     return "/".join("".join(map(digit, line)) for line in template.lines)
 
 # %% ../nbs/51_evaluation.ipynb #02d3692a
-def _padded(prompts, pad): # lists of ids -> int64 (B, T), padded on the left, and where the prompts are
+def _padded(prompts, pad):  # lists of ids -> int64 (B, T), padded on the left, and where the prompts are
     width = max(map(len, prompts))
-    return torch.tensor([[pad] * (width - len(p)) + p for p in prompts]), torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    return torch.tensor([[pad] * (width - len(p)) + p for p in prompts]), torch.tensor(
+        [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
+    )
 
 # %% ../nbs/51_evaluation.ipynb #efb2a684
 METHODS = ("sample", "best", "beam", "greedy")
 
 # %% ../nbs/51_evaluation.ipynb #3427f883
 def write_many(
-    model, tokenizer,
-    requests, # dicts with "topic" and "tones"
-    format=None, # None: ChatML
+    model,
+    tokenizer,
+    requests,  # dicts with "topic" and "tones"
+    format=None,  # None: ChatML
     masked: bool = True,
     seed: int = 0,
-    temperature: float = .8,
-    top_p: float = .95,
-    batch: int = 24, # requests at a time
-    store=None, # a `MaskStore` of the model, for its token table
-    certain: bool = True, # as in `writing_constraint`
-    desc: str = None, # title of a progress bar
-    method: str = "sample", # "best": the likeliest of several samples; "beam": search; "greedy": the likeliest token each time
-    copies: int = 4, # samples of "best", beams of "beam"
-) -> list: # texts
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+    batch: int = 24,  # requests at a time
+    store=None,  # a `MaskStore` of the model, for its token table
+    certain: bool = True,  # as in `writing_constraint`
+    desc: str = None,  # title of a progress bar
+    method: str = "sample",  # "best": the likeliest of several samples; "beam": search; "greedy": the likeliest token each time
+    copies: int = 4,  # samples of "best", beams of "beam"
+) -> list:  # texts
     "One text for each request."
-    if method not in METHODS or method in ("best", "beam") and not masked: raise CantolyricError(f"method={method!r}{'' if masked else ' without the mask'}: there are {', '.join(METHODS)}; best and beam need the mask")
+    if method not in METHODS or method in ("best", "beam") and not masked:
+        raise CantolyricError(
+            f"method={method!r}{'' if masked else ' without the mask'}: there are {', '.join(METHODS)}; best and beam need the mask"
+        )
     format, out, n = format or ChatML(), [None] * len(requests), [len(prompt_tones(template_of(r))) for r in requests]
-    table, order = (store or mask_store(model, tokenizer, format)).table, range(len(requests)) if masked else np.argsort(n, kind="stable").tolist() # free texts as long as each other
-    how = dict(do_sample=True, temperature=temperature, top_p=top_p) if method in ("sample", "best") else dict(do_sample=False)
+    table, order = (
+        (store or mask_store(model, tokenizer, format)).table,
+        range(len(requests)) if masked else np.argsort(n, kind="stable").tolist(),
+    )  # free texts as long as each other
+    how = (
+        dict(do_sample=True, temperature=temperature, top_p=top_p)
+        if method in ("sample", "best")
+        else dict(do_sample=False)
+    )
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(seed)
         for k in tqdm(range(0, len(requests), batch), desc=desc, unit="batch", disable=desc is None):
-            at = order[k:k + batch]
+            at = order[k : k + batch]
             part = [requests[i] for i in at]
-            ids, there = (x.to(model.device) for x in _padded([format.prompt_ids(dict(topic=r["topic"], tones=prompt_tones(template_of(r))), tokenizer) for r in part], table.end[0]))
-            texts = _masked(model, table, part, ids, there, how, certain, method, copies) if masked else _free(model, table, tokenizer, [2 * n[i] + 8 for i in at], ids, there, how)
-            for i, text in zip(at, texts): out[i] = text
+            ids, there = (
+                x.to(model.device)
+                for x in _padded(
+                    [
+                        format.prompt_ids(dict(topic=r["topic"], tones=prompt_tones(template_of(r))), tokenizer)
+                        for r in part
+                    ],
+                    table.end[0],
+                )
+            )
+            texts = (
+                _masked(model, table, part, ids, there, how, certain, method, copies)
+                if masked
+                else _free(model, table, tokenizer, [2 * n[i] + 8 for i in at], ids, there, how)
+            )
+            for i, text in zip(at, texts):
+                out[i] = text
     return out
 
 # %% ../nbs/51_evaluation.ipynb #3fe1d7b6
 def _masked(model, table, part, ids, there, how, certain, method, copies):
     "Texts under the mask; of several for one request, the likeliest."
     n, choose = (copies if method in ("best", "beam") else 1), beams if method == "beam" else sampled(**how)
-    done = write_tokens(model, ids, [writing_constraint(template_of(r), table, certain=certain) for r in part], there, copies=n, choose=choose)
+    done = write_tokens(
+        model,
+        ids,
+        [writing_constraint(template_of(r), table, certain=certain) for r in part],
+        there,
+        copies=n,
+        choose=choose,
+    )
     best = [min(range(k, k + n), key=lambda i: done.bits[i]) for k in range(0, n * len(part), n)]
     return [decode_ids(table, done.ids[i]) for i in best]
 
@@ -363,8 +452,15 @@ def _masked(model, table, part, ids, there, how, certain, method, copies):
 def _free(model, table, tokenizer, limits, ids, there, how):
     "Texts without it, as the model ends them; one that does not end is cut at its limit of tokens."
     how = dict(how, top_k=0) if how["do_sample"] else how
-    done = model.generate(input_ids=ids, attention_mask=there, max_new_tokens=max(limits), eos_token_id=list(table.end), pad_token_id=table.end[0], **how)
-    return [_text(row[:n], table, tokenizer) for row, n in zip(done[:, ids.shape[1]:].tolist(), limits)]
+    done = model.generate(
+        input_ids=ids,
+        attention_mask=there,
+        max_new_tokens=max(limits),
+        eos_token_id=list(table.end),
+        pad_token_id=table.end[0],
+        **how,
+    )
+    return [_text(row[:n], table, tokenizer) for row, n in zip(done[:, ids.shape[1] :].tolist(), limits)]
 
 # %% ../nbs/51_evaluation.ipynb #7ddf32e1
 def _text(row, table, tokenizer):
@@ -373,24 +469,39 @@ def _text(row, table, tokenizer):
     return tokenizer.decode(row[:stop], skip_special_tokens=True).strip()
 
 
-def write_random(requests, table, seed=0, certain=True) -> list: # texts
+def write_random(requests, table, seed=0, certain=True) -> list:  # texts
     "The coin: right tones, and nothing else."
     rng = np.random.default_rng(seed)
-    return [decode_ids(table, random_ids(writing_constraint(template_of(r), table, certain=certain), rng)) for r in requests]
+    return [
+        decode_ids(table, random_ids(writing_constraint(template_of(r), table, certain=certain), rng)) for r in requests
+    ]
 
 # %% ../nbs/51_evaluation.ipynb #176d92b7
 @dataclass
 class Table:
     "Rows of figures that show themselves as Markdown or HTML."
-    columns: list # titles
-    rows: list # each a list of cells: strings and numbers
+
+    columns: list  # titles
+    rows: list  # each a list of cells: strings and numbers
     caption: str = ""
-    texts: dict = field(default_factory=dict) # what was measured, by row
+    texts: dict = field(default_factory=dict)  # what was measured, by row
 
-    def cells(self) -> list: # rows of strings
-        return [[c if isinstance(c, str) else "–" if c is None or c != c else f"{c:,}" if isinstance(c, int) else f"{c:.2f}" for c in row] for row in self.rows]
+    def cells(self) -> list:  # rows of strings
+        return [
+            [
+                c
+                if isinstance(c, str)
+                else "–"
+                if c is None or c != c
+                else f"{c:,}"
+                if isinstance(c, int)
+                else f"{c:.2f}"
+                for c in row
+            ]
+            for row in self.rows
+        ]
 
-    def __getitem__(self, key): # (row, column) by their titles
+    def __getitem__(self, key):  # (row, column) by their titles
         row, column = key
         return next(r for r in self.rows if r[0] == row)[self.columns.index(column)]
 
@@ -398,11 +509,22 @@ class Table:
         line = lambda cells: "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
         return "\n".join([line(self.columns), "|---" * len(self.columns) + "|", *map(line, self.cells())])
 
-    def to_dict(self) -> dict: # what JSON can hold
-        return dict(caption=self.caption, columns=self.columns, rows=[[None if isinstance(c, float) and c != c else c for c in r] for r in self.rows])
+    def to_dict(self) -> dict:  # what JSON can hold
+        return dict(
+            caption=self.caption,
+            columns=self.columns,
+            rows=[[None if isinstance(c, float) and c != c else c for c in r] for r in self.rows],
+        )
 
     def _repr_html_(self):
-        row = lambda tag, cells: "<tr>" + "".join(f"<{tag}{' style=text-align:left' if k == 0 else ''}>{html.escape(c)}</{tag}>" for k, c in enumerate(cells)) + "</tr>"
+        row = lambda tag, cells: (
+            "<tr>"
+            + "".join(
+                f"<{tag}{' style=text-align:left' if k == 0 else ''}>{html.escape(c)}</{tag}>"
+                for k, c in enumerate(cells)
+            )
+            + "</tr>"
+        )
         return f"<table><caption>{html.escape(self.caption)}</caption>{row('th', self.columns)}{''.join(row('td', r) for r in self.cells())}</table>"
 
 # %% ../nbs/51_evaluation.ipynb #372d756b
@@ -415,59 +537,93 @@ def _table_str(self) -> str:
     "The table for a terminal."
     rows = [self.columns, *self.cells()]
     wide = [max(_width(r[k]) for r in rows) for k in range(len(self.columns))]
-    put = lambda r: "  ".join((c + " " * (w - _width(c))) if k == 0 else (" " * (w - _width(c)) + c) for k, (c, w) in enumerate(zip(r, wide))).rstrip()
-    return "\n".join([*([self.caption] if self.caption else []), put(rows[0]), "  ".join("-" * w for w in wide), *map(put, rows[1:])])
+    put = lambda r: "  ".join(
+        (c + " " * (w - _width(c))) if k == 0 else (" " * (w - _width(c)) + c) for k, (c, w) in enumerate(zip(r, wide))
+    ).rstrip()
+    return "\n".join(
+        [*([self.caption] if self.caption else []), put(rows[0]), "  ".join("-" * w for w in wide), *map(put, rows[1:])]
+    )
 
 
 Table.__str__ = Table.__repr__ = _table_str
 
 # %% ../nbs/51_evaluation.ipynb #ffdd94fd
-COLUMNS = ["system", "tones %", "2nd reader %", "lengths %", "whole %", "judge bits", "topic %", "chance %", "rhyme %", "copied %", "distinct %"]
+COLUMNS = [
+    "system",
+    "tones %",
+    "2nd reader %",
+    "lengths %",
+    "whole %",
+    "judge bits",
+    "topic %",
+    "chance %",
+    "rhyme %",
+    "copied %",
+    "distinct %",
+]
 
 
 def measure(
-    name: str, # of the system
-    texts, # one for each request
-    requests, # dicts with "topic" and "tones"
+    name: str,  # of the system
+    texts,  # one for each request
+    requests,  # dicts with "topic" and "tones"
     judge: KneserNey = None,
     seen: Seen = None,
     reader=None,
-) -> list: # a row of a table with COLUMNS
+) -> list:  # a row of a table with COLUMNS
     "All figures of one system."
     fit, topics = slot_report(texts, [r["tones"] for r in requests], reader), [r["topic"] for r in requests]
-    try: second = agreement(texts, reader)[0]
-    except CantolyricError: second = math.nan # ToJyutping is not installed
+    try:
+        second = agreement(texts, reader)[0]
+    except CantolyricError:
+        second = math.nan  # ToJyutping is not installed
     others = topics[1:] + topics[:1]
-    return [name, 100 * fit.tones, 100 * second, 100 * fit.lengths, 100 * fit.whole / max(1, fit.texts), fluency(texts, judge) if judge else math.nan,
-            100 * topic_share(texts, topics), 100 * topic_share(texts, others), 100 * rhyme_share(texts, reader), 100 * seen.share(texts) if seen else math.nan,
-            100 * distinct_share(texts)]
+    return [
+        name,
+        100 * fit.tones,
+        100 * second,
+        100 * fit.lengths,
+        100 * fit.whole / max(1, fit.texts),
+        fluency(texts, judge) if judge else math.nan,
+        100 * topic_share(texts, topics),
+        100 * topic_share(texts, others),
+        100 * rhyme_share(texts, reader),
+        100 * seen.share(texts) if seen else math.nan,
+        100 * distinct_share(texts),
+    ]
 
 # %% ../nbs/51_evaluation.ipynb #e420d384
 def evaluate(
-    model, tokenizer,
-    n: int = 96, # held-out requests
-    format=None, # None: ChatML
-    adapted: bool = None, # whether the model has an adapter, so that the base is measured too; None: see
-    judge: KneserNey = None, # None: made here
-    seen: Seen = None, # None: made here
+    model,
+    tokenizer,
+    n: int = 96,  # held-out requests
+    format=None,  # None: ChatML
+    adapted: bool = None,  # whether the model has an adapter, so that the base is measured too; None: see
+    judge: KneserNey = None,  # None: made here
+    seen: Seen = None,  # None: made here
     split: str = "test",
     seed: int = 0,
-    store=None, # a `MaskStore` of the model
-    desc: str = None, # title of the progress bars; None for none
+    store=None,  # a `MaskStore` of the model
+    desc: str = None,  # title of the progress bars; None for none
 ) -> Table:
     "Base and finetuned, free and masked, beside the coin and the humans."
     requests = list(lyric_pairs(split, n, seed))
     store = store or mask_store(model, tokenizer, format or ChatML())
-    if judge is None or seen is None: judge, seen = judge or standard_measures().judge, seen or standard_measures().seen
+    if judge is None or seen is None:
+        judge, seen = judge or standard_measures().judge, seen or standard_measures().seen
     adapted = hasattr(model, "disable_adapter") if adapted is None else adapted
     texts = {"coin, masked": write_random(requests, store.table, seed)}
     for kind in ("base", "finetuned") if adapted else ("model",):
         for masked in (False, True):
             name = f"{kind}, {'masked' if masked else 'free'}"
-            call = lambda: write_many(model, tokenizer, requests, format, masked, seed, store=store, desc=desc and f"{desc}: {name}")
+            call = lambda: write_many(
+                model, tokenizer, requests, format, masked, seed, store=store, desc=desc and f"{desc}: {name}"
+            )
             if kind == "base":
-                with model.disable_adapter(): texts[name] = call()
-            else: texts[name] = call()
+                with model.disable_adapter():
+                    texts[name] = call()
+            else:
+                texts[name] = call()
     texts["human lines"] = [r["lyrics"] for r in requests]
     rows = [measure(name, t, requests, judge, seen) for name, t in texts.items()]
     return Table(COLUMNS, rows, f"{len(requests)} requests of the {split} split, one text each", texts)
@@ -476,38 +632,56 @@ def evaluate(
 @dataclass
 class Measures:
     "What figures are taken with."
+
     judge: KneserNey
     seen: Seen
-    reader: object = None # None: the default Reader
-    second: object = None # a second reader; None: ToJyutping is not installed, and its figures stay empty
+    reader: object = None  # None: the default Reader
+    second: object = None  # a second reader; None: ToJyutping is not installed, and its figures stay empty
 
 
 @lru_cache(1)
 def standard_measures() -> Measures:
     "The n-gram judge and the runs of the training split, our Reader, and ToJyutping if it is there."
-    try: second_reading("好")
-    except CantolyricError: second = None
-    else: second = SecondReader()
+    try:
+        second_reading("好")
+    except CantolyricError:
+        second = None
+    else:
+        second = SecondReader()
     return Measures(judge_model(), Seen([*load_corpus("train")["text"], *lyric_pairs("train")["lyrics"]]), None, second)
 
 # %% ../nbs/51_evaluation.ipynb #a7f9b585
 def _fit_counts(report, template) -> dict:
     "What one reader says of one text."
-    wanted = [[c for c in line if c.slot] for line in report.lines[:len(template.lines)]]
-    size = [all(c.slot and c.char for c in line) for line in report.lines[:len(template.lines)]]
+    wanted = [[c for c in line if c.slot] for line in report.lines[: len(template.lines)]]
+    size = [all(c.slot and c.char for c in line) for line in report.lines[: len(template.lines)]]
     right = [[c.right for c in line] for line in wanted]
     return dict(right=right, lines=[s and all(r) for s, r in zip(size, right)], length=size, whole=report.ok)
 
 
-def _two_readers(text, template, m) -> tuple: # counts, and the characters on which the readers differ
+def _two_readers(text, template, m) -> tuple:  # counts, and the characters on which the readers differ
     "Slots, lines and whole texts by our reader, by the second one, and by both."
     ours, scheme = template.check(text, m.reader), ToneScheme("0243")
     a, out = _fit_counts(ours, template), {}
     b = _fit_counts(theirs := template.check(text, m.second), template) if m.second else None
-    out |= dict(slots=sum(map(len, a["right"])), lines=len(template.lines), length=sum(a["length"]), ours=sum(map(sum, a["right"])), lines_ours=sum(a["lines"]), whole_ours=a["whole"])
-    if not b: return out, []
-    out |= dict(theirs=sum(map(sum, b["right"])), lines_theirs=sum(b["lines"]), whole_theirs=b["whole"], whole_both=a["whole"] and b["whole"],
-                both=sum(x and y for p, q in zip(a["right"], b["right"]) for x, y in zip(p, q)), lines_both=sum(x and y for x, y in zip(a["lines"], b["lines"])))
+    out |= dict(
+        slots=sum(map(len, a["right"])),
+        lines=len(template.lines),
+        length=sum(a["length"]),
+        ours=sum(map(sum, a["right"])),
+        lines_ours=sum(a["lines"]),
+        whole_ours=a["whole"],
+    )
+    if not b:
+        return out, []
+    out |= dict(
+        theirs=sum(map(sum, b["right"])),
+        lines_theirs=sum(b["lines"]),
+        whole_theirs=b["whole"],
+        whole_both=a["whole"] and b["whole"],
+        both=sum(x and y for p, q in zip(a["right"], b["right"]) for x, y in zip(p, q)),
+        lines_both=sum(x and y for x, y in zip(a["lines"], b["lines"])),
+    )
     read = [(x.char, x.jyutping, y.jyutping) for x, y in zip(ours, theirs) if x.char and x.jyutping and y.jyutping]
     parted = [x for x in read if scheme.of(int(x[1][-1])) != scheme.of(int(x[2][-1]))]
     return out | dict(read=len(read), differ=len(parted)), parted
@@ -515,60 +689,96 @@ def _two_readers(text, template, m) -> tuple: # counts, and the characters on wh
 # %% ../nbs/51_evaluation.ipynb #849d2782
 def _style_counts(text, request, others, m) -> dict:
     "What one text is like, whether it fits or not."
-    grades, (copied, size), (spoken, written) = rhyme_grades(text, template_of(request), m.reader), m.seen.covered(text), marks(text)
+    grades, (copied, size), (spoken, written) = (
+        rhyme_grades(text, template_of(request), m.reader),
+        m.seen.covered(text),
+        marks(text),
+    )
     asked, ends = [(g, w) for g, w in grades if w], [g for g, w in grades if not w]
     flat = text.replace("\n", "，")
-    return dict(bits=float(m.judge.bits_per_text([flat])[0]) if text else 0, cost=len(flat) + 1 if text else 0, topic=is_about(text, request["topic"]), chance=np.mean([is_about(text, t) for t in others]),
-                copied=copied, characters=size, longest=m.seen.longest(text), spoken=spoken, marks=spoken + written, asked=len(asked), kept=sum(g >= w for g, w in asked), ends=len(ends), ends_rhyme=sum(g >= 2 for g in ends),
-                **{f"asked{k}": sum(g == k for g, _ in asked) for k in range(4)}, **{f"ends{k}": sum(g == k for g in ends) for k in range(4)})
+    return dict(
+        bits=float(m.judge.bits_per_text([flat])[0]) if text else 0,
+        cost=len(flat) + 1 if text else 0,
+        topic=is_about(text, request["topic"]),
+        chance=np.mean([is_about(text, t) for t in others]),
+        copied=copied,
+        characters=size,
+        longest=m.seen.longest(text),
+        spoken=spoken,
+        marks=spoken + written,
+        asked=len(asked),
+        kept=sum(g >= w for g, w in asked),
+        ends=len(ends),
+        ends_rhyme=sum(g >= 2 for g in ends),
+        **{f"asked{k}": sum(g == k for g, _ in asked) for k in range(4)},
+        **{f"ends{k}": sum(g == k for g in ends) for k in range(4)},
+    )
 
 # %% ../nbs/51_evaluation.ipynb #0700cd3e
-COUNTS = ("texts slots ours theirs both lines length lines_ours lines_theirs lines_both whole_ours whole_theirs whole_both read differ bits cost topic chance copied characters longest spoken marks "
-          "asked kept ends ends_rhyme asked0 asked1 asked2 asked3 ends0 ends1 ends2 ends3").split()
+COUNTS = (
+    "texts slots ours theirs both lines length lines_ours lines_theirs lines_both whole_ours whole_theirs whole_both read differ bits cost topic chance copied characters longest spoken marks "
+    "asked kept ends ends_rhyme asked0 asked1 asked2 asked3 ends0 ends1 ends2 ends3"
+).split()
 
 
 def count_texts(
-    texts, # one for each request; None: there is none, and the request does not count
+    texts,  # one for each request; None: there is none, and the request does not count
     requests,
-    measures: Measures = None, # None: the standard ones
-) -> tuple: # float64 (len(requests), len(COUNTS)), and how often the readers parted on (character, ours, theirs)
+    measures: Measures = None,  # None: the standard ones
+) -> tuple:  # float64 (len(requests), len(COUNTS)), and how often the readers parted on (character, ours, theirs)
     "Everything that is counted, text by text; all figures are quotients of sums of these."
     m, n = measures or standard_measures(), len(requests)
     out, parted = np.zeros((n, len(COUNTS))), Counter()
     for k, (text, r) in enumerate(zip(texts, requests, strict=True)):
-        if text is None: continue
+        if text is None:
+            continue
         fit, differ = _two_readers(text, template_of(r), m)
-        others = [requests[(k + s * n // 5) % n]["topic"] for s in range(1, 5)] # of requests far away
+        others = [requests[(k + s * n // 5) % n]["topic"] for s in range(1, 5)]  # of requests far away
         row = dict(texts=1, **fit, **_style_counts(text, r, others, m))
         out[k] = [row.get(c, math.nan) for c in COUNTS]
         parted.update(differ)
     return out, parted
 
 # %% ../nbs/51_evaluation.ipynb #45f0cbef
-FIGURES = { # name: (counted, among, times)
-    "slots %": ("ours", "slots", 100), "lines %": ("lines_ours", "lines", 100), "whole %": ("whole_ours", "texts", 100), "lengths %": ("length", "lines", 100),
-    "slots %, 2nd reader": ("theirs", "slots", 100), "lines %, 2nd reader": ("lines_theirs", "lines", 100), "whole %, 2nd reader": ("whole_theirs", "texts", 100),
-    "slots %, both": ("both", "slots", 100), "lines %, both": ("lines_both", "lines", 100), "whole %, both": ("whole_both", "texts", 100), "readers differ %": ("differ", "read", 100),
-    "judge bits": ("bits", "cost", 1), "topic %": ("topic", "texts", 100), "chance %": ("chance", "texts", 100), "rhymes asked %": ("kept", "asked", 100), "last two rhyme %": ("ends_rhyme", "ends", 100),
-    "copied %": ("copied", "characters", 100), "spoken %": ("spoken", "marks", 100)}
+FIGURES = {  # name: (counted, among, times)
+    "slots %": ("ours", "slots", 100),
+    "lines %": ("lines_ours", "lines", 100),
+    "whole %": ("whole_ours", "texts", 100),
+    "lengths %": ("length", "lines", 100),
+    "slots %, 2nd reader": ("theirs", "slots", 100),
+    "lines %, 2nd reader": ("lines_theirs", "lines", 100),
+    "whole %, 2nd reader": ("whole_theirs", "texts", 100),
+    "slots %, both": ("both", "slots", 100),
+    "lines %, both": ("lines_both", "lines", 100),
+    "whole %, both": ("whole_both", "texts", 100),
+    "readers differ %": ("differ", "read", 100),
+    "judge bits": ("bits", "cost", 1),
+    "topic %": ("topic", "texts", 100),
+    "chance %": ("chance", "texts", 100),
+    "rhymes asked %": ("kept", "asked", 100),
+    "last two rhyme %": ("ends_rhyme", "ends", 100),
+    "copied %": ("copied", "characters", 100),
+    "spoken %": ("spoken", "marks", 100),
+}
 
 
 def figures_of(
-    sums, # float64 (..., len(COUNTS))
-) -> np.ndarray: # float64 (..., len(FIGURES))
+    sums,  # float64 (..., len(COUNTS))
+) -> np.ndarray:  # float64 (..., len(FIGURES))
     "Figures from sums of counts."
     at = {c: k for k, c in enumerate(COUNTS)}
     top, under, times = (np.array(x) for x in zip(*FIGURES.values()))
     pick = lambda names: sums[..., [at[c] for c in names]]
-    with np.errstate(invalid="ignore", divide="ignore"): return times.astype(float) * pick(top) / pick(under)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return times.astype(float) * pick(top) / pick(under)
 
 # %% ../nbs/51_evaluation.ipynb #ca4c50b9
 def draw_weights(
-    groups, # int (requests,): requests of one group are drawn together
-    seeds: list, # for each system how many runs it has
+    groups,  # int (requests,): requests of one group are drawn together
+    seeds: list,  # for each system how many runs it has
     rounds: int = 2000,
     seed: int = 0,
-) -> tuple: # (rounds, requests): how often each is drawn, the same for all systems; for each system (rounds, runs)
+) -> tuple:  # (rounds, requests): how often each is drawn, the same for all systems; for each system (rounds, runs)
     "The draws of a bootstrap on two levels: groups of requests with replacement, and runs of each system with replacement."
     rng, (_, at) = np.random.default_rng(seed), np.unique(groups, return_inverse=True)
     n = at.max() + 1
@@ -577,116 +787,160 @@ def draw_weights(
 
 
 def resampled(
-    counts, # float64 (runs, requests, len(COUNTS))
-    requests, # (rounds, requests)
-    runs, # (rounds, runs)
-) -> np.ndarray: # float64 (rounds, len(FIGURES))
+    counts,  # float64 (runs, requests, len(COUNTS))
+    requests,  # (rounds, requests)
+    runs,  # (rounds, runs)
+) -> np.ndarray:  # float64 (rounds, len(FIGURES))
     "Figures of each draw."
     return figures_of(np.einsum("br,srf,bs->bf", requests, counts, runs, optimize=True))
 
 
-def interval(draws, share=.95) -> tuple: # low, high; nan where too few draws have a value
+def interval(draws, share=0.95) -> tuple:  # low, high; nan where too few draws have a value
     "The middle of some draws."
     good = draws[np.isfinite(draws)]
-    return tuple(np.quantile(good, ((1 - share) / 2, (1 + share) / 2)).tolist()) if len(good) > .5 * len(draws) else (math.nan, math.nan)
+    return (
+        tuple(np.quantile(good, ((1 - share) / 2, (1 + share) / 2)).tolist())
+        if len(good) > 0.5 * len(draws)
+        else (math.nan, math.nan)
+    )
 
 # %% ../nbs/51_evaluation.ipynb #b10a8c0b
-def _luck(*parts) -> str: # hexadecimal digits
+def _luck(*parts) -> str:  # hexadecimal digits
     "Chance that is the same on every machine and in every version: a hash."
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
 
-def _pool(seed) -> dict: # number of lines -> rows
+def _pool(seed) -> dict:  # number of lines -> rows
     "Held-out lyrics whose templates no training pair has, in an order that a hash decides; no topic more than twice."
     known, out, used = set(lyric_pairs("train")["tones"]), defaultdict(list), Counter()
     rows = [r for r in lyric_pairs("test") if r["tones"] not in known]
-    for r in sorted(rows, key=lambda r: (-r["tones"].count("/"), _luck(seed, r["tones"], r["lyrics"]))): # the long ones are few: first
+    for r in sorted(
+        rows, key=lambda r: (-r["tones"].count("/"), _luck(seed, r["tones"], r["lyrics"]))
+    ):  # the long ones are few: first
         used[r["topic"]] += 1
-        if used[r["topic"]] <= 2: out[1 + r["tones"].count("/")].append(r)
+        if used[r["topic"]] <= 2:
+            out[1 + r["tones"].count("/")].append(r)
     return out
 
 
 def _joined(rows) -> dict:
     "Held-out lyrics one below the other, about the topic of the first."
-    if len(rows) == 1: return rows[0]
-    return dict(rows[0], lyrics="\n".join(r["lyrics"] for r in rows), tones="/".join(r["tones"] for r in rows), rhyme="", source=" + ".join(r["source"] for r in rows))
+    if len(rows) == 1:
+        return rows[0]
+    return dict(
+        rows[0],
+        lyrics="\n".join(r["lyrics"] for r in rows),
+        tones="/".join(r["tones"] for r in rows),
+        rhyme="",
+        source=" + ".join(r["source"] for r in rows),
+    )
 
 # %% ../nbs/51_evaluation.ipynb #ebd73ade
-_PLAN = {(1,): 69, (2,): 106, (3,): 36, (4,): 8, (6,): 2, (2, 3): 8, (3, 3): 5, (3, 4): 4, (4, 4): 2} # lines of a lyric, or of two together: how many templates
-_SHARED, _MORE = 40, 2 # templates that are asked for with other topics too, and with how many
+_PLAN = {
+    (1,): 69,
+    (2,): 106,
+    (3,): 36,
+    (4,): 8,
+    (6,): 2,
+    (2, 3): 8,
+    (3, 3): 5,
+    (3, 4): 4,
+    (4, 4): 2,
+}  # lines of a lyric, or of two together: how many templates
+_SHARED, _MORE = 40, 2  # templates that are asked for with other topics too, and with how many
 
 
-def _chosen(seed) -> list: # rows of `lyric_pairs`
+def _chosen(seed) -> list:  # rows of `lyric_pairs`
     "The lyrics whose templates the benchmark asks for."
     pool, rows = _pool(seed), []
     for sizes, n in _PLAN.items():
         for _ in range(n):
-            if all(len(pool[k]) >= sizes.count(k) for k in sizes): rows.append(_joined([pool[k].pop() for k in sizes]))
+            if all(len(pool[k]) >= sizes.count(k) for k in sizes):
+                rows.append(_joined([pool[k].pop() for k in sizes]))
     return sorted(rows, key=lambda r: _luck(seed, "order", r["tones"], r["lyrics"]))
 
 # %% ../nbs/51_evaluation.ipynb #d939aaf7
 def _loosened(digits, seed) -> str:
     "Tones with some slots freed: about a quarter take any tone, about a sixth one more class."
     rng = np.random.default_rng(int(_luck(seed, "loose", digits)[:12], 16))
+
     def slot(d):
         u, other = rng.random(), str(rng.choice([x for x in "0243" if x != d]))
-        return d if d == "/" or u > .42 else "*" if u > .17 else f"[{min(d, other)}{max(d, other)}]"
+        return d if d == "/" or u > 0.42 else "*" if u > 0.17 else f"[{min(d, other)}{max(d, other)}]"
+
     return "".join(map(slot, digits))
 
 
-def _asked(row, k, seed) -> dict: # tones, scheme, kind
+def _asked(row, k, seed) -> dict:  # tones, scheme, kind
     "What is asked for: mostly the tones alone; every fourth template its rhymes, slots that are free, or all six tones."
-    if row["rhyme"] and _luck(seed, "rhyme", row["tones"])[0] < "c": return dict(tones=str(ToneTemplate.parse(row["tones"], rhyme=row["rhyme"])), scheme="0243", kind="rhyme")
-    if k % 6 == 1: return dict(tones=_loosened(row["tones"], seed), scheme="0243", kind="loose")
-    if k % 6 == 4: return dict(tones=str(ToneTemplate.of(row["lyrics"], scheme="394052")), scheme="394052", kind="six tones")
+    if row["rhyme"] and _luck(seed, "rhyme", row["tones"])[0] < "c":
+        return dict(tones=str(ToneTemplate.parse(row["tones"], rhyme=row["rhyme"])), scheme="0243", kind="rhyme")
+    if k % 6 == 1:
+        return dict(tones=_loosened(row["tones"], seed), scheme="0243", kind="loose")
+    if k % 6 == 4:
+        return dict(tones=str(ToneTemplate.of(row["lyrics"], scheme="394052")), scheme="394052", kind="six tones")
     return dict(tones=row["tones"], scheme="0243", kind="tones")
 
 # %% ../nbs/51_evaluation.ipynb #3298f130
-MOST = 320 # requests of the benchmark
+MOST = 320  # requests of the benchmark
 
 
 @lru_cache(4)
 def _all_requests(seed) -> tuple:
-    if seed == 0: return tuple(map(json.loads, asset_path("requests.jsonl").read_text(encoding="utf-8").splitlines()))
+    if seed == 0:
+        return tuple(map(json.loads, asset_path("requests.jsonl").read_text(encoding="utf-8").splitlines()))
     rows, out = _chosen(seed), []
     for k, row in enumerate(rows):
         topics = [row["topic"]]
-        if k % (len(rows) // _SHARED) == 2: topics += [t for t in dict.fromkeys(r["topic"] for r in rows[k + 1:] + rows[:k]) if t != row["topic"]][:_MORE]
+        if k % (len(rows) // _SHARED) == 2:
+            topics += [t for t in dict.fromkeys(r["topic"] for r in rows[k + 1 :] + rows[:k]) if t != row["topic"]][
+                :_MORE
+            ]
         for t in topics:
-            r = dict(group=k, topic=t, **_asked(row, k, seed), lyrics=row["lyrics"] if t == row["topic"] else None, source=row["source"])
+            r = dict(
+                group=k,
+                topic=t,
+                **_asked(row, k, seed),
+                lyrics=row["lyrics"] if t == row["topic"] else None,
+                source=row["source"],
+            )
             out.append(dict(id=_luck(t, r["tones"], r["scheme"])[:10], **r))
     return tuple(out)
 
 # %% ../nbs/51_evaluation.ipynb #33880e0a
 def benchmark_requests(
-    n: int = MOST, # how many, from the first
-    seed: int = 0, # 0 is the benchmark, which never changes; any other number makes a list like it from the current test split
-) -> list: # dicts: id, group (number of the template), topic, tones, scheme, kind, lyrics (the human's, where this is their topic), source
+    n: int = MOST,  # how many, from the first
+    seed: int = 0,  # 0 is the benchmark, which never changes; any other number makes a list like it from the current test split
+) -> list:  # dicts: id, group (number of the template), topic, tones, scheme, kind, lyrics (the human's, where this is their topic), source
     "Held-out templates with topics. The benchmark was drawn once, and is shipped as a file: results stay comparable when the data grow."
     found = _all_requests(seed)
-    if not isinstance(n, int) or not 1 <= n <= len(found): raise CantolyricError(f"n={n!r}: the benchmark has {len(found)} requests, so a whole number from 1 to {len(found)} is wanted")
+    if not isinstance(n, int) or not 1 <= n <= len(found):
+        raise CantolyricError(
+            f"n={n!r}: the benchmark has {len(found)} requests, so a whole number from 1 to {len(found)} is wanted"
+        )
     return [dict(r) for r in found[:n]]
 
 
 def benchmark_id(
-    requests, # as `benchmark_requests` gives them
-) -> str: # such as "320-0123456789"
+    requests,  # as `benchmark_requests` gives them
+) -> str:  # such as "320-0123456789"
     "What a report names, so that two reports are known to be about the same requests."
     return f"{len(requests)}-{_luck([[r['topic'], str(r['tones']), r.get('scheme') or '0243'] for r in requests])[:10]}"
 
 # %% ../nbs/51_evaluation.ipynb #58c0e481
 def check_unseen(
-    requests, # (topic, tones) pairs; tones a string in the scheme 0243 or a `ToneTemplate`
-    pairs=None, # None: all training pairs
+    requests,  # (topic, tones) pairs; tones a string in the scheme 0243 or a `ToneTemplate`
+    pairs=None,  # None: all training pairs
 ):
     "Refuse a template that some training pair has."
     seen = set((pairs if pairs is not None else lyric_pairs("train"))["tones"])
     for topic, tones in requests:
         t = tones if isinstance(tones, ToneTemplate) else ToneTemplate.parse(tones)
-        if str(t) in seen: raise CantolyricError(f"the template {tones} ({topic}) is in the training pairs: take another one")
+        if str(t) in seen:
+            raise CantolyricError(f"the template {tones} ({topic}) is in the training pairs: take another one")
 
 # %% ../nbs/51_evaluation.ipynb #c7aed124
-def _write_whole(path, text): # a file whole or not at all
+def _write_whole(path, text):  # a file whole or not at all
     path = Path(path)
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
@@ -694,8 +948,8 @@ def _write_whole(path, text): # a file whole or not at all
 
 
 def write_jsonl(
-    path, # of the file
-    rows, # dicts
+    path,  # of the file
+    rows,  # dicts
 ):
     "Write rows as JSON, one a line, whole or not at all."
     _write_whole(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
@@ -703,87 +957,133 @@ def write_jsonl(
 # %% ../nbs/51_evaluation.ipynb #4ed9bbd1
 def read_jsonl(
     path,
-    needed=(), # keys that each row must have, with strings in them
-) -> list: # dicts
+    needed=(),  # keys that each row must have, with strings in them
+) -> list:  # dicts
     "Rows of a JSONL file; `CantolyricError` names the row where one is not as it must be."
-    try: lines = Path(path).read_text(encoding="utf-8-sig").split("\n") # not at U+2028, which JSON may hold inside a string
-    except OSError as e: raise CantolyricError(f"cannot read {str(path)!r}: {e.strerror}") from None
-    except UnicodeDecodeError as e: raise CantolyricError(f"{path} is not UTF-8 text (byte {e.start}): save it as UTF-8") from None
+    try:
+        lines = (
+            Path(path).read_text(encoding="utf-8-sig").split("\n")
+        )  # not at U+2028, which JSON may hold inside a string
+    except OSError as e:
+        raise CantolyricError(f"cannot read {str(path)!r}: {e.strerror}") from None
+    except UnicodeDecodeError as e:
+        raise CantolyricError(f"{path} is not UTF-8 text (byte {e.start}): save it as UTF-8") from None
     rows = []
     for n, line in ((n, x) for n, x in enumerate(lines, 1) if x.strip()):
-        try: row = json.loads(line)
-        except json.JSONDecodeError as e: raise CantolyricError(f"{path}, row {n}: no JSON ({e.msg} at column {e.colno})") from None
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as e:
+            raise CantolyricError(f"{path}, row {n}: no JSON ({e.msg} at column {e.colno})") from None
         wrong = [k for k in needed if not isinstance(row, dict) or not isinstance(row.get(k), str)]
-        if wrong: raise CantolyricError(f'{path}, row {n}: no string under "{wrong[0]}"; a row looks like {json.dumps({k: "…" for k in needed}, ensure_ascii=False)}')
+        if wrong:
+            raise CantolyricError(
+                f'{path}, row {n}: no string under "{wrong[0]}"; a row looks like {json.dumps({k: "…" for k in needed}, ensure_ascii=False)}'
+            )
         rows.append(row)
     return rows
 
 # %% ../nbs/51_evaluation.ipynb #2f2a929e
 def read_requests(
-    path, # of a JSONL file, as `write_jsonl` writes requests
-) -> list: # requests
+    path,  # of a JSONL file, as `write_jsonl` writes requests
+) -> list:  # requests
     "Requests from a file: the benchmark's, or your own with topic and tones."
     rows = read_jsonl(path, ("topic", "tones"))
-    if not rows: raise CantolyricError(f"{path} holds no request: a row looks like {{\"topic\": \"夜雨\", \"tones\": \"0243324/3324043\"}}")
+    if not rows:
+        raise CantolyricError(
+            f'{path} holds no request: a row looks like {{"topic": "夜雨", "tones": "0243324/3324043"}}'
+        )
     out, seen = [], {}
     for n, r in enumerate(rows, 1):
         r = dict(dict(group=n, scheme="0243", kind="tones", lyrics=None, source=""), **r)
-        try: template_of(r)
-        except CantolyricError as e: raise CantolyricError(f"{path}, request {n} ({r['topic']}): {e}") from None
+        try:
+            template_of(r)
+        except CantolyricError as e:
+            raise CantolyricError(f"{path}, request {n} ({r['topic']}): {e}") from None
         r["id"] = str(r.get("id") or _luck(r["topic"], r["tones"], r["scheme"])[:10])
-        if r["id"] in seen: raise CantolyricError(f"{path}, request {n}: its id {r['id']} is that of request {seen[r['id']]} too; give each its own")
+        if r["id"] in seen:
+            raise CantolyricError(
+                f"{path}, request {n}: its id {r['id']} is that of request {seen[r['id']]} too; give each its own"
+            )
         seen[r["id"]] = n
         out.append(r)
     return out
 
 # %% ../nbs/51_evaluation.ipynb #3e7c4778
 def read_texts(
-    path, # of a JSONL file: rows with "id" and "text"; "system" and "seed" where there are several
-    requests, # what the texts were written for
-    partial: bool = False, # whether texts may be missing; else an error says which
-) -> dict: # system -> for each seed a list of texts, None where there is none
+    path,  # of a JSONL file: rows with "id" and "text"; "system" and "seed" where there are several
+    requests,  # what the texts were written for
+    partial: bool = False,  # whether texts may be missing; else an error says which
+) -> dict:  # system -> for each seed a list of texts, None where there is none
     "What other programs wrote for the requests."
     at, found = {r["id"]: k for k, r in enumerate(requests)}, {}
     for n, row in enumerate(read_jsonl(path, ("id", "text")), 1):
-        if row["id"] not in at: raise CantolyricError(f"{path}, row {n}: no request has the id {row['id']!r}; this benchmark is {benchmark_id(requests)}, its first id {requests[0]['id']}")
-        texts = found.setdefault(str(row.get("system") or Path(path).stem), {}).setdefault(int(row.get("seed") or 0), [None] * len(requests))
-        if texts[at[row["id"]]] is not None: raise CantolyricError(f"{path}, row {n}: a second text for the request {row['id']}; several of one system need a \"seed\"")
+        if row["id"] not in at:
+            raise CantolyricError(
+                f"{path}, row {n}: no request has the id {row['id']!r}; this benchmark is {benchmark_id(requests)}, its first id {requests[0]['id']}"
+            )
+        texts = found.setdefault(str(row.get("system") or Path(path).stem), {}).setdefault(
+            int(row.get("seed") or 0), [None] * len(requests)
+        )
+        if texts[at[row["id"]]] is not None:
+            raise CantolyricError(
+                f'{path}, row {n}: a second text for the request {row["id"]}; several of one system need a "seed"'
+            )
         texts[at[row["id"]]] = row["text"]
-    if not found: raise CantolyricError(f"{path} holds no text: a row looks like {{\"id\": \"{requests[0]['id']}\", \"text\": \"…\"}}")
+    if not found:
+        raise CantolyricError(f'{path} holds no text: a row looks like {{"id": "{requests[0]["id"]}", "text": "…"}}')
     for name, runs in found.items():
         missing = [(s, requests[k]["id"]) for s, texts in runs.items() for k, t in enumerate(texts) if t is None]
-        if missing and not partial: raise CantolyricError(f"{path}: {name} has no text for {len(missing)} requests, the first is {missing[0][1]} (seed {missing[0][0]}); write all of them (an empty string for a failed one), or in Python pass partial=True")
+        if missing and not partial:
+            raise CantolyricError(
+                f"{path}: {name} has no text for {len(missing)} requests, the first is {missing[0][1]} (seed {missing[0][0]}); write all of them (an empty string for a failed one), or in Python pass partial=True"
+            )
     return {name: [texts for _, texts in sorted(runs.items())] for name, runs in found.items()}
 
 # %% ../nbs/51_evaluation.ipynb #edc07251
 @dataclass
 class Evaluation:
     "What systems wrote for the same requests, and the figures."
+
     requests: list
-    texts: dict # system -> for each seed a list of texts
-    figures: dict # system -> figure -> dict(value, low, high, seeds)
-    more: dict # system -> n, runs, longest, distinct, rhymes by grade, characters on which the readers part
-    differences: list # dicts: a, b, n, figure -> dict(value, low, high)
+    texts: dict  # system -> for each seed a list of texts
+    figures: dict  # system -> figure -> dict(value, low, high, seeds)
+    more: dict  # system -> n, runs, longest, distinct, rhymes by grade, characters on which the readers part
+    differences: list  # dicts: a, b, n, figure -> dict(value, low, high)
     rounds: int = 2000
 
-    def to_dict(self) -> dict: # what JSON can hold; texts are not in it
+    def to_dict(self) -> dict:  # what JSON can hold; texts are not in it
         "Everything but the texts."
-        return _plain(dict(benchmark=benchmark_id(self.requests), requests=len(self.requests), templates=len({r.get("group", k) for k, r in enumerate(self.requests)}), kinds=Counter(r.get("kind", "tones") for r in self.requests),
-                           rounds=self.rounds, systems={name: dict(self.more[name], figures=f) for name, f in self.figures.items()}, differences=self.differences))
+        return _plain(
+            dict(
+                benchmark=benchmark_id(self.requests),
+                requests=len(self.requests),
+                templates=len({r.get("group", k) for k, r in enumerate(self.requests)}),
+                kinds=Counter(r.get("kind", "tones") for r in self.requests),
+                rounds=self.rounds,
+                systems={name: dict(self.more[name], figures=f) for name, f in self.figures.items()},
+                differences=self.differences,
+            )
+        )
 
 
 def _plain(x):
     "Without what JSON does not know, and without digits that mean nothing."
-    if isinstance(x, dict): return {k: _plain(v) for k, v in x.items()}
-    if isinstance(x, list | tuple): return [_plain(v) for v in x]
-    if isinstance(x, float | np.floating): return None if not math.isfinite(x) else round(float(x), 3)
+    if isinstance(x, dict):
+        return {k: _plain(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [_plain(v) for v in x]
+    if isinstance(x, float | np.floating):
+        return None if not math.isfinite(x) else round(float(x), 3)
     return int(x) if isinstance(x, np.integer) else x
 
 # %% ../nbs/51_evaluation.ipynb #144eee11
-def _one_system(counts, drawn) -> dict: # figure -> dict(value, low, high, seeds)
+def _one_system(counts, drawn) -> dict:  # figure -> dict(value, low, high, seeds)
     "Values, intervals, and each run's own."
     value, runs, at = figures_of(counts.sum((0, 1))), figures_of(counts.sum(1)), resampled(counts, *drawn)
-    return {f: dict(zip(("value", "low", "high"), (float(value[k]), *interval(at[:, k]))), seeds=runs[:, k].tolist()) for k, f in enumerate(FIGURES)}
+    return {
+        f: dict(zip(("value", "low", "high"), (float(value[k]), *interval(at[:, k]))), seeds=runs[:, k].tolist())
+        for k, f in enumerate(FIGURES)
+    }
 
 
 def _more(runs, counts, parted) -> dict:
@@ -791,9 +1091,16 @@ def _more(runs, counts, parted) -> dict:
     column = lambda name: counts[..., COUNTS.index(name)]
     there = column("texts") > 0
     longest = column("longest")[there]
-    return dict(n=int(there[0].sum()), runs=len(runs), longest=dict(median=float(np.median(longest)), max=int(longest.max())) if len(longest) else dict(median=math.nan, max=0),
-                distinct={f"distinct-{n}": [distinct_of([t for t in texts if t], n) for texts in runs] for n in (1, 2)},
-                rhymes={k: [int(column(f"{k}{g}").sum()) for g in range(4)] for k in ("asked", "ends")}, parted=[[*what, n] for what, n in parted.most_common(12)])
+    return dict(
+        n=int(there[0].sum()),
+        runs=len(runs),
+        longest=dict(median=float(np.median(longest)), max=int(longest.max()))
+        if len(longest)
+        else dict(median=math.nan, max=0),
+        distinct={f"distinct-{n}": [distinct_of([t for t in texts if t], n) for texts in runs] for n in (1, 2)},
+        rhymes={k: [int(column(f"{k}{g}").sum()) for g in range(4)] for k in ("asked", "ends")},
+        parted=[[*what, n] for what, n in parted.most_common(12)],
+    )
 
 # %% ../nbs/51_evaluation.ipynb #decc0dfb
 def _difference(a, b, wr, wa, wb) -> dict:
@@ -802,45 +1109,65 @@ def _difference(a, b, wr, wa, wb) -> dict:
     both = (a[..., col].sum(0) > 0) & (b[..., col].sum(0) > 0)
     x, y = (c * both[None, :, None] for c in (a, b))
     value, at = figures_of(x.sum((0, 1))) - figures_of(y.sum((0, 1))), resampled(x, wr, wa) - resampled(y, wr, wb)
-    return dict(n=int(both.sum()), figures={f: dict(zip(("value", "low", "high"), (float(value[k]), *interval(at[:, k])))) for k, f in enumerate(FIGURES)})
+    return dict(
+        n=int(both.sum()),
+        figures={
+            f: dict(zip(("value", "low", "high"), (float(value[k]), *interval(at[:, k]))))
+            for k, f in enumerate(FIGURES)
+        },
+    )
 
 # %% ../nbs/51_evaluation.ipynb #06bd507c
 def evaluate_texts(
-    requests, # dicts with topic and tones, as from `benchmark_requests` or `read_requests`
-    texts, # one for each request; or a dict: system -> such a list, or one for each seed; None in a list: no text
-    compare=(), # pairs of systems whose differences are wanted
-    measures: Measures = None, # None: the standard ones
-    rounds: int = 2000, # draws of the bootstrap
-    seed: int = 0, # of the draws
+    requests,  # dicts with topic and tones, as from `benchmark_requests` or `read_requests`
+    texts,  # one for each request; or a dict: system -> such a list, or one for each seed; None in a list: no text
+    compare=(),  # pairs of systems whose differences are wanted
+    measures: Measures = None,  # None: the standard ones
+    rounds: int = 2000,  # draws of the bootstrap
+    seed: int = 0,  # of the draws
 ) -> Evaluation:
     "Score what any program wrote."
     named = texts if isinstance(texts, dict) else {"texts": texts}
     runs = {name: list(t) if t and not isinstance(t[0], str | None) else [list(t)] for name, t in named.items()}
     for name, r in runs.items():
-        if any(len(t) != len(requests) for t in r): raise CantolyricError(f"{name}: {len(r[0])} texts for {len(requests)} requests; give one, or None, for each")
-        if all(t is None for one in r for t in one): raise CantolyricError(f"{name}: there is no text at all")
+        if any(len(t) != len(requests) for t in r):
+            raise CantolyricError(
+                f"{name}: {len(r[0])} texts for {len(requests)} requests; give one, or None, for each"
+            )
+        if all(t is None for one in r for t in one):
+            raise CantolyricError(f"{name}: there is no text at all")
     counted = {name: [count_texts(t, requests, measures) for t in r] for name, r in runs.items()}
     counts = {name: np.stack([c for c, _ in r]) for name, r in counted.items()}
-    wr, ws = draw_weights([r.get("group", k) for k, r in enumerate(requests)], [len(r) for r in runs.values()], rounds, seed)
+    wr, ws = draw_weights(
+        [r.get("group", k) for k, r in enumerate(requests)], [len(r) for r in runs.values()], rounds, seed
+    )
     ws = dict(zip(runs, ws))
     figures = {name: _one_system(c, (wr, ws[name])) for name, c in counts.items()}
     more = {name: _more(runs[name], c, sum((p for _, p in counted[name]), Counter())) for name, c in counts.items()}
-    pairs = [dict(a=a, b=b, **_difference(counts[a], counts[b], wr, ws[a], ws[b])) for a, b in compare if a in counts and b in counts]
+    pairs = [
+        dict(a=a, b=b, **_difference(counts[a], counts[b], wr, ws[a], ws[b]))
+        for a, b in compare
+        if a in counts and b in counts
+    ]
     return Evaluation(list(requests), runs, figures, more, pairs, rounds)
 
 # %% ../nbs/51_evaluation.ipynb #54b53072
 @dataclass
 class System:
     "Something that writes."
-    write: object # (requests, seed) -> a text for each request, None where there is none
-    seeds: int = None # how many different runs it has; None: as many as asked for; 1: it writes the same each time
-    about: str = "" # model and settings; texts that are kept are used again only where this is the same
+
+    write: object  # (requests, seed) -> a text for each request, None where there is none
+    seeds: int = None  # how many different runs it has; None: as many as asked for; 1: it writes the same each time
+    about: str = ""  # model and settings; texts that are kept are used again only where this is the same
 
 
-def model_mark(model) -> str: # 10 hexadecimal digits
+def model_mark(model) -> str:  # 10 hexadecimal digits
     "A mark by which a model's weights are known: a hash of the first numbers of each of its parameters."
     h = hashlib.sha256()
-    for name, p in sorted(model.named_parameters()): h.update(name.encode() + str(tuple(p.shape)).encode() + p.detach().flatten()[:256].float().cpu().numpy().tobytes())
+    for name, p in sorted(model.named_parameters()):
+        h.update(
+            name.encode() + str(tuple(p.shape)).encode() + p.detach().flatten()[:256].float().cpu().numpy().tobytes()
+        )
     return h.hexdigest()[:10]
 
 
@@ -848,115 +1175,191 @@ HUMAN, COIN = "human lines", "random masked"
 
 # %% ../nbs/51_evaluation.ipynb #ef189941
 def model_systems(
-    model, tokenizer,
-    format=None, # None: ChatML
-    store=None, # a `MaskStore` of the model
-    methods=METHODS, # ways to decode under the mask
-    desc: str = None, # title of the progress bars; None for none
-) -> dict: # name -> `System`
+    model,
+    tokenizer,
+    format=None,  # None: ChatML
+    store=None,  # a `MaskStore` of the model
+    methods=METHODS,  # ways to decode under the mask
+    desc: str = None,  # title of the progress bars; None for none
+) -> dict:  # name -> `System`
     "The humans, the coin, and what one model writes: free and masked, its base as well where it has an adapter, by each method."
     store, mark = store or mask_store(model, tokenizer, format or ChatML()), model_mark(model)
+
     def system(name, off, masked=True, method="sample"):
         def write(requests, seed):
             with model.disable_adapter() if off else nullcontext():
-                return write_many(model, tokenizer, requests, format, masked, seed, store=store, method=method, desc=desc and f"{desc}: {name}")
+                return write_many(
+                    model,
+                    tokenizer,
+                    requests,
+                    format,
+                    masked,
+                    seed,
+                    store=store,
+                    method=method,
+                    desc=desc and f"{desc}: {name}",
+                )
+
         return {name: System(write, 1 if method in ("beam", "greedy") else None, f"{mark} {method}")}
+
     kinds = {"base": True, "finetuned": False} if hasattr(model, "disable_adapter") else {"model": False}
     out = reference_systems(store.table)
-    for kind, off in kinds.items(): out |= system(f"{kind} free", off, False) | system(f"{kind} masked", off)
+    for kind, off in kinds.items():
+        out |= system(f"{kind} free", off, False) | system(f"{kind} masked", off)
     for m in methods:
-        if m != "sample": out |= system(f"{kind} masked {m}", False, True, m)
+        if m != "sample":
+            out |= system(f"{kind} masked {m}", False, True, m)
     return out
 
 
 def reference_systems(
-    table=None, # a `TokenTable`; None: the humans alone
-) -> dict: # name -> `System`
+    table=None,  # a `TokenTable`; None: the humans alone
+) -> dict:  # name -> `System`
     "The two ends of every scale: what humans wrote, and random characters under the mask."
     out = {HUMAN: System(lambda requests, seed: [r.get("lyrics") for r in requests], 1, "held-out lyrics")}
-    return out | ({COIN: System(lambda requests, seed: write_random(requests, table, seed), None, f"{table.vocab_size} tokens")} if table else {})
+    return out | (
+        {COIN: System(lambda requests, seed: write_random(requests, table, seed), None, f"{table.vocab_size} tokens")}
+        if table
+        else {}
+    )
 
 # %% ../nbs/51_evaluation.ipynb #eaca4486
 def choose_systems(
-    systems: dict, # name -> `System`
-    names, # of those that are wanted, or None for all
+    systems: dict,  # name -> `System`
+    names,  # of those that are wanted, or None for all
 ) -> dict:
     "Some of the systems, by their names."
-    if names is None: return systems
-    if unknown := [n for n in names if n not in systems]: raise CantolyricError(f"no system {unknown[0]!r}: there are {'; '.join(systems)}")
+    if names is None:
+        return systems
+    if unknown := [n for n in names if n not in systems]:
+        raise CantolyricError(f"no system {unknown[0]!r}: there are {'; '.join(systems)}")
     return {n: systems[n] for n in names}
 
 
 def given_systems(
-    texts: dict, # system -> for each seed a list of texts, as `read_texts` gives them
-) -> dict: # name -> `System`
+    texts: dict,  # system -> for each seed a list of texts, as `read_texts` gives them
+) -> dict:  # name -> `System`
     "Texts that are there already, as systems."
-    def system(runs): return System(lambda requests, seed: runs[seed], len(runs), _luck(runs))
+
+    def system(runs):
+        return System(lambda requests, seed: runs[seed], len(runs), _luck(runs))
+
     return {name: system(runs) for name, runs in texts.items()}
 
 # %% ../nbs/51_evaluation.ipynb #18ccf61d
-def _slug(name) -> str: # part of a file name
+def _slug(name) -> str:  # part of a file name
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + "-" + _luck(name)[:4]
 
 
-def _kept(folder, name, system, requests, seed, say) -> list: # texts
+def _kept(folder, name, system, requests, seed, say) -> list:  # texts
     "What a system wrote before for these requests, or writes now."
-    path, mark = Path(folder) / "texts" / f"{_slug(name)}-{seed}.jsonl", _luck(benchmark_id(requests), system.about, seed)[:10]
+    path, mark = (
+        Path(folder) / "texts" / f"{_slug(name)}-{seed}.jsonl",
+        _luck(benchmark_id(requests), system.about, seed)[:10],
+    )
     if path.exists():
         head, *rows = read_jsonl(path)
-        if head["mark"] == mark: return [r["text"] for r in rows]
-        raise CantolyricError(f"{str(path)!r} was written for other requests, or by another model or other settings: choose another folder, or delete that file")
+        if head["mark"] == mark:
+            return [r["text"] for r in rows]
+        raise CantolyricError(
+            f"{str(path)!r} was written for other requests, or by another model or other settings: choose another folder, or delete that file"
+        )
     say(f"{name}, seed {seed}")
     texts = system.write(requests, seed)
-    if len(texts) != len(requests): raise CantolyricError(f"{name} gave {len(texts)} texts for {len(requests)} requests; it must give one, or None, for each")
+    if len(texts) != len(requests):
+        raise CantolyricError(
+            f"{name} gave {len(texts)} texts for {len(requests)} requests; it must give one, or None, for each"
+        )
     rows = [dict(id=r["id"], system=name, seed=seed, text=t) for r, t in zip(requests, texts)]
-    write_jsonl(path, [dict(mark=mark, benchmark=benchmark_id(requests), system=name, seed=seed, about=system.about), *rows])
+    write_jsonl(
+        path, [dict(mark=mark, benchmark=benchmark_id(requests), system=name, seed=seed, about=system.about), *rows]
+    )
     return texts
 
 
 def write_systems(
-    folder, # texts are kept there as they are written, and found again
-    systems: dict, # name -> `System`
+    folder,  # texts are kept there as they are written, and found again
+    systems: dict,  # name -> `System`
     requests,
     seeds: int = 3,
-    say=print, # what is told on the way goes here
-) -> dict: # system -> for each seed a list of texts
+    say=print,  # what is told on the way goes here
+) -> dict:  # system -> for each seed a list of texts
     "Let every system write, with every seed."
     (Path(folder) / "texts").mkdir(parents=True, exist_ok=True)
-    return {name: [_kept(folder, name, s, requests, seed, say) for seed in range(min(seeds, s.seeds or seeds))] for name, s in systems.items()}
+    return {
+        name: [_kept(folder, name, s, requests, seed, say) for seed in range(min(seeds, s.seeds or seeds))]
+        for name, s in systems.items()
+    }
 
 # %% ../nbs/51_evaluation.ipynb #9ab2ec7e
-FIT = {"slots %": "slots", "lines %": "lines", "whole %": "whole", "slots %, 2nd reader": "slots, 2nd", "whole %, 2nd reader": "whole, 2nd", "whole %, both": "whole, both", "readers differ %": "differ", "lengths %": "lengths"}
-LIKE = {"judge bits": "judge bits", "topic %": "topic", "chance %": "by chance", "rhymes asked %": "asked rhymes", "last two rhyme %": "last two rhyme", "copied %": "copied", "spoken %": "spoken"}
+FIT = {
+    "slots %": "slots",
+    "lines %": "lines",
+    "whole %": "whole",
+    "slots %, 2nd reader": "slots, 2nd",
+    "whole %, 2nd reader": "whole, 2nd",
+    "whole %, both": "whole, both",
+    "readers differ %": "differ",
+    "lengths %": "lengths",
+}
+LIKE = {
+    "judge bits": "judge bits",
+    "topic %": "topic",
+    "chance %": "by chance",
+    "rhymes asked %": "asked rhymes",
+    "last two rhyme %": "last two rhyme",
+    "copied %": "copied",
+    "spoken %": "spoken",
+}
 
 
-def _digits(f) -> int: return 2 if f == "judge bits" else 1
+def _digits(f) -> int:
+    return 2 if f == "judge bits" else 1
 
 
 def _with_interval(f, v) -> str:
     "A figure and its interval as a cell."
-    if v["value"] is None or not math.isfinite(v["value"]): return "–"
+    if v["value"] is None or not math.isfinite(v["value"]):
+        return "–"
     d, low, high = _digits(f), v.get("low"), v.get("high")
-    if low is None or not math.isfinite(low) or round(low, d) == round(high, d) == round(v["value"], d): return f"{v['value']:.{d}f}"
+    if low is None or not math.isfinite(low) or round(low, d) == round(high, d) == round(v["value"], d):
+        return f"{v['value']:.{d}f}"
     return f"{v['value']:.{d}f} [{low:.{d}f}, {high:.{d}f}]"
 
 # %% ../nbs/51_evaluation.ipynb #c90e38bb
-def _spread(values) -> str: # over runs
+def _spread(values) -> str:  # over runs
     "The mean of some runs, and how far they lie apart."
     good = [v for v in values if v is not None and math.isfinite(v)]
-    return "–" if not good else f"{np.mean(good):.2f}" + (f" ({min(good):.2f}–{max(good):.2f})" if len(good) > 1 and min(good) != max(good) else "")
+    return (
+        "–"
+        if not good
+        else f"{np.mean(good):.2f}"
+        + (f" ({min(good):.2f}–{max(good):.2f})" if len(good) > 1 and min(good) != max(good) else "")
+    )
 
 # %% ../nbs/51_evaluation.ipynb #13b9b037
 def report_tables(
-    report: dict, # as `Evaluation.to_dict` gives it, or report.json holds it
-) -> list: # three `Table`: does it fit, what is it like, who is better
+    report: dict,  # as `Evaluation.to_dict` gives it, or report.json holds it
+) -> list:  # three `Table`: does it fit, what is it like, who is better
     "The tables of a report."
     systems, about = report["systems"], f"{report['requests']} requests (benchmark {report['benchmark']})"
     lead = lambda name, s: [name, s["n"], s["runs"]]
     fit = [lead(name, s) + [_with_interval(f, s["figures"][f]) for f in FIT] for name, s in systems.items()]
-    like = [lead(name, s) + [_with_interval(f, s["figures"][f]) for f in LIKE] + [f"{s['longest']['median']:.0f}, {s['longest']['max']}"] + [_spread(s["distinct"][f"distinct-{n}"]) for n in (1, 2)] for name, s in systems.items()]
-    tables = [Table(["system", "texts", "runs", *FIT.values()], fit, f"Does it fit? Percent; {about}"),
-              Table(["system", "texts", "runs", *LIKE.values(), "longest run: median, most", "distinct-1", "distinct-2"], like, f"What is it like? Bits, percent, characters; {about}")]
+    like = [
+        lead(name, s)
+        + [_with_interval(f, s["figures"][f]) for f in LIKE]
+        + [f"{s['longest']['median']:.0f}, {s['longest']['max']}"]
+        + [_spread(s["distinct"][f"distinct-{n}"]) for n in (1, 2)]
+        for name, s in systems.items()
+    ]
+    tables = [
+        Table(["system", "texts", "runs", *FIT.values()], fit, f"Does it fit? Percent; {about}"),
+        Table(
+            ["system", "texts", "runs", *LIKE.values(), "longest run: median, most", "distinct-1", "distinct-2"],
+            like,
+            f"What is it like? Bits, percent, characters; {about}",
+        ),
+    ]
     return tables + ([_difference_table(report)] if report["differences"] else [])
 
 # %% ../nbs/51_evaluation.ipynb #68917131
@@ -965,11 +1368,20 @@ DIFFERENCES = ("slots %", "whole %, both", "judge bits", "topic %", "copied %", 
 
 def _difference_table(report) -> "Table":
     "Differences of systems; a star where the interval leaves out nought."
+
     def cell(f, v):
         text = _with_interval(f, v)
         return text + " *" if v["low"] is not None and v["low"] * v["high"] > 0 else text
-    rows = [[f"{d['a']} − {d['b']}", d["n"], *(cell(f, d["figures"][f]) for f in DIFFERENCES)] for d in report["differences"]]
-    return Table(["difference", "texts", *DIFFERENCES], rows, "Who is better? Differences on the same requests; * where the interval leaves out 0")
+
+    rows = [
+        [f"{d['a']} − {d['b']}", d["n"], *(cell(f, d["figures"][f]) for f in DIFFERENCES)]
+        for d in report["differences"]
+    ]
+    return Table(
+        ["difference", "texts", *DIFFERENCES],
+        rows,
+        "Who is better? Differences on the same requests; * where the interval leaves out 0",
+    )
 
 # %% ../nbs/51_evaluation.ipynb #590fc197
 _ABOUT = """Brackets: 95 % of {rounds:,} bootstrap draws, in which templates (with all their topics) and runs are drawn anew with replacement; with three runs the share of the seeds is understated.
@@ -981,63 +1393,107 @@ a word that keeps company with it; *by chance*: the same for four other requests
 
 
 def report_markdown(
-    report: dict, # as `Evaluation.to_dict` gives it
-    pictures=(), # names of image files beside it
+    report: dict,  # as `Evaluation.to_dict` gives it
+    pictures=(),  # names of image files beside it
 ) -> str:
     "A report to read."
     kinds = ", ".join(f"{n} {k}" for k, n in report["kinds"].items())
-    parts = [f"# Benchmark {report['benchmark']}", f"{report['requests']} requests on {report['templates']} templates: {kinds}."]
-    for t in report_tables(report): parts += [f"## {t.caption}", t.markdown()]
+    parts = [
+        f"# Benchmark {report['benchmark']}",
+        f"{report['requests']} requests on {report['templates']} templates: {kinds}.",
+    ]
+    for t in report_tables(report):
+        parts += [f"## {t.caption}", t.markdown()]
     parts += [f"![{alt}]({name})" for name, alt in pictures]
-    parts += ["## How the line ends rhyme: grade 0, 1, 2, 3", _rhyme_table(report).markdown(), "## On which characters the readers part", _parted_table(report).markdown(), "## What the words mean", _ABOUT.format(rounds=report["rounds"])]
+    parts += [
+        "## How the line ends rhyme: grade 0, 1, 2, 3",
+        _rhyme_table(report).markdown(),
+        "## On which characters the readers part",
+        _parted_table(report).markdown(),
+        "## What the words mean",
+        _ABOUT.format(rounds=report["rounds"]),
+    ]
     return "\n\n".join(parts) + "\n"
 
 # %% ../nbs/51_evaluation.ipynb #4039e59b
 def _rhyme_table(report) -> "Table":
     "Counts of rhyme grades, where a template asks and where it does not."
     counts = lambda x: " / ".join(f"{v:,}" for v in x)
-    return Table(["system", "where the template asks", "last two lines, where it does not"], [[name, counts(s["rhymes"]["asked"]), counts(s["rhymes"]["ends"])] for name, s in report["systems"].items()])
+    return Table(
+        ["system", "where the template asks", "last two lines, where it does not"],
+        [[name, counts(s["rhymes"]["asked"]), counts(s["rhymes"]["ends"])] for name, s in report["systems"].items()],
+    )
 
 
 def _parted_table(report) -> "Table":
     "The characters on which our Reader and ToJyutping part, with how often, for each system."
     told = lambda p: f"{p[0]} {p[1]}|{p[2]} ×{p[3]}".replace("|", " or ")
-    return Table(["system", "differ %", "character, our reading or ToJyutping's, how often"], [[name, _with_interval("differ", s["figures"]["readers differ %"]), "; ".join(map(told, s["parted"][:8])) or "–"] for name, s in report["systems"].items()])
+    return Table(
+        ["system", "differ %", "character, our reading or ToJyutping's, how often"],
+        [
+            [
+                name,
+                _with_interval("differ", s["figures"]["readers differ %"]),
+                "; ".join(map(told, s["parted"][:8])) or "–",
+            ]
+            for name, s in report["systems"].items()
+        ],
+    )
 
 
 def samples_markdown(
     evaluation: Evaluation,
-    k: int = 12, # requests, from the first
+    k: int = 12,  # requests, from the first
 ) -> str:
     "What every system wrote for the first requests, with the first seed, side by side and unselected."
-    parts = [f"# The first {min(k, len(evaluation.requests))} requests, unselected", f"Benchmark {benchmark_id(evaluation.requests)}; of each system the text of its first seed."]
+    parts = [
+        f"# The first {min(k, len(evaluation.requests))} requests, unselected",
+        f"Benchmark {benchmark_id(evaluation.requests)}; of each system the text of its first seed.",
+    ]
     for n, r in enumerate(evaluation.requests[:k]):
         cell = lambda t: "–" if t is None else t.replace("|", "\\|").replace("\n", " ／ ") or "(empty)"
         rows = [[name, cell(runs[0][n])] for name, runs in evaluation.texts.items()]
-        parts += [f"## {r['topic']} · `{r['tones']}`" + (f" ({r['scheme']})" if r.get("scheme", "0243") != "0243" else ""), Table(["system", "text"], rows).markdown()]
+        parts += [
+            f"## {r['topic']} · `{r['tones']}`" + (f" ({r['scheme']})" if r.get("scheme", "0243") != "0243" else ""),
+            Table(["system", "text"], rows).markdown(),
+        ]
     return "\n\n".join(parts) + "\n"
 
 # %% ../nbs/51_evaluation.ipynb #73c9533e
-PANELS = {"slots %": "slots right (%)", "whole %, both": "whole texts right,\nboth readers (%)", "judge bits": "judge (bits a character)", "topic %": "about the topic (%)", "copied %": "copied in runs of 6+ (%)", "spoken %": "spoken marks (%)"}
+PANELS = {
+    "slots %": "slots right (%)",
+    "whole %, both": "whole texts right,\nboth readers (%)",
+    "judge bits": "judge (bits a character)",
+    "topic %": "about the topic (%)",
+    "copied %": "copied in runs of 6+ (%)",
+    "spoken %": "spoken marks (%)",
+}
 
 
 def report_figure(
-    report: dict, # as `Evaluation.to_dict` gives it
-    panels: dict = None, # figure -> label of its axis; None: six of them
-): # a matplotlib figure
+    report: dict,  # as `Evaluation.to_dict` gives it
+    panels: dict = None,  # figure -> label of its axis; None: six of them
+):  # a matplotlib figure
     "Systems as rows, figures as panels, each with its interval; a vertical stroke is what chance gives."
     import matplotlib.pyplot as plt
+
     panels, names = panels or PANELS, list(report["systems"])
-    fig, axes = plt.subplots(1, len(panels), figsize=(2.1 * len(panels) + 2.4, .34 * len(names) + 1.1), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=(2.1 * len(panels) + 2.4, 0.34 * len(names) + 1.1), sharey=True, squeeze=False
+    )
     for ax, (f, label) in zip(axes[0], panels.items()):
         for y, name in enumerate(names):
             v = report["systems"][name]["figures"][f]
-            if v["value"] is None: continue
-            if v["low"] is not None: ax.plot([v["low"], v["high"]], [y, y], color="0.45", lw=2)
+            if v["value"] is None:
+                continue
+            if v["low"] is not None:
+                ax.plot([v["low"], v["high"]], [y, y], color="0.45", lw=2)
             ax.plot(v["value"], y, "ko", ms=4)
-            if f == "topic %": ax.plot(report["systems"][name]["figures"]["chance %"]["value"], y, "k|", ms=9)
+            if f == "topic %":
+                ax.plot(report["systems"][name]["figures"]["chance %"]["value"], y, "k|", ms=9)
         ax.set(xlabel=label)
-        if label.endswith("(%)"): ax.set_xlim(-4, 104) if f in ("slots %", "whole %, both", "spoken %") else ax.set_xlim(left=0)
+        if label.endswith("(%)"):
+            ax.set_xlim(-4, 104) if f in ("slots %", "whole %, both", "spoken %") else ax.set_xlim(left=0)
         ax.grid(axis="x", color="0.9")
     axes[0][0].set_yticks(range(len(names)), names)
     axes[0][0].invert_yaxis()
@@ -1046,21 +1502,25 @@ def report_figure(
 
 # %% ../nbs/51_evaluation.ipynb #2ff9475b
 def difference_figure(
-    report: dict, # with differences
-    panels: dict = None, # figure -> label of its axis; None: three of them
-): # a matplotlib figure
+    report: dict,  # with differences
+    panels: dict = None,  # figure -> label of its axis; None: three of them
+):  # a matplotlib figure
     "Differences of systems with their intervals; what leaves out nought is filled."
     import matplotlib.pyplot as plt
+
     panels = panels or {"judge bits": "judge bits", "topic %": "topic (points)", "spoken %": "spoken (points)"}
     rows = report["differences"]
-    fig, axes = plt.subplots(1, len(panels), figsize=(2.4 * len(panels) + 4, .34 * len(rows) + 1.1), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=(2.4 * len(panels) + 4, 0.34 * len(rows) + 1.1), sharey=True, squeeze=False
+    )
     for ax, (f, label) in zip(axes[0], panels.items()):
         for y, d in enumerate(rows):
             v = d["figures"][f]
-            if v["value"] is None or v["low"] is None: continue
+            if v["value"] is None or v["low"] is None:
+                continue
             ax.plot([v["low"], v["high"]], [y, y], color="0.45", lw=2)
             ax.plot(v["value"], y, "o", ms=5, mec="k", mfc="k" if v["low"] * v["high"] > 0 else "w")
-        ax.axvline(0, color="k", lw=.8)
+        ax.axvline(0, color="k", lw=0.8)
         ax.set(xlabel=label)
         ax.grid(axis="x", color="0.9")
     axes[0][0].set_yticks(range(len(rows)), [f"{d['a']} − {d['b']}" for d in rows])
@@ -1069,23 +1529,36 @@ def difference_figure(
     return fig
 
 # %% ../nbs/51_evaluation.ipynb #27d8feff
-REPORT_FILES = ("figures.png", "differences.png", "samples.md", "report.md", "report.json") # in the order in which they come; the last one says that it is finished
+REPORT_FILES = (
+    "figures.png",
+    "differences.png",
+    "samples.md",
+    "report.md",
+    "report.json",
+)  # in the order in which they come; the last one says that it is finished
 
 
 def write_report(
     evaluation: Evaluation,
     folder,
-    samples: int = 12, # requests whose texts are shown side by side
-) -> dict: # what report.json holds
+    samples: int = 12,  # requests whose texts are shown side by side
+) -> dict:  # what report.json holds
     "Write report.json, report.md, the plots and samples.md."
     import matplotlib
+
     matplotlib.use("agg", force=False)
     import matplotlib.pyplot as plt
+
     folder, report, pictures = Path(folder), evaluation.to_dict(), []
     folder.mkdir(parents=True, exist_ok=True)
-    for name in reversed(REPORT_FILES): (folder / name).unlink(missing_ok=True) # an old report must not look like this one's
-    for name, draw, alt, there in [("figures.png", report_figure, "Every system's figures with their intervals", True), ("differences.png", difference_figure, "Differences of systems with their intervals", report["differences"])]:
-        if not there: continue
+    for name in reversed(REPORT_FILES):
+        (folder / name).unlink(missing_ok=True)  # an old report must not look like this one's
+    for name, draw, alt, there in [
+        ("figures.png", report_figure, "Every system's figures with their intervals", True),
+        ("differences.png", difference_figure, "Differences of systems with their intervals", report["differences"]),
+    ]:
+        if not there:
+            continue
         fig = draw(report)
         fig.savefig(folder / name, dpi=110, bbox_inches="tight")
         plt.close(fig)
@@ -1097,23 +1570,30 @@ def write_report(
 
 # %% ../nbs/51_evaluation.ipynb #16e5dfa3
 def evaluate_to(
-    folder, # report.json, report.md, plots, samples.md; texts/ as they are written, and requests.jsonl
-    systems: dict, # name -> `System`
-    requests=None, # None: `benchmark_requests()`
+    folder,  # report.json, report.md, plots, samples.md; texts/ as they are written, and requests.jsonl
+    systems: dict,  # name -> `System`
+    requests=None,  # None: `benchmark_requests()`
     seeds: int = 3,
-    compare=(), # pairs of systems whose differences are wanted
-    measures: Measures = None, # None: the standard ones
-    say=print, # what is told on the way goes here
-    samples: int = 12, # requests whose texts are shown side by side
+    compare=(),  # pairs of systems whose differences are wanted
+    measures: Measures = None,  # None: the standard ones
+    say=print,  # what is told on the way goes here
+    samples: int = 12,  # requests whose texts are shown side by side
 ) -> Evaluation:
     "Let systems write, measure, report. What was interrupted goes on where it was; report.json is written last."
     folder, requests = Path(folder), requests or benchmark_requests()
-    if not isinstance(seeds, int) or seeds < 1: raise CantolyricError(f"seeds={seeds!r}: a whole number of at least 1 is wanted")
-    if not systems: raise CantolyricError("there is no system to evaluate")
+    if not isinstance(seeds, int) or seeds < 1:
+        raise CantolyricError(f"seeds={seeds!r}: a whole number of at least 1 is wanted")
+    if not systems:
+        raise CantolyricError("there is no system to evaluate")
     folder.mkdir(parents=True, exist_ok=True)
-    if (old := folder / "requests.jsonl").exists() and benchmark_id(was := read_requests(old)) != benchmark_id(requests):
-        raise CantolyricError(f"{str(folder)!r} holds texts for the benchmark {benchmark_id(was)}, this one is {benchmark_id(requests)}: choose another folder")
-    for name in reversed(REPORT_FILES): (folder / name).unlink(missing_ok=True)
+    if (old := folder / "requests.jsonl").exists() and benchmark_id(was := read_requests(old)) != benchmark_id(
+        requests
+    ):
+        raise CantolyricError(
+            f"{str(folder)!r} holds texts for the benchmark {benchmark_id(was)}, this one is {benchmark_id(requests)}: choose another folder"
+        )
+    for name in reversed(REPORT_FILES):
+        (folder / name).unlink(missing_ok=True)
     write_jsonl(old, requests)
     texts = write_systems(folder, systems, requests, seeds, say)
     say("measuring")
@@ -1122,40 +1602,60 @@ def evaluate_to(
     return evaluation
 
 # %% ../nbs/51_evaluation.ipynb #478669c7
-QUESTIONS = { # column: (in Cantonese, in English); each from 1, not at all, to 5, fully
-    "sense": ("句子通唔通順、有冇意思？", "Do the lines make sense?"), "cantonese": ("似唔似香港人會唱嘅粵語？", "Does it sound like Cantonese that people would sing?"),
-    "topical": ("有冇講到個主題？", "Is it about the topic?"), "singable": ("跟住啲聲調唱，順唔順口？", "Could it be sung to these tones?")}
+QUESTIONS = {  # column: (in Cantonese, in English); each from 1, not at all, to 5, fully
+    "sense": ("句子通唔通順、有冇意思？", "Do the lines make sense?"),
+    "cantonese": ("似唔似香港人會唱嘅粵語？", "Does it sound like Cantonese that people would sing?"),
+    "topical": ("有冇講到個主題？", "Is it about the topic?"),
+    "singable": ("跟住啲聲調唱，順唔順口？", "Could it be sung to these tones?"),
+}
 
 
 def samples_of(
     evaluation: Evaluation,
-    k: int = 12, # requests, from the first
-    systems=None, # names; None: all
-) -> list: # dicts system, request, topic, tones, text
+    k: int = 12,  # requests, from the first
+    systems=None,  # names; None: all
+) -> list:  # dicts system, request, topic, tones, text
     "What systems wrote for the first requests, for people to judge: unselected, each system's first run."
     names = list(evaluation.texts) if systems is None else list(systems)
-    if unknown := [n for n in names if n not in evaluation.texts]: raise CantolyricError(f"no system {unknown[0]!r}: there are {'; '.join(evaluation.texts)}")
+    if unknown := [n for n in names if n not in evaluation.texts]:
+        raise CantolyricError(f"no system {unknown[0]!r}: there are {'; '.join(evaluation.texts)}")
     rows = [(name, r, evaluation.texts[name][0][n]) for n, r in enumerate(evaluation.requests[:k]) for name in names]
-    return [dict(system=name, request=r.get("id", str(r["topic"])), topic=r["topic"], tones=str(r["tones"]), text=t) for name, r, t in rows if t is not None]
+    return [
+        dict(system=name, request=r.get("id", str(r["topic"])), topic=r["topic"], tones=str(r["tones"]), text=t)
+        for name, r, t in rows
+        if t is not None
+    ]
 
 # %% ../nbs/51_evaluation.ipynb #7b03871d
 def rating_sheet(
-    folder, # gets sheets/sheet.html and sheets/sheet.csv, to be given to raters; and key.json, which is not
-    samples, # dicts system, request, topic, tones, text, as from `samples_of`
-    seed: int = 0, # of the items' codes and the order in sheet.csv; sheet.html shuffles for each rater
-) -> Path: # of key.json
+    folder,  # gets sheets/sheet.html and sheets/sheet.csv, to be given to raters; and key.json, which is not
+    samples,  # dicts system, request, topic, tones, text, as from `samples_of`
+    seed: int = 0,  # of the items' codes and the order in sheet.csv; sheet.html shuffles for each rater
+) -> Path:  # of key.json
     "Make a blind rating sheet: what systems wrote, without their names."
     folder, samples = Path(folder), list(samples)
-    if not samples: raise CantolyricError("there is no sample to rate")
-    if (folder / "key.json").exists(): raise CantolyricError(f"{str(folder / 'key.json')!r} is there already, and ratings may refer to it: choose another folder")
-    items = [dict(s, item="i" + _luck(seed, s["system"], s["request"], s["text"], k)[:6]) for k, s in enumerate(samples)]
-    items.sort(key=lambda s: s["item"]) # a hash: an order that says nothing of the system
-    if len({s["item"] for s in items}) < len(items): raise CantolyricError("two items got one code: choose another seed")
-    sheet = "s" + _luck([s["item"] for s in items])[:8] # letters first: a spreadsheet takes 12e456 for a number
+    if not samples:
+        raise CantolyricError("there is no sample to rate")
+    if (folder / "key.json").exists():
+        raise CantolyricError(
+            f"{str(folder / 'key.json')!r} is there already, and ratings may refer to it: choose another folder"
+        )
+    items = [
+        dict(s, item="i" + _luck(seed, s["system"], s["request"], s["text"], k)[:6]) for k, s in enumerate(samples)
+    ]
+    items.sort(key=lambda s: s["item"])  # a hash: an order that says nothing of the system
+    if len({s["item"] for s in items}) < len(items):
+        raise CantolyricError("two items got one code: choose another seed")
+    sheet = "s" + _luck([s["item"] for s in items])[:8]  # letters first: a spreadsheet takes 12e456 for a number
     (folder / "sheets").mkdir(parents=True, exist_ok=True)
     _write_whole(folder / "sheets" / "sheet.html", _sheet_html(sheet, items))
     _write_whole(folder / "sheets" / "sheet.csv", "\ufeff" + _sheet_csv(sheet, items))
-    key = dict(sheet=sheet, seed=seed, questions=list(QUESTIONS), items={s["item"]: {k: v for k, v in s.items() if k != "item"} for s in items})
+    key = dict(
+        sheet=sheet,
+        seed=seed,
+        questions=list(QUESTIONS),
+        items={s["item"]: {k: v for k, v in s.items() if k != "item"} for s in items},
+    )
     _write_whole(folder / "key.json", json.dumps(key, ensure_ascii=False, indent=1) + "\n")
     return folder / "key.json"
 
@@ -1163,7 +1663,9 @@ def rating_sheet(
 def _sheet_html(sheet, items) -> str:
     "The page, with the items in it; no system is named."
     shown = [{k: s[k] for k in ("item", "topic", "text", "tones")} for s in items]
-    data = dict(sheet=sheet, items=shown, questions=[dict(name=k, yue=yue, en=en) for k, (yue, en) in QUESTIONS.items()])
+    data = dict(
+        sheet=sheet, items=shown, questions=[dict(name=k, yue=yue, en=en) for k, (yue, en) in QUESTIONS.items()]
+    )
     page = asset_path("rating_sheet.html").read_text(encoding="utf-8")
     return page.replace("/*SHEET*/null", json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"))
 
@@ -1173,133 +1675,218 @@ def _sheet_csv(sheet, items) -> str:
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\r\n")
     rows.writerow(["sheet", "rater", "item", "topic", "tones", "lyrics", *QUESTIONS, "comment"])
-    safe = lambda t: f"'{t}" if t[:1] in ("=", "+", "-", "@") else t # or a spreadsheet takes it for a formula
-    for s in items: rows.writerow([sheet, "", s["item"], safe(s["topic"]), f"「{s['tones']}」", safe(s["text"].replace("\n", " ／ ")), *[""] * len(QUESTIONS), ""])
+    safe = lambda t: f"'{t}" if t[:1] in ("=", "+", "-", "@") else t  # or a spreadsheet takes it for a formula
+    for s in items:
+        rows.writerow(
+            [
+                sheet,
+                "",
+                s["item"],
+                safe(s["topic"]),
+                f"「{s['tones']}」",
+                safe(s["text"].replace("\n", " ／ ")),
+                *[""] * len(QUESTIONS),
+                "",
+            ]
+        )
     return out.getvalue()
 
 # %% ../nbs/51_evaluation.ipynb #764588cf
-def _sheet_rows(path) -> list: # (row number, dict)
+def _sheet_rows(path) -> list:  # (row number, dict)
     "Rows of a rating sheet, however a spreadsheet saved it."
-    try: raw = Path(path).read_bytes()
-    except OSError as e: raise CantolyricError(f"cannot read the ratings {str(path)!r}: {e.strerror}") from None
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"): text = raw.decode("utf-16", "replace")
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as e:
+        raise CantolyricError(f"cannot read the ratings {str(path)!r}: {e.strerror}") from None
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = raw.decode("utf-16", "replace")
     else:
-        try: text = raw.decode("utf-8-sig")
-        except UnicodeDecodeError: text = raw.decode("big5hkscs", "replace") # what Excel saves in Hong Kong; items and ratings are ASCII
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = raw.decode("big5hkscs", "replace")  # what Excel saves in Hong Kong; items and ratings are ASCII
     head = text.partition("\n")[0]
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
     names = [(n or "").strip().lower() for n in rows.fieldnames or ()]
-    if missing := {"sheet", "item", *QUESTIONS} - set(names): raise CantolyricError(f"{path}, row 1: no column {', '.join(sorted(missing))}; keep the header of sheet.csv as it is")
+    if missing := {"sheet", "item", *QUESTIONS} - set(names):
+        raise CantolyricError(
+            f"{path}, row 1: no column {', '.join(sorted(missing))}; keep the header of sheet.csv as it is"
+        )
     rows.fieldnames = names
     return [(rows.line_num, r) for r in rows if any((v or "").strip() for k, v in r.items() if k)]
 
 
-def _rating(said, where) -> int: # 1 to 5, or None where nothing is said
+def _rating(said, where) -> int:  # 1 to 5, or None where nothing is said
     "A rating as typed."
     said = (said or "").strip().strip("'\"").translate(str.maketrans("０１２３４５６７８９．，", "0123456789.,"))
-    if not said: return None
-    if not re.fullmatch(r"[1-5]([.,]0*)?", said): raise CantolyricError(f"{where}: {said!r} is no rating; a whole number from 1 to 5 is wanted, or nothing")
+    if not said:
+        return None
+    if not re.fullmatch(r"[1-5]([.,]0*)?", said):
+        raise CantolyricError(f"{where}: {said!r} is no rating; a whole number from 1 to 5 is wanted, or nothing")
     return int(said[0])
 
 # %% ../nbs/51_evaluation.ipynb #0a26de12
-def _one_sheet(path, key, partial) -> dict: # rater -> item -> question -> rating
+def _one_sheet(path, key, partial) -> dict:  # rater -> item -> question -> rating
     "The ratings in one file; `CantolyricError` names file, row and what is wrong there."
     out, column = {}, list(QUESTIONS)
     for n, row in _sheet_rows(path):
         item, rater = (row["item"] or "").strip().strip("'"), (row.get("rater") or "").strip() or Path(path).stem
-        if (sheet := (row["sheet"] or "").strip().strip("'")) != key["sheet"]: raise CantolyricError(f"{path}, row {n}: this is the sheet {sheet!r}, the key is for {key['sheet']!r}: give the key.json that was made with it")
-        if item not in key["items"]: raise CantolyricError(f"{path}, row {n}: the key has no item {item!r}; its code must not be changed")
+        if (sheet := (row["sheet"] or "").strip().strip("'")) != key["sheet"]:
+            raise CantolyricError(
+                f"{path}, row {n}: this is the sheet {sheet!r}, the key is for {key['sheet']!r}: give the key.json that was made with it"
+            )
+        if item not in key["items"]:
+            raise CantolyricError(f"{path}, row {n}: the key has no item {item!r}; its code must not be changed")
         mine = out.setdefault(rater, {})
-        if item in mine: raise CantolyricError(f"{path}, row {n}: the item {item} a second time for the rater {rater!r}")
+        if item in mine:
+            raise CantolyricError(f"{path}, row {n}: the item {item} a second time for the rater {rater!r}")
         mine[item] = {q: _rating(row[q], f"{path}, row {n}, {q}") for q in column}
     for rater, mine in out.items():
         open_ = [i for i in key["items"] if i not in mine or None in mine[i].values()]
-        if open_ and not partial: raise CantolyricError(f"{path}: {rater} left {len(open_)} of {len(key['items'])} items unanswered, the first is {open_[0]}; have them filled in, or say partial=True")
-    if not out: raise CantolyricError(f"{path} has no row with a rating")
+        if open_ and not partial:
+            raise CantolyricError(
+                f"{path}: {rater} left {len(open_)} of {len(key['items'])} items unanswered, the first is {open_[0]}; have them filled in, or say partial=True"
+            )
+    if not out:
+        raise CantolyricError(f"{path} has no row with a rating")
     return out
 
 # %% ../nbs/51_evaluation.ipynb #2c1743a3
 def krippendorff_alpha(
-    ratings, # (raters, items), nan where there is none
-    level: str = "ordinal", # or "nominal", "interval"
-) -> float: # 1: they agree; 0: as by chance; nan: there is nothing to disagree on
+    ratings,  # (raters, items), nan where there is none
+    level: str = "ordinal",  # or "nominal", "interval"
+) -> float:  # 1: they agree; 0: as by chance; nan: there is nothing to disagree on
     "Agreement of raters (Krippendorff 2011, Computing Krippendorff's alpha-reliability)."
     ratings = np.asarray(ratings, float)
     values = np.unique(ratings[np.isfinite(ratings)])
-    counts = (ratings[:, :, None] == values).sum(0).astype(float) # (items, values)
-    counts = counts[counts.sum(1) > 1] # one rating alone agrees with nobody
-    if not len(counts): return math.nan
+    counts = (ratings[:, :, None] == values).sum(0).astype(float)  # (items, values)
+    counts = counts[counts.sum(1) > 1]  # one rating alone agrees with nobody
+    if not len(counts):
+        return math.nan
     o = np.einsum("uc,uk,u->ck", counts, counts, w := 1 / (counts.sum(1) - 1)) - np.diag((counts * w[:, None]).sum(0))
     n, total = o.sum(0), o.sum()
-    between = np.cumsum(n)[None] - np.cumsum(n)[:, None] # of the values above the first, up to the second
-    far = {"ordinal": between + (n[:, None] - n[None]) / 2, "interval": values[None] - values[:, None], "nominal": 1 - np.eye(len(values))}
-    if level not in far: raise CantolyricError(f"level={level!r}: there are {', '.join(far)}")
+    between = np.cumsum(n)[None] - np.cumsum(n)[:, None]  # of the values above the first, up to the second
+    far = {
+        "ordinal": between + (n[:, None] - n[None]) / 2,
+        "interval": values[None] - values[:, None],
+        "nominal": 1 - np.eye(len(values)),
+    }
+    if level not in far:
+        raise CantolyricError(f"level={level!r}: there are {', '.join(far)}")
     d = far[level] ** 2
     chance = (np.outer(n, n) * d).sum()
     return float(1 - (total - 1) * (o * d).sum() / chance) if chance else math.nan
 
 # %% ../nbs/51_evaluation.ipynb #a19a2ef8
-def _mean_rating(x, requests, raters) -> str: # x (raters, items); weights (rounds, items), (rounds, raters)
+def _mean_rating(x, requests, raters) -> str:  # x (raters, items); weights (rounds, items), (rounds, raters)
     "A mean and its interval."
     there = np.isfinite(x)
-    if not there.any(): return "–"
+    if not there.any():
+        return "–"
     total = lambda y: np.einsum("bi,ri,br->b", requests, y, raters, optimize=True)
-    with np.errstate(invalid="ignore", divide="ignore"): low, high = interval(total(np.nan_to_num(x)) / total(there.astype(float)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        low, high = interval(total(np.nan_to_num(x)) / total(there.astype(float)))
     return f"{np.nanmean(x):.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _read_key(path) -> dict:
     "What key.json holds."
-    try: key = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e: raise CantolyricError(f"cannot read the key {str(path)!r}: {e}") from None
-    if not isinstance(key, dict) or not {"sheet", "items"} <= key.keys(): raise CantolyricError(f"{str(path)!r} is no key.json of a rating sheet: sheet and items are missing")
+    try:
+        key = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise CantolyricError(f"cannot read the key {str(path)!r}: {e}") from None
+    if not isinstance(key, dict) or not {"sheet", "items"} <= key.keys():
+        raise CantolyricError(f"{str(path)!r} is no key.json of a rating sheet: sheet and items are missing")
     return key
 
 # %% ../nbs/51_evaluation.ipynb #a523f9de
 def read_ratings(
-    key, # path of key.json
-    files, # paths of the raters' CSV files, or one of them
-    partial: bool = False, # whether items may be unanswered
-    rounds: int = 2000, # draws of the bootstrap, over requests and raters
+    key,  # path of key.json
+    files,  # paths of the raters' CSV files, or one of them
+    partial: bool = False,  # whether items may be unanswered
+    rounds: int = 2000,  # draws of the bootstrap, over requests and raters
 ) -> Table:
     "Mean ratings of every system with 95 % intervals, and how far the raters agree (Krippendorff's alpha, ordinal)."
     key, found = _read_key(key), {}
     for path in [files] if isinstance(files, str | os.PathLike) else files:
         for rater, mine in _one_sheet(path, key, partial).items():
-            if rater in found: raise CantolyricError(f"{path}: the rater {rater!r} is in another file too; give each rater a code of their own")
+            if rater in found:
+                raise CantolyricError(
+                    f"{path}: the rater {rater!r} is in another file too; give each rater a code of their own"
+                )
             found[rater] = mine
-    if not found: raise CantolyricError("there is no file with ratings")
+    if not found:
+        raise CantolyricError("there is no file with ratings")
     items = list(key["items"])
-    x = np.array([[[v if (v := mine.get(i, {}).get(q)) else math.nan for i in items] for mine in found.values()] for q in QUESTIONS]) # (questions, raters, items)
+    x = np.array(
+        [
+            [[v if (v := mine.get(i, {}).get(q)) else math.nan for i in items] for mine in found.values()]
+            for q in QUESTIONS
+        ]
+    )  # (questions, raters, items)
     wr, (wj,) = draw_weights([key["items"][i]["request"] for i in items], [len(found)], rounds)
     systems = np.array([key["items"][i]["system"] for i in items])
-    rows = [[s, int(np.isfinite(x[:, :, systems == s]).any((0, 1)).sum()), *(_mean_rating(q[:, systems == s], wr[:, systems == s], wj) for q in x)] for s in dict.fromkeys(sorted(systems))]
+    rows = [
+        [
+            s,
+            int(np.isfinite(x[:, :, systems == s]).any((0, 1)).sum()),
+            *(_mean_rating(q[:, systems == s], wr[:, systems == s], wj) for q in x),
+        ]
+        for s in dict.fromkeys(sorted(systems))
+    ]
     agree = [krippendorff_alpha(q) for q in x]
     rows.append(["agreement of raters (alpha)", "", *("–" if math.isnan(a) else f"{a:.2f}" for a in agree)])
-    return Table(["system", "texts", *QUESTIONS], rows, f"1 (not at all) to 5 (fully); {len(found)} raters, {len(items)} items; brackets: 95 % of {rounds:,} draws of requests and raters")
+    return Table(
+        ["system", "texts", *QUESTIONS],
+        rows,
+        f"1 (not at all) to 5 (fully); {len(found)} raters, {len(items)} items; brackets: 95 % of {rounds:,} draws of requests and raters",
+    )
 
 # %% ../nbs/51_evaluation.ipynb #8ceb1a22
 def closing_table(
-    texts, # what was written
-    templates, # theirs
-    run=None, # a finished `Run` of lesson 41
-    seconds: float = None, # of everything
-    gib: float = None, # most memory
-    reader=None, # None: the default Reader
-    human: tuple = None, # from `human_agreement`; None: measured here
+    texts,  # what was written
+    templates,  # theirs
+    run=None,  # a finished `Run` of lesson 41
+    seconds: float = None,  # of everything
+    gib: float = None,  # most memory
+    reader=None,  # None: the default Reader
+    human: tuple = None,  # from `human_agreement`; None: measured here
 ) -> Table:
     "What a finetune ends with."
     fit = slot_report(texts, templates, reader)
-    rows = [["slots with the right tone class, our reader", f"{100 * fit.tones:.2f} %", f"{fit.right:,} of {fit.slots:,}"]]
+    rows = [
+        ["slots with the right tone class, our reader", f"{100 * fit.tones:.2f} %", f"{fit.right:,} of {fit.slots:,}"]
+    ]
     try:
         (ours, n), (theirs, m) = agreement(texts, reader), human or human_agreement(reader=reader)
-        rows.append(["characters on which ToJyutping agrees", f"{100 * ours:.2f} %", f"of {n:,}; held-out human lines: {100 * theirs:.2f} % of {m:,}"])
-    except CantolyricError as e: rows.append(["characters on which ToJyutping agrees", "not measured", str(e)])
+        rows.append(
+            [
+                "characters on which ToJyutping agrees",
+                f"{100 * ours:.2f} %",
+                f"of {n:,}; held-out human lines: {100 * theirs:.2f} % of {m:,}",
+            ]
+        )
+    except CantolyricError as e:
+        rows.append(["characters on which ToJyutping agrees", "not measured", str(e)])
     rows.append(["lines of the right length", f"{100 * fit.lengths:.2f} %", f"{fit.length:,} of {fit.lines:,}"])
     if run:
         b, a = run.held_out["before"]["best"], run.held_out["after"]
-        rows += [[f"bits a character, {k}", f"{a[k]:.3f}", f"{run.held_out['pairs']} held-out lyrics; before: {b[k]:.3f}"] for k in ("masked", "free")]
-    seconds, gib = seconds if seconds is not None else run and run.metrics["seconds"], gib if gib is not None else run and run.metrics["peak_gib"]
-    if seconds: rows.append(["seconds", f"{seconds:.0f}", f"of them training: {sum(r['seconds'] for r in run.metrics['rungs'].values()):.0f}" if run else ""])
-    if gib: rows.append(["most memory, GiB", f"{gib:.2f}", ""])
+        rows += [
+            [f"bits a character, {k}", f"{a[k]:.3f}", f"{run.held_out['pairs']} held-out lyrics; before: {b[k]:.3f}"]
+            for k in ("masked", "free")
+        ]
+    seconds, gib = (
+        seconds if seconds is not None else run and run.metrics["seconds"],
+        gib if gib is not None else run and run.metrics["peak_gib"],
+    )
+    if seconds:
+        rows.append(
+            [
+                "seconds",
+                f"{seconds:.0f}",
+                f"of them training: {sum(r['seconds'] for r in run.metrics['rungs'].values()):.0f}" if run else "",
+            ]
+        )
+    if gib:
+        rows.append(["most memory, GiB", f"{gib:.2f}", ""])
     return Table(["", "", "beside it"], rows)

@@ -36,156 +36,374 @@ from .tones import CantolyricError
 @dataclass(frozen=True)
 class Checkpoint:
     "One released model, as its makers describe it."
-    id: str # on the Hub
-    billions: float # parameters, 10^9
-    active: float = None # of these, used for one token; None: all
-    licence: str = None # of its weights; None: the family's
+
+    id: str  # on the Hub
+    billions: float  # parameters, 10^9
+    active: float = None  # of these, used for one token; None: all
+    licence: str = None  # of its weights; None: the family's
 
 # %% ../nbs/33_families.ipynb #f66fafff
 @dataclass(frozen=True)
 class Family:
     "What one has to know of a family before loading one of its models."
+
     maker: str
-    released: str # year and month
-    model_type: str # architecture, as config.json and transformers name it
-    attention: str # "MHA", "GQA", "MLA", "linear + GQA", "compressed"
-    format: str # a key of `formats.FORMATS`
-    tokenizer: str # "byte-level" or "SentencePiece" BPE
-    tokenizer_class: str # as its tokenizer_config.json names it
-    eos: str # ends a text; FORMATS[format].end_token ends an answer
-    targets: tuple # of LoRA, what names of linear layers end in; ("all-linear",) for all but the head
-    context: int # tokens, without stretching
-    licence: str # of the weights
-    shape: dict # published config of the first checkpoint
-    checkpoints: tuple # of `Checkpoint`
-    source: str # where this was read
-    keep: tuple = ("lm_head",) # linear layers that are never quantized: what their names end in
-    keep_int8: tuple = () # nor these in int8
-    bos: str = None # starts a text
+    released: str  # year and month
+    model_type: str  # architecture, as config.json and transformers name it
+    attention: str  # "MHA", "GQA", "MLA", "linear + GQA", "compressed"
+    format: str  # a key of `formats.FORMATS`
+    tokenizer: str  # "byte-level" or "SentencePiece" BPE
+    tokenizer_class: str  # as its tokenizer_config.json names it
+    eos: str  # ends a text; FORMATS[format].end_token ends an answer
+    targets: tuple  # of LoRA, what names of linear layers end in; ("all-linear",) for all but the head
+    context: int  # tokens, without stretching
+    licence: str  # of the weights
+    shape: dict  # published config of the first checkpoint
+    checkpoints: tuple  # of `Checkpoint`
+    source: str  # where this was read
+    keep: tuple = ("lm_head",)  # linear layers that are never quantized: what their names end in
+    keep_int8: tuple = ()  # nor these in int8
+    bos: str = None  # starts a text
     note: str = ""
-    experts = property(lambda self: any("experts" in k for k in self.shape)) # a mixture of experts?
-    end = property(lambda self: FORMATS[self.format].end_token) # ends an answer
+    experts = property(lambda self: any("experts" in k for k in self.shape))  # a mixture of experts?
+    end = property(lambda self: FORMATS[self.format].end_token)  # ends an answer
 
 # %% ../nbs/33_families.ipynb #094ea55c
 def _shape(hidden, layers, heads, kv, inner, vocab, **more):
     "A config's numbers."
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size")
+    names = (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "intermediate_size",
+        "vocab_size",
+    )
     return dict(zip(names, (hidden, layers, heads, kv, inner, vocab)), tie_word_embeddings=False, **more)
 
 
 _ALL, _ATTENTION = ("all-linear",), ("k_proj", "o_proj", "q_proj", "v_proj")
-_QWEN = dict(maker="Alibaba", attention="GQA", tokenizer="byte-level", tokenizer_class="Qwen2Tokenizer", eos="<|endoftext|>", context=32_768)
+_QWEN = dict(
+    maker="Alibaba",
+    attention="GQA",
+    tokenizer="byte-level",
+    tokenizer_class="Qwen2Tokenizer",
+    eos="<|endoftext|>",
+    context=32_768,
+)
 
 # %% ../nbs/33_families.ipynb #536bae23
 FAMILIES = {
-    "qwen2.5": Family(**_QWEN, released="2024-09", model_type="qwen2", format="qwen2.5", targets=_ALL, licence="Apache-2.0",
-        shape=_shape(3584, 28, 28, 4, 18_944, 152_064), source="announcement of 19 September 2024 (licences, sizes: read); configs as in lesson 34",
-        checkpoints=(Checkpoint("Qwen/Qwen2.5-7B-Instruct", 7.6), Checkpoint("Qwen/Qwen2.5-0.5B-Instruct", .49), Checkpoint("Qwen/Qwen2.5-1.5B-Instruct", 1.5),
-            Checkpoint("Qwen/Qwen2.5-3B-Instruct", 3.1, licence="Qwen Research"), Checkpoint("Qwen/Qwen2.5-14B-Instruct", 14.7), Checkpoint("Qwen/Qwen2.5-32B-Instruct", 32.8),
-            Checkpoint("Qwen/Qwen2.5-72B-Instruct", 72.7, licence="Qwen")), note="from 7B on stretchable to 131,072 tokens (YaRN)"),
-    "qwen3": Family(**_QWEN, released="2025-04", model_type="qwen3", format="qwen3", targets=_ALL, licence="Apache-2.0",
-        shape=_shape(4096, 36, 32, 8, 12_288, 151_936, head_dim=128), source="README of QwenLM/Qwen3 (sizes, dates: read), licence there as quoted by others",
-        checkpoints=(Checkpoint("Qwen/Qwen3-8B", 8.2), Checkpoint("Qwen/Qwen3-0.6B", .6), Checkpoint("Qwen/Qwen3-1.7B", 1.7), Checkpoint("Qwen/Qwen3-4B", 4.),
-            Checkpoint("Qwen/Qwen3-14B", 14.8), Checkpoint("Qwen/Qwen3-32B", 32.8)), note="thinks unless told not to; the 2507 Instruct models never do, and reach 262,144 tokens"),
-    "qwen3-moe": Family(**_QWEN, released="2025-04", model_type="qwen3_moe", format="qwen3", targets=_ATTENTION, licence="Apache-2.0",
-        shape=_shape(2048, 48, 32, 4, 6144, 151_936, head_dim=128, num_experts=128, num_experts_per_tok=8, moe_intermediate_size=768, norm_topk_prob=True),
+    "qwen2.5": Family(
+        **_QWEN,
+        released="2024-09",
+        model_type="qwen2",
+        format="qwen2.5",
+        targets=_ALL,
+        licence="Apache-2.0",
+        shape=_shape(3584, 28, 28, 4, 18_944, 152_064),
+        source="announcement of 19 September 2024 (licences, sizes: read); configs as in lesson 34",
+        checkpoints=(
+            Checkpoint("Qwen/Qwen2.5-7B-Instruct", 7.6),
+            Checkpoint("Qwen/Qwen2.5-0.5B-Instruct", 0.49),
+            Checkpoint("Qwen/Qwen2.5-1.5B-Instruct", 1.5),
+            Checkpoint("Qwen/Qwen2.5-3B-Instruct", 3.1, licence="Qwen Research"),
+            Checkpoint("Qwen/Qwen2.5-14B-Instruct", 14.7),
+            Checkpoint("Qwen/Qwen2.5-32B-Instruct", 32.8),
+            Checkpoint("Qwen/Qwen2.5-72B-Instruct", 72.7, licence="Qwen"),
+        ),
+        note="from 7B on stretchable to 131,072 tokens (YaRN)",
+    ),
+    "qwen3": Family(
+        **_QWEN,
+        released="2025-04",
+        model_type="qwen3",
+        format="qwen3",
+        targets=_ALL,
+        licence="Apache-2.0",
+        shape=_shape(4096, 36, 32, 8, 12_288, 151_936, head_dim=128),
+        source="README of QwenLM/Qwen3 (sizes, dates: read), licence there as quoted by others",
+        checkpoints=(
+            Checkpoint("Qwen/Qwen3-8B", 8.2),
+            Checkpoint("Qwen/Qwen3-0.6B", 0.6),
+            Checkpoint("Qwen/Qwen3-1.7B", 1.7),
+            Checkpoint("Qwen/Qwen3-4B", 4.0),
+            Checkpoint("Qwen/Qwen3-14B", 14.8),
+            Checkpoint("Qwen/Qwen3-32B", 32.8),
+        ),
+        note="thinks unless told not to; the 2507 Instruct models never do, and reach 262,144 tokens",
+    ),
+    "qwen3-moe": Family(
+        **_QWEN,
+        released="2025-04",
+        model_type="qwen3_moe",
+        format="qwen3",
+        targets=_ATTENTION,
+        licence="Apache-2.0",
+        shape=_shape(
+            2048,
+            48,
+            32,
+            4,
+            6144,
+            151_936,
+            head_dim=128,
+            num_experts=128,
+            num_experts_per_tok=8,
+            moe_intermediate_size=768,
+            norm_topk_prob=True,
+        ),
         source="README of QwenLM/Qwen3 (sizes: read), licence there as quoted by others",
-        checkpoints=(Checkpoint("Qwen/Qwen3-30B-A3B", 30.5, 3.3), Checkpoint("Qwen/Qwen3-235B-A22B", 235., 22.))),
+        checkpoints=(Checkpoint("Qwen/Qwen3-30B-A3B", 30.5, 3.3), Checkpoint("Qwen/Qwen3-235B-A22B", 235.0, 22.0)),
+    ),
 }
 
 # %% ../nbs/33_families.ipynb #b3e50001
 _DELTA = dict(
-    linear_num_key_heads=16, linear_num_value_heads=32, linear_key_head_dim=128, linear_value_head_dim=128,
+    linear_num_key_heads=16,
+    linear_num_value_heads=32,
+    linear_key_head_dim=128,
+    linear_value_head_dim=128,
     linear_conv_kernel_dim=4,
 )
-FAMILIES["qwen3.5"] = Family(**_QWEN | dict(attention="linear + GQA", context=262_144),
-    released="2026-03", model_type="qwen3_5_text", format="qwen3", targets=_ALL, licence="Apache-2.0",
+FAMILIES["qwen3.5"] = Family(
+    **_QWEN | dict(attention="linear + GQA", context=262_144),
+    released="2026-03",
+    model_type="qwen3_5_text",
+    format="qwen3",
+    targets=_ALL,
+    licence="Apache-2.0",
     shape=_shape(4096, 32, 16, 4, 12_288, 248_320, head_dim=256, **_DELTA),
-    checkpoints=(Checkpoint("Qwen/Qwen3.5-9B", 9.), Checkpoint("Qwen/Qwen3.5-0.8B", .8),
-                 Checkpoint("Qwen/Qwen3.5-2B", 2.), Checkpoint("Qwen/Qwen3.5-4B", 4.)),
+    checkpoints=(
+        Checkpoint("Qwen/Qwen3.5-9B", 9.0),
+        Checkpoint("Qwen/Qwen3.5-0.8B", 0.8),
+        Checkpoint("Qwen/Qwen3.5-2B", 2.0),
+        Checkpoint("Qwen/Qwen3.5-4B", 4.0),
+    ),
     source="second-hand: copies of the makers' pages, November 2026 (release of 2 March 2026, sizes, licence, "
-           "context); shape as in transformers 5.23",
+    "context); shape as in transformers 5.23",
     note="reads pictures too; the shape is that of its text part, which AutoModelForCausalLM takes out of a checkpoint",
 )
 
 # %% ../nbs/33_families.ipynb #bc523a7f
 _MLA = dict(kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128)
-_DEEPSEEK = dict(maker="DeepSeek", tokenizer="byte-level", tokenizer_class="LlamaTokenizerFast", bos="<｜begin▁of▁sentence｜>", eos="<｜end▁of▁sentence｜>")
+_DEEPSEEK = dict(
+    maker="DeepSeek",
+    tokenizer="byte-level",
+    tokenizer_class="LlamaTokenizerFast",
+    bos="<｜begin▁of▁sentence｜>",
+    eos="<｜end▁of▁sentence｜>",
+)
 FAMILIES |= {
-    "deepseek-llm": Family(**_DEEPSEEK, released="2023-11", model_type="llama", attention="MHA", format="deepseek-llm", targets=_ALL, context=4096,
-        licence="DeepSeek (commercial use allowed)", shape=_shape(4096, 30, 32, 32, 11_008, 102_400), source="README of deepseek-ai/DeepSeek-LLM (read)",
-        checkpoints=(Checkpoint("deepseek-ai/deepseek-llm-7b-chat", 7.), Checkpoint("deepseek-ai/deepseek-llm-67b-chat", 67.)), note="the 67B has GQA"),
-    "deepseek-v2": Family(**_DEEPSEEK, released="2024-05", model_type="deepseek_v2", attention="MLA", format="deepseek-llm", context=32_768,
-        targets=("kv_a_proj_with_mqa", "kv_b_proj", "o_proj", "q_proj"), keep_int8=("kv_b_proj",), licence="DeepSeek (commercial use allowed)",
-        shape=_shape(2048, 27, 16, 16, 10_944, 102_400, **_MLA, q_lora_rank=None, n_routed_experts=64, n_shared_experts=2, num_experts_per_tok=6, moe_intermediate_size=1408,
-            first_k_dense_replace=1, topk_method="greedy", n_group=1, topk_group=1), source="README of deepseek-ai/DeepSeek-V2 (read)",
-        checkpoints=(Checkpoint("deepseek-ai/DeepSeek-V2-Lite-Chat", 16., 2.4), Checkpoint("deepseek-ai/DeepSeek-V2-Chat", 236., 21.)),
-        note="Lite has no q_a_proj and q_b_proj; the large one has, and 128k tokens; V2.5 has V3's format"),
-    "deepseek-v3": Family(**_DEEPSEEK, released="2024-12", model_type="deepseek_v3", attention="MLA", format="deepseek", context=131_072,
-        targets=("kv_a_proj_with_mqa", "kv_b_proj", "o_proj", "q_a_proj", "q_b_proj"), keep_int8=("kv_b_proj",), licence="DeepSeek; MIT from V3-0324 on",
-        shape=_shape(7168, 61, 128, 128, 18_432, 129_280, **_MLA, q_lora_rank=1536, n_routed_experts=256, n_shared_experts=1, num_experts_per_tok=8, moe_intermediate_size=2048,
-            first_k_dense_replace=3, n_group=8, topk_group=4), source="paper arXiv 2412.19437; licence of V3-0324 as reported by third parties",
-        checkpoints=(Checkpoint("deepseek-ai/DeepSeek-V3-0324", 671., 37., "MIT"), Checkpoint("deepseek-ai/DeepSeek-V3", 671., 37., "DeepSeek")),
-        note="published in FP8; the files also hold a module of 14 billion for predicting two tokens, which transformers leaves out"),
+    "deepseek-llm": Family(
+        **_DEEPSEEK,
+        released="2023-11",
+        model_type="llama",
+        attention="MHA",
+        format="deepseek-llm",
+        targets=_ALL,
+        context=4096,
+        licence="DeepSeek (commercial use allowed)",
+        shape=_shape(4096, 30, 32, 32, 11_008, 102_400),
+        source="README of deepseek-ai/DeepSeek-LLM (read)",
+        checkpoints=(
+            Checkpoint("deepseek-ai/deepseek-llm-7b-chat", 7.0),
+            Checkpoint("deepseek-ai/deepseek-llm-67b-chat", 67.0),
+        ),
+        note="the 67B has GQA",
+    ),
+    "deepseek-v2": Family(
+        **_DEEPSEEK,
+        released="2024-05",
+        model_type="deepseek_v2",
+        attention="MLA",
+        format="deepseek-llm",
+        context=32_768,
+        targets=("kv_a_proj_with_mqa", "kv_b_proj", "o_proj", "q_proj"),
+        keep_int8=("kv_b_proj",),
+        licence="DeepSeek (commercial use allowed)",
+        shape=_shape(
+            2048,
+            27,
+            16,
+            16,
+            10_944,
+            102_400,
+            **_MLA,
+            q_lora_rank=None,
+            n_routed_experts=64,
+            n_shared_experts=2,
+            num_experts_per_tok=6,
+            moe_intermediate_size=1408,
+            first_k_dense_replace=1,
+            topk_method="greedy",
+            n_group=1,
+            topk_group=1,
+        ),
+        source="README of deepseek-ai/DeepSeek-V2 (read)",
+        checkpoints=(
+            Checkpoint("deepseek-ai/DeepSeek-V2-Lite-Chat", 16.0, 2.4),
+            Checkpoint("deepseek-ai/DeepSeek-V2-Chat", 236.0, 21.0),
+        ),
+        note="Lite has no q_a_proj and q_b_proj; the large one has, and 128k tokens; V2.5 has V3's format",
+    ),
+    "deepseek-v3": Family(
+        **_DEEPSEEK,
+        released="2024-12",
+        model_type="deepseek_v3",
+        attention="MLA",
+        format="deepseek",
+        context=131_072,
+        targets=("kv_a_proj_with_mqa", "kv_b_proj", "o_proj", "q_a_proj", "q_b_proj"),
+        keep_int8=("kv_b_proj",),
+        licence="DeepSeek; MIT from V3-0324 on",
+        shape=_shape(
+            7168,
+            61,
+            128,
+            128,
+            18_432,
+            129_280,
+            **_MLA,
+            q_lora_rank=1536,
+            n_routed_experts=256,
+            n_shared_experts=1,
+            num_experts_per_tok=8,
+            moe_intermediate_size=2048,
+            first_k_dense_replace=3,
+            n_group=8,
+            topk_group=4,
+        ),
+        source="paper arXiv 2412.19437; licence of V3-0324 as reported by third parties",
+        checkpoints=(
+            Checkpoint("deepseek-ai/DeepSeek-V3-0324", 671.0, 37.0, "MIT"),
+            Checkpoint("deepseek-ai/DeepSeek-V3", 671.0, 37.0, "DeepSeek"),
+        ),
+        note="published in FP8; the files also hold a module of 14 billion for predicting two tokens, which transformers leaves out",
+    ),
 }
 
 # %% ../nbs/33_families.ipynb #b3e50002
 _SPARSE, _HEAVY, _SLIDING = "compressed_sparse_attention", "heavily_compressed_attention", "sliding_attention"
-_COMPRESSOR = ("compressor.gate_proj", "compressor.kv_proj", "indexer.gate_proj", "indexer.kv_proj",
-               "scorer.weights_proj")
-FAMILIES["deepseek-v4"] = Family(**_DEEPSEEK,
-    released="2026-04", model_type="deepseek_v4", attention="compressed", format="deepseek-v4", context=1_048_576,
-    targets=("self_attn.kv_proj", "self_attn.o_b_proj", "self_attn.q_a_proj", "self_attn.q_b_proj"), licence="MIT",
+_COMPRESSOR = (
+    "compressor.gate_proj",
+    "compressor.kv_proj",
+    "indexer.gate_proj",
+    "indexer.kv_proj",
+    "scorer.weights_proj",
+)
+FAMILIES["deepseek-v4"] = Family(
+    **_DEEPSEEK,
+    released="2026-04",
+    model_type="deepseek_v4",
+    attention="compressed",
+    format="deepseek-v4",
+    context=1_048_576,
+    targets=("self_attn.kv_proj", "self_attn.o_b_proj", "self_attn.q_a_proj", "self_attn.q_b_proj"),
+    licence="MIT",
     keep=("lm_head", "o_a_proj", *_COMPRESSOR),
     shape=dict(
-        hidden_size=4096, num_hidden_layers=43, num_attention_heads=64, num_key_value_heads=1, vocab_size=129_280,
-        tie_word_embeddings=False, head_dim=512, q_lora_rank=1024, moe_intermediate_size=2048, n_routed_experts=256,
-        n_shared_experts=1, num_experts_per_tok=6, o_groups=8, o_lora_rank=1024, index_n_heads=64, index_head_dim=128,
-        index_topk=512, sliding_window=128, layer_types=[_SLIDING] * 2 + [_SPARSE, _HEAVY] * 20 + [_SPARSE],
+        hidden_size=4096,
+        num_hidden_layers=43,
+        num_attention_heads=64,
+        num_key_value_heads=1,
+        vocab_size=129_280,
+        tie_word_embeddings=False,
+        head_dim=512,
+        q_lora_rank=1024,
+        moe_intermediate_size=2048,
+        n_routed_experts=256,
+        n_shared_experts=1,
+        num_experts_per_tok=6,
+        o_groups=8,
+        o_lora_rank=1024,
+        index_n_heads=64,
+        index_head_dim=128,
+        index_topk=512,
+        sliding_window=128,
+        layer_types=[_SLIDING] * 2 + [_SPARSE, _HEAVY] * 20 + [_SPARSE],
         mlp_layer_types=["hash_moe"] * 3 + ["moe"] * 40,
     ),
-    checkpoints=(Checkpoint("deepseek-ai/DeepSeek-V4-Flash", 284., 13.),
-                 Checkpoint("deepseek-ai/DeepSeek-V4-Pro", 1600., 49.)),
+    checkpoints=(
+        Checkpoint("deepseek-ai/DeepSeek-V4-Flash", 284.0, 13.0),
+        Checkpoint("deepseek-ai/DeepSeek-V4-Pro", 1600.0, 49.0),
+    ),
     source="second-hand: copies of the makers' pages, November 2026 (release of 24 April 2026, sizes, licence, "
-           "context, kinds of layers); the rest of the shape as in transformers 5.23",
+    "context, kinds of layers); the rest of the shape as in transformers 5.23",
     note="published in FP8, its experts in FP4; the class of its tokenizer was not looked up, V3's stands here",
 )
 
 # %% ../nbs/33_families.ipynb #97473f7c
 FAMILIES |= {
-    "internlm3": Family("Shanghai AI Laboratory", "2025-01", "internlm3", "GQA", "internlm", "SentencePiece", "InternLM3Tokenizer", "</s>", _ALL, 32_768, "Apache-2.0",
-        _shape(4096, 48, 32, 2, 10_240, 128_512, head_dim=128), (Checkpoint("internlm/internlm3-8b-instruct", 8.),), bos="<s>",
+    "internlm3": Family(
+        "Shanghai AI Laboratory",
+        "2025-01",
+        "internlm3",
+        "GQA",
+        "internlm",
+        "SentencePiece",
+        "InternLM3Tokenizer",
+        "</s>",
+        _ALL,
+        32_768,
+        "Apache-2.0",
+        _shape(4096, 48, 32, 2, 10_240, 128_512, head_dim=128),
+        (Checkpoint("internlm/internlm3-8b-instruct", 8.0),),
+        bos="<s>",
         source="config in transformers 5.23; licence and size as its model card says, read in a copy",
-        note="InternLM2 and 2.5 have the same format, but need code of their own: see load_model"),
-    "yi": Family("01.AI", "2024-05", "llama", "GQA", "yi", "SentencePiece", "LlamaTokenizer", "<|endoftext|>", _ALL, 4096, "Apache-2.0",
-        _shape(4096, 48, 32, 4, 11_008, 64_000), (Checkpoint("01-ai/Yi-1.5-9B-Chat", 9.), Checkpoint("01-ai/Yi-1.5-6B-Chat", 6.), Checkpoint("01-ai/Yi-1.5-34B-Chat", 34.)),
-        bos="<|startoftext|>", source="README of 01-ai/Yi-1.5 (sizes, licence: read)", note="there are models of 16k and 32k tokens too"),
+        note="InternLM2 and 2.5 have the same format, but need code of their own: see load_model",
+    ),
+    "yi": Family(
+        "01.AI",
+        "2024-05",
+        "llama",
+        "GQA",
+        "yi",
+        "SentencePiece",
+        "LlamaTokenizer",
+        "<|endoftext|>",
+        _ALL,
+        4096,
+        "Apache-2.0",
+        _shape(4096, 48, 32, 4, 11_008, 64_000),
+        (
+            Checkpoint("01-ai/Yi-1.5-9B-Chat", 9.0),
+            Checkpoint("01-ai/Yi-1.5-6B-Chat", 6.0),
+            Checkpoint("01-ai/Yi-1.5-34B-Chat", 34.0),
+        ),
+        bos="<|startoftext|>",
+        source="README of 01-ai/Yi-1.5 (sizes, licence: read)",
+        note="there are models of 16k and 32k tokens too",
+    ),
 }
 
 
 def family_named(
-    name, # a key of `FAMILIES`, or a `Family`
+    name,  # a key of `FAMILIES`, or a `Family`
 ) -> Family:
     "A family by its name; `CantolyricError` lists the names."
-    if isinstance(name, Family): return name
-    if name in FAMILIES: return FAMILIES[name]
+    if isinstance(name, Family):
+        return name
+    if name in FAMILIES:
+        return FAMILIES[name]
     raise CantolyricError(f"no family {name!r}: there are {', '.join(FAMILIES)}")
 
 # %% ../nbs/33_families.ipynb #330d4878
 def config_of(
-    family, # name or `Family`
-    **changes, # to its shape
-): # a config of transformers
+    family,  # name or `Family`
+    **changes,  # to its shape
+):  # a config of transformers
     "The published config of a family's first checkpoint."
     f = family_named(family)
     return AutoConfig.for_model(f.model_type, **{**f.shape, **changes})
 
 
 def count_parameters(
-    config, # of transformers
-) -> tuple: # (all, used for one token)
+    config,  # of transformers
+) -> tuple:  # (all, used for one token)
     "Parameters, counted on the meta device: shapes without memory."
-    with torch.device("meta"): model = AutoModelForCausalLM.from_config(config)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
     total = sum(p.numel() for p in model.parameters())
     fused = sum(p.numel() for n, p in model.named_parameters() if ".experts." in n)
     n = getattr(config, "n_routed_experts", None) or getattr(config, "num_experts", None) or 1
@@ -193,90 +411,131 @@ def count_parameters(
 
 # %% ../nbs/33_families.ipynb #043af77d
 def cache_numbers(
-    config, # of transformers
-) -> int: # numbers
+    config,  # of transformers
+) -> int:  # numbers
     "How many numbers each token adds to the cache, in all layers."
     layers, kinds = config.num_hidden_layers, list(getattr(config, "layer_types", None) or ())
-    if rank := getattr(config, "kv_lora_rank", None): return layers * (rank + config.qk_rope_head_dim)
+    if rank := getattr(config, "kv_lora_rank", None):
+        return layers * (rank + config.qk_rope_head_dim)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if rates := getattr(config, "compress_rates", None): # several tokens become one entry: on average
+    if rates := getattr(config, "compress_rates", None):  # several tokens become one entry: on average
         entry = {_SPARSE: size + config.index_head_dim, _HEAVY: size}
         return sum(n * kinds.count(kind) // rates[kind] for kind, n in entry.items())
-    fixed = sum(kinds.count(kind) for kind in ("linear_attention", "conv", _SLIDING)) # these do not grow
+    fixed = sum(kinds.count(kind) for kind in ("linear_attention", "conv", _SLIDING))  # these do not grow
     return (layers - fixed) * 2 * config.num_key_value_heads * size
 
 
 def state_numbers(
     config: transformers.PreTrainedConfig,
-) -> int: # numbers
+) -> int:  # numbers
     "What the cache keeps however long the text is: the states of linear layers, the windows of compressed ones."
     kinds = list(getattr(config, "layer_types", None) or ())
     if rates := getattr(config, "compress_rates", None):
-        windows = len(kinds) + kinds.count(_SLIDING) # a sliding layer keeps keys and values, the others both in one
+        windows = len(kinds) + kinds.count(_SLIDING)  # a sliding layer keeps keys and values, the others both in one
         overlap = 2 * rates[_SPARSE] * (config.head_dim + config.index_head_dim)
         return windows * (config.sliding_window - 1) * config.head_dim + kinds.count(_SPARSE) * overlap
-    if not (linear := kinds.count("linear_attention")): return 0
+    if not (linear := kinds.count("linear_attention")):
+        return 0
     keys = config.linear_num_key_heads * config.linear_key_head_dim
     values = config.linear_num_value_heads * config.linear_value_head_dim
     return linear * (values * config.linear_key_head_dim + (2 * keys + values) * config.linear_conv_kernel_dim)
 
 # %% ../nbs/33_families.ipynb #58effa8e
-TINY = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, max_position_embeddings=512, initializer_range=.1)
+TINY = dict(
+    hidden_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=128,
+    max_position_embeddings=512,
+    initializer_range=0.1,
+)
 _SMALL = dict(
-    head_dim=16, kv_lora_rank=64, qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=16, moe_intermediate_size=64,
-    first_k_dense_replace=1, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16,
+    head_dim=16,
+    kv_lora_rank=64,
+    qk_nope_head_dim=16,
+    qk_rope_head_dim=16,
+    v_head_dim=16,
+    moe_intermediate_size=64,
+    first_k_dense_replace=1,
+    linear_num_key_heads=2,
+    linear_num_value_heads=4,
+    linear_key_head_dim=16,
     linear_value_head_dim=16,
 )
 _COMPRESSED = dict(
-    num_key_value_heads=1, head_dim=32, q_lora_rank=64, o_groups=2, o_lora_rank=32, index_n_heads=16, index_head_dim=16,
-    index_topk=4, sliding_window=8, compress_rates={_SPARSE: 4, _HEAVY: 8}, qk_rope_head_dim=8,
+    num_key_value_heads=1,
+    head_dim=32,
+    q_lora_rank=64,
+    o_groups=2,
+    o_lora_rank=32,
+    index_n_heads=16,
+    index_head_dim=16,
+    index_topk=4,
+    sliding_window=8,
+    compress_rates={_SPARSE: 4, _HEAVY: 8},
+    qk_rope_head_dim=8,
 )
 
 
 def small_config(
-    family, # name or `Family`
+    family,  # name or `Family`
     vocab_size: int,
-    **changes, # to any field
-): # a config of transformers
+    **changes,  # to any field
+):  # a config of transformers
     "A family's architecture, small: as many kinds of parts, few of each."
     f = family_named(family)
     small = {k: v for k, v in _SMALL.items() if k in f.shape}
     small["num_key_value_heads"] = 4 if f.attention in ("MHA", "MLA") else 2
     for k in ("num_experts", "n_routed_experts"):
-        if k in f.shape: small |= {k: 8, "num_experts_per_tok": 2}
-    if f.attention == "compressed": small |= _COMPRESSED
-    elif f.shape.get("q_lora_rank"): small |= dict(q_lora_rank=64, n_group=2, topk_group=1)
+        if k in f.shape:
+            small |= {k: 8, "num_experts_per_tok": 2}
+    if f.attention == "compressed":
+        small |= _COMPRESSED
+    elif f.shape.get("q_lora_rank"):
+        small |= dict(q_lora_rank=64, n_group=2, topk_group=1)
     kinds = _kinds(f, changes.get("num_hidden_layers"))
     return config_of(f, **{**TINY, **small, **kinds, "vocab_size": vocab_size, **changes})
 
 
-def _kinds(f, layers): # layers: how many, or None for one of each kind
+def _kinds(f, layers):  # layers: how many, or None for one of each kind
     "If a family has several kinds of layers: one of each, and the last kind repeated to fill `layers`."
     config, kinds = config_of(f), {}
     for key in ("layer_types", "mlp_layer_types"):
         each = list(dict.fromkeys(getattr(config, key, None) or ()))
-        if len(each) > 1: kinds[key] = each
-    if not kinds: return {}
+        if len(each) > 1:
+            kinds[key] = each
+    if not kinds:
+        return {}
     layers = layers or max(map(len, kinds.values()))
     return {key: (each + each[-1:] * layers)[:layers] for key, each in kinds.items()} | {"num_hidden_layers": layers}
 
 # %% ../nbs/33_families.ipynb #114f744c
-_EXAMPLE = {"topic": "夜雨", "tones": "2444/0442", "lyrics": "夜雨過去\n唔會再會"} # je6 jyu5 gwo3 heoi3, m4 wui5 zoi3 wui6
+_EXAMPLE = {
+    "topic": "夜雨",
+    "tones": "2444/0442",
+    "lyrics": "夜雨過去\n唔會再會",
+}  # je6 jyu5 gwo3 heoi3, m4 wui5 zoi3 wui6
 
 
 def special_tokens(
-    family, # name or `Family`
-) -> list: # strings
+    family,  # name or `Family`
+) -> list:  # strings
     "The special tokens that a family's text and its chat format need."
     f = family_named(family)
     own = [f.bos, f.eos] if f.tokenizer == "byte-level" else ["<unk>", f.bos, f.eos]
-    return [t for t in dict.fromkeys([*own, *(text for text, special, _ in FORMATS[f.format]._pieces(_EXAMPLE) if special)]) if t]
+    return [
+        t
+        for t in dict.fromkeys([*own, *(text for text, special, _ in FORMATS[f.format]._pieces(_EXAMPLE) if special)])
+        if t
+    ]
 
 
 def _pattern(f):
     "How a family's byte-level tokenizer cuts text; Qwen3.5's counts combining marks as letters."
-    if f.tokenizer_class != "Qwen2Tokenizer": return DEEPSEEK_PATTERN
-    if f.model_type != "qwen3_5_text": return QWEN2_PATTERN
+    if f.tokenizer_class != "Qwen2Tokenizer":
+        return DEEPSEEK_PATTERN
+    if f.model_type != "qwen3_5_text":
+        return QWEN2_PATTERN
     return QWEN2_PATTERN.replace(r"\p{L}+", r"[\p{L}\p{M}]+").replace(r"[^\s\p{L}", r"[^\s\p{L}\p{M}")
 
 
@@ -292,7 +551,9 @@ def _byte_level(patterns):
 def _sentencepiece(f):
     "An untrained SentencePiece BPE with byte fall-back, as a tokenizer.json has it; transformers' LlamaTokenizer sets a mark before a text."
     t = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
-    t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first" if f.tokenizer_class == "LlamaTokenizer" else "never", split=False)
+    t.pre_tokenizer = pre_tokenizers.Metaspace(
+        prepend_scheme="first" if f.tokenizer_class == "LlamaTokenizer" else "never", split=False
+    )
     t.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     return t, {}
 
@@ -300,95 +561,134 @@ def _sentencepiece(f):
 def _with_bytes(t):
     "The same tokenizer with a token for each byte behind the others."
     file = json.loads(t.to_str())
-    for i in range(256): file["model"]["vocab"].setdefault(f"<0x{i:02X}>", len(file["model"]["vocab"]))
+    for i in range(256):
+        file["model"]["vocab"].setdefault(f"<0x{i:02X}>", len(file["model"]["vocab"]))
     return Tokenizer.from_str(json.dumps(file))
 
 # %% ../nbs/33_families.ipynb #8e7fb6f8
 def tiny_tokenizer(
-    family, # name or `Family`
-    vocab_size: int = 1200, # tokens to learn, beside special ones and bytes
-    texts: list = None, # None: lines of the open corpus
-): # a tokenizer of transformers
+    family,  # name or `Family`
+    vocab_size: int = 1200,  # tokens to learn, beside special ones and bytes
+    texts: list = None,  # None: lines of the open corpus
+):  # a tokenizer of transformers
     "A family's kind of tokenizer, trained in a second, with its special tokens."
     f = family_named(family)
     texts = texts or [*load_corpus("validation")["text"][:1500], *[user_text(_EXAMPLE)] * 20]
     t, more = _byte_level(_pattern(f)) if f.tokenizer == "byte-level" else _sentencepiece(f)
-    if f.tokenizer_class == "Qwen2Tokenizer": t.normalizer = normalizers.NFC()
+    if f.tokenizer_class == "Qwen2Tokenizer":
+        t.normalizer = normalizers.NFC()
     first = special_tokens(f)[:3] if f.tokenizer == "SentencePiece" else []
-    t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False, **more))
-    if f.tokenizer == "SentencePiece": t = _with_bytes(t)
-    hf = PreTrainedTokenizerFast(tokenizer_object=t, eos_token=f.eos, bos_token=f.bos, clean_up_tokenization_spaces=False, **({"unk_token": "<unk>"} if first else {}))
+    t.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False, **more)
+    )
+    if f.tokenizer == "SentencePiece":
+        t = _with_bytes(t)
+    hf = PreTrainedTokenizerFast(
+        tokenizer_object=t,
+        eos_token=f.eos,
+        bos_token=f.bos,
+        clean_up_tokenization_spaces=False,
+        **({"unk_token": "<unk>"} if first else {}),
+    )
     hf.add_tokens(special_tokens(f), special_tokens=True)
     return hf
 
 # %% ../nbs/33_families.ipynb #9265ed38
 def tiny_variant(
-    family, # name or `Family`
-    folder=None, # also saved there, as a published model lies on a disk
+    family,  # name or `Family`
+    folder=None,  # also saved there, as a published model lies on a disk
     seed: int = 0,
-    **changes, # to the config, see `small_config`
-): # -> (model, tokenizer)
+    **changes,  # to the config, see `small_config`
+):  # -> (model, tokenizer)
     "A family's architecture with random weights and its kind of tokenizer: small enough to try the whole path."
     f, tokenizer = family_named(family), tiny_tokenizer(family)
-    ids = {k: tokenizer.convert_tokens_to_ids(t) for k, t in (("bos_token_id", f.bos), ("eos_token_id", f.eos), ("pad_token_id", f.eos)) if t}
+    ids = {
+        k: tokenizer.convert_tokens_to_ids(t)
+        for k, t in (("bos_token_id", f.bos), ("eos_token_id", f.eos), ("pad_token_id", f.eos))
+        if t
+    }
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(small_config(f, **dict(vocab_size=len(tokenizer)) | ids | changes)).eval()
-    for name, table in model.named_buffers(): # which experts DeepSeek-V4's first blocks take; a checkpoint has it
-        if name.endswith("tid2eid"): table.random_(0, model.config.n_routed_experts)
+    for name, table in model.named_buffers():  # which experts DeepSeek-V4's first blocks take; a checkpoint has it
+        if name.endswith("tid2eid"):
+            table.random_(0, model.config.n_routed_experts)
     if folder is not None:
-        with quiet_loading(): model.save_pretrained(folder)
-        follow_umask(*Path(folder).glob("*.safetensors")) # safetensors leaves them to their owner alone
+        with quiet_loading():
+            model.save_pretrained(folder)
+        follow_umask(*Path(folder).glob("*.safetensors"))  # safetensors leaves them to their owner alone
         tokenizer.save_pretrained(folder)
         _as_published(f, Path(folder) / "tokenizer_config.json")
-    if tokenizer.pad_token_id is None: tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
 
 
 def _as_published(f, path):
     "Name the tokenizer's class as the family's files do, right or wrong: loading has to cope."
     told = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(told | {"tokenizer_class": f.tokenizer_class}, ensure_ascii=False, indent=1), encoding="utf-8")
+    path.write_text(
+        json.dumps(told | {"tokenizer_class": f.tokenizer_class}, ensure_ascii=False, indent=1), encoding="utf-8"
+    )
 
 # %% ../nbs/33_families.ipynb #e01e065a
 def existing(
-    base, # what a user gave
-) -> str: # a folder's path, or what may be a Hub id
+    base,  # what a user gave
+) -> str:  # a folder's path, or what may be a Hub id
     "A folder with a model in it, or what may be a Hub id; `CantolyricError` for what can be neither."
     path = Path(base).expanduser()
     if path.is_dir():
-        if (path / "config.json").exists(): return str(path)
+        if (path / "config.json").exists():
+            return str(path)
         raise CantolyricError(f"the folder {str(base)!r} holds no model: there is no config.json in it")
     if path.is_absolute() or str(base).count("/") != 1 or str(base)[:1] in ".~":
-        raise CantolyricError(f"there is no base model {str(base)!r}: give 'tiny', a folder with a model, or a Hub id such as 'Qwen/Qwen2.5-0.5B'")
+        raise CantolyricError(
+            f"there is no base model {str(base)!r}: give 'tiny', a folder with a model, or a Hub id such as 'Qwen/Qwen2.5-0.5B'"
+        )
     return str(base)
 
 # %% ../nbs/33_families.ipynb #3e89bbd0
 def check_weights(
-    folder, # of a model
+    folder,  # of a model
 ):
     "`CantolyricError` where a folder has no weights as safetensors."
-    if any(Path(folder).glob("*.safetensors")): return
+    if any(Path(folder).glob("*.safetensors")):
+        return
     other = sorted(p.name for s in ("bin", "pt", "pth", "gguf") for p in Path(folder).glob(f"*.{s}"))
     held = f"only {', '.join(other[:3])}; a file of that kind may run code when it is read" if other else "none at all"
-    raise CantolyricError(f"the folder {str(folder)!r} has no weights as safetensors ({held}): get the model's safetensors, or convert it where you trust it: "
-                          "AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)")
+    raise CantolyricError(
+        f"the folder {str(folder)!r} has no weights as safetensors ({held}): get the model's safetensors, or convert it where you trust it: "
+        "AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
+    )
 
 # %% ../nbs/33_families.ipynb #c60cf49b
-_REASONS = (("contains custom code", "it needs code of its own, which would run on this machine with your rights: read that code, then pass trust_remote_code=True and a revision; "
-             "or take a model whose architecture transformers has"),
-            ("does not recognize this architecture", f"transformers {transformers.__version__} does not know its architecture: a newer version may"),
-            ("gated repo", "it is gated: accept its terms on its page, and log in with  hf auth login"),
-            ("is not a valid git identifier", "it has no such revision: give a branch, a tag or a commit of it"),
-            ("safetensors", "it has no weights as safetensors, and files of other kinds may run code when they are read: take another model"))
+_REASONS = (
+    (
+        "contains custom code",
+        "it needs code of its own, which would run on this machine with your rights: read that code, then pass trust_remote_code=True and a revision; "
+        "or take a model whose architecture transformers has",
+    ),
+    (
+        "does not recognize this architecture",
+        f"transformers {transformers.__version__} does not know its architecture: a newer version may",
+    ),
+    ("gated repo", "it is gated: accept its terms on its page, and log in with  hf auth login"),
+    ("is not a valid git identifier", "it has no such revision: give a branch, a tag or a commit of it"),
+    (
+        "safetensors",
+        "it has no weights as safetensors, and files of other kinds may run code when they are read: take another model",
+    ),
+)
 
 
 def reason(
-    error: Exception, # of transformers or huggingface_hub
+    error: Exception,  # of transformers or huggingface_hub
 ) -> str:
     "Why a model could not be loaded, and what to do."
     text = str(error)
-    if isinstance(error, GatedRepoError): text = "gated repo"
-    if isinstance(error, SafetensorError): return f"a file of weights is damaged or cut short ({text.splitlines()[0]}): get it again"
+    if isinstance(error, GatedRepoError):
+        text = "gated repo"
+    if isinstance(error, SafetensorError):
+        return f"a file of weights is damaged or cut short ({text.splitlines()[0]}): get it again"
     first = (text.strip() or type(error).__name__).splitlines()[0]
     if not isinstance(error, (OSError, ValueError, ImportError)):
         return f"one of its files may be damaged ({type(error).__name__}: {first}): get the model again"
@@ -399,9 +699,11 @@ def reason(
 @contextmanager
 def clear_reasons(base):
     "Turn what transformers says about a model into one sentence."
-    try: yield
-    except CantolyricError: raise
-    except Exception as e: # a damaged file leads to almost any: tokenizers raises a bare Exception
+    try:
+        yield
+    except CantolyricError:
+        raise
+    except Exception as e:  # a damaged file leads to almost any: tokenizers raises a bare Exception
         if Path(base).expanduser().is_dir():
             check_settings(Path(base).expanduser(), ("config.json", "tokenizer_config.json", "tokenizer.json"))
         raise CantolyricError(f"cannot load the base model {str(base)!r}: {reason(e)}") from None
@@ -411,97 +713,124 @@ QUANTIZATIONS = ("none", "nf4", "int8")
 
 
 def kept_whole(
-    config, # of transformers
-    quantization: str, # "nf4" or "int8"
-) -> list: # names of linear layers
+    config,  # of transformers
+    quantization: str,  # "nf4" or "int8"
+) -> list:  # names of linear layers
     "What is not quantized: the head; in int8 what reads MLA's cache; DeepSeek-V4's grouped layer and its compressors."
     keep = [f for f in FAMILIES.values() if f.model_type == config.model_type] or [FAMILIES["qwen2.5"]]
     return sorted({*keep[0].keep, *(keep[0].keep_int8 if quantization == "int8" else ())})
 
 
 def is_kept_whole(
-    name: str, # of a layer, as in `named_modules`
-    kept: list, # as `kept_whole` gives it
+    name: str,  # of a layer, as in `named_modules`
+    kept: list,  # as `kept_whole` gives it
 ) -> bool:
     "Whether a layer is one of those that are not quantized."
     return any(f".{name}".endswith(f".{end}") for end in kept)
 
 # %% ../nbs/33_families.ipynb #8286553d
 def quantization_config(
-    config, # of transformers
-    quantization: str, # one of QUANTIZATIONS, or None
-    dtype, # of everything else
-): # BitsAndBytesConfig, or None
+    config,  # of transformers
+    quantization: str,  # one of QUANTIZATIONS, or None
+    dtype,  # of everything else
+):  # BitsAndBytesConfig, or None
     "How bitsandbytes shall load a model."
-    if quantization in (None, "none"): return None
-    if quantization not in QUANTIZATIONS: raise CantolyricError(f"no quantization {quantization!r}: there are {', '.join(QUANTIZATIONS)}")
+    if quantization in (None, "none"):
+        return None
+    if quantization not in QUANTIZATIONS:
+        raise CantolyricError(f"no quantization {quantization!r}: there are {', '.join(QUANTIZATIONS)}")
     if stored := getattr(config, "quantization_config", None):
         kind = stored.get("quant_method", "?") if isinstance(stored, dict) else stored.quant_method
-        raise ArgumentError("quantization", quantization, f"the model is stored quantized already ({kind}): load it with 'none', or use its 16-bit version")
+        raise ArgumentError(
+            "quantization",
+            quantization,
+            f"the model is stored quantized already ({kind}): load it with 'none', or use its 16-bit version",
+        )
     keep = kept_whole(config, quantization)
-    if quantization == "int8": return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=keep)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,
-                              bnb_4bit_quant_storage=dtype, llm_int8_skip_modules=keep) # storage as the dtype: FSDP shards only what looks like the rest
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=keep)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype,
+        llm_int8_skip_modules=keep,
+    )  # storage as the dtype: FSDP shards only what looks like the rest
 
 # %% ../nbs/33_families.ipynb #05491b8d
-def _device(device, dtype): # -> (device, dtype), the best there is
+def _device(device, dtype):  # -> (device, dtype), the best there is
     cuda = torch.cuda.is_available()
-    half = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16 # a T4 only emulates bf16
+    half = (
+        torch.bfloat16 if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    )  # a T4 only emulates bf16
     return device or ("cuda" if cuda else "cpu"), dtype or (half if cuda else torch.float32)
 
 # %% ../nbs/33_families.ipynb #7cd7dc3f
 def commit_of(
-    name: str, # a folder, or a Hub id
-    revision: str = None, # commit, tag or branch; None: the newest
-): # the commit, a string; None for a folder
+    name: str,  # a folder, or a Hub id
+    revision: str = None,  # commit, tag or branch; None: the newest
+):  # the commit, a string; None for a folder
     "Which commit of a Hub model a revision stands for now, or in the cache where there is no network."
-    if Path(name).is_dir(): return None
+    if Path(name).is_dir():
+        return None
     return extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
 
 
 def folder_of(
-    name: str, # a folder, or a Hub id
-    revision: str = None, # as above
+    name: str,  # a folder, or a Hub id
+    revision: str = None,  # as above
 ) -> Path:
     "Where the files of a model are: its folder, or the snapshot in the Hub's cache."
     return Path(cached_file(name, "config.json", revision=revision)).parent.absolute()
 
 # %% ../nbs/33_families.ipynb #b301f57d
 def load_model(
-    base: str, # a folder, or a Hub id
-    quantization: str = None, # "nf4", "int8"; None or "none": as stored, in `dtype`
-    dtype=None, # None: bf16 on a GPU (fp16 where it has none), fp32 on a CPU
-    revision: str = None, # of a Hub id: commit, tag or branch; None: the newest. What was loaded is in model.commit
-    trust_remote_code: bool = False, # run the model's own code: only after reading it
-    device: str = None, # None: the GPU if there is one
-): # -> (model, tokenizer); the folder of the model's files is in model.base_folder
+    base: str,  # a folder, or a Hub id
+    quantization: str = None,  # "nf4", "int8"; None or "none": as stored, in `dtype`
+    dtype=None,  # None: bf16 on a GPU (fp16 where it has none), fp32 on a CPU
+    revision: str = None,  # of a Hub id: commit, tag or branch; None: the newest. What was loaded is in model.commit
+    trust_remote_code: bool = False,  # run the model's own code: only after reading it
+    device: str = None,  # None: the GPU if there is one
+):  # -> (model, tokenizer); the folder of the model's files is in model.base_folder
     "Load a model of any family from safetensors; `CantolyricError` says why it cannot be."
     name, (device, dtype) = existing(base), _device(device, dtype)
     if Path(name).is_dir():
         check_weights(name)
-        if revision: raise ArgumentError("revision", revision, f"{str(base)!r} is a folder, and only Hub ids have revisions")
+        if revision:
+            raise ArgumentError("revision", revision, f"{str(base)!r} is a folder, and only Hub ids have revisions")
     with clear_reasons(base), quiet_loading():
         commit, folder = commit_of(name, revision), folder_of(name, revision)
         check_settings(folder)
-        how = dict(revision=commit or "main", trust_remote_code=trust_remote_code) # one commit for all files
+        how = dict(revision=commit or "main", trust_remote_code=trust_remote_code)  # one commit for all files
         config = AutoConfig.from_pretrained(name, **how)
         tokenizer = AutoTokenizer.from_pretrained(name, **how)
-        model = load_weights(name, str(base), config=config, dtype=dtype, use_safetensors=True, device_map={"": device},
-                             quantization_config=quantization_config(config, quantization, dtype), **how)
+        model = load_weights(
+            name,
+            str(base),
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            device_map={"": device},
+            quantization_config=quantization_config(config, quantization, dtype),
+            **how,
+        )
     check_tokenizer(tokenizer, str(base))
-    if tokenizer.pad_token_id is None: tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
     model.commit, model.base_folder = commit, folder
     return never_packed(model).eval(), tokenizer
 
 # %% ../nbs/33_families.ipynb #ab03aa37
 def lora_targets(
-    model, # a causal language model, quantized or not
-): # "all-linear", or a list of names of linear layers
+    model,  # a causal language model, quantized or not
+):  # "all-linear", or a list of names of linear layers
     "Where LoRA goes: on all linear layers of a dense model, on those of attention in a mixture of experts."
-    if not any(".experts." in n for n, _ in model.named_parameters()): return "all-linear"
+    if not any(".experts." in n for n, _ in model.named_parameters()):
+        return "all-linear"
     linears = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and not _reshapes(m)]
     inside = {n.split(".self_attn.", 1)[1] for n in linears if ".self_attn." in n}
-    own = {n for n in inside if "." not in n} # not those of a part inside attention, such as DeepSeek-V4's compressor
+    own = {n for n in inside if "." not in n}  # not those of a part inside attention, such as DeepSeek-V4's compressor
     alike = own & {n.rsplit(".", 1)[-1] for n in inside - own}
     return sorted(f"self_attn.{n}" if alike else n for n in own)
 

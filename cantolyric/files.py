@@ -19,7 +19,7 @@ from .errors import ArgumentError, brief
 from .tones import CantolyricError
 
 # %% ../nbs/lib/files.ipynb #rf000006
-def _beside(folder: Path) -> tuple[Path, Path]: # the lock file, and the file that names its holder
+def _beside(folder: Path) -> tuple[Path, Path]:  # the lock file, and the file that names its holder
     return folder.with_name(f".{folder.name}.lock"), folder.with_name(f".{folder.name}.lock.json")
 
 
@@ -32,18 +32,20 @@ def _in_use(folder: Path) -> CantolyricError:
     except (OSError, ValueError, TypeError, KeyError):
         who, host = "another process", socket.gethostname()
     hint = ""
-    if host != socket.gethostname(): # not every network file system releases the lock of a process that died
+    if host != socket.gethostname():  # not every network file system releases the lock of a process that died
         hint = f"; if that process no longer exists, delete {str(lock)!r}"
-    return CantolyricError(f"the run {str(folder)!r} is in use by {who}: wait for it, stop it, "
-                           f"or choose another name (--name){hint}")
+    return CantolyricError(
+        f"the run {str(folder)!r} is in use by {who}: wait for it, stop it, or choose another name (--name){hint}"
+    )
 
 
-def _lock(file: Path): # -> filelock.BaseFileLock
+def _lock(file: Path):  # -> filelock.BaseFileLock
     from filelock import FileLock
-    return FileLock(file, timeout=.5) # long enough to try again if the file has just been removed
+
+    return FileLock(file, timeout=0.5)  # long enough to try again if the file has just been removed
 
 # %% ../nbs/lib/files.ipynb #rf000007
-def _make_folder(folder: Path) -> list[Path]: # the folders that it had to create, the innermost first
+def _make_folder(folder: Path) -> list[Path]:  # the folders that it had to create, the innermost first
     "Create a folder with its parents; `ArgumentError` if that is impossible."
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,10 +54,11 @@ def _make_folder(folder: Path) -> list[Path]: # the folders that it had to creat
 
 @contextmanager
 def locked_run(
-    folder: Path, # of the run; it need not exist
+    folder: Path,  # of the run; it need not exist
 ) -> Iterator[None]:
     "Hold the lock of a run's folder; `CantolyricError` if another process holds it."
     from filelock import SoftFileLock, Timeout
+
     lock_file, holder_file = _beside(folder)
     lock = _lock(lock_file)
     try:
@@ -68,27 +71,28 @@ def locked_run(
         raise ArgumentError("runs_dir", str(folder.parent), problem) from None
     try:
         told = dict(pid=os.getpid(), host=socket.gethostname(), since=datetime.now().isoformat(" ", "seconds"))
-        with suppress(OSError): # on a full disk the lock works, and only its message says less
+        with suppress(OSError):  # on a full disk the lock works, and only its message says less
             holder_file.write_text(json.dumps(told), encoding="utf-8")
         yield
     finally:
         with suppress(OSError):
             holder_file.unlink(missing_ok=True)
-            if not isinstance(lock, SoftFileLock): # which removes its own file
+            if not isinstance(lock, SoftFileLock):  # which removes its own file
                 lock_file.unlink(missing_ok=True)
         lock.release()
-        with suppress(OSError): # stops at the first folder that is not empty
+        with suppress(OSError):  # stops at the first folder that is not empty
             for p in created:
                 p.rmdir()
 
 # %% ../nbs/lib/files.ipynb #rf000009
 def check_free(
-    folder: Path, # of a run
+    folder: Path,  # of a run
 ):
     "Raise `CantolyricError` if another process holds the lock of a run's folder; create nothing."
     from filelock import Timeout
+
     lock_file, _ = _beside(folder)
-    if not os.path.isfile(lock_file): # False for a path that is too long, where Path.is_file raises
+    if not os.path.isfile(lock_file):  # False for a path that is too long, where Path.is_file raises
         return
     lock = _lock(lock_file)
     try:
@@ -96,12 +100,12 @@ def check_free(
     except Timeout:
         raise _in_use(folder) from None
     except OSError:
-        return # it cannot be opened, so nobody can be asked
+        return  # it cannot be opened, so nobody can be asked
     lock.release()
 
 # %% ../nbs/lib/files.ipynb #rf000012
 def follow_umask(
-    *paths: Path, # files; folders among them are left alone
+    *paths: Path,  # files; folders among them are left alone
 ):
     "Give files the permissions that the umask grants to new files."
     granted = {}
@@ -112,11 +116,11 @@ def follow_umask(
             granted[path.parent] = _granted(path.parent)
         mode = path.stat().st_mode & 0o7777
         if granted[path.parent] & ~mode:
-            with suppress(OSError): # a file system without permissions
+            with suppress(OSError):  # a file system without permissions
                 path.chmod(mode | granted[path.parent])
 
 
-def _granted(folder: Path) -> int: # a mode
+def _granted(folder: Path) -> int:  # a mode
     "The mode of a new file in a folder."
     probe = folder / f".{uuid.uuid4().hex}"
     try:
@@ -127,17 +131,17 @@ def _granted(folder: Path) -> int: # a mode
 
 # %% ../nbs/lib/files.ipynb #rf000015
 def damaged(
-    path: Path, # of a file
-    problem: str, # what is wrong with it
-    remedy: str, # what the user can do
+    path: Path,  # of a file
+    problem: str,  # what is wrong with it
+    remedy: str,  # what the user can do
 ) -> CantolyricError:
     "The error for a file that was cut short or edited."
     return CantolyricError(f"{str(path)!r} is damaged ({problem}): it was cut short or edited; {remedy}")
 
 
 def read_object(
-    path: Path, # of a JSON file
-    remedy: str, # what the user can do if it is damaged
+    path: Path,  # of a JSON file
+    remedy: str,  # what the user can do if it is damaged
 ) -> dict[str, object]:
     "Read a JSON object; `CantolyricError` if the file does not hold one."
     path = Path(path)
@@ -152,13 +156,19 @@ def read_object(
     return found
 
 # %% ../nbs/lib/files.ipynb #rf000016
-_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list",
-          dict: "an object"}
+_KINDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
 
 
 def is_kind(
-    value, # from JSON
-    kind: type, # a key of `_KINDS`
+    value,  # from JSON
+    kind: type,  # a key of `_KINDS`
 ) -> bool:
     "Whether a value from JSON has a type; true and false are not numbers, whole numbers are."
     if isinstance(value, bool):
@@ -167,10 +177,10 @@ def is_kind(
 
 
 def check_entries(
-    path: Path, # of the file, for the message
-    found: dict[str, object], # what was read from it
-    wanted: dict[str, type], # path of an entry, with dots between nested keys -> its type
-    remedy: str, # what the user can do
+    path: Path,  # of the file, for the message
+    found: dict[str, object],  # what was read from it
+    wanted: dict[str, type],  # path of an entry, with dots between nested keys -> its type
+    remedy: str,  # what the user can do
 ):
     "Raise `CantolyricError` if an entry is missing or has another type."
     for name, kind in wanted.items():

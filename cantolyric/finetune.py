@@ -46,7 +46,9 @@ import torch.nn.functional as F
 import yaml
 
 # %% ../nbs/41_finetune.ipynb #34a21e3d
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR) # PEFT loads it, and it warns of a kernel that nothing here needs
+logging.getLogger("bitsandbytes").setLevel(
+    logging.ERROR
+)  # PEFT loads it, and it warns of a kernel that nothing here needs
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
@@ -67,12 +69,35 @@ from .integrity import put_adapter, read_adapter, write_base
 from .loss import ToneMask, loss_in_head, sliced_loss
 from .model_files import hub_id
 from .models import format_for, load_model
-from .options import (Forecast, batch_tokens, check_types, default_pilot, default_steps, defaults_for, fit_seconds, is_whole,
-                                machine_gib, spread_over, take_shorthands)
+from cantolyric.options import (
+    Forecast,
+    batch_tokens,
+    check_types,
+    default_pilot,
+    default_steps,
+    defaults_for,
+    fit_seconds,
+    is_whole,
+    machine_gib,
+    spread_over,
+    take_shorthands,
+)
 from .preflight import GATES, GateResult, Parts, labelled, masking, peak_gib, preflight
 from .songs import BUILTIN, FEW, KINDS, Examples, check_columns, check_mix, data_name, load_examples
-from .sharding import (adopt, agreed, first, join, launch_settings, owned_run, shard_base, share_of, together, wait,
-                                 whole_folder, world)
+from cantolyric.sharding import (
+    adopt,
+    agreed,
+    first,
+    join,
+    launch_settings,
+    owned_run,
+    shard_base,
+    share_of,
+    together,
+    wait,
+    whole_folder,
+    world,
+)
 from .tones import CantolyricError, shortened
 
 # %% ../nbs/41_finetune.ipynb #0b26d522
@@ -82,12 +107,14 @@ def tqdm(*args, disable=False, **kw):
 
 # %% ../nbs/41_finetune.ipynb #05cc7185
 def names_in(
-    value, # "a, b", or a list or tuple of names
+    value,  # "a, b", or a list or tuple of names
 ) -> tuple:
     "One name or several, however they were given."
-    if value is None or value == "": return ()
+    if value is None or value == "":
+        return ()
     names = [x.strip() for x in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(names, (list, tuple)) or not all(isinstance(x, str) and x for x in names): raise CantolyricError(f"{value!r}, wanted are names such as 'tensorboard' or 'tensorboard, wandb'")
+    if not isinstance(names, (list, tuple)) or not all(isinstance(x, str) and x for x in names):
+        raise CantolyricError(f"{value!r}, wanted are names such as 'tensorboard' or 'tensorboard, wandb'")
     return tuple(dict.fromkeys(names))
 
 # %% ../nbs/41_finetune.ipynb #5990857f
@@ -97,102 +124,159 @@ RUNGS = ("smoke", "pilot", "full")
 @dataclass
 class FinetuneConfig:
     "All settings for finetuning one base model. A default of None that depends on the base is filled in as soon as the config is created."
-    name: str = "tiny" # name of the run, which is saved in the folder `runs_dir`/`name`
-    base: str = "tiny" # a catalogue name, a folder, a Hub id, or a .gguf file
-    quantization: str = "none" # how to load the base: "none" (16 or 32 bits), "nf4" (4 bits, QLoRA), "int8" (8 bits)
-    revision: str = None # commit, tag or branch, if the base is a Hub id; None: the newest
-    from_adapter: str = None # adapter to continue training: a folder, or "shipped" (the one in the package); None: start a new one
-    data: object = "builtin" # what to train on: builtin, verses or corpora; or a file, a folder, the name of a dataset on the Hub, a `datasets.Dataset`
-    mix: dict = field(default_factory=dict) # several sources with weights, instead of data: {"songs.csv": 0.7, "verses": 0.3}
-    columns: dict = field(default_factory=dict) # column names in your data: {"lyrics": "words", "topic": "theme", "title": "name"}
-    examples: str = None # "verses" (whole stanzas), "windows" (two to four lines of a stanza), or "both"; None: both for the tiny base, verses for others
-    held_out_share: float = .1 # share of your songs held out for validation, and the same again for test; at least one song each
-    data_hash: str = None # content hash of the data; a run that has it set refuses any other data
-    runs_dir: str = "runs" # folder that holds all runs
-    rung: str = "full" # the rung that `finetune` runs: "smoke", "pilot" or "full"; `climb` runs all three
-    format: str = None # chat format, a key of `formats.FORMATS`; None: the base's own
-    rank: int = None # r of the LoRA matrices; None: 32 for the tiny base, 8 for others
-    alpha: int = None # the adapter's effect is scaled by alpha / rank; None: 32 for the tiny base, 16 for others
-    dropout: float = None # dropout rate at the adapter's input; None: 0
-    lr: float = None # peak learning rate; None: 2e-3 for the tiny base, 3e-4 for others
-    batch_size: int = None # examples per optimizer step; None: 32 for the tiny base on the package's own data, else 8
-    pairs: int = 8192 # training examples in the full rung, at most
-    steps: int = None # optimizer steps in the full rung; None: 256 for the tiny base on the package's own data, else three passes, at most 256 (tiny base) or 200 (others)
-    pilot: float = None # share of the examples and steps that the pilot uses; None: 1/16, or more if your own collection is small
-    held_out: int = None # held-out examples that the report measures; None: 320 for the tiny base, 48 for others
-    eval_pairs: int = None # held-out examples whose loss is measured during training; None: 96 for the tiny base, 32 for others
-    early_stopping: int = 0 # stop after this many evaluations without a lower held-out loss, and keep the best checkpoint; 0: train to the end
-    lora: dict = field(default_factory=dict) # any other options of peft.LoraConfig
-    trainer: dict = field(default_factory=dict) # any other options of transformers.TrainingArguments
-    mask: bool = True # train under the tone mask
-    free: float = 0. # share of the training steps without the tone mask, if `mask` is true
-    loss: str = "sliced" # how to compute the loss under the mask: "sliced" (from the logits of allowed tokens only) or "hook" (from all logits, masked)
-    bonus: float = 0. # nats added to the logits of allowed tokens in training, instead of a mask (uses the hook); 0: use the mask
-    misfits: str = "stop" # what to do with an example that does not fit its own template: "stop" the run, or "skip" and count it
-    max_length: int = 512 # tokens per example, at most; longer examples are left out
-    max_minutes: float = None # time limit for the full rung, in minutes; None: no limit
-    max_gib: float = None # memory limit in GiB; None: the machine's memory
-    strategy: str = "fsdp" # with several processes: "fsdp" shards the base among them, "ddp" gives each a full copy
-    save_every: int = None # steps between checkpoints; None: 50
-    log_to: tuple = () # trackers that log each step, besides metrics.json: "tensorboard", "wandb"
-    push_to: str = None # Hub repository (user/name) to upload the finished adapter to; None: no upload
-    public: bool = False # whether the repository of `push_to` is public
-    seed: int = None # random seed; None: 0
-    resume: bool = False # continue a run that was interrupted
+
+    name: str = "tiny"  # name of the run, which is saved in the folder `runs_dir`/`name`
+    base: str = "tiny"  # a catalogue name, a folder, a Hub id, or a .gguf file
+    quantization: str = "none"  # how to load the base: "none" (16 or 32 bits), "nf4" (4 bits, QLoRA), "int8" (8 bits)
+    revision: str = None  # commit, tag or branch, if the base is a Hub id; None: the newest
+    from_adapter: str = (
+        None  # adapter to continue training: a folder, or "shipped" (the one in the package); None: start a new one
+    )
+    data: object = "builtin"  # what to train on: builtin, verses or corpora; or a file, a folder, the name of a dataset on the Hub, a `datasets.Dataset`
+    mix: dict = field(
+        default_factory=dict
+    )  # several sources with weights, instead of data: {"songs.csv": 0.7, "verses": 0.3}
+    columns: dict = field(
+        default_factory=dict
+    )  # column names in your data: {"lyrics": "words", "topic": "theme", "title": "name"}
+    examples: str = None  # "verses" (whole stanzas), "windows" (two to four lines of a stanza), or "both"; None: both for the tiny base, verses for others
+    held_out_share: float = (
+        0.1  # share of your songs held out for validation, and the same again for test; at least one song each
+    )
+    data_hash: str = None  # content hash of the data; a run that has it set refuses any other data
+    runs_dir: str = "runs"  # folder that holds all runs
+    rung: str = "full"  # the rung that `finetune` runs: "smoke", "pilot" or "full"; `climb` runs all three
+    format: str = None  # chat format, a key of `formats.FORMATS`; None: the base's own
+    rank: int = None  # r of the LoRA matrices; None: 32 for the tiny base, 8 for others
+    alpha: int = None  # the adapter's effect is scaled by alpha / rank; None: 32 for the tiny base, 16 for others
+    dropout: float = None  # dropout rate at the adapter's input; None: 0
+    lr: float = None  # peak learning rate; None: 2e-3 for the tiny base, 3e-4 for others
+    batch_size: int = None  # examples per optimizer step; None: 32 for the tiny base on the package's own data, else 8
+    pairs: int = 8192  # training examples in the full rung, at most
+    steps: int = None  # optimizer steps in the full rung; None: 256 for the tiny base on the package's own data, else three passes, at most 256 (tiny base) or 200 (others)
+    pilot: float = (
+        None  # share of the examples and steps that the pilot uses; None: 1/16, or more if your own collection is small
+    )
+    held_out: int = None  # held-out examples that the report measures; None: 320 for the tiny base, 48 for others
+    eval_pairs: int = (
+        None  # held-out examples whose loss is measured during training; None: 96 for the tiny base, 32 for others
+    )
+    early_stopping: int = 0  # stop after this many evaluations without a lower held-out loss, and keep the best checkpoint; 0: train to the end
+    lora: dict = field(default_factory=dict)  # any other options of peft.LoraConfig
+    trainer: dict = field(default_factory=dict)  # any other options of transformers.TrainingArguments
+    mask: bool = True  # train under the tone mask
+    free: float = 0.0  # share of the training steps without the tone mask, if `mask` is true
+    loss: str = "sliced"  # how to compute the loss under the mask: "sliced" (from the logits of allowed tokens only) or "hook" (from all logits, masked)
+    bonus: float = 0.0  # nats added to the logits of allowed tokens in training, instead of a mask (uses the hook); 0: use the mask
+    misfits: str = (
+        "stop"  # what to do with an example that does not fit its own template: "stop" the run, or "skip" and count it
+    )
+    max_length: int = 512  # tokens per example, at most; longer examples are left out
+    max_minutes: float = None  # time limit for the full rung, in minutes; None: no limit
+    max_gib: float = None  # memory limit in GiB; None: the machine's memory
+    strategy: str = "fsdp"  # with several processes: "fsdp" shards the base among them, "ddp" gives each a full copy
+    save_every: int = None  # steps between checkpoints; None: 50
+    log_to: tuple = ()  # trackers that log each step, besides metrics.json: "tensorboard", "wandb"
+    push_to: str = None  # Hub repository (user/name) to upload the finished adapter to; None: no upload
+    public: bool = False  # whether the repository of `push_to` is public
+    seed: int = None  # random seed; None: 0
+    resume: bool = False  # continue a run that was interrupted
 
     def __post_init__(self):
-        try: self.log_to = names_in(self.log_to)
-        except CantolyricError: raise ArgumentError("log_to", self.log_to, "expected names such as 'tensorboard' or 'tensorboard, wandb'") from None
+        try:
+            self.log_to = names_in(self.log_to)
+        except CantolyricError:
+            raise ArgumentError(
+                "log_to", self.log_to, "expected names such as 'tensorboard' or 'tensorboard, wandb'"
+            ) from None
         self.mix, self.columns = check_mix(self.mix), check_columns(self.columns)
         check_types(self)
         take_shorthands(vars(self))
         take_report_to(self)
-        known = dict(dropout=0., save_every=50, seed=0) | defaults_for(self.base, self.own) | (adapter_shape(self.from_adapter) if self.from_adapter and self.rank is None else {})
+        known = (
+            dict(dropout=0.0, save_every=50, seed=0)
+            | defaults_for(self.base, self.own)
+            | (adapter_shape(self.from_adapter) if self.from_adapter and self.rank is None else {})
+        )
         for k, v in known.items():
-            if getattr(self, k) is None: setattr(self, k, v)
-        check_types(self) # of values that came from lora and trainer, too
+            if getattr(self, k) is None:
+                setattr(self, k, v)
+        check_types(self)  # of values that came from lora and trainer, too
 
     @property
-    def own(self) -> bool: return not isinstance(self.data, str) or bool({self.data, *self.mix} - set(BUILTIN)) # whether the training data is the user's own
+    def own(self) -> bool:
+        return not isinstance(self.data, str) or bool(
+            {self.data, *self.mix} - set(BUILTIN)
+        )  # whether the training data is the user's own
 
 # %% ../nbs/41_finetune.ipynb #f41a0002
 def take_report_to(
-    config, # a `FinetuneConfig`; changed in place
+    config,  # a `FinetuneConfig`; changed in place
 ):
     "Move the trackers in `trainer.report_to` that we log to ourselves to `log_to`; leave the others to transformers."
-    if "report_to" not in config.trainer: return
+    if "report_to" not in config.trainer:
+        return
     names = [x for x in names_in(config.trainer.pop("report_to")) if x != "none"]
     ours, others = [x for x in names if x in LOGGERS], [x for x in names if x not in LOGGERS]
-    if ours and config.log_to: raise ArgumentError("log_to", config.log_to, f"trainer.report_to={names!r} means the same thing: set only one of them")
-    if ours: config.log_to = tuple(ours)
-    if others: config.trainer["report_to"] = others
+    if ours and config.log_to:
+        raise ArgumentError(
+            "log_to", config.log_to, f"trainer.report_to={names!r} means the same thing: set only one of them"
+        )
+    if ours:
+        config.log_to = tuple(ours)
+    if others:
+        config.trainer["report_to"] = others
 
 
 def adapter_folder(
-    adapter: str, # a folder, a run's folder, or "shipped"
-) -> Path: # the folder that holds adapter_config.json
+    adapter: str,  # a folder, a run's folder, or "shipped"
+) -> Path:  # the folder that holds adapter_config.json
     "Find the folder of an adapter to continue from; `CantolyricError` if there is none."
-    if adapter == "shipped": return asset_path("adapter")
+    if adapter == "shipped":
+        return asset_path("adapter")
     for folder in (Path(adapter).expanduser(), Path(adapter).expanduser() / "adapter"):
-        if os.path.isfile(folder / "adapter_config.json"): return folder # False for a name that cannot exist, too
-    raise ArgumentError("from_adapter", adapter, f"there is no adapter_config.json in that folder; give a folder that  cantolyric finetune  wrote, or 'shipped'")
+        if os.path.isfile(folder / "adapter_config.json"):
+            return folder  # False for a name that cannot exist, too
+    raise ArgumentError(
+        "from_adapter",
+        adapter,
+        f"there is no adapter_config.json in that folder; give a folder that  cantolyric finetune  wrote, or 'shipped'",
+    )
 
 
 def adapter_shape(
-    adapter: str, # as in `adapter_folder`
-) -> dict: # rank, alpha, dropout
+    adapter: str,  # as in `adapter_folder`
+) -> dict:  # rank, alpha, dropout
     "The settings that come with an adapter; `CantolyricError` if they can't be read."
     told = read_adapter(adapter_folder(adapter))
-    return dict(rank=told.get("r"), alpha=told.get("lora_alpha"), dropout=told.get("lora_dropout", 0.))
+    return dict(rank=told.get("r"), alpha=told.get("lora_alpha"), dropout=told.get("lora_dropout", 0.0))
 
 # %% ../nbs/41_finetune.ipynb #d379886a
-_WHOLE = dict(rank=(1, 8192), alpha=(1, 2**31 - 1), batch_size=(1, 2**20), pairs=(1, 10**8), steps=(1, 10**7), held_out=(1, 10**6),
-              eval_pairs=(1, 10**6), max_length=(16, 2**20), save_every=(1, 2**31 - 1), early_stopping=(0, 2**31 - 1),
-              seed=(0, 2**32 - 1)) # NumPy takes no larger seed
-_REAL = dict(lr=(0, 1), dropout=(-1e-9, .9), pilot=(0, 1), free=(-1e-9, 1), bonus=(-1e-9, 100), held_out_share=(0, .45),
-             max_minutes=(0, math.inf), max_gib=(0, math.inf))
-MOST_EXAMPLES = 200_000_000 # steps times batch size: the order of all examples is a list in memory
-LONGEST_NAME = 240 # bytes; a file system takes 255, and ".part" or ".lock.json" is added
+_WHOLE = dict(
+    rank=(1, 8192),
+    alpha=(1, 2**31 - 1),
+    batch_size=(1, 2**20),
+    pairs=(1, 10**8),
+    steps=(1, 10**7),
+    held_out=(1, 10**6),
+    eval_pairs=(1, 10**6),
+    max_length=(16, 2**20),
+    save_every=(1, 2**31 - 1),
+    early_stopping=(0, 2**31 - 1),
+    seed=(0, 2**32 - 1),
+)  # NumPy takes no larger seed
+_REAL = dict(
+    lr=(0, 1),
+    dropout=(-1e-9, 0.9),
+    pilot=(0, 1),
+    free=(-1e-9, 1),
+    bonus=(-1e-9, 100),
+    held_out_share=(0, 0.45),
+    max_minutes=(0, math.inf),
+    max_gib=(0, math.inf),
+)
+MOST_EXAMPLES = 200_000_000  # steps times batch size: the order of all examples is a list in memory
+LONGEST_NAME = 240  # bytes; a file system takes 255, and ".part" or ".lock.json" is added
 
 
 def check_config(
@@ -200,11 +284,20 @@ def check_config(
 ):
     "Raise `CantolyricError` for settings that can't work, before anything is loaded."
     _check_numbers(config)
-    if config.rung not in RUNGS: raise ArgumentError("rung", config.rung, f"expected one of {', '.join(RUNGS)}")
-    choices = [("quantization", QUANTIZATIONS), ("loss", ("sliced", "hook")), ("misfits", ("stop", "skip")), ("strategy", ("fsdp", "ddp")), ("examples", KINDS)]
+    if config.rung not in RUNGS:
+        raise ArgumentError("rung", config.rung, f"expected one of {', '.join(RUNGS)}")
+    choices = [
+        ("quantization", QUANTIZATIONS),
+        ("loss", ("sliced", "hook")),
+        ("misfits", ("stop", "skip")),
+        ("strategy", ("fsdp", "ddp")),
+        ("examples", KINDS),
+    ]
     for k, known in choices:
-        if getattr(config, k) not in known: raise ArgumentError(k, getattr(config, k), f"expected {' or '.join(map(repr, known))}")
-    if config.format is not None: format_named(config.format)
+        if getattr(config, k) not in known:
+            raise ArgumentError(k, getattr(config, k), f"expected {' or '.join(map(repr, known))}")
+    if config.format is not None:
+        format_named(config.format)
     check_place(config.name, config.runs_dir)
     _check_sources(config)
     _check_options(config)
@@ -224,27 +317,33 @@ def _check_numbers(config):
             start = "above" if low == 0 else "of at least"
             raise ArgumentError(k, v, f"expected a number {start} 0 and at most {high}")
     if (config.steps or 1) * config.batch_size > MOST_EXAMPLES:
-        raise ArgumentError("steps", config.steps, f"with {config.batch_size} examples per step (batch_size) the run would "
-                            f"see more than {MOST_EXAMPLES:,} examples; lower one of the two")
+        raise ArgumentError(
+            "steps",
+            config.steps,
+            f"with {config.batch_size} examples per step (batch_size) the run would "
+            f"see more than {MOST_EXAMPLES:,} examples; lower one of the two",
+        )
 
 
 def check_place(
-    name: str, # of a run
-    runs_dir: str, # folder that holds all runs
+    name: str,  # of a run
+    runs_dir: str,  # folder that holds all runs
 ):
     "Raise `ArgumentError` if a run can't have this name or can't be saved in this folder."
     if not isinstance(name, str) or not isinstance(runs_dir, str):
         k, v = ("runs_dir", runs_dir) if isinstance(name, str) else ("name", name)
         raise ArgumentError(k, v, "expected text")
     if fault := _name_fault(name):
-        raise ArgumentError("name", name, f"cannot be the name of a run, because it becomes a folder in {runs_dir!r}: {fault}")
+        raise ArgumentError(
+            "name", name, f"cannot be the name of a run, because it becomes a folder in {runs_dir!r}: {fault}"
+        )
     try:
         Path(runs_dir).expanduser()
     except RuntimeError:
         raise ArgumentError("runs_dir", runs_dir, "there is no such user; write the path in full") from None
 
 
-def _name_fault(name) -> str: # "" if there is none
+def _name_fault(name) -> str:  # "" if there is none
     "Why a folder can't have a name, on some system or because of the other files in the folder of all runs."
     if not name.strip():
         return "it must not be empty"
@@ -262,84 +361,133 @@ def _name_fault(name) -> str: # "" if there is none
 def _check_sources(config):
     "Check the settings for data and adapter, as far as possible without reading the data."
     if config.mix and not (isinstance(config.data, str) and config.data == "builtin"):
-        raise ArgumentError("mix", config.mix, f"data is set as well, to {data_name(config.data)!r}: set one of the two; a mix names all of its sources", False)
-    if config.from_adapter is None: return
+        raise ArgumentError(
+            "mix",
+            config.mix,
+            f"data is set as well, to {data_name(config.data)!r}: set one of the two; a mix names all of its sources",
+            False,
+        )
+    if config.from_adapter is None:
+        return
     shape = adapter_shape(config.from_adapter)
     for k, v in shape.items():
-        if getattr(config, k) != v: raise ArgumentError(k, getattr(config, k), f"the adapter {config.from_adapter!r} has {k} {v!r}, which can't be changed; leave {k} out")
-    if config.lora: raise CantolyricError(f"lora.{min(config.lora)}: the adapter {config.from_adapter!r} has its own settings; leave out either lora.* or from_adapter")
+        if getattr(config, k) != v:
+            raise ArgumentError(
+                k,
+                getattr(config, k),
+                f"the adapter {config.from_adapter!r} has {k} {v!r}, which can't be changed; leave {k} out",
+            )
+    if config.lora:
+        raise CantolyricError(
+            f"lora.{min(config.lora)}: the adapter {config.from_adapter!r} has its own settings; leave out either lora.* or from_adapter"
+        )
 
 
 def _check_options(config):
     "Check the options of the Trainer and of PEFT by building the objects that they configure."
     for group in ("lora", "trainer"):
-        try: json.dumps(value := getattr(config, group))
+        try:
+            json.dumps(value := getattr(config, group))
         except (TypeError, ValueError, RecursionError):
-            raise ArgumentError(group, value, "expected values that a config.yaml can hold: numbers, text, true, false, lists, names with values") from None
+            raise ArgumentError(
+                group,
+                value,
+                "expected values that a config.yaml can hold: numbers, text, true, false, lists, names with values",
+            ) from None
     if wish := next((k for k in ("free", "bonus") if not config.mask and getattr(config, k)), None):
-        raise ArgumentError(wish, getattr(config, wish), "applies to training with the tone mask, but mask=False trains without it; set only one of them")
+        raise ArgumentError(
+            wish,
+            getattr(config, wish),
+            "applies to training with the tone mask, but mask=False trains without it; set only one of them",
+        )
     parts = config.trainer.get("gradient_accumulation_steps", 1)
-    if not is_whole(parts) or parts < 1: raise CantolyricError(f"trainer.gradient_accumulation_steps={parts!r}: expected a whole number of at least 1")
-    if config.batch_size % parts: raise CantolyricError(f"batch_size={config.batch_size} examples per step cannot be split into trainer.gradient_accumulation_steps={parts} equal parts")
+    if not is_whole(parts) or parts < 1:
+        raise CantolyricError(f"trainer.gradient_accumulation_steps={parts!r}: expected a whole number of at least 1")
+    if config.batch_size % parts:
+        raise CantolyricError(
+            f"batch_size={config.batch_size} examples per step cannot be split into trainer.gradient_accumulation_steps={parts} equal parts"
+        )
     epochs = config.trainer.get("num_train_epochs", 1)
     if not is_kind(epochs, float) or not 0 < epochs < math.inf:
         raise CantolyricError(f"trainer.num_train_epochs={epochs!r}: expected a number above 0")
-    with _options_of("trainer"): training_arguments(config, Plan(1, config.steps or 1, config.batch_size, 0), ".", evaluate=True)
-    with _options_of("lora"): LoraConfig(r=config.rank, **{"target_modules": None, **config.lora})
+    with _options_of("trainer"):
+        training_arguments(config, Plan(1, config.steps or 1, config.batch_size, 0), ".", evaluate=True)
+    with _options_of("lora"):
+        LoraConfig(r=config.rank, **{"target_modules": None, **config.lora})
 
 
 @contextmanager
 def _options_of(group):
     "Whatever a library raises for options that it does not take, in one sentence."
-    try: yield
-    except CantolyricError: raise
-    except Exception as e: # the values are the user's, the checks are the library's
+    try:
+        yield
+    except CantolyricError:
+        raise
+    except Exception as e:  # the values are the user's, the checks are the library's
         raise CantolyricError(f"{group}: {' '.join(str(e).split()) or type(e).__name__}") from None
 
 # %% ../nbs/41_finetune.ipynb #cb98f214
 @dataclass
 class Plan:
     "How much one rung sees."
-    pairs: int # examples
-    steps: int # optimizer steps
-    batch: int # examples a step
-    held_out: int # examples to judge by; 0: none
+
+    pairs: int  # examples
+    steps: int  # optimizer steps
+    batch: int  # examples a step
+    held_out: int  # examples to judge by; 0: none
 
 
 def rung_plan(
     config: FinetuneConfig,
-    rung: str = None, # None: the config's
+    rung: str = None,  # None: the config's
 ) -> Plan:
     "The size of a rung."
     rung = rung or config.rung
-    if rung == "smoke": return Plan(8, 30, 8, 0)
-    share, steps = (config.pilot or default_pilot(False, config.pairs)) if rung == "pilot" else 1., config.steps or default_steps(config.base, False, config.pairs, config.batch_size)
+    if rung == "smoke":
+        return Plan(8, 30, 8, 0)
+    share, steps = (
+        (config.pilot or default_pilot(False, config.pairs)) if rung == "pilot" else 1.0,
+        config.steps or default_steps(config.base, False, config.pairs, config.batch_size),
+    )
     held_out = min(96, config.held_out) if rung == "pilot" else config.held_out
     return Plan(max(8, round(config.pairs * share)), max(4, round(steps * share)), config.batch_size, held_out)
 
 # %% ../nbs/41_finetune.ipynb #fd231293
 def mask_key(
     c: ToneConstraint,
-    s, # a `State` of it
+    s,  # a `State` of it
 ) -> tuple:
     "What a mask depends on: what is pending, and what the rest of the template asks for."
-    more = [w.tobytes() for w in c.windows[s.line + 1:]]
-    if not any(b"\n" in b for _, b, _ in c.vocab.mixed): more = bool(more) # no token reaches into the next line
-    else: more = (*more, *(f for line in c.fixed[s.line + 1:] for f in line))
+    more = [w.tobytes() for w in c.windows[s.line + 1 :]]
+    if not any(b"\n" in b for _, b, _ in c.vocab.mixed):
+        more = bool(more)  # no token reaches into the next line
+    else:
+        more = (*more, *(f for line in c.fixed[s.line + 1 :] for f in line))
     rhymed = (c.template, s.line, s.rhymes) if c.template.rhymes else None
-    return s.pending, s.partial, c.windows[s.line][s.slot:].tobytes(), tuple(c.fixed[s.line][s.slot:]), more, s.ended, rhymed
+    return (
+        s.pending,
+        s.partial,
+        c.windows[s.line][s.slot :].tobytes(),
+        tuple(c.fixed[s.line][s.slot :]),
+        more,
+        s.ended,
+        rhymed,
+    )
 
 # %% ../nbs/41_finetune.ipynb #4cd4c11a
 class MaskStore:
     "The masks of many answers, each kind kept once. Row 0 allows everything."
-    def __init__(self,
+
+    def __init__(
+        self,
         table: TokenTable,
-        reader=None, # as in `ToneConstraint`
+        reader=None,  # as in `ToneConstraint`
     ):
         self.table, self.reader, self._known, self._same = table, reader, {}, {}
         self.rows = [np.full(-(-table.vocab_size // 32), -1, np.int32)]
 
-    def __len__(self): return len(self.rows)
+    def __len__(self):
+        return len(self.rows)
 
     def _row(self, c, s):
         "The row of the mask in state `s`."
@@ -347,22 +495,27 @@ class MaskStore:
         if key not in self._known:
             mask = c.mask(s)
             n = self._same.setdefault(mask.tobytes(), len(self.rows))
-            if n == len(self.rows): self.rows.append(mask)
+            if n == len(self.rows):
+                self.rows.append(mask)
             self._known[key] = n
         return self._known[key]
 
 # %% ../nbs/41_finetune.ipynb #d17db81f
-def _along(self,
-    template, # a `ToneTemplate`, or a string in the scheme 0243
-    ids, # token ids of an answer that has these tones, with its end token
-    first: int = 0, # position of the first of them, for messages
-) -> np.ndarray: # int64 (len(ids),): the row before each of them
+def _along(
+    self,
+    template,  # a `ToneTemplate`, or a string in the scheme 0243
+    ids,  # token ids of an answer that has these tones, with its end token
+    first: int = 0,  # position of the first of them, for messages
+) -> np.ndarray:  # int64 (len(ids),): the row before each of them
     "The masks that an answer meets on its way; `CantolyricError` with position, token and slot if it has other tones."
     c = ToneConstraint(template, self.table, self.reader)
     s, out = c.start(), []
     for n, i in enumerate(ids, first):
         out.append(self._row(c, s))
-        if not self.rows[out[-1]][i // 32] >> i % 32 & 1: raise CantolyricError(f"position {n}: token {i}, {self._text(i)}, is forbidden at {_where(c, s)} of {c.template}: lyrics and tones disagree")
+        if not self.rows[out[-1]][i // 32] >> i % 32 & 1:
+            raise CantolyricError(
+                f"position {n}: token {i}, {self._text(i)}, is forbidden at {_where(c, s)} of {c.template}: lyrics and tones disagree"
+            )
         s = c.advance(s, i)
     return np.array(out, np.int64)
 
@@ -370,107 +523,140 @@ def _along(self,
 def _where(c, s) -> str:
     "Where the next token of an answer starts, in words."
     line, at = c.template.lines[s.line], s.slot + len(s.pending)
-    return f"line {s.line + 1}, slot {at + 1}, which wants {line[at]}," if at < len(line) else f"the end of line {s.line + 1} ({len(line)} slots)"
+    return (
+        f"line {s.line + 1}, slot {at + 1}, which wants {line[at]},"
+        if at < len(line)
+        else f"the end of line {s.line + 1} ({len(line)} slots)"
+    )
 
 # %% ../nbs/41_finetune.ipynb #19a0d9a8
-def _tensor(self,
-    rows, # int64 (n,)
-) -> torch.Tensor: # bool (n, V)
+def _tensor(
+    self,
+    rows,  # int64 (n,)
+) -> torch.Tensor:  # bool (n, V)
     "Some rows, unpacked."
-    bits = np.unpackbits(np.stack([self.rows[i] for i in rows]).view(np.uint8), axis=1, bitorder="little", count=self.table.vocab_size)
+    bits = np.unpackbits(
+        np.stack([self.rows[i] for i in rows]).view(np.uint8), axis=1, bitorder="little", count=self.table.vocab_size
+    )
     return torch.from_numpy(bits.astype(bool))
 
 
-def _packed(self,
-    rows, # int64 (n,)
-) -> torch.Tensor: # int32 (n, ceil(V / 32))
+def _packed(
+    self,
+    rows,  # int64 (n,)
+) -> torch.Tensor:  # int32 (n, ceil(V / 32))
     "Some rows, an eighth of the size."
     return torch.from_numpy(np.stack([self.rows[i] for i in rows]))
 
 
 def _text(self, i):
     "A token in words."
-    if i in self.table.end: return "the end"
-    return repr(self.table.tokens[i].decode("utf-8", "replace")) if i in self.table.tokens else "a control token (is loss taken on the prompt?)"
+    if i in self.table.end:
+        return "the end"
+    return (
+        repr(self.table.tokens[i].decode("utf-8", "replace"))
+        if i in self.table.tokens
+        else "a control token (is loss taken on the prompt?)"
+    )
 
 
 MaskStore.along, MaskStore.tensor, MaskStore.packed, MaskStore._text = _along, _tensor, _packed, _text
 
 # %% ../nbs/41_finetune.ipynb #2b5781a7
 def encode_pairs(
-    pairs, # examples {"topic", "tones", "lyrics"}
-    format, # ChatML, Alpaca, ...
+    pairs,  # examples {"topic", "tones", "lyrics"}
+    format,  # ChatML, Alpaca, ...
     tokenizer,
-    masks: MaskStore = None, # None: no states
-    max_length: int = None, # tokens; longer examples are left out
-    desc: str = None, # title of a progress bar; None for no bar
-    on_misfit=None, # called with the error of an example that does not fit its own template, which is then left out; None: the error is raised
-) -> list: # dicts input_ids, labels, states (lists) and pair (the example)
+    masks: MaskStore = None,  # None: no states
+    max_length: int = None,  # tokens; longer examples are left out
+    desc: str = None,  # title of a progress bar; None for no bar
+    on_misfit=None,  # called with the error of an example that does not fit its own template, which is then left out; None: the error is raised
+) -> list:  # dicts input_ids, labels, states (lists) and pair (the example)
     "Examples as rows for training."
     rows = []
     for n, e in enumerate(tqdm(pairs, desc=desc, unit="pair", disable=desc is None)):
         row = dict(format.encode(e, tokenizer), pair=e)
-        if max_length and len(row["input_ids"]) > max_length: continue
-        try: rows.append(add_states(row, masks) if masks else row)
+        if max_length and len(row["input_ids"]) > max_length:
+            continue
+        try:
+            rows.append(add_states(row, masks) if masks else row)
         except CantolyricError as error:
-            told = CantolyricError(f"example {n} ({e['lyrics'].strip().splitlines()[0][:12]}): {error}; correct it, or leave such examples out with misfits='skip'")
-            if on_misfit is None: raise told from None
+            told = CantolyricError(
+                f"example {n} ({e['lyrics'].strip().splitlines()[0][:12]}): {error}; correct it, or leave such examples out with misfits='skip'"
+            )
+            if on_misfit is None:
+                raise told from None
             on_misfit(told)
     return rows
 
 # %% ../nbs/41_finetune.ipynb #dc6d558d
 def add_states(
-    row: dict, # input_ids, labels, pair
+    row: dict,  # input_ids, labels, pair
     masks: MaskStore,
-) -> dict: # with states
+) -> dict:  # with states
     "Put the mask rows of an answer where its tokens are predicted."
     start = next(i for i, x in enumerate(row["labels"]) if x != -100)
     rows = masks.along(row["pair"]["tones"], labelled(row), start)
     states = np.zeros(len(row["labels"]), np.int64)
-    states[start - 1:start - 1 + len(rows)] = rows
+    states[start - 1 : start - 1 + len(rows)] = rows
     return dict(row, states=states)
 
 # %% ../nbs/41_finetune.ipynb #2ce1c112
 class ToneCollator:
     "Rows side by side: padded, with the masks that this batch needs as one small table."
-    def __init__(self,
-        pad: int, # id of the pad token
-        masks: MaskStore = None, # None: a batch without masks
-        multiple: int = 8, # lengths are filled up to a multiple of this: few different shapes save memory
-        packed: bool = False, # the table as int32 (S, ceil(V / 32)), as the sliced loss takes it
-    ): self.pad, self.masks, self.multiple, self.packed = pad, masks, multiple, packed
 
-    def __call__(self,
-        rows: list, # from `encode_pairs`
-    ) -> dict: # input_ids, attention_mask, labels, states int64 (B, T); table bool (S, V)
+    def __init__(
+        self,
+        pad: int,  # id of the pad token
+        masks: MaskStore = None,  # None: a batch without masks
+        multiple: int = 8,  # lengths are filled up to a multiple of this: few different shapes save memory
+        packed: bool = False,  # the table as int32 (S, ceil(V / 32)), as the sliced loss takes it
+    ):
+        self.pad, self.masks, self.multiple, self.packed = pad, masks, multiple, packed
+
+    def __call__(
+        self,
+        rows: list,  # from `encode_pairs`
+    ) -> dict:  # input_ids, attention_mask, labels, states int64 (B, T); table bool (S, V)
         length = -(-max(len(r["input_ids"]) for r in rows) // self.multiple) * self.multiple
-        fill = lambda key, value: torch.tensor(np.stack([np.pad(r[key], (0, length - len(r[key])), constant_values=value) for r in rows]))
+        fill = lambda key, value: torch.tensor(
+            np.stack([np.pad(r[key], (0, length - len(r[key])), constant_values=value) for r in rows])
+        )
         out = dict(input_ids=fill("input_ids", self.pad), labels=fill("labels", -100))
         out["attention_mask"] = (torch.arange(length) < torch.tensor([[len(r["input_ids"])] for r in rows])).long()
-        if self.masks is None: return out
-        used, states = np.unique(fill("states", 0).numpy(), return_inverse=True) # row 0 is always there: padding or the last place
-        return dict(out, states=torch.from_numpy(states.reshape(len(rows), length)), table=(self.masks.packed if self.packed else self.masks.tensor)(used))
+        if self.masks is None:
+            return out
+        used, states = np.unique(
+            fill("states", 0).numpy(), return_inverse=True
+        )  # row 0 is always there: padding or the last place
+        return dict(
+            out,
+            states=torch.from_numpy(states.reshape(len(rows), length)),
+            table=(self.masks.packed if self.packed else self.masks.tensor)(used),
+        )
 
 # %% ../nbs/41_finetune.ipynb #979a5230
 def bare_row(
-    pair: dict, # an example
+    pair: dict,  # an example
     tokenizer,
-    masks: MaskStore = None, # with the tokenizer's own end token as its end
-    comma: str = "，", # what stands for a line end
-) -> dict: # as from `encode_pairs`, and targets: what is to be predicted where it is not what is read
+    masks: MaskStore = None,  # with the tokenizer's own end token as its end
+    comma: str = "，",  # what stands for a line end
+) -> dict:  # as from `encode_pairs`, and targets: what is to be predicted where it is not what is read
     "A lyric as the base was pretrained: start, text, end; no prompt."
     end, line_end = tokenizer.eos_token_id, text_ids(tokenizer, "\n")
     answer = [*text_ids(tokenizer, pair["lyrics"].strip()), end]
     row = dict(input_ids=[end, *answer], labels=[-100, *answer], pair=pair)
-    if masks: row = add_states(row, masks)
-    if len(line_end) != 1 or len(text_ids(tokenizer, comma)) != 1: return row
+    if masks:
+        row = add_states(row, masks)
+    if len(line_end) != 1 or len(text_ids(tokenizer, comma)) != 1:
+        return row
     instead = lambda ids: [text_ids(tokenizer, comma)[0] if i == line_end[0] else i for i in ids]
     return dict(row, input_ids=instead(row["input_ids"]), labels=row["labels"] if masks else instead(row["labels"]))
 
 # %% ../nbs/41_finetune.ipynb #a48ac537
 def answer_columns(
-    labels: torch.Tensor, # int64 (B, T), -100 where there is no loss
-) -> int: # k: the last k columns hold every label and the place that predicts it
+    labels: torch.Tensor,  # int64 (B, T), -100 where there is no loss
+) -> int:  # k: the last k columns hold every label and the place that predicts it
     "How much of a batch the head has to look at: prompts need no logits."
     return labels.shape[1] + 1 - int((labels != -100).any(0).nonzero()[0])
 
@@ -478,26 +664,32 @@ def answer_columns(
 @torch.inference_mode()
 def row_bits(
     model,
-    rows: list, # from `encode_pairs` or `bare_row`
+    rows: list,  # from `encode_pairs` or `bare_row`
     collate: ToneCollator,
-    batch: int = None, # rows a forward; None: 32, or 4 where the vocabulary is large
-    desc: str = None, # title of a progress bar
-    free: bool = False, # the bits without the masks, although the collator has them; from the same forward
-): # float64 (len(rows),); with free, a dict masked, free of two
+    batch: int = None,  # rows a forward; None: 32, or 4 where the vocabulary is large
+    desc: str = None,  # title of a progress bar
+    free: bool = False,  # the bits without the masks, although the collator has them; from the same forward
+):  # float64 (len(rows),); with free, a dict masked, free of two
     "Bits of the labels of each row, under the row's masks where the collator has them."
     kinds = ("masked", "free") if free else ("masked",) if collate.masks else ("free",)
-    out, order, was = {k: np.zeros(len(rows)) for k in kinds}, sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"])), model.training
-    batch = batch or (32 if model.get_output_embeddings().weight.shape[0] < 32_000 else 4) # the logits of 151,936 tokens are most of the memory
+    out, order, was = (
+        {k: np.zeros(len(rows)) for k in kinds},
+        sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"])),
+        model.training,
+    )
+    batch = batch or (
+        32 if model.get_output_embeddings().weight.shape[0] < 32_000 else 4
+    )  # the logits of 151,936 tokens are most of the memory
     model.eval()
     for k in tqdm(range(0, len(order), batch), desc=desc, unit="batch", disable=desc is None):
-        part = order[k:k + batch]
+        part = order[k : k + batch]
         b = {key: v.to(model.device) for key, v in collate([rows[i] for i in part]).items()}
         keep = answer_columns(b["labels"])
         logits = model(input_ids=b["input_ids"], attention_mask=b["attention_mask"], logits_to_keep=keep).logits
-        for at, i in enumerate(part): # row by row: copies of all logits would double the peak of memory
-            row, labels = logits[at:at + 1], b["labels"][at, 1 - keep:]
+        for at, i in enumerate(part):  # row by row: copies of all logits would double the peak of memory
+            row, labels = logits[at : at + 1], b["labels"][at, 1 - keep :]
             for kind in kinds:
-                seen = ToneMask(b["states"][at:at + 1, -keep:], b["table"])(row) if kind == "masked" else row
+                seen = ToneMask(b["states"][at : at + 1, -keep:], b["table"])(row) if kind == "masked" else row
                 loss = F.cross_entropy(seen[0, :-1].float(), labels, ignore_index=-100, reduction="none")
                 out[kind][i] = float(loss.double().sum()) / math.log(2)
     model.train(was)
@@ -505,17 +697,19 @@ def row_bits(
 
 # %% ../nbs/41_finetune.ipynb #6f42ce4e
 def answer_bits(
-    model, tokenizer,
-    pairs, # examples {"topic", "tones", "lyrics"}
-    format=None, # None: no prompt, as the base was pretrained
-    masked: bool = True, # share probability out among allowed tokens only
-    reader=None, # as in `ToneConstraint`
-    batch: int = None, # rows a forward; None: as in `row_bits`
-    store: MaskStore = None, # kept from an earlier call, it saves time
-    desc: str = None, # title of a progress bar
-) -> np.ndarray: # float64 (len(pairs),): bits of each lyric and its end
+    model,
+    tokenizer,
+    pairs,  # examples {"topic", "tones", "lyrics"}
+    format=None,  # None: no prompt, as the base was pretrained
+    masked: bool = True,  # share probability out among allowed tokens only
+    reader=None,  # as in `ToneConstraint`
+    batch: int = None,  # rows a forward; None: as in `row_bits`
+    store: MaskStore = None,  # kept from an earlier call, it saves time
+    desc: str = None,  # title of a progress bar
+) -> np.ndarray:  # float64 (len(pairs),): bits of each lyric and its end
     "What each lyric costs a model."
-    if masked and store is None: store = mask_store(model, tokenizer, format, reader)
+    if masked and store is None:
+        store = mask_store(model, tokenizer, format, reader)
     masks = store if masked else None
     rows = encode_pairs(pairs, format, tokenizer, masks) if format else [bare_row(e, tokenizer, masks) for e in pairs]
     return row_bits(model, rows, ToneCollator(tokenizer.pad_token_id, masks), batch, desc)
@@ -534,22 +728,30 @@ def per_character(bits, pairs) -> float:
 # %% ../nbs/41_finetune.ipynb #36faa7a1
 class ToneTrainer(Trainer):
     "A Trainer whose loss is taken under the tone mask, and whose checkpoints are whole or not there."
-    def __init__(self, *args,
-        tone_mask: ToneMask = None, # the function of the hook; None: no hook
-        sliced: bool = False, # take the loss from the allowed rows of the head
-        **kw, # as for Trainer
+
+    def __init__(
+        self,
+        *args,
+        tone_mask: ToneMask = None,  # the function of the hook; None: no hook
+        sliced: bool = False,  # take the loss from the allowed rows of the head
+        **kw,  # as for Trainer
     ):
         super().__init__(*args, **kw)
         self.tone_mask, self.sliced = tone_mask, sliced
-        if sliced: self.compute_loss_func = lambda out, labels, num_items_in_batch=None: self._loss_of(out)
+        if sliced:
+            self.compute_loss_func = lambda out, labels, num_items_in_batch=None: self._loss_of(out)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         states, table, labels = inputs.pop("states", None), inputs.pop("table", None), inputs["labels"]
-        compute = lambda inputs: super(ToneTrainer, self).compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        compute = lambda inputs: super(ToneTrainer, self).compute_loss(
+            model, inputs, return_outputs, num_items_in_batch
+        )
         if self.sliced:
-            with loss_in_head(self.model, labels, states, table, num_items_in_batch) as self._loss_of: return compute(inputs)
+            with loss_in_head(self.model, labels, states, table, num_items_in_batch) as self._loss_of:
+                return compute(inputs)
         keep = answer_columns(labels)
-        if self.tone_mask: self.tone_mask.states, self.tone_mask.table = states[:, -keep:], table
+        if self.tone_mask:
+            self.tone_mask.states, self.tone_mask.table = states[:, -keep:], table
         return compute(dict(inputs, labels=labels[:, -keep:], logits_to_keep=keep))
 
     @torch.no_grad()
@@ -563,7 +765,10 @@ class ToneTrainer(Trainer):
             sums += torch.tensor([float(self.compute_loss(self.model, batch)) * count, count], dtype=torch.float64)
         self.model.train(was)
         loss, count = self.accelerator.reduce(sums.to(self.args.device) if world()[1] > 1 else sums).tolist()
-        found = {f"{metric_key_prefix}_loss": loss / max(1, count), f"{metric_key_prefix}_runtime": round(time.perf_counter() - start, 3)}
+        found = {
+            f"{metric_key_prefix}_loss": loss / max(1, count),
+            f"{metric_key_prefix}_runtime": round(time.perf_counter() - start, 3),
+        }
         self.log(found)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
@@ -574,22 +779,28 @@ def _save_checkpoint(self, model, trial):
     folder, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
     with together(folder / name) as unfinished:
         self.args.output_dir = str(unfinished)
-        try: Trainer._save_checkpoint(self, model, trial)
-        finally: self.args.output_dir = str(folder)
+        try:
+            Trainer._save_checkpoint(self, model, trial)
+        finally:
+            self.args.output_dir = str(folder)
         wait()
-        if self.state.best_global_step: self.state.best_model_checkpoint = str(folder / f"checkpoint-{self.state.best_global_step}")
+        if self.state.best_global_step:
+            self.state.best_model_checkpoint = str(folder / f"checkpoint-{self.state.best_global_step}")
         if self.args.should_save:
-            for f in (unfinished / name).iterdir(): os.replace(f, unfinished / f.name)
+            for f in (unfinished / name).iterdir():
+                os.replace(f, unfinished / f.name)
             (unfinished / name).rmdir()
-            self.state.save_to_json(str(unfinished / "trainer_state.json")) # with the best checkpoint where it will be
+            self.state.save_to_json(str(unfinished / "trainer_state.json"))  # with the best checkpoint where it will be
     if self.args.should_save:
         for old in checkpoints(folder)[:-1]:
-            if str(old) != self.state.best_model_checkpoint: shutil.rmtree(old)
+            if str(old) != self.state.best_model_checkpoint:
+                shutil.rmtree(old)
 
 
 def _save(self, output_dir=None, state_dict=None):
     "The adapter is the same on all processes: one of them writes it."
-    if self.args.should_save: Trainer._save(self, output_dir, state_dict)
+    if self.args.should_save:
+        Trainer._save(self, output_dir, state_dict)
 
 
 ToneTrainer._save_checkpoint, ToneTrainer._save = _save_checkpoint, _save
@@ -612,172 +823,240 @@ def write_json(path, data):
     write_text(path, json.dumps(data, ensure_ascii=False, indent=1))
 
 
-def checkpoints(folder) -> list: # paths, the latest last
+def checkpoints(folder) -> list:  # paths, the latest last
     "The checkpoints in a folder."
     found = [p for p in Path(folder).glob("checkpoint-*") if p.name[11:].isdigit()]
     return sorted(found, key=lambda p: int(p.name[11:]))
 
 # %% ../nbs/41_finetune.ipynb #179567e7
 def batch_order(
-    lengths, # tokens of each row
-    steps: int, # batches
-    batch: int, # rows a batch
+    lengths,  # tokens of each row
+    steps: int,  # batches
+    batch: int,  # rows a batch
     seed: int = 0,
-    near: int = 16, # batches whose rows are sorted by length among themselves
-) -> np.ndarray: # int64 (steps * batch,): indices of rows
+    near: int = 16,  # batches whose rows are sorted by length among themselves
+) -> np.ndarray:  # int64 (steps * batch,): indices of rows
     "Shuffled epochs, one after another, rows of like length together."
     lengths, rng, out = np.asarray(lengths), np.random.default_rng(seed), []
     while len(out) < steps:
         order = rng.permutation(len(lengths))
-        order = np.tile(order, -(-batch // len(order))) # fewer rows than a batch holds: some come twice
-        chunks = [order[k:k + near * batch] for k in range(0, len(order), near * batch)]
+        order = np.tile(order, -(-batch // len(order)))  # fewer rows than a batch holds: some come twice
+        chunks = [order[k : k + near * batch] for k in range(0, len(order), near * batch)]
         order = np.concatenate([c[np.argsort(lengths[c], kind="stable")] for c in chunks])
-        epoch = [order[k:k + batch] for k in range(0, len(order) - batch + 1, batch)]
+        epoch = [order[k : k + batch] for k in range(0, len(order) - batch + 1, batch)]
         out += [epoch[i] for i in rng.permutation(len(epoch))]
     return np.concatenate(out[:steps])
 
 # %% ../nbs/41_finetune.ipynb #a526bcd1
 class _Progress(TrainerCallback):
     "One bar a rung, the loss beside it; and how long each step took, kept in the log."
-    def __init__(self, desc): self.desc, self.bar, self.last = desc, None, None
+
+    def __init__(self, desc):
+        self.desc, self.bar, self.last = desc, None, None
 
     def on_train_begin(self, args, state, control, **kw):
-        self.bar, self.last = tqdm(total=state.max_steps, initial=state.global_step, desc=self.desc, unit="step"), time.perf_counter()
+        self.bar, self.last = (
+            tqdm(total=state.max_steps, initial=state.global_step, desc=self.desc, unit="step"),
+            time.perf_counter(),
+        )
 
     def on_log(self, args, state, control, logs=None, **kw):
-        if "loss" not in (logs or {}): return
+        if "loss" not in (logs or {}):
+            return
         now = time.perf_counter()
         state.log_history[-1]["seconds"], self.last = round(now - self.last, 3), now
         self.bar.update(1)
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
 
-    def on_evaluate(self, args, state, control, **kw): self.last = time.perf_counter() # the time of an evaluation is no step's
+    def on_evaluate(self, args, state, control, **kw):
+        self.last = time.perf_counter()  # the time of an evaluation is no step's
 
-    def on_train_end(self, args, state, control, **kw): self.bar.close()
+    def on_train_end(self, args, state, control, **kw):
+        self.bar.close()
 
 # %% ../nbs/41_finetune.ipynb #606ba5c5
 class _TensorBoard:
     "Figures into event files."
+
     def __init__(self, config, rung, folder):
         from torch.utils.tensorboard import SummaryWriter
+
         self.writer = SummaryWriter(str(folder), flush_secs=5)
 
     def write(self, figures, step):
-        for k, v in figures.items(): self.writer.add_scalar(k, v, step)
+        for k, v in figures.items():
+            self.writer.add_scalar(k, v, step)
 
-    def close(self): self.writer.close()
+    def close(self):
+        self.writer.close()
 
 
 class _WandB:
     "Figures to Weights & Biases, or with WANDB_MODE=offline into a folder that `wandb sync` sends later."
+
     def __init__(self, config, rung, folder):
         import wandb
-        folder.mkdir(parents=True, exist_ok=True)
-        mine = folder.parent / "wandb-id" # the same after a resume: one run there, too
-        if not mine.exists(): mine.write_text(uuid.uuid4().hex[:12])
-        self.run = wandb.init(project=os.environ.get("WANDB_PROJECT", "cantolyric"), group=config.name, name=f"{config.name} {rung}", id=f"{mine.read_text()}-{rung}",
-            resume="allow", dir=str(folder), config=_settings(config), settings=wandb.Settings(console="off", silent=True, disable_git=True, save_code=False))
 
-    def write(self, figures, step): self.run.log(figures, step=step)
-    def close(self): self.run.finish()
+        folder.mkdir(parents=True, exist_ok=True)
+        mine = folder.parent / "wandb-id"  # the same after a resume: one run there, too
+        if not mine.exists():
+            mine.write_text(uuid.uuid4().hex[:12])
+        self.run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "cantolyric"),
+            group=config.name,
+            name=f"{config.name} {rung}",
+            id=f"{mine.read_text()}-{rung}",
+            resume="allow",
+            dir=str(folder),
+            config=_settings(config),
+            settings=wandb.Settings(console="off", silent=True, disable_git=True, save_code=False),
+        )
+
+    def write(self, figures, step):
+        self.run.log(figures, step=step)
+
+    def close(self):
+        self.run.finish()
 
 # %% ../nbs/41_finetune.ipynb #4ca38538
 class RunLog:
     "Figures of one rung, step by step, to wherever the settings say."
-    def __init__(self,
-        config: FinetuneConfig,
-        folder, # of the run; the log is in logs/<rung> there
-    ): self.config, self.folder, self.sinks = config, Path(folder) / "logs" / config.rung, []
 
-    def begin(self,
-        history: list, # of the Trainer: dicts with step and loss
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        folder,  # of the run; the log is in logs/<rung> there
+    ):
+        self.config, self.folder, self.sinks = config, Path(folder) / "logs" / config.rung, []
+
+    def begin(
+        self,
+        history: list,  # of the Trainer: dicts with step and loss
     ):
         "Begin anew, with what a checkpoint remembers."
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
         kinds = dict(tensorboard=_TensorBoard, wandb=_WandB)
-        self.sinks = [s for name in self.config.log_to if (s := self._try(kinds[name], self.config, self.config.rung, self.folder))]
-        for x in history: self.write(x, x["step"], "train" if "loss" in x else "validation")
+        self.sinks = [
+            s
+            for name in self.config.log_to
+            if (s := self._try(kinds[name], self.config, self.config.rung, self.folder))
+        ]
+        for x in history:
+            self.write(x, x["step"], "train" if "loss" in x else "validation")
 
-    def write(self, figures, step, group): # group: first part of each name
+    def write(self, figures, step, group):  # group: first part of each name
         "Some figures of one step; what is no number is left out."
-        for sink in self.sinks: self._try(sink.write, flat(figures, group), step)
+        for sink in self.sinks:
+            self._try(sink.write, flat(figures, group), step)
 
     def close(self):
-        for sink in self.sinks: self._try(sink.close)
+        for sink in self.sinks:
+            self._try(sink.close)
         self.sinks = []
 
     def _try(self, call, *args):
-        try: return call(*args)
-        except Exception as e: warnings.warn(f"the log to {', '.join(self.config.log_to)} failed ({str(e).strip().splitlines()[:1] or type(e).__name__}); the run goes on, and metrics.json will have the losses")
+        try:
+            return call(*args)
+        except Exception as e:
+            warnings.warn(
+                f"the log to {', '.join(self.config.log_to)} failed ({str(e).strip().splitlines()[:1] or type(e).__name__}); the run goes on, and metrics.json will have the losses"
+            )
 
 # %% ../nbs/41_finetune.ipynb #47b97c39
 def flat(
-    figures: dict, # numbers, or dicts of numbers
-    group: str, # first part of each name
-) -> dict: # "group/a/b" -> number
+    figures: dict,  # numbers, or dicts of numbers
+    group: str,  # first part of each name
+) -> dict:  # "group/a/b" -> number
     "Nested figures by their path; what is no number is left out."
     out = {}
     for k, v in figures.items():
-        if isinstance(v, dict): out |= flat(v, f"{group}/{k}")
-        elif isinstance(v, (int, float)) and k not in ("step", "epoch", "seconds"): out[f"{group}/{k}"] = v
+        if isinstance(v, dict):
+            out |= flat(v, f"{group}/{k}")
+        elif isinstance(v, (int, float)) and k not in ("step", "epoch", "seconds"):
+            out[f"{group}/{k}"] = v
     return out
 
 
 class _Scalars(TrainerCallback):
     "Each step's figures to a `RunLog`."
-    def __init__(self, log): self.log = log
-    def on_train_begin(self, args, state, control, **kw): self.log.begin([x for x in state.log_history if "loss" in x or "eval_loss" in x])
+
+    def __init__(self, log):
+        self.log = log
+
+    def on_train_begin(self, args, state, control, **kw):
+        self.log.begin([x for x in state.log_history if "loss" in x or "eval_loss" in x])
+
     def on_log(self, args, state, control, logs=None, **kw):
-        if "loss" in (logs or {}) or "eval_loss" in (logs or {}): self.log.write(logs, state.global_step, "train" if "loss" in logs else "validation")
+        if "loss" in (logs or {}) or "eval_loss" in (logs or {}):
+            self.log.write(logs, state.global_step, "train" if "loss" in logs else "validation")
 
 # %% ../nbs/41_finetune.ipynb #365b201f
-LOGGERS = dict(tensorboard="log", wandb="wandb") # package -> the extra that brings it
+LOGGERS = dict(tensorboard="log", wandb="wandb")  # package -> the extra that brings it
 
 
 def check_loggers(
-    names, # of LOGGERS
+    names,  # of LOGGERS
 ):
     "Refuse a log that could not be kept, before anything is loaded."
     rest = "or leave it out: metrics.json has the losses in any case"
     for name in names:
-        if name not in LOGGERS: raise ArgumentError("log_to", name, f"expected {' or '.join(map(repr, LOGGERS))}")
-        if find_spec(name) is None: raise ArgumentError("log_to", name, f"it needs the package {name}: type  pip install 'cantolyric[{LOGGERS[name]}]'  {rest}")
+        if name not in LOGGERS:
+            raise ArgumentError("log_to", name, f"expected {' or '.join(map(repr, LOGGERS))}")
+        if find_spec(name) is None:
+            raise ArgumentError(
+                "log_to", name, f"it needs the package {name}: type  pip install 'cantolyric[{LOGGERS[name]}]'  {rest}"
+            )
     if "wandb" in names and os.environ.get("WANDB_MODE", "online") == "online" and not _wandb_key():
-        raise CantolyricError(f"log_to='wandb' knows no key: type  wandb login , or set WANDB_MODE=offline to keep the log here, {rest}")
+        raise CantolyricError(
+            f"log_to='wandb' knows no key: type  wandb login , or set WANDB_MODE=offline to keep the log here, {rest}"
+        )
 
 
 def _wandb_key():
     "Whether somebody is logged in."
-    if os.environ.get("WANDB_API_KEY"): return True
+    if os.environ.get("WANDB_API_KEY"):
+        return True
     import netrc
-    try: return any("wandb" in host for host in netrc.netrc(os.environ.get("NETRC")).hosts)
-    except (OSError, netrc.NetrcParseError): return False
+
+    try:
+        return any("wandb" in host for host in netrc.netrc(os.environ.get("NETRC")).hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 # %% ../nbs/41_finetune.ipynb #f67215b0
-LARGE = 100_000_000 # a model with more parameters gets two short rows in the smoke rung, because eight would take too long
+LARGE = (
+    100_000_000  # a model with more parameters gets two short rows in the smoke rung, because eight would take too long
+)
 
 
 class Workshop:
     "What all rungs of a run share: the base, its tokenizer, the mask tables, and the examples."
-    def __init__(self,
+
+    def __init__(
+        self,
         config: FinetuneConfig,
-        data=None, # (split, n, seed) -> examples; None: the data that the config names
+        data=None,  # (split, n, seed) -> examples; None: the data that the config names
     ):
         self.config, self.data = config, data or examples_of(config)
         join()
-        on = "cpu" if self.strategy == "fsdp2" else None # it is sharded across the GPUs below
+        on = "cpu" if self.strategy == "fsdp2" else None  # it is sharded across the GPUs below
         self.model, self.tokenizer = load_model(config.base, config.quantization, revision=config.revision, device=on)
         self.format = format_named(config.format) if config.format else format_for(self.model, self.tokenizer)
         self.store = mask_store(self.model, self.tokenizer, self.format)
         self.bare_store = mask_store(self.model, self.tokenizer)
         self.large = sum(p.numel() for p in self.model.parameters()) > LARGE
-        if self.strategy == "fsdp2": shard_base(self.model)
-        self.asked, self.rows, self.held, self.misfits, self.log = 0, [], {}, {}, None # log: a `RunLog`
-        self.forecast, self.say = None, None # a `Forecast`, if one was made; a function that reports slow gates, or None
+        if self.strategy == "fsdp2":
+            shard_base(self.model)
+        self.asked, self.rows, self.held, self.misfits, self.log = 0, [], {}, {}, None  # log: a `RunLog`
+        self.forecast, self.say = (
+            None,
+            None,
+        )  # a `Forecast`, if one was made; a function that reports slow gates, or None
 
     @property
-    def masks(self): return self.store if self.config.mask else None
+    def masks(self):
+        return self.store if self.config.mask else None
 
     def train_rows(self, n, desc=None) -> list:
         "The first `n` rows of training."
@@ -789,40 +1068,70 @@ class Workshop:
     def plan(self, rung) -> Plan:
         "The size of a rung; the smoke rung of a large model has two rows."
         plan = rung_plan(self.config, rung)
-        if rung != "smoke": return plan
+        if rung != "smoke":
+            return plan
         pairs, n = 2 if self.large else plan.pairs, world()[1]
-        return replace(plan, pairs=pairs, batch=math.ceil(pairs / n) * n) # as many rows for each process
+        return replace(plan, pairs=pairs, batch=math.ceil(pairs / n) * n)  # as many rows for each process
 
     def rung_rows(self, rung, desc=None) -> list:
         "The training rows of a rung; those of a large model's smoke rung are the shortest of the first 64."
         n = self.plan(rung).pairs
-        if not (rung == "smoke" and self.large): return self.train_rows(n, desc)
+        if not (rung == "smoke" and self.large):
+            return self.train_rows(n, desc)
         size = lambda e: len(self.format.encode(e, self.tokenizer)["input_ids"])
-        return self._encode("train", sorted(self.data("train", 64, self.config.seed), key=size)[:n], self.masks, self.config.max_length, desc)
+        return self._encode(
+            "train",
+            sorted(self.data("train", 64, self.config.seed), key=size)[:n],
+            self.masks,
+            self.config.max_length,
+            desc,
+        )
 
 # %% ../nbs/41_finetune.ipynb #f41a0004
 def examples_of(
     config: FinetuneConfig,
-) -> Examples: # (split, n, seed) -> examples
+) -> Examples:  # (split, n, seed) -> examples
     "Load the examples that a config names; `CantolyricError` if they can't be read."
     memory = isinstance(config.data, str) and config.data.endswith(" in memory")
-    if memory: raise CantolyricError(f"the data of this run was {config.data}, which is not stored: pass it again, as in  read_yaml(path, data=dataset)")
+    if memory:
+        raise CantolyricError(
+            f"the data of this run was {config.data}, which is not stored: pass it again, as in  read_yaml(path, data=dataset)"
+        )
     return load_examples(config.data, config.mix, config.columns, config.examples, config.held_out_share)
 
 
 def settled(
     config: FinetuneConfig,
-    data, # `Examples`, or a function (split, n, seed) -> examples
+    data,  # `Examples`, or a function (split, n, seed) -> examples
 ) -> FinetuneConfig:
     "Fill in the settings that depend on the data: steps, pilot, content hash; `CantolyricError` if the data does not match `data_hash`."
     if isinstance(data, Examples) and config.data_hash not in (None, data.hash):
-        raise CantolyricError(f"the data has changed since these settings were written: its content hash is {data.hash}, not data_hash={config.data_hash}; "
-                              "restore the data, or remove data_hash from the settings to train on the current data")
+        raise CantolyricError(
+            f"the data has changed since these settings were written: its content hash is {data.hash}, not data_hash={config.data_hash}; "
+            "restore the data, or remove data_hash from the settings to train on the current data"
+        )
     own = isinstance(data, Examples) and config.own
-    n, epochs = (min(data.count(), config.pairs) if own or config.base != "tiny" and isinstance(data, Examples) else config.pairs), config.trainer.get("num_train_epochs")
-    steps = config.steps or (max(1, math.ceil(epochs * n / config.batch_size)) if epochs else default_steps(config.base, own, n, config.batch_size))
+    n, epochs = (
+        (
+            min(data.count(), config.pairs)
+            if own or config.base != "tiny" and isinstance(data, Examples)
+            else config.pairs
+        ),
+        config.trainer.get("num_train_epochs"),
+    )
+    steps = config.steps or (
+        max(1, math.ceil(epochs * n / config.batch_size))
+        if epochs
+        else default_steps(config.base, own, n, config.batch_size)
+    )
     trainer = {k: v for k, v in config.trainer.items() if k != "num_train_epochs"}
-    return replace(config, steps=steps, trainer=trainer, pilot=config.pilot or default_pilot(own, n), data_hash=data.hash if isinstance(data, Examples) else config.data_hash)
+    return replace(
+        config,
+        steps=steps,
+        trainer=trainer,
+        pilot=config.pilot or default_pilot(own, n),
+        data_hash=data.hash if isinstance(data, Examples) else config.data_hash,
+    )
 
 # %% ../nbs/41_finetune.ipynb #f98dc636
 def _held_out(self, split, n) -> list:
@@ -835,7 +1144,9 @@ def _held_out(self, split, n) -> list:
 
 def _eval_rows(self) -> list:
     "Validation rows for the loss during training, the longest first."
-    pairs = self.held_out("validation", max(96, self.config.eval_pairs))[:self.config.eval_pairs] # some of those that the gates look at
+    pairs = self.held_out("validation", max(96, self.config.eval_pairs))[
+        : self.config.eval_pairs
+    ]  # some of those that the gates look at
     rows = encode_pairs(pairs, self.format, self.tokenizer, self.masks)
     return sorted(rows, key=lambda r: -len(r["input_ids"]))
 
@@ -843,7 +1154,13 @@ def _eval_rows(self) -> list:
 def _encode(self, what, pairs, *how) -> list:
     "Rows; misfits stop it, or are kept in `misfits` under `what`."
     found = self.misfits[what] = []
-    return encode_pairs(list(pairs), self.format, self.tokenizer, *how, on_misfit=found.append if self.config.misfits == "skip" else None)
+    return encode_pairs(
+        list(pairs),
+        self.format,
+        self.tokenizer,
+        *how,
+        on_misfit=found.append if self.config.misfits == "skip" else None,
+    )
 
 
 Workshop.held_out, Workshop.eval_rows, Workshop._encode = _held_out, _eval_rows, _encode
@@ -858,17 +1175,33 @@ def _strategy(self):
 Workshop.strategy = _strategy
 
 # %% ../nbs/41_finetune.ipynb #849e52e5
-def _bits(self,
-    pairs: list, # held-out examples
-    model=None, # None: the base
-    format=None, # None: without a prompt
+def _bits(
+    self,
+    pairs: list,  # held-out examples
+    model=None,  # None: the base
+    format=None,  # None: without a prompt
     desc: str = None,
-) -> dict: # masked, free: float64 (len(pairs),)
+) -> dict:  # masked, free: float64 (len(pairs),)
     "The negative log-likelihood of held-out lyrics in bits, constrained (masked) and unconstrained (free)."
     model = model or self.model
     store = self.store if format else self.bare_store
-    if format: return row_bits(model, encode_pairs(pairs, format, self.tokenizer, store), ToneCollator(self.tokenizer.pad_token_id, store), desc=desc, free=True)
-    call = lambda masked: answer_bits(model, self.tokenizer, pairs, format, masked, store=store, desc=desc and f"{desc}, {'masked' if masked else 'free'}")
+    if format:
+        return row_bits(
+            model,
+            encode_pairs(pairs, format, self.tokenizer, store),
+            ToneCollator(self.tokenizer.pad_token_id, store),
+            desc=desc,
+            free=True,
+        )
+    call = lambda masked: answer_bits(
+        model,
+        self.tokenizer,
+        pairs,
+        format,
+        masked,
+        store=store,
+        desc=desc and f"{desc}, {'masked' if masked else 'free'}",
+    )
     return dict(masked=call(True), free=call(False))
 
 
@@ -884,48 +1217,102 @@ def _adapted(self) -> PeftModel:
     "The base with a fresh adapter, or with the one to continue from."
     c = self.config
     torch.manual_seed(c.seed)
-    options = dict(r=c.rank, lora_alpha=c.alpha, lora_dropout=c.dropout, target_modules=lora_targets(self.model), task_type="CAUSAL_LM") | c.lora
+    options = (
+        dict(
+            r=c.rank,
+            lora_alpha=c.alpha,
+            lora_dropout=c.dropout,
+            target_modules=lora_targets(self.model),
+            task_type="CAUSAL_LM",
+        )
+        | c.lora
+    )
     try:
-        with quiet_peft(): return continued(self.model, c.from_adapter) if c.from_adapter else get_peft_model(self.model, LoraConfig(**options))
-    except CantolyricError: raise
+        with quiet_peft():
+            return (
+                continued(self.model, c.from_adapter)
+                if c.from_adapter
+                else get_peft_model(self.model, LoraConfig(**options))
+            )
+    except CantolyricError:
+        raise
     except (ValueError, RuntimeError, KeyError, SafetensorError) as e:
-        raise CantolyricError(f"{'the adapter ' + repr(c.from_adapter) if c.from_adapter else 'lora'} does not fit the base {c.base!r}: {str(e).strip().splitlines()[0]}") from None
+        raise CantolyricError(
+            f"{'the adapter ' + repr(c.from_adapter) if c.from_adapter else 'lora'} does not fit the base {c.base!r}: {str(e).strip().splitlines()[0]}"
+        ) from None
 
 
 def continued(
-    model, # a base
-    adapter: str, # as in `adapter_folder`
+    model,  # a base
+    adapter: str,  # as in `adapter_folder`
 ) -> PeftModel:
     "Load an adapter onto a base, ready for further training."
     out = put_adapter(model, adapter_folder(adapter), trainable=True)
-    out.peft_config["default"].base_model_name_or_path = model.name_or_path # so that PEFT does not look up the stored name on the Hub
+    out.peft_config[
+        "default"
+    ].base_model_name_or_path = model.name_or_path  # so that PEFT does not look up the stored name on the Hub
     return out
 
 
 Workshop.bits, Workshop.adapted = _bits, _adapted
 
 # %% ../nbs/41_finetune.ipynb #7654a9c4
-NOT_BELOW = ("eval_strategy", "eval_steps", "eval_on_start", "eval_delay", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "save_strategy",
-             "report_to", "run_name") # Trainer options that apply to the full rung only
+NOT_BELOW = (
+    "eval_strategy",
+    "eval_steps",
+    "eval_on_start",
+    "eval_delay",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+    "save_strategy",
+    "report_to",
+    "run_name",
+)  # Trainer options that apply to the full rung only
 
 
 def training_arguments(
     config: FinetuneConfig,
     plan: Plan,
-    folder=None, # for checkpoints; None: none are written
-    evaluate: bool = False, # measure the held-out loss during training
+    folder=None,  # for checkpoints; None: none are written
+    evaluate: bool = False,  # measure the held-out loss during training
 ) -> TrainingArguments:
     "Build the Trainer's options: our defaults, overridden by those of the config."
     given = {k: v for k, v in config.trainer.items() if k != "num_train_epochs" and (evaluate or k not in NOT_BELOW)}
     parts = math.gcd(given.pop("gradient_accumulation_steps", 1), plan.batch)
-    options = dict(output_dir=str(folder or "."), max_steps=plan.steps, per_device_train_batch_size=share_of(plan.batch) // parts or 1, gradient_accumulation_steps=parts,
-        per_device_eval_batch_size=8, learning_rate=config.lr, lr_scheduler_type="cosine", warmup_steps=max(1, plan.steps // 16), weight_decay=0., max_grad_norm=1.,
-        seed=config.seed, data_seed=config.seed, bf16=bf16_is_fast() and not given.get("fp16"), fp16=torch.cuda.is_available() and not bf16_is_fast() and not given.get("bf16"), use_cpu=not torch.cuda.is_available(), logging_steps=1, logging_nan_inf_filter=False,
-        save_steps=config.save_every, save_strategy="steps" if folder else "no", train_sampling_strategy="sequential", remove_unused_columns=False,
-        report_to="none", disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available(), ddp_find_unused_parameters=False)
-    if launch_settings()["activation_checkpointing"]: options["activation_checkpointing"] = True
-    if evaluate and given.get("eval_strategy") != "no": options |= _evaluations(config, plan, given)
-    if "warmup_ratio" in given: del options["warmup_steps"] # because warmup_steps would take precedence
+    options = dict(
+        output_dir=str(folder or "."),
+        max_steps=plan.steps,
+        per_device_train_batch_size=share_of(plan.batch) // parts or 1,
+        gradient_accumulation_steps=parts,
+        per_device_eval_batch_size=8,
+        learning_rate=config.lr,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, plan.steps // 16),
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        seed=config.seed,
+        data_seed=config.seed,
+        bf16=bf16_is_fast() and not given.get("fp16"),
+        fp16=torch.cuda.is_available() and not bf16_is_fast() and not given.get("bf16"),
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_steps=config.save_every,
+        save_strategy="steps" if folder else "no",
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+    )
+    if launch_settings()["activation_checkpointing"]:
+        options["activation_checkpointing"] = True
+    if evaluate and given.get("eval_strategy") != "no":
+        options |= _evaluations(config, plan, given)
+    if "warmup_ratio" in given:
+        del options["warmup_steps"]  # because warmup_steps would take precedence
     return TrainingArguments(**options | given)
 
 
@@ -934,30 +1321,47 @@ def _evaluations(config, plan, given) -> dict:
     every = given.get("eval_steps") or max(1, plan.steps // 6)
     best = config.early_stopping or given.get("load_best_model_at_end")
     return dict(eval_strategy="steps", eval_steps=every, eval_on_start=True) | (
-        dict(load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=False, save_steps=every) if best else {})
+        dict(load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=False, save_steps=every)
+        if best
+        else {}
+    )
 
 
 def make_trainer(
     shop: Workshop,
-    model, # with its adapter
-    rows: list, # training rows
+    model,  # with its adapter
+    rows: list,  # training rows
     plan: Plan,
-    folder, # for checkpoints; None: none are written
-    desc: str = "training", # title of the progress bar
-    held: list = None, # rows for the held-out loss during training; None: it is not measured
-    order=None, # indices into `rows` for all steps in sequence; None: from `batch_order`
+    folder,  # for checkpoints; None: none are written
+    desc: str = "training",  # title of the progress bar
+    held: list = None,  # rows for the held-out loss during training; None: it is not measured
+    order=None,  # indices into `rows` for all steps in sequence; None: from `batch_order`
 ) -> ToneTrainer:
     "Build a Trainer for one rung; if the loss needs a hook, the model carries it during training."
     c, sliced = shop.config, is_sliced(shop.config)
     mask = ToneMask(bonus=c.bonus or None) if c.mask and not sliced else None
     order = batch_order([len(r["input_ids"]) for r in rows], plan.steps, plan.batch, c.seed) if order is None else order
     args = training_arguments(c, plan, folder, bool(held))
-    callbacks = [_Progress(desc), *([_Scalars(shop.log)] if shop.log else []), *([EarlyStoppingCallback(c.early_stopping)] if held and c.early_stopping else [])]
-    trainer = ToneTrainer(model, args, tone_mask=mask, sliced=sliced, train_dataset=_with_free(rows, order, plan, c), eval_dataset=held or None,
-        data_collator=ToneCollator(shop.tokenizer.pad_token_id, shop.masks, packed=sliced), callbacks=callbacks)
+    callbacks = [
+        _Progress(desc),
+        *([_Scalars(shop.log)] if shop.log else []),
+        *([EarlyStoppingCallback(c.early_stopping)] if held and c.early_stopping else []),
+    ]
+    trainer = ToneTrainer(
+        model,
+        args,
+        tone_mask=mask,
+        sliced=sliced,
+        train_dataset=_with_free(rows, order, plan, c),
+        eval_dataset=held or None,
+        data_collator=ToneCollator(shop.tokenizer.pad_token_id, shop.masks, packed=sliced),
+        callbacks=callbacks,
+    )
     adopt(trainer, shop.strategy)
-    if mask: LogitsHookCallback(mask).attach(trainer)
-    for callback in (PrinterCallback, ProgressCallback): trainer.remove_callback(callback)
+    if mask:
+        LogitsHookCallback(mask).attach(trainer)
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
     return trainer
 
 # %% ../nbs/41_finetune.ipynb #9f73e7c6
@@ -975,137 +1379,231 @@ def is_sliced(config: FinetuneConfig) -> bool:
 
 def bf16_is_fast() -> bool:
     "Whether this machine multiplies in bf16: most GPUs, few CPUs."
-    if torch.cuda.is_available(): return torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 # %% ../nbs/41_finetune.ipynb #26814a00
 @dataclass
 class RungReport:
     "What one rung did."
+
     rung: str
-    pairs: int # examples that it drew from
+    pairs: int  # examples that it drew from
     steps: int
-    losses: list # nats a token, one a step
-    seconds: float # of training
-    misfits: int = 0 # examples left out because they do not fit their template
-    notes: list = field(default_factory=list) # what was said of the first ten of them
-    evals: list = field(default_factory=list) # [step, held-out loss in nats a token]
-    best_step: int = None # the step whose checkpoint was kept; None: the last
-    gates: list = field(default_factory=list) # dicts name, ok, message
-    held_out: dict = field(default_factory=dict) # figures in bits a character
+    losses: list  # nats a token, one a step
+    seconds: float  # of training
+    misfits: int = 0  # examples left out because they do not fit their template
+    notes: list = field(default_factory=list)  # what was said of the first ten of them
+    evals: list = field(default_factory=list)  # [step, held-out loss in nats a token]
+    best_step: int = None  # the step whose checkpoint was kept; None: the last
+    gates: list = field(default_factory=list)  # dicts name, ok, message
+    held_out: dict = field(default_factory=dict)  # figures in bits a character
 
     @property
-    def ok(self) -> bool: return all(g["ok"] for g in self.gates)
+    def ok(self) -> bool:
+        return all(g["ok"] for g in self.gates)
 
     def __str__(self):
         first, last = np.mean(self.losses[:3]), np.mean(self.losses[-3:])
         left = f" ({self.misfits:,} that did not fit their template left out)" if self.misfits else ""
-        return f"{self.rung}: {self.pairs:,} pairs{left}, {self.steps} steps, {self.seconds:.0f} s, loss {first:.2f} → {last:.2f}, gates: " + (
-            "all passed" if self.ok else "; ".join(f"[{g['name']}] {g['message']}" for g in self.gates if not g["ok"]))
+        return (
+            f"{self.rung}: {self.pairs:,} pairs{left}, {self.steps} steps, {self.seconds:.0f} s, loss {first:.2f} → {last:.2f}, gates: "
+            + (
+                "all passed"
+                if self.ok
+                else "; ".join(f"[{g['name']}] {g['message']}" for g in self.gates if not g["ok"])
+            )
+        )
+
     __repr__ = __str__
 
 # %% ../nbs/41_finetune.ipynb #48f12235
 def train_rung(
     shop: Workshop,
     rung: str,
-    model, # with a fresh adapter
-    folder=None, # for checkpoints, and where those of an interrupted run are looked for
+    model,  # with a fresh adapter
+    folder=None,  # for checkpoints, and where those of an interrupted run are looked for
 ) -> RungReport:
     "Train one rung to its end, from its last checkpoint if there is one."
     plan = shop.plan(rung)
     rows = shop.rung_rows(rung, f"{rung}: masks")
-    trainer = make_trainer(shop, model, rows, plan, folder, f"{rung}: training", shop.eval_rows() if rung == "full" and folder else None)
+    trainer = make_trainer(
+        shop, model, rows, plan, folder, f"{rung}: training", shop.eval_rows() if rung == "full" and folder else None
+    )
     found = checkpoints(folder) if folder else []
     agreed(lambda: [check_checkpoint(c, not shop.config.trainer.get("save_only_model")) for c in found])
     try:
-        with quiet_peft(): trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
-    finally: trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False) # or it would compute in bf16 from now on
+        with quiet_peft():
+            trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+    finally:
+        trainer.accelerator.unwrap_model(
+            trainer.model_wrapped, keep_fp32_wrapper=False
+        )  # or it would compute in bf16 from now on
     model.eval()
     log = [x for x in trainer.state.log_history if "loss" in x]
     evals = [[x["step"], x["eval_loss"]] for x in trainer.state.log_history if "eval_loss" in x]
     notes = [f"{what}: {e}" for what, errors in shop.misfits.items() for e in errors]
-    return RungReport(rung, len(rows), len(log), [x["loss"] for x in log], round(sum(x["seconds"] for x in log), 2), len(notes), notes[:10], evals=evals,
-        best_step=trainer.state.best_global_step if trainer.args.load_best_model_at_end else None)
+    return RungReport(
+        rung,
+        len(rows),
+        len(log),
+        [x["loss"] for x in log],
+        round(sum(x["seconds"] for x in log), 2),
+        len(notes),
+        notes[:10],
+        evals=evals,
+        best_step=trainer.state.best_global_step if trainer.args.load_best_model_at_end else None,
+    )
 
 
 def check_checkpoint(
-    folder: Path, # of a checkpoint
-    whole: bool = True, # with the optimizer's state, as `trainer.save_only_model` leaves out
+    folder: Path,  # of a checkpoint
+    whole: bool = True,  # with the optimizer's state, as `trainer.save_only_model` leaves out
 ):
     "Raise `CantolyricError` if a file of a checkpoint is missing or was cut short."
     remedy = f"delete the folder {str(folder)!r} to continue without this checkpoint"
     wanted = ["trainer_state.json", "adapter_model.safetensors"] + ["optimizer.pt", "scheduler.pt"] * whole
-    if missing := [name for name in wanted if not (folder / name).is_file()]: # the Trainer would start with a new optimizer
+    if missing := [
+        name for name in wanted if not (folder / name).is_file()
+    ]:  # the Trainer would start with a new optimizer
         raise CantolyricError(f"the checkpoint {str(folder)!r} is incomplete: there is no {missing[0]} in it; {remedy}")
     state = read_object(folder / "trainer_state.json", remedy)
     check_entries(folder / "trainer_state.json", state, {"global_step": int, "log_history": list}, remedy)
-    try: step = TrainerState.load_from_json(str(folder / "trainer_state.json")).global_step
-    except (TypeError, ValueError, AttributeError) as e: raise damaged(folder / "trainer_state.json", _line(e), remedy) from None
-    logged = [x for x in state["log_history"] if not isinstance(x, dict) or "step" not in x or "loss" in x and "seconds" not in x]
-    if step != int(folder.name[11:]) or logged: raise damaged(folder / "trainer_state.json", f"it is not the state after step {folder.name[11:]}", remedy)
+    try:
+        step = TrainerState.load_from_json(str(folder / "trainer_state.json")).global_step
+    except (TypeError, ValueError, AttributeError) as e:
+        raise damaged(folder / "trainer_state.json", _line(e), remedy) from None
+    logged = [
+        x
+        for x in state["log_history"]
+        if not isinstance(x, dict) or "step" not in x or "loss" in x and "seconds" not in x
+    ]
+    if step != int(folder.name[11:]) or logged:
+        raise damaged(folder / "trainer_state.json", f"it is not the state after step {folder.name[11:]}", remedy)
     for file in sorted(folder.iterdir()):
         try:
-            if file.suffix == ".safetensors": safe_open(str(file), "pt").keys()
+            if file.suffix == ".safetensors":
+                safe_open(str(file), "pt").keys()
             if file.suffix in (".pt", ".pth"):
                 with zipfile.ZipFile(file) as parts:
-                    if broken := parts.testzip(): raise ValueError(f"the checksum of {broken} is wrong")
-        except (SafetensorError, zipfile.BadZipFile, ValueError, OSError, EOFError) as e: raise damaged(file, _line(e), remedy) from None
+                    if broken := parts.testzip():
+                        raise ValueError(f"the checksum of {broken} is wrong")
+        except (SafetensorError, zipfile.BadZipFile, ValueError, OSError, EOFError) as e:
+            raise damaged(file, _line(e), remedy) from None
 
 
-def _line(error) -> str: return " ".join(str(error).split()) or type(error).__name__
+def _line(error) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 # %% ../nbs/41_finetune.ipynb #c056bc0c
 def run_parts(
     shop: Workshop,
     rung: str,
-    model, # with its adapter
-) -> Parts: # for `preflight`
+    model,  # with its adapter
+) -> Parts:  # for `preflight`
     "A run in the parts that the gates of lesson 40 look at."
     c, goal, known = shop.config, rung_plan(shop.config, "full"), shop.forecast
     rows = shop.rung_rows(rung, f"{rung}: masks")
     batch = ToneCollator(shop.tokenizer.pad_token_id, shop.masks)(rows[:8])
     each = np.mean([len(r["input_ids"]) for r in rows])
     on_device = lambda batch: {k: v.to(model.device) for k, v in batch.items()}
-    return Parts(loss_fn=(lambda model, batch: sliced_loss(model, on_device(batch))) if is_sliced(c) else None, train=[r["pair"] for r in rows], held_out=[*shop.held_out("validation", 96), *shop.held_out("test", c.held_out)], encoded=rows, batch=batch,
-        format=shop.format, tokenizer=shop.tokenizer, model=model, attach=masking(model) if c.mask else None, reader=shop.store.reader, lr=c.lr, quantization=c.quantization,
-        plan=dict(logits=not is_sliced(c), steps=goal.steps, max_seconds=granted_seconds(c), max_gib=granted_gib(c), tokens_a_step=int(goal.batch * each),
-                  seconds_a_step=known and known.seconds_per_step, gib=known and known.peak_gib))
+    return Parts(
+        loss_fn=(lambda model, batch: sliced_loss(model, on_device(batch))) if is_sliced(c) else None,
+        train=[r["pair"] for r in rows],
+        held_out=[*shop.held_out("validation", 96), *shop.held_out("test", c.held_out)],
+        encoded=rows,
+        batch=batch,
+        format=shop.format,
+        tokenizer=shop.tokenizer,
+        model=model,
+        attach=masking(model) if c.mask else None,
+        reader=shop.store.reader,
+        lr=c.lr,
+        quantization=c.quantization,
+        plan=dict(
+            logits=not is_sliced(c),
+            steps=goal.steps,
+            max_seconds=granted_seconds(c),
+            max_gib=granted_gib(c),
+            tokens_a_step=int(goal.batch * each),
+            seconds_a_step=known and known.seconds_per_step,
+            gib=known and known.peak_gib,
+        ),
+    )
 
 
-def granted_seconds(config: FinetuneConfig) -> float: return 60 * config.max_minutes if config.max_minutes else math.inf
-def granted_gib(config: FinetuneConfig) -> float: return config.max_gib or machine_gib()
+def granted_seconds(config: FinetuneConfig) -> float:
+    return 60 * config.max_minutes if config.max_minutes else math.inf
 
 
-DATA_GATES = ("data", "template", "labels", "truncation", "end", "prompt") # asked again before each rung: it sees more data
-SMOKE_GATES = tuple(GATES) # all of them, once
+def granted_gib(config: FinetuneConfig) -> float:
+    return config.max_gib or machine_gib()
+
+
+DATA_GATES = (
+    "data",
+    "template",
+    "labels",
+    "truncation",
+    "end",
+    "prompt",
+)  # asked again before each rung: it sees more data
+SMOKE_GATES = tuple(GATES)  # all of them, once
 
 # %% ../nbs/41_finetune.ipynb #196034b9
 def gate_learnt(losses) -> GateResult:
     "The loss on the one batch of the smoke rung fell to less than half."
     first, last = float(np.mean(losses[:3])), float(np.mean(losses[-3:]))
     about = f"the loss on one batch went from {first:.2f} to {last:.2f} nats in {len(losses)} steps of the Trainer"
-    return GateResult("learnt", last < .5 * first, about if last < .5 * first else f"{about}, wanted is less than {.5 * first:.2f}: another learning rate?", (first, last))
+    return GateResult(
+        "learnt",
+        last < 0.5 * first,
+        about if last < 0.5 * first else f"{about}, wanted is less than {0.5 * first:.2f}: another learning rate?",
+        (first, last),
+    )
 
 
-def gate_saved(shop, model, loss, folder) -> GateResult: # folder: to write the adapter to
+def gate_saved(shop, model, loss, folder) -> GateResult:  # folder: to write the adapter to
     "The adapter, saved and loaded into a fresh one, gives the same loss."
-    with torch.no_grad(): want = float(loss())
+    with torch.no_grad():
+        want = float(loss())
     model.save_pretrained(str(folder), save_embedding_layers=False)
     was = {k: v.clone() for k, v in get_peft_model_state_dict(model).items()}
     model.load_adapter(str(folder), "again")
     model.set_adapter("again")
-    with torch.no_grad(): got = float(loss())
+    with torch.no_grad():
+        got = float(loss())
     model.set_adapter("default")
     model.delete_adapter("again")
     same = abs(got - want) < 1e-4 and all(torch.equal(v, was[k]) for k, v in get_peft_model_state_dict(model).items())
-    return GateResult("saved", same, f"loss {want:.4f}, and {got:.4f} with the adapter that was saved and loaded" + ("" if same else ": what is on disk is not what was trained"), got)
+    return GateResult(
+        "saved",
+        same,
+        f"loss {want:.4f}, and {got:.4f} with the adapter that was saved and loaded"
+        + ("" if same else ": what is on disk is not what was trained"),
+        got,
+    )
 
 # %% ../nbs/41_finetune.ipynb #26f0c678
 def gate_lower(before: float, after: float, what: str, examples: int = FEW) -> GateResult:
     "Pass if the bits per character of held-out text fell or, with fewer than `FEW` examples, rose by less than a tenth."
     about = f"held-out lyrics, masked: {before:.3f} → {after:.3f} bits a character ({what})"
-    if examples < FEW and before <= after < 1.1 * before: return GateResult("lower", True, f"{about}: not lower, but {examples} held-out examples are too few to stop the run for it", after - before)
-    return GateResult("lower", after < before, about if after < before else f"{about}: training made it worse; try a lower learning rate, fewer steps, or more pairs", after - before)
+    if examples < FEW and before <= after < 1.1 * before:
+        return GateResult(
+            "lower",
+            True,
+            f"{about}: not lower, but {examples} held-out examples are too few to stop the run for it",
+            after - before,
+        )
+    return GateResult(
+        "lower",
+        after < before,
+        about
+        if after < before
+        else f"{about}: training made it worse; try a lower learning rate, fewer steps, or more pairs",
+        after - before,
+    )
 
 
 def gate_granted(report: RungReport, config: FinetuneConfig) -> GateResult:
@@ -1113,8 +1611,20 @@ def gate_granted(report: RungReport, config: FinetuneConfig) -> GateResult:
     steps = rung_plan(config, "full").steps
     seconds, gib = report.seconds / report.steps * steps, peak_gib()
     about = f"the full rung will take about {seconds / 60:.1f} minutes ({steps} steps); {gib:.1f} GiB used so far"
-    if seconds > granted_seconds(config): return GateResult("granted", False, f"{about}; the limit is {config.max_minutes:g} minutes: use fewer steps or a larger max_minutes", seconds)
-    if gib > granted_gib(config): return GateResult("granted", False, f"{about}; the limit is {granted_gib(config):.3g} GiB: use a smaller batch_size or a larger max_gib", gib)
+    if seconds > granted_seconds(config):
+        return GateResult(
+            "granted",
+            False,
+            f"{about}; the limit is {config.max_minutes:g} minutes: use fewer steps or a larger max_minutes",
+            seconds,
+        )
+    if gib > granted_gib(config):
+        return GateResult(
+            "granted",
+            False,
+            f"{about}; the limit is {granted_gib(config):.3g} GiB: use a smaller batch_size or a larger max_gib",
+            gib,
+        )
     return GateResult("granted", True, about, seconds)
 
 # %% ../nbs/41_finetune.ipynb #27902177
@@ -1124,58 +1634,76 @@ class Stopped(CantolyricError):
 
 @contextmanager
 def _stopping():
-    try: yield
-    except CantolyricError as e: raise Stopped(str(e)) from None
+    try:
+        yield
+    except CantolyricError as e:
+        raise Stopped(str(e)) from None
 
 
 def _smoke(shop, model, folder):
     parts = run_parts(shop, "smoke", model)
-    with _stopping(): gates = preflight(parts, SMOKE_GATES, desc="smoke: gates", say=shop.say).require("the smoke rung")
+    with _stopping():
+        gates = preflight(parts, SMOKE_GATES, desc="smoke: gates", say=shop.say).require("the smoke rung")
     report = train_rung(shop, "smoke", model)
-    with whole_folder(Path(folder) / f"saved-{world()[0]}") as f: gates.results += [gate_learnt(report.losses), gate_saved(shop, model, parts.loss, f)]
+    with whole_folder(Path(folder) / f"saved-{world()[0]}") as f:
+        gates.results += [gate_learnt(report.losses), gate_saved(shop, model, parts.loss, f)]
     return report, gates
 
 
 def _pilot(shop, model, folder):
     parts = run_parts(shop, "pilot", model)
-    with _stopping(): gates = preflight(parts, DATA_GATES, desc="pilot: gates", say=shop.say).require("the pilot")
+    with _stopping():
+        gates = preflight(parts, DATA_GATES, desc="pilot: gates", say=shop.say).require("the pilot")
     pairs = shop.held_out("validation", rung_plan(shop.config, "pilot").held_out)
-    cost = lambda: per_character(answer_bits(model, shop.tokenizer, pairs, shop.format, store=shop.store, desc="pilot: held-out lyrics"), pairs)
+    cost = lambda: per_character(
+        answer_bits(model, shop.tokenizer, pairs, shop.format, store=shop.store, desc="pilot: held-out lyrics"), pairs
+    )
     before, report = cost(), train_rung(shop, "pilot", model, Path(folder) / "pilot")
     report.held_out = dict(before=before, after=cost(), pairs=len(pairs), split="validation")
     start = "the adapter that it continues from" if shop.config.from_adapter else "the base with the prompt"
-    gates.results += [gate_lower(before, report.held_out["after"], f"against {start}", len(pairs)), gate_granted(report, shop.config)]
+    gates.results += [
+        gate_lower(before, report.held_out["after"], f"against {start}", len(pairs)),
+        gate_granted(report, shop.config),
+    ]
     return report, gates
 
 # %% ../nbs/41_finetune.ipynb #4528fc6c
-def _before(shop, pairs, desc=None, adapter=None) -> dict: # figures in bits a character
+def _before(shop, pairs, desc=None, adapter=None) -> dict:  # figures in bits a character
     "What held-out lyrics cost the base, with the prompt and without; and the model with the adapter that it continues from."
     figures = lambda bits: {k: per_character(v, pairs) for k, v in bits.items()}
     kinds = dict(with_prompt=shop.format, without=None)
     with adapter.disable_adapter() if adapter else nullcontext():
-        out = {k: figures(shop.bits(pairs, adapter, f, desc and f"{desc} {k.replace('_', ' ')}")) for k, f in kinds.items()}
-    if adapter and shop.config.from_adapter: out["adapter"] = figures(shop.bits(pairs, adapter, shop.format, desc and "the adapter to continue from"))
+        out = {
+            k: figures(shop.bits(pairs, adapter, f, desc and f"{desc} {k.replace('_', ' ')}")) for k, f in kinds.items()
+        }
+    if adapter and shop.config.from_adapter:
+        out["adapter"] = figures(shop.bits(pairs, adapter, shop.format, desc and "the adapter to continue from"))
     return dict(out, best={m: min(x[m] for x in out.values()) for m in ("masked", "free")})
 
 
 def _full(shop, model, folder):
     parts = run_parts(shop, "full", model)
-    with _stopping(): gates = preflight(parts, DATA_GATES, desc="full: gates", say=shop.say).require("the full rung")
+    with _stopping():
+        gates = preflight(parts, DATA_GATES, desc="full: gates", say=shop.say).require("the full rung")
     pairs = shop.held_out("test", rung_plan(shop.config, "full").held_out)
     before = _before(shop, pairs, "base", model)
     report = train_rung(shop, "full", model, Path(folder) / "full")
     after = {k: per_character(v, pairs) for k, v in shop.bits(pairs, model, shop.format, "finetuned").items()}
     report.held_out = dict(before=before, after=after, pairs=len(pairs), split="test")
-    start = "the best of the base with the prompt, without, and the adapter that it continues from" if shop.config.from_adapter else "the better of the base with the prompt and without"
+    start = (
+        "the best of the base with the prompt, without, and the adapter that it continues from"
+        if shop.config.from_adapter
+        else "the better of the base with the prompt and without"
+    )
     gates.results.append(gate_lower(before["best"]["masked"], after["masked"], f"against {start}", len(pairs)))
     return report, gates
 
 # %% ../nbs/41_finetune.ipynb #a8db7fd9
 def finetune(
-    config: FinetuneConfig, # its `rung` says which
-    data=None, # (split, n, seed) -> examples; None: what the config names
-    shop: Workshop = None, # made from the config where there is none
-    folder=None, # for checkpoints, logs and the adapter; None: nothing is kept
+    config: FinetuneConfig,  # its `rung` says which
+    data=None,  # (split, n, seed) -> examples; None: what the config names
+    shop: Workshop = None,  # made from the config where there is none
+    folder=None,  # for checkpoints, logs and the adapter; None: nothing is kept
 ) -> RungReport:
     "Climb one rung: gates, training, gates. `CantolyricError` with the reasons where a gate says stop."
     check_config(config)
@@ -1185,11 +1713,16 @@ def finetune(
         model = shop.adapted()
         try:
             report, gates = climbers[config.rung](shop, model, place)
-            report.gates = first([dict(name=g.name, ok=bool(g.ok), message=g.message, seconds=round(g.seconds, 2)) for g in gates])
-            if shop.log: shop.log.write(report.held_out, report.steps, "held_out")
-            if folder and config.rung == "full" and world()[0] == 0: _save_adapter(model, place / "adapter", config.base)
+            report.gates = first(
+                [dict(name=g.name, ok=bool(g.ok), message=g.message, seconds=round(g.seconds, 2)) for g in gates]
+            )
+            if shop.log:
+                shop.log.write(report.held_out, report.steps, "held_out")
+            if folder and config.rung == "full" and world()[0] == 0:
+                _save_adapter(model, place / "adapter", config.base)
             wait()
-        finally: shop.model = model.unload()
+        finally:
+            shop.model = model.unload()
     return report
 
 
@@ -1197,30 +1730,44 @@ def finetune(
 def _log_of(config, folder):
     "The log of a rung, where one is wanted."
     log = RunLog(config, folder) if folder and config.log_to and world()[0] == 0 else None
-    try: yield log
+    try:
+        yield log
     finally:
-        if log: log.close()
+        if log:
+            log.close()
 
 # %% ../nbs/41_finetune.ipynb #d5df9c3d
 def _place(folder):
     "A given folder, or one for the time being."
-    if folder: return nullcontext(Path(folder))
+    if folder:
+        return nullcontext(Path(folder))
+
     @contextmanager
     def passing():
-        with tempfile.TemporaryDirectory() as d: yield Path(first(d)) # one folder for all processes
+        with tempfile.TemporaryDirectory() as d:
+            yield Path(first(d))  # one folder for all processes
+
     return passing()
 
 
 def _save_adapter(model, folder, base):
-    model.peft_config["default"].base_model_name_or_path = str(base) # as the user named it, not where it lies on this machine
-    model.peft_config["default"].revision = getattr(model, "commit", None) # the commit of a base from the Hub
+    model.peft_config["default"].base_model_name_or_path = str(
+        base
+    )  # as the user named it, not where it lies on this machine
+    model.peft_config["default"].revision = getattr(model, "commit", None)  # the commit of a base from the Hub
     with whole_folder(folder) as f:
         model.save_pretrained(str(f), save_embedding_layers=False)
-        (f / "README.md").unlink(missing_ok=True) # PEFT's empty card
-        write_base(getattr(model, "base_folder", None), f) # checked wherever the adapter is loaded
+        (f / "README.md").unlink(missing_ok=True)  # PEFT's empty card
+        write_base(getattr(model, "base_folder", None), f)  # checked wherever the adapter is loaded
 
 # %% ../nbs/41_finetune.ipynb #c6ffe1e3
-_FULL = ("No space left on device", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed writing", "file write failed")
+_FULL = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "File too large",
+    "PytorchStreamWriter failed writing",
+    "file write failed",
+)
 
 
 class Unwritten(CantolyricError):
@@ -1229,31 +1776,59 @@ class Unwritten(CantolyricError):
 
 @contextmanager
 def clear_errors(
-    folder, # where the run writes
+    folder,  # where the run writes
 ):
     "Turn the many voices of a full disk into one sentence."
-    try: yield
-    except CantolyricError: raise
+    try:
+        yield
+    except CantolyricError:
+        raise
     except Exception as e:
         full = getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(w in str(e) for w in _FULL)
-        if full: raise Unwritten(f"the disk is full: {str(folder)!r} could not be written; free some space, then go on with --resume") from None
+        if full:
+            raise Unwritten(
+                f"the disk is full: {str(folder)!r} could not be written; free some space, then go on with --resume"
+            ) from None
         if isinstance(e, (PermissionError, NotADirectoryError, FileExistsError)):
-            raise Unwritten(f"cannot write {str(e.filename or folder)!r}: {e.strerror}; choose another folder") from None
+            raise Unwritten(
+                f"cannot write {str(e.filename or folder)!r}: {e.strerror}; choose another folder"
+            ) from None
         raise
 
 # %% ../nbs/41_finetune.ipynb #02bbd146
-def run_folders(config) -> tuple: # the run's folder, and the one it lives in until it is finished
+def run_folders(config) -> tuple:  # the run's folder, and the one it lives in until it is finished
     done = Path(config.runs_dir).expanduser() / config.name
     return done, done.with_name(done.name + ".part")
 
 
 def _settings(config):
     "What makes a run what it is; where it lies and whether it was interrupted does not."
-    return {k: v for k, v in as_json(config).items() if k not in ("runs_dir", "resume", "rung", "name", "save_every", "max_minutes", "max_gib", "strategy", "log_to", "push_to", "public")}
+    return {
+        k: v
+        for k, v in as_json(config).items()
+        if k
+        not in (
+            "runs_dir",
+            "resume",
+            "rung",
+            "name",
+            "save_every",
+            "max_minutes",
+            "max_gib",
+            "strategy",
+            "log_to",
+            "push_to",
+            "public",
+        )
+    }
 
 
-SETTLED = ("steps", "pilot", "data_hash") # None until the data are known: what a run has settled on is not another setting
-RENAMED = {"batch": "batch_size"} # settings of earlier versions
+SETTLED = (
+    "steps",
+    "pilot",
+    "data_hash",
+)  # None until the data are known: what a run has settled on is not another setting
+RENAMED = {"batch": "batch_size"}  # settings of earlier versions
 
 
 def as_json(
@@ -1266,27 +1841,44 @@ def as_json(
 # %% ../nbs/41_finetune.ipynb #60aa7d9d
 def check_folder(
     config: FinetuneConfig,
-) -> bool: # whether the run is finished already
+) -> bool:  # whether the run is finished already
     "Refuse to overwrite a run, or to resume one that does not exist, is damaged, or has other settings."
     done, part = run_folders(config)
     if not config.resume:
-        if os.path.exists(done): raise CantolyricError(f"the run {str(done)!r} exists already: choose another name (--name)")
-        if os.path.exists(part / "config.json"): raise CantolyricError(f"an interrupted run is in {str(part)!r}: continue it (--resume), choose another name (--name), or delete the folder")
-        if os.path.exists(part): raise _no_run(part)
+        if os.path.exists(done):
+            raise CantolyricError(f"the run {str(done)!r} exists already: choose another name (--name)")
+        if os.path.exists(part / "config.json"):
+            raise CantolyricError(
+                f"an interrupted run is in {str(part)!r}: continue it (--resume), choose another name (--name), or delete the folder"
+            )
+        if os.path.exists(part):
+            raise _no_run(part)
         return False
     folder = done if os.path.exists(done) else part
-    if not os.path.exists(folder): raise CantolyricError(f"no run to resume: neither {str(done)!r} nor {str(part)!r} exists; leave out --resume to start one")
-    if folder == done and not (done / "metrics.json").exists(): raise CantolyricError(f"{str(done)!r} is not a run: there is no metrics.json in it; choose another name (--name)")
-    if not (folder / "config.json").exists(): raise _no_run(folder)
+    if not os.path.exists(folder):
+        raise CantolyricError(
+            f"no run to resume: neither {str(done)!r} nor {str(part)!r} exists; leave out --resume to start one"
+        )
+    if folder == done and not (done / "metrics.json").exists():
+        raise CantolyricError(
+            f"{str(done)!r} is not a run: there is no metrics.json in it; choose another name (--name)"
+        )
+    if not (folder / "config.json").exists():
+        raise _no_run(folder)
     check_agreement(folder)
     was, now = _stored_settings(folder), json.loads(json.dumps(_settings(config)))
     other = [k for k in now if k in was and was[k] != now[k] and not (k in SETTLED and now[k] is None)]
-    if other: raise CantolyricError(f"the run in {str(folder)!r} has {other[0]}={was[other[0]]!r}, not {now[other[0]]!r}: resume it with its own settings, or choose another name (--name)")
+    if other:
+        raise CantolyricError(
+            f"the run in {str(folder)!r} has {other[0]}={was[other[0]]!r}, not {now[other[0]]!r}: resume it with its own settings, or choose another name (--name)"
+        )
     return folder == done
 
 
 def _no_run(folder) -> CantolyricError:
-    return CantolyricError(f"{str(folder)!r} holds no run that could be resumed: there is no config.json in it; delete the folder, or choose another name (--name)")
+    return CantolyricError(
+        f"{str(folder)!r} holds no run that could be resumed: there is no config.json in it; delete the folder, or choose another name (--name)"
+    )
 
 
 def _stored_settings(folder) -> dict:
@@ -1296,10 +1888,10 @@ def _stored_settings(folder) -> dict:
 
 # %% ../nbs/41_finetune.ipynb #a8f9b983
 def read_config(
-    name: str = "tiny", # of a run, finished or interrupted
+    name: str = "tiny",  # of a run, finished or interrupted
     runs_dir: str = "runs",
-    **changes, # to its settings
-) -> FinetuneConfig: # with resume=True
+    **changes,  # to its settings
+) -> FinetuneConfig:  # with resume=True
     "The settings of a run, to resume it."
     runs_dir = os.fspath(runs_dir) if isinstance(runs_dir, os.PathLike) else runs_dir
     check_place(name, runs_dir)
@@ -1307,16 +1899,20 @@ def read_config(
     folders = run_folders(FinetuneConfig(**places))
     found = [f for f in folders if os.path.exists(f / "config.json")]
     if not found:
-        check_free(folders[0]) # another process may be about to write it
-        check_folder(FinetuneConfig(**places)) # raises
+        check_free(folders[0])  # another process may be about to write it
+        check_folder(FinetuneConfig(**places))  # raises
     was = _stored_settings(found[0])
-    try: FinetuneConfig(**{**was, **places})
-    except CantolyricError as e: raise damaged(found[0] / "config.json", str(e), "restore it, or delete the folder to start the run again") from None
+    try:
+        FinetuneConfig(**{**was, **places})
+    except CantolyricError as e:
+        raise damaged(
+            found[0] / "config.json", str(e), "restore it, or delete the folder to start the run again"
+        ) from None
     return FinetuneConfig(**{**was, **places, **changes})
 
 
 def known_settings(
-    settings: dict, # as a run wrote them, perhaps of an earlier version
+    settings: dict,  # as a run wrote them, perhaps of an earlier version
 ) -> dict:
     "The settings that there are today, by their names of today."
     settings = {RENAMED.get(k, k): v for k, v in settings.items()}
@@ -1324,124 +1920,202 @@ def known_settings(
 
 # %% ../nbs/41_finetune.ipynb #rn41set2
 def check_agreement(
-    folder: Path, # of a run, finished or interrupted
+    folder: Path,  # of a run, finished or interrupted
 ):
     "Raise `CantolyricError` if config.json, config.yaml and metrics.json of a run disagree, or if one of them is damaged."
     told = {"config.json": _stored_settings(folder)}
-    if (folder / "metrics.json").exists(): told["metrics.json"] = known_settings(read_run(folder).metrics["config"])
-    if (folder / "config.yaml").exists(): told["config.yaml"] = _yaml_settings(folder / "config.yaml")[0]
+    if (folder / "metrics.json").exists():
+        told["metrics.json"] = known_settings(read_run(folder).metrics["config"])
+    if (folder / "config.yaml").exists():
+        told["config.yaml"] = _yaml_settings(folder / "config.yaml")[0]
     finished = "metrics.json" in told
     fixed = set(told["config.json"]) - {"resume", "rung"} if finished else set(_settings(FinetuneConfig()))
     plain = lambda v: json.loads(json.dumps(v))
     was = told.pop("metrics.json" if finished else "config.json")
     for name, now in told.items():
         for k in sorted(fixed & set(was) & set(now)):
-            if plain(was[k]) == plain(now[k]): continue
-            raise CantolyricError(f"{str(folder / name)!r} says {k}={now[k]!r}, but {'metrics.json' if finished else 'config.json'} says {k}={was[k]!r}: "
-                                  f"one of them was edited; restore the value that the run was started with")
+            if plain(was[k]) == plain(now[k]):
+                continue
+            raise CantolyricError(
+                f"{str(folder / name)!r} says {k}={now[k]!r}, but {'metrics.json' if finished else 'config.json'} says {k}={was[k]!r}: "
+                f"one of them was edited; restore the value that the run was started with"
+            )
 
 # %% ../nbs/41_finetune.ipynb #273dd431
 def machine() -> dict:
     "What a run ran on."
     import cantolyric
+
     info = Path("/proc/cpuinfo")
-    names = [x.partition(":")[2].strip() for x in info.read_text().splitlines() if x.startswith("model name")] if info.exists() else []
-    out = dict(cpu=names[0] if names else platform.processor() or platform.machine(), threads=torch.get_num_threads(), bf16=bf16_is_fast(), python=platform.python_version())
-    if torch.cuda.is_available(): out["gpu"] = torch.cuda.get_device_name()
-    return dict(out, cantolyric=cantolyric.__version__, torch=str(torch.__version__), **{p: version(p) for p in ("transformers", "peft", "numpy", "pycantonese")})
+    names = (
+        [x.partition(":")[2].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    out = dict(
+        cpu=names[0] if names else platform.processor() or platform.machine(),
+        threads=torch.get_num_threads(),
+        bf16=bf16_is_fast(),
+        python=platform.python_version(),
+    )
+    if torch.cuda.is_available():
+        out["gpu"] = torch.cuda.get_device_name()
+    return dict(
+        out,
+        cantolyric=cantolyric.__version__,
+        torch=str(torch.__version__),
+        **{p: version(p) for p in ("transformers", "peft", "numpy", "pycantonese")},
+    )
 
 # %% ../nbs/41_finetune.ipynb #ac1a4145
-def meanings() -> dict: # setting -> what it means
+def meanings() -> dict:  # setting -> what it means
     "The comments beside the fields of `FinetuneConfig`."
-    try: source = "".join(inspect.findsource(FinetuneConfig.__post_init__)[0])
-    except OSError: return {} # installed without its source
+    try:
+        source = "".join(inspect.findsource(FinetuneConfig.__post_init__)[0])
+    except OSError:
+        return {}  # installed without its source
     fields = source.partition("class FinetuneConfig")[2].partition("def __post_init__")[0]
     return dict(re.findall(r"^    (\w+): [^#\n]*# (.*)$", fields, re.M))
 
 
 def source_name(
-    data, # `Examples`, or a function
+    data,  # `Examples`, or a function
 ) -> str:
     "Where examples came from: sources with their shares, or the name of a function."
     if isinstance(data, Examples):
-        if data.everything: return "cantolyric.data.lyric_pairs"
-        return " and ".join(f"{s.name} ({w:.0%})" if len(data.sources) > 1 else s.name for s, w in zip(data.sources, data.weights))
+        if data.everything:
+            return "cantolyric.data.lyric_pairs"
+        return " and ".join(
+            f"{s.name} ({w:.0%})" if len(data.sources) > 1 else s.name for s, w in zip(data.sources, data.weights)
+        )
     return f"{getattr(data, '__module__', '?')}.{getattr(data, '__qualname__', type(data).__name__)}"
 
 
 def yaml_text(
     config: FinetuneConfig,
-    data=lyric_pairs, # `Examples`, or the function that gives the examples; or where they came from, as text
-    made: dict = None, # what the settings are used with; None: this machine and what is installed on it
+    data=lyric_pairs,  # `Examples`, or the function that gives the examples; or where they came from, as text
+    made: dict = None,  # what the settings are used with; None: this machine and what is installed on it
 ) -> str:
     "Settings as YAML, each with its meaning, and what they were used with."
     source = data if isinstance(data, str) else source_name(data)
-    put = lambda v: yaml.safe_dump(list(v) if isinstance(v, tuple) else v, allow_unicode=True, default_flow_style=True, width=math.inf).removesuffix("...\n").removesuffix("\n") # not strip: a value may be an ideographic space
+    put = lambda v: (
+        yaml.safe_dump(
+            list(v) if isinstance(v, tuple) else v, allow_unicode=True, default_flow_style=True, width=math.inf
+        )
+        .removesuffix("...\n")
+        .removesuffix("\n")
+    )  # not strip: a value may be an ideographic space
     about = meanings()
-    settings = [f"{k}: {put(v)}" + (f" # {about[k]}" if k in about else "") for k, v in as_json(config).items() if k not in ("resume", "rung")]
-    return "\n".join(["# A finetune by cantolyric. The same again, in a folder of its own:  cantolyric finetune --config config.yaml --name again",
-        "# In Python:  climb(read_yaml('config.yaml', name='again'))", f"# The examples came from {source}.", "", *settings, "",
-        "# What it was made with. Where this differs, losses can differ in their last digits.", "made_with:", *(f"  {k}: {put(v)}" for k, v in (made or machine()).items()), ""])
+    settings = [
+        f"{k}: {put(v)}" + (f" # {about[k]}" if k in about else "")
+        for k, v in as_json(config).items()
+        if k not in ("resume", "rung")
+    ]
+    return "\n".join(
+        [
+            "# A finetune by cantolyric. The same again, in a folder of its own:  cantolyric finetune --config config.yaml --name again",
+            "# In Python:  climb(read_yaml('config.yaml', name='again'))",
+            f"# The examples came from {source}.",
+            "",
+            *settings,
+            "",
+            "# What it was made with. Where this differs, losses can differ in their last digits.",
+            "made_with:",
+            *(f"  {k}: {put(v)}" for k, v in (made or machine()).items()),
+            "",
+        ]
+    )
 
 # %% ../nbs/41_finetune.ipynb #cf91696b
-def _yaml_items(path) -> list: # (key, value, line) of a file's top level
+def _yaml_items(path) -> list:  # (key, value, line) of a file's top level
     "What a YAML file says, with lines."
     name = repr(str(path))
-    try: loader = yaml.SafeLoader(Path(path).expanduser().read_text(encoding="utf-8-sig"))
-    except OSError as e: raise CantolyricError(f"cannot read {name}: {e.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as e: raise CantolyricError(f"{name} is not UTF-8 text ({str(e).splitlines()[0]}): save it as UTF-8") from None
+    try:
+        loader = yaml.SafeLoader(Path(path).expanduser().read_text(encoding="utf-8-sig"))
+    except OSError as e:
+        raise CantolyricError(f"cannot read {name}: {e.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as e:
+        raise CantolyricError(f"{name} is not UTF-8 text ({str(e).splitlines()[0]}): save it as UTF-8") from None
     try:
         node = loader.get_single_node()
-        if not isinstance(node, yaml.MappingNode): raise CantolyricError(f"{name} holds no settings: lines such as  steps: 256  are wanted")
+        if not isinstance(node, yaml.MappingNode):
+            raise CantolyricError(f"{name} holds no settings: lines such as  steps: 256  are wanted")
         return [(str(k.value), loader.construct_object(v, deep=True), k.start_mark.line + 1) for k, v in node.value]
-    except Exception as e: # PyYAML's constructors raise what int() and float() do, and more: IndexError for !!int ''
-        if isinstance(e, CantolyricError): raise
+    except Exception as e:  # PyYAML's constructors raise what int() and float() do, and more: IndexError for !!int ''
+        if isinstance(e, CantolyricError):
+            raise
         mark, what = getattr(e, "problem_mark", None), getattr(e, "problem", None) or str(e).splitlines()[0]
-        raise CantolyricError(f"{name}{f', line {mark.line + 1}' if mark else ''}: this cannot be read as YAML: {what}; lines such as  steps: 256  are wanted") from None
+        raise CantolyricError(
+            f"{name}{f', line {mark.line + 1}' if mark else ''}: this cannot be read as YAML: {what}; lines such as  steps: 256  are wanted"
+        ) from None
 
 # %% ../nbs/41_finetune.ipynb #0182442f
-_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of names", dict: "names with values, as in {lyrics: words}", object: "a name"}
+_KINDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a list of names",
+    dict: "names with values, as in {lyrics: words}",
+    object: "a name",
+}
 
 
 def _typed(value, f, where):
     "A value as the field `f` wants it."
     kind = f.type
-    if value is None and f.default is None: return None
-    if kind is float and isinstance(value, str): # 2e-3 is text in YAML 1.1
-        try: return float(value)
-        except ValueError: pass
-    if kind is float and type(value) is int: return float(value)
+    if value is None and f.default is None:
+        return None
+    if kind is float and isinstance(value, str):  # 2e-3 is text in YAML 1.1
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is float and type(value) is int:
+        return float(value)
     if kind is tuple:
-        try: return names_in(value)
-        except CantolyricError as e: raise CantolyricError(f"{where}: {f.name} is {e}") from None
-    if type(value) is kind or kind is object and isinstance(value, str): return value
+        try:
+            return names_in(value)
+        except CantolyricError as e:
+            raise CantolyricError(f"{where}: {f.name} is {e}") from None
+    if type(value) is kind or kind is object and isinstance(value, str):
+        return value
     hint = ": put it in quotes" if kind is str and value is not None else ""
     raise CantolyricError(f"{where}: {f.name} is {value!r}, wanted is {_KINDS[kind]}{hint}")
 
 # %% ../nbs/41_finetune.ipynb #94037ffe
 def read_yaml(
-    path, # of a file such as a run's config.yaml
-    say=print, # is told if it was made with other versions
-    **changes, # to its settings
+    path,  # of a file such as a run's config.yaml
+    say=print,  # is told if it was made with other versions
+    **changes,  # to its settings
 ) -> FinetuneConfig:
     "Settings from a YAML file; `CantolyricError` with the line and the remedy where one is wrong."
     given, made = _yaml_settings(path)
-    if note := version_note(made): say(note)
-    return FinetuneConfig(**{**given, **changes, **{k: {**given.get(k, {}), **changes[k]} for k in ("lora", "trainer") if k in changes}})
+    if note := version_note(made):
+        say(note)
+    return FinetuneConfig(
+        **{**given, **changes, **{k: {**given.get(k, {}), **changes[k]} for k in ("lora", "trainer") if k in changes}}
+    )
 
 
-def _yaml_settings(path) -> tuple: # settings, what they were made with
+def _yaml_settings(path) -> tuple:  # settings, what they were made with
     "What a YAML file says, each value of the type that its setting wants."
     fields, given, made = FinetuneConfig.__dataclass_fields__, {}, {}
     for key, value, line in _yaml_items(path):
         key = RENAMED.get(key, key)
         where = f"{str(path)!r}, line {line}"
-        if key in given or key == "made_with" and made: raise CantolyricError(f"{where}: {key} is there a second time: take one of the two out")
-        if key == "made_with": made = value if isinstance(value, dict) else {}
-        elif key in fields: given[key] = _typed(value, fields[key], where)
+        if key in given or key == "made_with" and made:
+            raise CantolyricError(f"{where}: {key} is there a second time: take one of the two out")
+        if key == "made_with":
+            made = value if isinstance(value, dict) else {}
+        elif key in fields:
+            given[key] = _typed(value, fields[key], where)
         else:
             near = get_close_matches(key, fields, 1)
-            raise CantolyricError(f"{where}: there is no setting {key!r}; " + (f"is {near[0]!r} meant?" if near else f"there are {', '.join(fields)}"))
+            raise CantolyricError(
+                f"{where}: there is no setting {key!r}; "
+                + (f"is {near[0]!r} meant?" if near else f"there are {', '.join(fields)}")
+            )
     return given, made
 
 
@@ -1449,8 +2123,8 @@ FinetuneConfig.from_yaml = staticmethod(read_yaml)
 
 # %% ../nbs/41_finetune.ipynb #0fb2d488
 def version_note(
-    made: dict, # what a config was made with
-) -> str: # one sentence; "" where nothing differs
+    made: dict,  # what a config was made with
+) -> str:  # one sentence; "" where nothing differs
     "What differs between where a config was made and here."
     now = machine()
     other = [k for k in made if str(made[k]) != str(now.get(k, "none"))]
@@ -1462,42 +2136,57 @@ def version_note(
 @dataclass
 class Run:
     "A finished run."
+
     folder: Path
-    metrics: dict # what metrics.json holds
+    metrics: dict  # what metrics.json holds
 
     @property
-    def adapter(self) -> Path: return self.folder / "adapter"
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
     @property
-    def held_out(self) -> dict: return self.metrics["rungs"]["full"]["held_out"]
+    def held_out(self) -> dict:
+        return self.metrics["rungs"]["full"]["held_out"]
+
     @property
-    def ok(self) -> bool: return all(g["ok"] for r in self.metrics["rungs"].values() for g in r["gates"])
+    def ok(self) -> bool:
+        return all(g["ok"] for r in self.metrics["rungs"].values() for g in r["gates"])
 
     def __str__(self):
         b, a = self.held_out["before"]["best"], self.held_out["after"]
-        return (f"{self.folder}: held-out lyrics, masked {b['masked']:.3f} → {a['masked']:.3f} bits a character, free {b['free']:.3f} → {a['free']:.3f}; "
-                f"{self.metrics['seconds']:.0f} s, {self.metrics['peak_gib']:.2f} GiB")
+        return (
+            f"{self.folder}: held-out lyrics, masked {b['masked']:.3f} → {a['masked']:.3f} bits a character, free {b['free']:.3f} → {a['free']:.3f}; "
+            f"{self.metrics['seconds']:.0f} s, {self.metrics['peak_gib']:.2f} GiB"
+        )
+
     __repr__ = __str__
 
-    def _repr_markdown_(self): return report_text(self.metrics, pictures=False)
+    def _repr_markdown_(self):
+        return report_text(self.metrics, pictures=False)
 
 # %% ../nbs/41_finetune.ipynb #f61011c0
 def climb(
     config: FinetuneConfig = None,
-    data=None, # (split, n, seed) -> examples; None: what the config names
-    say=print, # what is told on the way goes here
-    dry: bool = False, # stop after the forecast, and write nothing
-) -> Run: # with dry, a `Forecast`
+    data=None,  # (split, n, seed) -> examples; None: what the config names
+    say=print,  # what is told on the way goes here
+    dry: bool = False,  # stop after the forecast, and write nothing
+) -> Run:  # with dry, a `Forecast`
     "Smoke, pilot, full, with gates between them; writes the run's folder. `CantolyricError` with the reason where a gate says stop."
     config = config or FinetuneConfig()
     (rank, _), start = join(), time.perf_counter()
     check_config(config)
     check_links(config)
-    if rank: say = lambda _: None
+    if rank:
+        say = lambda _: None
     done, _ = run_folders(config)
-    if dry: agreed(lambda: check_free(done)) # it writes nothing, not even a lock
+    if dry:
+        agreed(lambda: check_free(done))  # it writes nothing, not even a lock
     with nullcontext() if dry else owned_run(done):
         if agreed(lambda: check_folder(config)):
-            if dry: raise CantolyricError(f"the run {str(done)!r} is finished: there is nothing to forecast; choose another name (--name)")
+            if dry:
+                raise CantolyricError(
+                    f"the run {str(done)!r} is finished: there is nothing to forecast; choose another name (--name)"
+                )
             return _finished(config, say)
         return _climb(config, data, say, dry, start)
 
@@ -1506,21 +2195,25 @@ def _climb(config, data, say, dry, start):
     "A climb whose folder is this process's own."
     done, part = run_folders(config)
     data = data or examples_of(config)
-    agreed(lambda: check_manifest(part, data)) # before the hash is compared: it can name the songs that changed
+    agreed(lambda: check_manifest(part, data))  # before the hash is compared: it can name the songs that changed
     config = settled(config, data)
     check_config(config)
     with clear_errors(part):
         known = agreed(lambda: (f := read_forecast(part)) and asdict(f))
         shop = Workshop(config, data)
         shop.say = say
-        for note in [told_strategy(shop), *(data.notes if isinstance(data, Examples) else [])]: say(note)
+        for note in [told_strategy(shop), *(data.notes if isinstance(data, Examples) else [])]:
+            say(note)
         shop.forecast = Forecast(**known) if known else make_forecast(shop)
         say(shop.forecast)
-        if dry: return shop.forecast
-        if world()[0] == 0: _begin(config, data, part, say, shop.forecast)
+        if dry:
+            return shop.forecast
+        if world()[0] == 0:
+            _begin(config, data, part, say, shop.forecast)
         wait()
         reports = {rung: _step(shop, rung, part, say) for rung in RUNGS}
-        if world()[0] == 0: write_run(config, reports, part, done, time.perf_counter() - start)
+        if world()[0] == 0:
+            write_run(config, reports, part, done, time.perf_counter() - start)
         wait()
     say(f"written: {done}")
     return _finished(config, say)
@@ -1529,30 +2222,39 @@ def _climb(config, data, say, dry, start):
 def check_links(config: FinetuneConfig):
     "Refuse logs and pushes that could not be made, before anything is loaded."
     check_loggers(config.log_to)
-    if config.push_to is not None: check_push(config.push_to)
-    elif config.public: raise ArgumentError("public", True, "nothing is uploaded without push_to; name a repository, or leave it out")
+    if config.push_to is not None:
+        check_push(config.push_to)
+    elif config.public:
+        raise ArgumentError("public", True, "nothing is uploaded without push_to; name a repository, or leave it out")
 
 
 def _begin(config, data, part, say, forecast):
     "Put the settings into the folder of a run: all at once when it begins, one file at a time when it is resumed."
     file = part / "config.yaml"
     if part.exists():
-        if file.exists() and (note := version_note(_yaml_settings(file)[1])): say(note)
+        if file.exists() and (note := version_note(_yaml_settings(file)[1])):
+            say(note)
         _write_settings(config, part, file, data)
         write_json(part / "forecast.json", asdict(forecast))
         return
     with whole_folder(part) as f:
-        if isinstance(data, Examples): write_json(f / "data.json", dict(source=source_name(data), hash=data.hash, notes=data.notes, manifest=data.manifest))
+        if isinstance(data, Examples):
+            write_json(
+                f / "data.json",
+                dict(source=source_name(data), hash=data.hash, notes=data.notes, manifest=data.manifest),
+            )
         write_json(f / "forecast.json", asdict(forecast))
         _write_settings(config, f, file, data)
 
 
-def _write_settings(config, folder, old, data=None): # old: the run's config.yaml so far
+def _write_settings(config, folder, old, data=None):  # old: the run's config.yaml so far
     "Write config.json and config.yaml from the same settings; what the run began with stays as it was noted then."
     text = old.read_text(encoding="utf-8", errors="replace") if old.exists() else ""
     source = re.search(r"^# The examples came from (.*)\.$", text, re.M)
-    try: made = _yaml_settings(old)[1] if text else None
-    except CantolyricError: made = None # edited in the meantime
+    try:
+        made = _yaml_settings(old)[1] if text else None
+    except CantolyricError:
+        made = None  # edited in the meantime
     write_json(folder / "config.json", as_json(config))
     write_text(folder / "config.yaml", yaml_text(config, source[1] if source else data or _source_by(config), made))
 
@@ -1567,7 +2269,7 @@ def _removed(folder):
     if world()[0] == 0 and folder.exists():
         away = folder.with_name(folder.name + ".tmp")
         shutil.rmtree(away, ignore_errors=True)
-        with suppress(OSError): # deleted in place, then
+        with suppress(OSError):  # deleted in place, then
             os.replace(folder, away)
         for left in (folder, away):
             shutil.rmtree(left, ignore_errors=True)
@@ -1577,30 +2279,45 @@ def _finished(config, say) -> Run:
     "A run whose folder is there: what is left of its work is taken away, and its adapter pushed if it was not yet."
     done, part = run_folders(config)
     if world()[0] == 0:
-        _removed(part) # of a run that was killed just after it was written
-        if config.push_to: push_run(read_run(done), config.push_to, config.public, say)
+        _removed(part)  # of a run that was killed just after it was written
+        if config.push_to:
+            push_run(read_run(done), config.push_to, config.public, say)
     wait()
     return read_run(done)
 
 # %% ../nbs/41_finetune.ipynb #f41a0006
 def check_manifest(
-    part: Path, # folder of a run that may have been interrupted
-    data, # `Examples`, or a function, whose data can't be checked
+    part: Path,  # folder of a run that may have been interrupted
+    data,  # `Examples`, or a function, whose data can't be checked
 ):
     "Raise `CantolyricError` if the data of an interrupted run has changed, and say what changed."
     file = part / "data.json"
-    if not os.path.exists(file) or not isinstance(data, Examples): return
+    if not os.path.exists(file) or not isinstance(data, Examples):
+        return
     remedy = f"restore it, or delete {str(part)!r} to start the run again"
     was = read_object(file, remedy)
     check_entries(file, was, dict(hash=str, manifest=dict, source=str, notes=list), remedy)
-    if was["hash"] == data.hash: return
+    if was["hash"] == data.hash:
+        return
     old, new = was["manifest"], data.manifest
-    changed = dict(changed=[k for k in old if k in new and old[k] != new[k]], missing=[k for k in old if k not in new], new=[k for k in new if k not in old])
-    told = ", ".join(f"{what}: {len(names)} ({names[0]}{' and others' if len(names) > 1 else ''})" for what, names in changed.items() if names)
-    raise CantolyricError(f"the run in {str(part)!r} started with different data ({told or 'in another order'}): restore it, or start a new run under another --name")
+    changed = dict(
+        changed=[k for k in old if k in new and old[k] != new[k]],
+        missing=[k for k in old if k not in new],
+        new=[k for k in new if k not in old],
+    )
+    told = ", ".join(
+        f"{what}: {len(names)} ({names[0]}{' and others' if len(names) > 1 else ''})"
+        for what, names in changed.items()
+        if names
+    )
+    raise CantolyricError(
+        f"the run in {str(part)!r} started with different data ({told or 'in another order'}): restore it, or start a new run under another --name"
+    )
 
 # %% ../nbs/41_finetune.ipynb #f41a0008
-SMOKE_STEPS = dict(batch=72, row=39) # the work of the smoke rung, in training steps on its whole batch and on a single row
+SMOKE_STEPS = dict(
+    batch=72, row=39
+)  # the work of the smoke rung, in training steps on its whole batch and on a single row
 
 
 def make_forecast(
@@ -1610,32 +2327,57 @@ def make_forecast(
     c, plan, small = shop.config, rung_plan(shop.config, "full"), shop.plan("smoke")
     pairs = list(shop.data("train", plan.pairs, c.seed))
     sizes = [len(shop.format.encode(e, shop.tokenizer)["input_ids"]) for e in pairs]
-    pairs, sizes = zip(*((e, s) for e, s in zip(pairs, sizes) if s <= c.max_length)) if min(sizes, default=0) <= c.max_length else _none_fits(c, sizes)
+    pairs, sizes = (
+        zip(*((e, s) for e, s in zip(pairs, sizes) if s <= c.max_length))
+        if min(sizes, default=0) <= c.max_length
+        else _none_fits(c, sizes)
+    )
     order = batch_order(sizes, plan.steps, plan.batch, c.seed)
     tokens = batch_tokens(np.asarray(sizes)[order], plan.batch)
     at = spread_over(tokens)
-    timed = _timed_steps(shop, [pairs[i] for k in at for i in order[k * plan.batch:(k + 1) * plan.batch]], plan)
+    timed = _timed_steps(shop, [pairs[i] for k in at for i in order[k * plan.batch : (k + 1) * plan.batch]], plan)
     seconds = fit_seconds(tokens[at[1:]], timed[1:])
-    training, forward, held = float(seconds(tokens).sum()), float(seconds([1000])[0]) / 2500, float(np.mean(sizes)) # a forward pass takes about .4 of it
-    smoke = float(seconds([small.batch * min(sizes)])[0]) * SMOKE_STEPS["batch"] + float(seconds([min(sizes)])[0]) * SMOKE_STEPS["row"]
+    training, forward, held = (
+        float(seconds(tokens).sum()),
+        float(seconds([1000])[0]) / 2500,
+        float(np.mean(sizes)),
+    )  # a forward pass takes about .4 of it
+    smoke = (
+        float(seconds([small.batch * min(sizes)])[0]) * SMOKE_STEPS["batch"]
+        + float(seconds([min(sizes)])[0]) * SMOKE_STEPS["row"]
+    )
     pilot = rung_plan(c, "pilot")
     evals = 7 * c.eval_pairs + 2 * pilot.held_out + 4 * plan.held_out
-    found = Forecast(plan.steps, training / plan.steps, training, smoke, float(seconds(tokens).mean()) * pilot.steps, forward * held * evals, peak_gib())
-    return Forecast(**first(asdict(found))) # the same on all processes: a gate compares it with what is granted
+    found = Forecast(
+        plan.steps,
+        training / plan.steps,
+        training,
+        smoke,
+        float(seconds(tokens).mean()) * pilot.steps,
+        forward * held * evals,
+        peak_gib(),
+    )
+    return Forecast(**first(asdict(found)))  # the same on all processes: a gate compares it with what is granted
 
 
 def _none_fits(config, sizes):
-    if not sizes: raise CantolyricError("there are no examples to train on: add data")
-    raise CantolyricError(f"no example fits into max_length={config.max_length} tokens: the shortest has {min(sizes)}; raise max_length, or use examples='windows'")
+    if not sizes:
+        raise CantolyricError("there are no examples to train on: add data")
+    raise CantolyricError(
+        f"no example fits into max_length={config.max_length} tokens: the shortest has {min(sizes)}; raise max_length, or use examples='windows'"
+    )
 
 
-def _timed_steps(shop, pairs, plan) -> list: # seconds of each
+def _timed_steps(shop, pairs, plan) -> list:  # seconds of each
     "Time one training step on each of the given batches, and discard the adapter."
     rows = shop._encode("train", pairs, shop.masks)
-    rows = (rows * plan.batch)[:len(pairs)] if rows else _none_fits(shop.config, [])
+    rows = (rows * plan.batch)[: len(pairs)] if rows else _none_fits(shop.config, [])
     model, n = shop.adapted(), len(pairs) // plan.batch
-    trainer = make_trainer(shop, model, rows, replace(plan, steps=n), None, "forecast: timed steps", order=np.arange(n * plan.batch))
-    try: trainer.train()
+    trainer = make_trainer(
+        shop, model, rows, replace(plan, steps=n), None, "forecast: timed steps", order=np.arange(n * plan.batch)
+    )
+    try:
+        trainer.train()
     finally:
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
         shop.model = model.unload()
@@ -1643,22 +2385,27 @@ def _timed_steps(shop, pairs, plan) -> list: # seconds of each
 
 
 def read_forecast(
-    part: Path, # folder of a run that may have been interrupted
-) -> Forecast: # None if the run has none
+    part: Path,  # folder of a run that may have been interrupted
+) -> Forecast:  # None if the run has none
     "Read the forecast that a run started with."
     file = part / "forecast.json"
     return read_record(file, Forecast, "delete it, and a new forecast is made") if os.path.exists(file) else None
 
 
 def read_record(
-    path: Path, # of a JSON file
-    kind: type, # a dataclass
-    remedy: str, # what the user can do if the file is damaged
-): # an instance of the dataclass
+    path: Path,  # of a JSON file
+    kind: type,  # a dataclass
+    remedy: str,  # what the user can do if the file is damaged
+):  # an instance of the dataclass
     "Read a dataclass back from JSON; `CantolyricError` if entries are missing, unknown or of another type."
     found, known = read_object(path, remedy), {f.name: f for f in fields(kind)}
-    if unknown := set(found) - set(known): raise damaged(path, f"unknown entry {min(unknown)!r}", remedy)
-    needed = {k: f.type for k, f in known.items() if found.get(k) is not None or f.default is MISSING and f.default_factory is MISSING}
+    if unknown := set(found) - set(known):
+        raise damaged(path, f"unknown entry {min(unknown)!r}", remedy)
+    needed = {
+        k: f.type
+        for k, f in known.items()
+        if found.get(k) is not None or f.default is MISSING and f.default_factory is MISSING
+    }
     check_entries(path, found, needed, remedy)
     return kind(**found)
 
@@ -1666,8 +2413,16 @@ def read_record(
 def told_strategy(shop: Workshop) -> str:
     "How the run is spread, in words; and what whoever writes with it afterwards needs."
     n, share = world()[1], shop.config.batch_size // world()[1]
-    ways = dict(none="one process, nothing to share out", fsdp2=f"{n} processes, the base in pieces (fsdp2), {share} rows of each batch for each", ddp=f"{n} processes, all of the base on each (ddp), {share} rows of each batch for each")
-    alone = f"; whoever writes lyrics with the adapter holds the whole base, {whole_gib(shop.model):.1f} GiB, in one process" if shop.strategy == "fsdp2" else ""
+    ways = dict(
+        none="one process, nothing to share out",
+        fsdp2=f"{n} processes, the base in pieces (fsdp2), {share} rows of each batch for each",
+        ddp=f"{n} processes, all of the base on each (ddp), {share} rows of each batch for each",
+    )
+    alone = (
+        f"; whoever writes lyrics with the adapter holds the whole base, {whole_gib(shop.model):.1f} GiB, in one process"
+        if shop.strategy == "fsdp2"
+        else ""
+    )
     return ways[shop.strategy] + alone
 
 
@@ -1679,52 +2434,83 @@ def whole_gib(model) -> float:
 def _step(shop, rung, part, say) -> RungReport:
     "One rung of a climb: from its report if it is finished, else climbed."
     path = part / f"{rung}.json"
-    if done := agreed(lambda: _report_of(path, rung)): return RungReport(**done)
+    if done := agreed(lambda: _report_of(path, rung)):
+        return RungReport(**done)
     shop.config = replace(shop.config, rung=rung)
-    if rung == "smoke" and shop.large and shop.forecast: shop.say(f"smoke: {len(SMOKE_GATES)} gates and {shop.plan(rung).steps} steps on {shop.plan(rung).batch} examples, about {shop.forecast.smoke / 60:.1f} minutes")
-    try: report = finetune(shop.config, shop=shop, folder=part)
+    if rung == "smoke" and shop.large and shop.forecast:
+        shop.say(
+            f"smoke: {len(SMOKE_GATES)} gates and {shop.plan(rung).steps} steps on {shop.plan(rung).batch} examples, about {shop.forecast.smoke / 60:.1f} minutes"
+        )
+    try:
+        report = finetune(shop.config, shop=shop, folder=part)
     except Stopped:
         _removed(part)
         raise
-    except Unwritten: raise
+    except Unwritten:
+        raise
     except CantolyricError:
-        if rung == RUNGS[0]: _removed(part) # later, finished rungs and checkpoints are worth keeping
+        if rung == RUNGS[0]:
+            _removed(part)  # later, finished rungs and checkpoints are worth keeping
         raise
     say(report)
     if not report.ok and rung != "full":
         _removed(part)
-        raise Stopped(f"stopped after the {rung} rung: " + "; ".join(f"[{g['name']}] {g['message']}" for g in report.gates if not g["ok"]))
-    if world()[0] == 0: write_json(path, asdict(report))
+        raise Stopped(
+            f"stopped after the {rung} rung: "
+            + "; ".join(f"[{g['name']}] {g['message']}" for g in report.gates if not g["ok"])
+        )
+    if world()[0] == 0:
+        write_json(path, asdict(report))
     wait()
     return report
 
 
-def _report_of(path, rung) -> dict: # None if the rung is not finished
+def _report_of(path, rung) -> dict:  # None if the rung is not finished
     "The report of a finished rung, as it was stored."
-    if not path.exists(): return None
+    if not path.exists():
+        return None
     remedy = "delete it to run this rung again"
     report = read_record(path, RungReport, remedy)
     numbers = report.losses and all(is_kind(x, float) for x in report.losses)
-    gates = all(isinstance(g, dict) and {"name": str, "ok": bool, "message": str}.items() <= {k: type(v) for k, v in g.items()}.items() for g in report.gates)
-    if report.rung != rung or not numbers or not gates: raise damaged(path, f"it is not a report of the {rung} rung", remedy)
+    gates = all(
+        isinstance(g, dict)
+        and {"name": str, "ok": bool, "message": str}.items() <= {k: type(v) for k, v in g.items()}.items()
+        for g in report.gates
+    )
+    if report.rung != rung or not numbers or not gates:
+        raise damaged(path, f"it is not a report of the {rung} rung", remedy)
     return asdict(report)
 
 # %% ../nbs/41_finetune.ipynb #96758261
-_HELD_OUT = {f"rungs.full.held_out.{k}.{m}": float for k in ("before.best", "before.with_prompt", "before.without", "after") for m in ("masked", "free")}
-_METRICS = {"config": dict, "machine": dict, "seconds": float, "peak_gib": float, "rungs.smoke.gates": list, "rungs.pilot.gates": list,
-            "rungs.full.gates": list, "rungs.full.losses": list} | _HELD_OUT
+_HELD_OUT = {
+    f"rungs.full.held_out.{k}.{m}": float
+    for k in ("before.best", "before.with_prompt", "before.without", "after")
+    for m in ("masked", "free")
+}
+_METRICS = {
+    "config": dict,
+    "machine": dict,
+    "seconds": float,
+    "peak_gib": float,
+    "rungs.smoke.gates": list,
+    "rungs.pilot.gates": list,
+    "rungs.full.gates": list,
+    "rungs.full.losses": list,
+} | _HELD_OUT
 
 
 def read_run(
-    folder, # of a finished run
+    folder,  # of a finished run
 ) -> Run:
     "Read a finished run; `CantolyricError` if there is none or its metrics.json is damaged."
     path = Path(folder) / "metrics.json"
-    if not path.exists(): raise CantolyricError(f"no finished run in {str(folder)!r}: there is no metrics.json in it")
+    if not path.exists():
+        raise CantolyricError(f"no finished run in {str(folder)!r}: there is no metrics.json in it")
     remedy = "restore it; the adapter does not depend on it"
     metrics = read_object(path, remedy)
     check_entries(path, metrics, _METRICS, remedy)
-    try: report_text(metrics) # needs more entries than the list names
+    try:
+        report_text(metrics)  # needs more entries than the list names
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as e:
         raise damaged(path, f"its report cannot be written: {type(e).__name__}: {e}", remedy) from None
     return Run(Path(folder), metrics)
@@ -1732,13 +2518,26 @@ def read_run(
 # %% ../nbs/41_finetune.ipynb #931b86e5
 def write_run(config, reports, part, done, seconds):
     "Put what is worth keeping into the run's folder, whole or not at all."
-    kept = {k: read_object(part / f"{k}.json", "restore it, then resume the run") for k in ("data", "forecast") if (part / f"{k}.json").exists()}
-    metrics = dict(config=as_json(config), **kept, rungs={k: asdict(r) for k, r in reports.items()}, seconds=round(seconds, 1), peak_gib=round(peak_gib(), 2), machine=machine())
+    kept = {
+        k: read_object(part / f"{k}.json", "restore it, then resume the run")
+        for k in ("data", "forecast")
+        if (part / f"{k}.json").exists()
+    }
+    metrics = dict(
+        config=as_json(config),
+        **kept,
+        rungs={k: asdict(r) for k, r in reports.items()},
+        seconds=round(seconds, 1),
+        peak_gib=round(peak_gib(), 2),
+        machine=machine(),
+    )
     with whole_folder(done) as f:
         shutil.copytree(part / "adapter", f / "adapter")
-        if (part / "logs").exists(): shutil.copytree(part / "logs", f / "logs", ignore=shutil.ignore_patterns("latest-run")) # a link to a copy
-        if "data" in kept: write_json(f / "data.json", kept["data"])
-        _write_settings(config, f, part / "config.yaml") # from the same settings as metrics.json
+        if (part / "logs").exists():
+            shutil.copytree(part / "logs", f / "logs", ignore=shutil.ignore_patterns("latest-run"))  # a link to a copy
+        if "data" in kept:
+            write_json(f / "data.json", kept["data"])
+        _write_settings(config, f, part / "config.yaml")  # from the same settings as metrics.json
         write_json(f / "metrics.json", metrics)
         write_plots(metrics, f / "plots")
         (f / "report.md").write_text(report_text(metrics), encoding="utf-8")
@@ -1746,45 +2545,56 @@ def write_run(config, reports, part, done, seconds):
 
 # %% ../nbs/41_finetune.ipynb #2113c175
 def smoothed(
-    losses, # one a step
-    weight: float = .9, # of what came before
+    losses,  # one a step
+    weight: float = 0.9,  # of what came before
 ) -> np.ndarray:
     "A moving average that forgets exponentially, without the pull of a made-up first value (Kingma and Ba 2015, section 3)."
-    out, mean = [], 0.
+    out, mean = [], 0.0
     for k, x in enumerate(losses, 1):
         mean = weight * mean + (1 - weight) * x
-        out.append(mean / (1 - weight ** k))
+        out.append(mean / (1 - weight**k))
     return np.array(out)
 
 
-def loss_plot(metrics): # -> matplotlib figure
+def loss_plot(metrics):  # -> matplotlib figure
     "Training loss of the full rung, as it was and smoothed, and the held-out loss on the way."
     import matplotlib.pyplot as plt
+
     r = metrics["rungs"]["full"]
     fig, ax = plt.subplots(figsize=(7, 3.2))
     steps = range(1, len(r["losses"]) + 1)
     ax.plot(steps, r["losses"], color="0.8", lw=1, label="training, each step")
     ax.plot(steps, smoothed(r["losses"]), color="0.25", lw=1.8, label="training, smoothed")
-    if evals := r.get("evals"): ax.plot(*zip(*evals), color="black", ls="--", marker="o", ms=5, label="held out")
-    if r.get("best_step"): ax.axvline(r["best_step"], color="black", ls=":", lw=1, label="best checkpoint, kept")
-    ax.set(xlabel="step", ylabel="loss (nats per token)", title=f"full: {r['pairs']:,} examples, {len(r['losses'])} steps")
+    if evals := r.get("evals"):
+        ax.plot(*zip(*evals), color="black", ls="--", marker="o", ms=5, label="held out")
+    if r.get("best_step"):
+        ax.axvline(r["best_step"], color="black", ls=":", lw=1, label="best checkpoint, kept")
+    ax.set(
+        xlabel="step", ylabel="loss (nats per token)", title=f"full: {r['pairs']:,} examples, {len(r['losses'])} steps"
+    )
     ax.legend()
     return fig
 
 # %% ../nbs/41_finetune.ipynb #2ab0bfe9
-def held_out_plot(metrics): # -> matplotlib figure
+def held_out_plot(metrics):  # -> matplotlib figure
     "Held-out bits a character, masked and free, before and after."
     import matplotlib.pyplot as plt
+
     h = metrics["rungs"]["full"]["held_out"]
-    bars = [("base,\nno prompt", h["before"]["without"]), ("base,\nprompt", h["before"]["with_prompt"]), ("finetuned", h["after"])]
+    bars = [
+        ("base,\nno prompt", h["before"]["without"]),
+        ("base,\nprompt", h["before"]["with_prompt"]),
+        ("finetuned", h["after"]),
+    ]
     fig, ax = plt.subplots(figsize=(6, 3))
     for k, (kind, grey) in enumerate([("masked", "0.25"), ("free", "0.75")]):
-        at = [i + .4 * k - .2 for i in range(3)]
-        ax.bar(at, [b[kind] for _, b in bars], .38, color=grey, label=kind)
-        for x, (_, b) in zip(at, bars): ax.text(x, b[kind], f"{b[kind]:.2f}", ha="center", va="bottom", fontsize=8)
+        at = [i + 0.4 * k - 0.2 for i in range(3)]
+        ax.bar(at, [b[kind] for _, b in bars], 0.38, color=grey, label=kind)
+        for x, (_, b) in zip(at, bars):
+            ax.text(x, b[kind], f"{b[kind]:.2f}", ha="center", va="bottom", fontsize=8)
     ax.set_xticks(range(3), [n for n, _ in bars])
     ax.set_ylabel("bits a character")
-    ax.margins(y=.12)
+    ax.margins(y=0.12)
     ax.legend()
     return fig
 
@@ -1792,6 +2602,7 @@ def held_out_plot(metrics): # -> matplotlib figure
 def write_plots(metrics, folder):
     "The plots of a report as PNG files."
     import matplotlib.pyplot as plt
+
     Path(folder).mkdir(parents=True)
     for name, draw in [("loss", loss_plot), ("held_out", held_out_plot)]:
         fig = draw(metrics)
@@ -1801,36 +2612,109 @@ def write_plots(metrics, folder):
 # %% ../nbs/41_finetune.ipynb #9ab0d1b9
 def report_text(
     metrics: dict,
-    pictures: bool = True, # with links to the plots
-) -> str: # Markdown
+    pictures: bool = True,  # with links to the plots
+) -> str:  # Markdown
     "A run in words, tables and plots."
     c, h, m = metrics["config"], metrics["rungs"]["full"]["held_out"], metrics["machine"]
     cost = lambda name, b: f"| {name} | {b['masked']:.3f} | {b['free']:.3f} |"
-    verdict = "lower: the finetune helps" if h["after"]["masked"] < h["before"]["best"]["masked"] else "**not lower: this finetune does not help**"
-    rungs = [f"| {k} | {r['pairs']:,} | {r['steps']:,} | {r['seconds']:.0f} | {np.mean(r['losses'][:3]):.2f} | {np.mean(r['losses'][-3:]):.2f} | "
-             f"{sum(g['ok'] for g in r['gates'])} of {len(r['gates'])} |" for k, r in metrics["rungs"].items()]
-    gates = [f"| {k} | {g['name']} | {'passed' if g['ok'] else '**failed**'} | {g['message']} |" for k, r in metrics["rungs"].items() for g in r["gates"]]
+    verdict = (
+        "lower: the finetune helps"
+        if h["after"]["masked"] < h["before"]["best"]["masked"]
+        else "**not lower: this finetune does not help**"
+    )
+    rungs = [
+        f"| {k} | {r['pairs']:,} | {r['steps']:,} | {r['seconds']:.0f} | {np.mean(r['losses'][:3]):.2f} | {np.mean(r['losses'][-3:]):.2f} | "
+        f"{sum(g['ok'] for g in r['gates'])} of {len(r['gates'])} |"
+        for k, r in metrics["rungs"].items()
+    ]
+    gates = [
+        f"| {k} | {g['name']} | {'passed' if g['ok'] else '**failed**'} | {g['message']} |"
+        for k, r in metrics["rungs"].items()
+        for g in r["gates"]
+    ]
     full = metrics["rungs"]["full"]
     told = metrics.get("data")
-    data = ["", "## Data", "", f"{told['source']}; content hash `{told['hash']}`.", *(f"\n- {x}" if k == 0 else f"- {x}" for k, x in enumerate(told["notes"]))] if told else []
-    guess = [f"Forecast before the first step: {metrics['forecast']['training'] / 60:.1f} minutes for the full rung's steps; they took {full['seconds'] / 60:.1f}."] if metrics.get("forecast") else []
-    left_out = ["", f"Examples that do not fit their template were left out: {full['misfits']:,}, the first of them {full['notes'][0]}."] if full.get("misfits") else []
-    plots = ["", "![Training loss of the full rung by step, and the held-out loss on the way; first and last losses are in the table above](plots/loss.png)", "",
-             "![Held-out bits a character, masked and free: base without prompt, base with prompt, finetuned; the figures are in the table above](plots/held_out.png)"] if pictures else []
-    return "\n".join([f"# Run {c['name']}", "", f"Base `{c['base']}`, LoRA rank {c['rank']} (alpha {c['alpha']}), learning rate {c['lr']:g}, "
-        f"trained {'under the tone mask' if c['mask'] else 'without a mask'}, seed {c['seed']}.", "",
-        f"## Held-out lyrics: {h['pairs']} pairs of the {h['split']} split", "", "| bits a character | masked | free |", "|---|---|---|",
-        cost("base, without prompt", h["before"]["without"]), cost("base, with the prompt", h["before"]["with_prompt"]), *([cost("the adapter that it continues from", h["before"]["adapter"])] if "adapter" in h["before"] else []),
-        cost("finetuned", h["after"]), "",
-        f"Masked, against the better base: {h['after']['masked'] - h['before']['best']['masked']:+.3f} bits, {verdict}.", *data, "",
-        "## Rungs", "", "| rung | pairs | steps | seconds | loss at first | at last | gates passed |", "|---|---|---|---|---|---|---|", *rungs, *left_out, *plots, "",
-        "## Gates", "", "| rung | gate | | what it found |", "|---|---|---|---|", *gates, "",
-        *guess, f"{metrics['seconds']:.0f} seconds in all, {metrics['peak_gib']} GiB at most, on {m['cpu']} ({m['threads']} threads{', bf16' if m['bf16'] else ''}), "
-        f"torch {m['torch']}, transformers {m['transformers']}, peft {m['peft']}.", ""])
+    data = (
+        [
+            "",
+            "## Data",
+            "",
+            f"{told['source']}; content hash `{told['hash']}`.",
+            *(f"\n- {x}" if k == 0 else f"- {x}" for k, x in enumerate(told["notes"])),
+        ]
+        if told
+        else []
+    )
+    guess = (
+        [
+            f"Forecast before the first step: {metrics['forecast']['training'] / 60:.1f} minutes for the full rung's steps; they took {full['seconds'] / 60:.1f}."
+        ]
+        if metrics.get("forecast")
+        else []
+    )
+    left_out = (
+        [
+            "",
+            f"Examples that do not fit their template were left out: {full['misfits']:,}, the first of them {full['notes'][0]}.",
+        ]
+        if full.get("misfits")
+        else []
+    )
+    plots = (
+        [
+            "",
+            "![Training loss of the full rung by step, and the held-out loss on the way; first and last losses are in the table above](plots/loss.png)",
+            "",
+            "![Held-out bits a character, masked and free: base without prompt, base with prompt, finetuned; the figures are in the table above](plots/held_out.png)",
+        ]
+        if pictures
+        else []
+    )
+    return "\n".join(
+        [
+            f"# Run {c['name']}",
+            "",
+            f"Base `{c['base']}`, LoRA rank {c['rank']} (alpha {c['alpha']}), learning rate {c['lr']:g}, "
+            f"trained {'under the tone mask' if c['mask'] else 'without a mask'}, seed {c['seed']}.",
+            "",
+            f"## Held-out lyrics: {h['pairs']} pairs of the {h['split']} split",
+            "",
+            "| bits a character | masked | free |",
+            "|---|---|---|",
+            cost("base, without prompt", h["before"]["without"]),
+            cost("base, with the prompt", h["before"]["with_prompt"]),
+            *([cost("the adapter that it continues from", h["before"]["adapter"])] if "adapter" in h["before"] else []),
+            cost("finetuned", h["after"]),
+            "",
+            f"Masked, against the better base: {h['after']['masked'] - h['before']['best']['masked']:+.3f} bits, {verdict}.",
+            *data,
+            "",
+            "## Rungs",
+            "",
+            "| rung | pairs | steps | seconds | loss at first | at last | gates passed |",
+            "|---|---|---|---|---|---|---|",
+            *rungs,
+            *left_out,
+            *plots,
+            "",
+            "## Gates",
+            "",
+            "| rung | gate | | what it found |",
+            "|---|---|---|---|",
+            *gates,
+            "",
+            *guess,
+            f"{metrics['seconds']:.0f} seconds in all, {metrics['peak_gib']} GiB at most, on {m['cpu']} ({m['threads']} threads{', bf16' if m['bf16'] else ''}), "
+            f"torch {m['torch']}, transformers {m['transformers']}, peft {m['peft']}.",
+            "",
+        ]
+    )
 
 # %% ../nbs/41_finetune.ipynb #59ad60fa
-_DATA = ("The examples are drawn from CTCPC (CC0 1.0), Common Voice's Cantonese sentences (MPL 2.0) and HKCanCor (CC BY; K. K. Luke and May L. Y. Wong 2015), "
-         "as PyCantonese carries them, and from cantolyric's own verses (CC0 1.0).")
+_DATA = (
+    "The examples are drawn from CTCPC (CC0 1.0), Common Voice's Cantonese sentences (MPL 2.0) and HKCanCor (CC BY; K. K. Luke and May L. Y. Wong 2015), "
+    "as PyCantonese carries them, and from cantolyric's own verses (CC0 1.0)."
+)
 
 
 def told_own(settings: dict) -> bool:
@@ -1838,85 +2722,170 @@ def told_own(settings: dict) -> bool:
     return bool({settings.get("data", "builtin"), *settings.get("mix", {})} - set(BUILTIN))
 
 
-def _data_card(data, source, shipped) -> str: # data: of metrics.json, or None
+def _data_card(data, source, shipped) -> str:  # data: of metrics.json, or None
     "What a model card says about the examples."
-    if data and {k.partition(",")[0] for k in data["manifest"]} == {"verses"}: return f"The examples are cantolyric's own verses (CC0 1.0). Their content hash is `{data['hash']}`."
-    if source == "cantolyric.data.lyric_pairs" or shipped: return _DATA + (f" Their content hash is `{data['hash']}`." if data else "")
-    if not data: return f"The examples came from `{source}`, a function of the author's own; their licence is not known here."
-    also = " " + _DATA.replace("The examples are drawn", "The package's own examples are drawn") if {k.partition(",")[0] for k in data["manifest"]} & set(BUILTIN) else ""
+    if data and {k.partition(",")[0] for k in data["manifest"]} == {"verses"}:
+        return f"The examples are cantolyric's own verses (CC0 1.0). Their content hash is `{data['hash']}`."
+    if source == "cantolyric.data.lyric_pairs" or shipped:
+        return _DATA + (f" Their content hash is `{data['hash']}`." if data else "")
+    if not data:
+        return f"The examples came from `{source}`, a function of the author's own; their licence is not known here."
+    also = (
+        " " + _DATA.replace("The examples are drawn", "The package's own examples are drawn")
+        if {k.partition(",")[0] for k in data["manifest"]} & set(BUILTIN)
+        else ""
+    )
     public = [Path(n.partition(": ")[0]).name + ": " + n.partition(": ")[2] for n in data["notes"]]
-    return f"The examples are the author's own songs, whose licence is not known here (content hash `{data['hash']}`).{also}\n\n" + "\n".join(f"- {n}" for n in public)
+    return (
+        f"The examples are the author's own songs, whose licence is not known here (content hash `{data['hash']}`).{also}\n\n"
+        + "\n".join(f"- {n}" for n in public)
+    )
 
 
 def model_card(
     run: Run,
-    repo: str, # user/name
-) -> str: # Markdown with a YAML head
+    repo: str,  # user/name
+) -> str:  # Markdown with a YAML head
     "Write the model card of an adapter from its run's report."
     c, told = run.metrics["config"], json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
     hub, commit = hub_id(c["base"]), told.get("revision")
     here = hub is None
-    base = "the tiny base that cantolyric ships" if c["base"] == "tiny" else f"a model on the author's machine, `{public_base(c['base'])}`" if here else f"[{hub}](https://huggingface.co/{hub})" + (f", commit `{commit}`" if commit else "")
-    head = dict(library_name="peft", pipeline_tag="text-generation", language=["yue"], tags=["lora", "cantonese", "lyrics", "cantolyric"], **({} if here else {"base_model": hub}))
-    data = (run.folder / "config.yaml").read_text(encoding="utf-8").partition("# The examples came from ")[2].partition(".\n")[0]
+    base = (
+        "the tiny base that cantolyric ships"
+        if c["base"] == "tiny"
+        else f"a model on the author's machine, `{public_base(c['base'])}`"
+        if here
+        else f"[{hub}](https://huggingface.co/{hub})" + (f", commit `{commit}`" if commit else "")
+    )
+    head = dict(
+        library_name="peft",
+        pipeline_tag="text-generation",
+        language=["yue"],
+        tags=["lora", "cantonese", "lyrics", "cantolyric"],
+        **({} if here else {"base_model": hub}),
+    )
+    data = (
+        (run.folder / "config.yaml")
+        .read_text(encoding="utf-8")
+        .partition("# The examples came from ")[2]
+        .partition(".\n")[0]
+    )
     licence = _data_card(run.metrics.get("data"), data, bool(run.metrics.get("data")) and not told_own(c))
-    report = report_text({k: v for k, v in run.metrics.items() if k != "data"}, pictures=False).partition("\n")[2].replace("\n## ", "\n### ").replace(f"`{c['base']}`", base)
-    return "\n".join(["---", yaml.safe_dump(head, allow_unicode=True, sort_keys=False).strip(), "---", f"# {repo.rpartition('/')[2]}", "",
-        f"A LoRA adapter that writes Cantonese lyrics on a topic, to given tones (0243 codes). It was made by [cantolyric](https://pypi.org/project/cantolyric/) on {base}.", "",
-        "## Data", "", licence, "", "## Settings and figures", "", "All settings are in `config.yaml`, which reproduces the run.", report.strip(), "",
-        *_card_end(c, repo)])
+    report = (
+        report_text({k: v for k, v in run.metrics.items() if k != "data"}, pictures=False)
+        .partition("\n")[2]
+        .replace("\n## ", "\n### ")
+        .replace(f"`{c['base']}`", base)
+    )
+    return "\n".join(
+        [
+            "---",
+            yaml.safe_dump(head, allow_unicode=True, sort_keys=False).strip(),
+            "---",
+            f"# {repo.rpartition('/')[2]}",
+            "",
+            f"A LoRA adapter that writes Cantonese lyrics on a topic, to given tones (0243 codes). It was made by [cantolyric](https://pypi.org/project/cantolyric/) on {base}.",
+            "",
+            "## Data",
+            "",
+            licence,
+            "",
+            "## Settings and figures",
+            "",
+            "All settings are in `config.yaml`, which reproduces the run.",
+            report.strip(),
+            "",
+            *_card_end(c, repo),
+        ]
+    )
 
 # %% ../nbs/41_finetune.ipynb #be86ac14
-def _card_end(c, repo) -> list: # lines
+def _card_end(c, repo) -> list:  # lines
     "Limits, and how to load."
-    given = [f'"{public_base(c["base"])}"', 'adapter=snapshot_download("' + repo + '")', *([f'format=format_named("{c["format"]}")'] if c["format"] else [])] + ([f'quantization="{c["quantization"]}"'] if c["quantization"] != "none" else [])
-    return ["## Limits", "", "- The figures are of held-out pairs of one split, from the same corpora as the training pairs. They are of one seed.",
-        "- It was taught under a tone mask: it is meant to write under one. Without it, tones are not kept." if c["mask"] else "- It was taught without a tone mask: tones are only kept where it writes under one.",
+    given = [
+        f'"{public_base(c["base"])}"',
+        'adapter=snapshot_download("' + repo + '")',
+        *([f'format=format_named("{c["format"]}")'] if c["format"] else []),
+    ] + ([f'quantization="{c["quantization"]}"'] if c["quantization"] != "none" else [])
+    return [
+        "## Limits",
+        "",
+        "- The figures are of held-out pairs of one split, from the same corpora as the training pairs. They are of one seed.",
+        "- It was taught under a tone mask: it is meant to write under one. Without it, tones are not kept."
+        if c["mask"]
+        else "- It was taught without a tone mask: tones are only kept where it writes under one.",
         "- Tones are those that cantolyric's Reader finds; characters of several readings can be sung otherwise.",
-        "- The licence of the base holds for what is made with both.", "", "## How to load it", "", "```python", "from huggingface_hub import snapshot_download",
-        "from cantolyric import Lyricist", *(["from cantolyric.formats import format_named"] if c["format"] else []), "", f"lyricist = Lyricist.from_pretrained({', '.join(given)})",
-        'lyricist.write(topic="夜雨", tones="0243324/3324043")', "```", ""]
+        "- The licence of the base holds for what is made with both.",
+        "",
+        "## How to load it",
+        "",
+        "```python",
+        "from huggingface_hub import snapshot_download",
+        "from cantolyric import Lyricist",
+        *(["from cantolyric.formats import format_named"] if c["format"] else []),
+        "",
+        f"lyricist = Lyricist.from_pretrained({', '.join(given)})",
+        'lyricist.write(topic="夜雨", tones="0243324/3324043")',
+        "```",
+        "",
+    ]
 
 # %% ../nbs/41_finetune.ipynb #2317c42f
 def check_push(
-    repo: str, # user/name
+    repo: str,  # user/name
 ):
     "Refuse a push that could not be made, before anything is loaded."
     from huggingface_hub import get_token
     from huggingface_hub.utils import HFValidationError, validate_repo_id
-    try: validate_repo_id(repo)
-    except HFValidationError as e: raise ArgumentError("push_to", repo, f"not a valid repository name: {str(e).splitlines()[0]}") from None
-    if repo.count("/") != 1: raise ArgumentError("push_to", repo, "expected user/name")
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"): raise CantolyricError("push_to cannot work while HF_HUB_OFFLINE is set: unset it, or leave push_to out and push later with  push_run(read_run(folder), 'user/name')")
-    if not get_token(): raise CantolyricError("push_to needs a token of the Hub: type  hf auth login , or set HF_TOKEN")
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as e:
+        raise ArgumentError("push_to", repo, f"not a valid repository name: {str(e).splitlines()[0]}") from None
+    if repo.count("/") != 1:
+        raise ArgumentError("push_to", repo, "expected user/name")
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        raise CantolyricError(
+            "push_to cannot work while HF_HUB_OFFLINE is set: unset it, or leave push_to out and push later with  push_run(read_run(folder), 'user/name')"
+        )
+    if not get_token():
+        raise CantolyricError("push_to needs a token of the Hub: type  hf auth login , or set HF_TOKEN")
 
 # %% ../nbs/41_finetune.ipynb #16034ab2
 def push_run(
     run: Run,
-    repo: str, # user/name
-    public: bool = False, # whether everybody may see the repository
-    say=print, # what is told goes here
-) -> dict: # repo, url, commit; kept in pushed.json
+    repo: str,  # user/name
+    public: bool = False,  # whether everybody may see the repository
+    say=print,  # what is told goes here
+) -> dict:  # repo, url, commit; kept in pushed.json
     "Put a finished run's adapter and its card on the Hub, once; `CantolyricError` with what to type where that fails."
     kept = run.folder / "pushed.json"
-    if kept.exists() and (was := read_object(kept, "delete it to push the adapter again")).get("repo") == repo: return was
+    if kept.exists() and (was := read_object(kept, "delete it to push the adapter again")).get("repo") == repo:
+        return was
     check_agreement(run.folder)
     again = f"push_run(read_run({str(run.folder)!r}), {repo!r}{', public=True' if public else ''})"
-    try: told = _upload(run, repo, public)
+    try:
+        told = _upload(run, repo, public)
     except Exception as e:
         why = str(e).strip().splitlines() or [type(e).__name__]
-        raise CantolyricError(f"the run is finished and whole in {str(run.folder)!r}, but could not be pushed to {repo!r}: {why[0]}; try again with  cantolyric finetune --name {run.folder.name} --resume , or  {again}") from None
+        raise CantolyricError(
+            f"the run is finished and whole in {str(run.folder)!r}, but could not be pushed to {repo!r}: {why[0]}; try again with  cantolyric finetune --name {run.folder.name} --resume , or  {again}"
+        ) from None
     write_json(kept, told)
     say(f"pushed: {told['url']}")
     return told
 
 # %% ../nbs/41_finetune.ipynb #a2ec5c0e
-def _upload(run, repo, public) -> dict: # repo, url, commit
+def _upload(run, repo, public) -> dict:  # repo, url, commit
     "The adapter, its card and its settings, in one commit."
     from huggingface_hub import HfApi
+
     api = HfApi(library_name="cantolyric")
     api.create_repo(repo, private=not public, exist_ok=True)
-    if not public and not api.model_info(repo).private: raise CantolyricError("the repository is there already and public: say public=True if that is meant, or choose another name")
+    if not public and not api.model_info(repo).private:
+        raise CantolyricError(
+            "the repository is there already and public: say public=True if that is meant, or choose another name"
+        )
     with tempfile.TemporaryDirectory() as d:
         folder = Path(d)
         shutil.copytree(run.adapter, folder, dirs_exist_ok=True)
@@ -1925,16 +2894,33 @@ def _upload(run, repo, public) -> dict: # repo, url, commit
         done = api.upload_folder(repo_id=repo, folder_path=str(folder), commit_message="A LoRA adapter by cantolyric")
     return dict(repo=repo, url=done.repo_url.url, commit=done.oid)
 
+
 def _without_places(run, folder):
     "Settings and adapter_config.json without the folders of this machine."
     base = public_base(run.metrics["config"]["base"])
     c, put = run.metrics["config"], lambda v: json.dumps(v, ensure_ascii=False)
     name = lambda x: x if x in (*BUILTIN, "shipped") or not isinstance(x, str) else Path(x).name
-    instead = dict(runs_dir="runs", push_to="null", base=put(base), data=put(name(c.get("data", "builtin"))), mix=put({name(k): v for k, v in c.get("mix", {}).items()}),
-                   **({"from_adapter": put(name(c["from_adapter"]))} if c.get("from_adapter") else {}))
-    lines = [x if not x.startswith("# The examples came from ") or not told_own(c) else "# The examples came from the author's own songs."
-             for x in (run.folder / "config.yaml").read_text(encoding="utf-8").splitlines()] # that comment has paths
-    write_text(folder / "config.yaml", "\n".join(f"{k}: {instead[k]} #{x.partition(' #')[2]}" if (k := x.partition(":")[0]) in instead else x for x in lines) + "\n")
+    instead = dict(
+        runs_dir="runs",
+        push_to="null",
+        base=put(base),
+        data=put(name(c.get("data", "builtin"))),
+        mix=put({name(k): v for k, v in c.get("mix", {}).items()}),
+        **({"from_adapter": put(name(c["from_adapter"]))} if c.get("from_adapter") else {}),
+    )
+    lines = [
+        x
+        if not x.startswith("# The examples came from ") or not told_own(c)
+        else "# The examples came from the author's own songs."
+        for x in (run.folder / "config.yaml").read_text(encoding="utf-8").splitlines()
+    ]  # that comment has paths
+    write_text(
+        folder / "config.yaml",
+        "\n".join(
+            f"{k}: {instead[k]} #{x.partition(' #')[2]}" if (k := x.partition(":")[0]) in instead else x for x in lines
+        )
+        + "\n",
+    )
     told = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     write_json(folder / "adapter_config.json", dict(told, base_model_name_or_path=base))
 

@@ -18,44 +18,54 @@ MAX_TOPIC = 200
 
 
 def _topic(
-    example: dict, # with "topic"
-) -> str: # on one line
+    example: dict,  # with "topic"
+) -> str:  # on one line
     "The topic of an example, checked; `CantolyricError` says what is wrong."
     topic = example.get("topic")
-    if not isinstance(topic, str): raise CantolyricError(f"the topic is a string such as '夜雨', not {topic!r}")
+    if not isinstance(topic, str):
+        raise CantolyricError(f"the topic is a string such as '夜雨', not {topic!r}")
     topic = " ".join(topic.split())
-    if not topic: raise CantolyricError("the topic is empty; give a word or two such as '夜雨'")
+    if not topic:
+        raise CantolyricError("the topic is empty; give a word or two such as '夜雨'")
     if half := next((c for c in topic if "\ud800" <= c <= "\udfff"), None):
-        raise CantolyricError(f"the topic holds half a character (U+{ord(half):04X}): was it read with the wrong encoding?")
+        raise CantolyricError(
+            f"the topic holds half a character (U+{ord(half):04X}): was it read with the wrong encoding?"
+        )
     if len(topic) > MAX_TOPIC:
-        raise CantolyricError(f"the topic has {len(topic):,} characters; at most {MAX_TOPIC} are allowed: name it in a word or two")
+        raise CantolyricError(
+            f"the topic has {len(topic):,} characters; at most {MAX_TOPIC} are allowed: name it in a word or two"
+        )
     return topic
 
 # %% ../nbs/11_formats.ipynb #a8cc29f1
 def user_text(
-    example: dict, # with "topic" and "tones"
-) -> str: # two lines
+    example: dict,  # with "topic" and "tones"
+) -> str:  # two lines
     "Topic and tones as the model reads them."
     tones = " ".join(str(example.get("tones") or "").split())
-    if not tones: raise CantolyricError("the tones are empty; give a template such as '0243324/3324043'")
+    if not tones:
+        raise CantolyricError("the tones are empty; give a template such as '0243324/3324043'")
     return f"主題：{_topic(example)}\n聲調：{tones}"
 
 
 def _lyrics(example):
     "The answer, without space around it."
     lyrics = example.get("lyrics")
-    if not isinstance(lyrics, str) or not lyrics.strip(): raise CantolyricError("the example has no lyrics to learn from")
+    if not isinstance(lyrics, str) or not lyrics.strip():
+        raise CantolyricError("the example has no lyrics to learn from")
     return lyrics.strip()
 
 # %% ../nbs/11_formats.ipynb #97b3c6a0
 def token_id(
-    tokenizer, # a Hugging Face tokenizer or a `ByteLevelBPE`
-    token: str, # a special token, such as "<|im_end|>"
+    tokenizer,  # a Hugging Face tokenizer or a `ByteLevelBPE`
+    token: str,  # a special token, such as "<|im_end|>"
 ) -> int:
     "The id of a special token; `CantolyricError` where the tokenizer has none."
     special = getattr(tokenizer, "special", None)
-    if special is None: special = {t.content: i for i, t in tokenizer.added_tokens_decoder.items()}
-    if token not in special: raise CantolyricError(f"this tokenizer has no special token {token!r}, which the format needs")
+    if special is None:
+        special = {t.content: i for i, t in tokenizer.added_tokens_decoder.items()}
+    if token not in special:
+        raise CantolyricError(f"this tokenizer has no special token {token!r}, which the format needs")
     return special[token]
 
 # %% ../nbs/11_formats.ipynb #97117077
@@ -64,50 +74,64 @@ def _control(tokenizer):
     return {i: t.content for i, t in tokenizer.added_tokens_decoder.items() if t.special or t.content.startswith("<")}
 
 
-def _plain(tokenizer, text): return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+def _plain(tokenizer, text):
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
 def _going_on(tokenizer, text):
     "Ids of a text that goes on behind another: encoded behind a sign that merges with nothing, which is then taken off."
     for sign in ("\n", "。", "#", "|"):
         head, ids = _plain(tokenizer, sign), _plain(tokenizer, sign + text)
-        if ids[:len(head)] == head: return ids[len(head):]
-    raise CantolyricError(f"this tokenizer glues everything to the start of {text[:20]!r}; it cannot be encoded by itself")
+        if ids[: len(head)] == head:
+            return ids[len(head) :]
+    raise CantolyricError(
+        f"this tokenizer glues everything to the start of {text[:20]!r}; it cannot be encoded by itself"
+    )
 
 # %% ../nbs/11_formats.ipynb #2f286ca7
 @lru_cache(8)
-def _opens(tokenizer) -> dict: # "start", "special", "text" -> whether a text begins with an opening mark there
+def _opens(tokenizer) -> dict:  # "start", "special", "text" -> whether a text begins with an opening mark there
     "Where a tokenizer puts an opening mark before a text (SentencePiece's ▁): at the very start, behind a special token, behind text."
     alone, bare, control = _plain(tokenizer, "a"), _going_on(tokenizer, "a"), _control(tokenizer)
-    behind = list(tokenizer(next(iter(control.values())) + "a", add_special_tokens=False)["input_ids"])[1:] if control else alone
+    behind = (
+        list(tokenizer(next(iter(control.values())) + "a", add_special_tokens=False)["input_ids"])[1:]
+        if control
+        else alone
+    )
     return {"start": alone != bare, "special": alone != bare and behind == alone, "text": False}
 
 # %% ../nbs/11_formats.ipynb #d152729a
 def text_ids(
-    tokenizer, # a Hugging Face tokenizer or a `ByteLevelBPE`
-    text: str, # whatever a user typed
-    behind: str = "start", # what stands before it: nothing ("start"), a "special" token, or other "text"
-) -> list: # ids, none of them a control token
+    tokenizer,  # a Hugging Face tokenizer or a `ByteLevelBPE`
+    text: str,  # whatever a user typed
+    behind: str = "start",  # what stands before it: nothing ("start"), a "special" token, or other "text"
+) -> list:  # ids, none of them a control token
     "Encode text as text."
-    if hasattr(tokenizer, "special"): return tokenizer.encode(text)
+    if hasattr(tokenizer, "special"):
+        return tokenizer.encode(text)
     opens = _opens(tokenizer)
     ids = _plain(tokenizer, text) if opens[behind] or not opens["start"] else _going_on(tokenizer, text)
     control = _control(tokenizer)
-    if control.keys().isdisjoint(ids): return ids
+    if control.keys().isdisjoint(ids):
+        return ids
     token = next(control[i] for i in ids if i in control)
-    if token not in text: raise CantolyricError(f"this tokenizer has no tokens for a part of {text[:40]!r} and writes {token}; take one that falls back to bytes")
+    if token not in text:
+        raise CantolyricError(
+            f"this tokenizer has no tokens for a part of {text[:40]!r} and writes {token}; take one that falls back to bytes"
+        )
     before, _, after = text.partition(token)
     return text_ids(tokenizer, before + token[:1], behind) + text_ids(tokenizer, token[1:] + after, "text")
 
 # %% ../nbs/11_formats.ipynb #4326ef19
 def _encode(
-    pieces: list, # (string or special token, is it a special token, does it carry loss)
-    tokenizer, # a Hugging Face tokenizer or a `ByteLevelBPE`
-) -> dict: # input_ids and labels, lists of equal length
+    pieces: list,  # (string or special token, is it a special token, does it carry loss)
+    tokenizer,  # a Hugging Face tokenizer or a `ByteLevelBPE`
+) -> dict:  # input_ids and labels, lists of equal length
     "Ids of the pieces; labels are -100 where nothing is learnt."
     ids, labels, behind = [], [], "start"
     for text, special, learn in pieces:
-        if not text: continue
+        if not text:
+            continue
         new = [token_id(tokenizer, text)] if special else text_ids(tokenizer, text, behind)
         ids += new
         labels += new if learn else [-100] * len(new)
@@ -117,23 +141,27 @@ def _encode(
 # %% ../nbs/11_formats.ipynb #72ef98d9
 class Format:
     "What the formats share: a prompt, an answer and an end token, as pieces."
-    def render(self,
-        example: dict, # {"topic", "tones", "lyrics"}
+
+    def render(
+        self,
+        example: dict,  # {"topic", "tones", "lyrics"}
     ) -> str:
         "The example as one string, to look at; training uses `encode`."
         return "".join(text for text, *_ in self._pieces(example))
 
-    def encode(self,
-        example: dict, # {"topic", "tones", "lyrics"}
-        tokenizer, # a Hugging Face tokenizer or a `ByteLevelBPE`
-    ) -> dict: # {"input_ids", "labels"}: labels are -100 except on the answer and its end token
+    def encode(
+        self,
+        example: dict,  # {"topic", "tones", "lyrics"}
+        tokenizer,  # a Hugging Face tokenizer or a `ByteLevelBPE`
+    ) -> dict:  # {"input_ids", "labels"}: labels are -100 except on the answer and its end token
         "Ids and labels of one example."
         return _encode(self._pieces(example), tokenizer)
 
-    def prompt_ids(self,
-        example: dict, # {"topic", "tones"}
-        tokenizer, # a Hugging Face tokenizer or a `ByteLevelBPE`
-    ) -> list: # ids up to where the answer starts, the same as in training
+    def prompt_ids(
+        self,
+        example: dict,  # {"topic", "tones"}
+        tokenizer,  # a Hugging Face tokenizer or a `ByteLevelBPE`
+    ) -> list:  # ids up to where the answer starts, the same as in training
         "What generation starts from."
         return _encode(self._prompt(example), tokenizer)["input_ids"]
 
@@ -141,24 +169,31 @@ class Format:
         return [*self._prompt(example), (_lyrics(example), False, True), (self.end_token, True, True)]
 
 # %% ../nbs/11_formats.ipynb #a8341d4a
-PREAMBLE = ("Below is an instruction that describes a task, paired with an input that provides further context. "
-            "Write a response that appropriately completes the request.\n\n")
+PREAMBLE = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+)
 
 
 @dataclass(frozen=True)
 class Alpaca(Format):
     "Sections under `###` headings, all of them plain text."
-    instruction: str = "按主題同聲調寫一段粵語歌詞。" # write Cantonese lyrics to the topic and tones
+
+    instruction: str = "按主題同聲調寫一段粵語歌詞。"  # write Cantonese lyrics to the topic and tones
     preamble: str = PREAMBLE
     end_token: str = "<|endoftext|>"
-    ask: Callable[[dict], str] = field(default=user_text, repr=False) # what the user says
+    ask: Callable[[dict], str] = field(default=user_text, repr=False)  # what the user says
 
     def _prompt(self, example):
-        head = f"{self.preamble}### Instruction:\n{self.instruction}\n\n### Input:\n{self.ask(example)}\n\n### Response:\n"
+        head = (
+            f"{self.preamble}### Instruction:\n{self.instruction}\n\n### Input:\n{self.ask(example)}\n\n### Response:\n"
+        )
         return [(head, False, False)]
 
 # %% ../nbs/11_formats.ipynb #5dc8747b
-def _bos(format): return [(format.bos, True, False)] if format.bos else []
+def _bos(format):
+    return [(format.bos, True, False)] if format.bos else []
+
 
 _NO_THOUGHT = [("<think>", True, False), ("\n\n", False, False), ("</think>", True, False), ("\n\n", False, False)]
 
@@ -166,28 +201,39 @@ _NO_THOUGHT = [("<think>", True, False), ("\n\n", False, False), ("</think>", Tr
 @dataclass(frozen=True)
 class ChatML(Format):
     "Turns between `<|im_start|>` and `<|im_end|>`: Qwen, InternLM, Yi and our tiny base."
-    system: str = None # text of a system turn; None for no such turn
+
+    system: str = None  # text of a system turn; None for no such turn
     end_token: str = "<|im_end|>"
-    bos: str = None # a special token before everything; None for none
-    think: bool = False # an empty block of thought before the answer, as Qwen3 has it
-    ask: Callable[[dict], str] = field(default=user_text, repr=False) # what the user says
+    bos: str = None  # a special token before everything; None for none
+    think: bool = False  # an empty block of thought before the answer, as Qwen3 has it
+    ask: Callable[[dict], str] = field(default=user_text, repr=False)  # what the user says
 
     def _prompt(self, example):
         start, end = ("<|im_start|>", True, False), ("<|im_end|>", True, False)
         text = lambda s: (s, False, False)
         system = [start, text(f"system\n{self.system}"), end, text("\n")] if self.system else []
-        return [*_bos(self), *system, start, text(f"user\n{self.ask(example)}"), end, text("\n"), start, text("assistant\n"),
-                *(_NO_THOUGHT if self.think else [])]
+        return [
+            *_bos(self),
+            *system,
+            start,
+            text(f"user\n{self.ask(example)}"),
+            end,
+            text("\n"),
+            start,
+            text("assistant\n"),
+            *(_NO_THOUGHT if self.think else []),
+        ]
 
 # %% ../nbs/11_formats.ipynb #baa6d2b7
 @dataclass(frozen=True)
 class DeepSeek(Format):
     "A special token for each speaker, as DeepSeek has had it since V2.5."
-    system: str = None # plain text before the first turn; None for none
+
+    system: str = None  # plain text before the first turn; None for none
     end_token: str = "<｜end▁of▁sentence｜>"
     bos: str = "<｜begin▁of▁sentence｜>"
-    ask: Callable[[dict], str] = field(default=user_text, repr=False) # what the user says
-    think: bool = False # `</think>` before the answer: the model is told not to think, as in V4
+    ask: Callable[[dict], str] = field(default=user_text, repr=False)  # what the user says
+    think: bool = False  # `</think>` before the answer: the model is told not to think, as in V4
 
     def _prompt(self, example):
         text = [(s, False, False) for s in (self.system or "", self.ask(example))]
@@ -198,10 +244,11 @@ class DeepSeek(Format):
 @dataclass(frozen=True)
 class DeepSeekText(Format):
     "Speakers as plain text, as DeepSeek-LLM and V2 have it."
-    system: str = None # plain text before the first turn; None for none
+
+    system: str = None  # plain text before the first turn; None for none
     end_token: str = "<｜end▁of▁sentence｜>"
     bos: str = "<｜begin▁of▁sentence｜>"
-    ask: Callable[[dict], str] = field(default=user_text, repr=False) # what the user says
+    ask: Callable[[dict], str] = field(default=user_text, repr=False)  # what the user says
 
     def _prompt(self, example):
         system = f"{self.system}\n\n" if self.system else ""
@@ -209,17 +256,25 @@ class DeepSeekText(Format):
 
 # %% ../nbs/11_formats.ipynb #27d1bb99
 FORMATS = {
-    "chatml": ChatML(), "alpaca": Alpaca(),
+    "chatml": ChatML(),
+    "alpaca": Alpaca(),
     "qwen2": ChatML("You are a helpful assistant."),
     "qwen2.5": ChatML("You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
-    "qwen3": ChatML(think=True), "internlm": ChatML(bos="<s>"), "yi": ChatML(), "deepseek": DeepSeek(),
-    "deepseek-llm": DeepSeekText(), "deepseek-v4": DeepSeek(think=True),
+    "qwen3": ChatML(think=True),
+    "internlm": ChatML(bos="<s>"),
+    "yi": ChatML(),
+    "deepseek": DeepSeek(),
+    "deepseek-llm": DeepSeekText(),
+    "deepseek-v4": DeepSeek(think=True),
 }
 
-def format_named(name: str # a key of `FORMATS`
-                ) -> Format:
+
+def format_named(
+    name: str,  # a key of `FORMATS`
+) -> Format:
     "A format by its name; `CantolyricError` lists the names."
-    if name in FORMATS: return FORMATS[name]
+    if name in FORMATS:
+        return FORMATS[name]
     raise CantolyricError(f"no format {name!r}: there are {', '.join(FORMATS)}")
 
 # %% ../nbs/11_formats.ipynb #ins00002
@@ -227,7 +282,7 @@ _NUMERALS = "零一兩三四五六七八九十"
 
 
 def instruction_text(
-    example: dict, # with "topic" and "tones"
+    example: dict,  # with "topic" and "tones"
 ) -> str:
     "The request for a model without an adapter: a topic and a number of lines, in words."
     topic, lines = _topic(example), str(example.get("tones") or "").count("/") + 1

@@ -20,127 +20,165 @@ from .tones import CantolyricError
 
 # %% ../nbs/21_generation.ipynb #028ac9b2
 def temperature(
-    scores, # float (B, V)
-    t: float, # below 1: bolder; above 1: wilder
-): # float (B, V)
+    scores,  # float (B, V)
+    t: float,  # below 1: bolder; above 1: wilder
+):  # float (B, V)
     "Divide scores: their differences grow or shrink."
     return scores / t
 
 
 def top_k(
-    scores, # float (B, V)
+    scores,  # float (B, V)
     k: int,
-): # float (B, V), -inf outside the k largest of a row
+):  # float (B, V), -inf outside the k largest of a row
     "Keep the k likeliest tokens, and what is as likely as the last of them."
     return scores.masked_fill(scores < scores.topk(min(k, scores.shape[-1])).values[..., -1:], -torch.inf)
 
 # %% ../nbs/21_generation.ipynb #1f4350a1
 def top_p(
-    scores, # float (B, V)
-    p: float, # 0 to 1
-): # float (B, V)
+    scores,  # float (B, V)
+    p: float,  # 0 to 1
+):  # float (B, V)
     "Keep the likeliest tokens that together have probability p (nucleus sampling, Holtzman and others 2019)."
     ordered, order = scores.sort(descending=False)
     out = ordered.softmax(-1).cumsum(-1) <= 1 - p
-    out[..., -1] = False # the likeliest stays, whatever p is
+    out[..., -1] = False  # the likeliest stays, whatever p is
     return scores.masked_fill(out.scatter(-1, order, out), -torch.inf)
 
 
 def min_p(
-    scores, # float (B, V)
-    p: float, # 0 to 1
-): # float (B, V)
+    scores,  # float (B, V)
+    p: float,  # 0 to 1
+):  # float (B, V)
     "Keep tokens at least p times as likely as the likeliest (Nguyen and others 2024)."
     probabilities = scores.softmax(-1)
     return scores.masked_fill(probabilities < p * probabilities.amax(-1, keepdim=True), -torch.inf)
 
 # %% ../nbs/21_generation.ipynb #1d718184
 def repetition_penalty(
-    scores, # float (B, V)
-    ids, # int64 (B, T): prompt and text so far
-    penalty: float, # above 1: repeat less
-    mask=None, # (B, T), 0 where an id is padding and does not count; None: all count
-): # float (B, V)
+    scores,  # float (B, V)
+    ids,  # int64 (B, T): prompt and text so far
+    penalty: float,  # above 1: repeat less
+    mask=None,  # (B, T), 0 where an id is padding and does not count; None: all count
+):  # float (B, V)
     "Make tokens less likely that have occurred."
-    counts = torch.zeros_like(scores).scatter_add(1, ids, scores.new_ones(ids.shape) if mask is None else mask.to(scores.dtype))
+    counts = torch.zeros_like(scores).scatter_add(
+        1, ids, scores.new_ones(ids.shape) if mask is None else mask.to(scores.dtype)
+    )
     return torch.where(counts > 0, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
 
 # %% ../nbs/21_generation.ipynb #00ccd2e0
 def _check_prompt(model, ids, mask, new):
     "`CantolyricError` where generation could not begin, or not end."
-    if not ids.numel(): raise CantolyricError("the prompt is empty; give at least one token, such as the tokenizer's start token")
-    if not torch.is_tensor(mask): raise ArgumentError("attention_mask", mask, "expected a tensor of the shape of input_ids, or None")
-    if mask.shape != ids.shape: raise CantolyricError(f"attention_mask has the shape {tuple(mask.shape)}, input_ids {tuple(ids.shape)}: one place for each token")
+    if not ids.numel():
+        raise CantolyricError("the prompt is empty; give at least one token, such as the tokenizer's start token")
+    if not torch.is_tensor(mask):
+        raise ArgumentError("attention_mask", mask, "expected a tensor of the shape of input_ids, or None")
+    if mask.shape != ids.shape:
+        raise CantolyricError(
+            f"attention_mask has the shape {tuple(mask.shape)}, input_ids {tuple(ids.shape)}: one place for each token"
+        )
     if (row := next((r for r, x in enumerate(mask.tolist()) if not x[-1]), None)) is not None:
-        raise CantolyricError(f"row {row} of the batch is padded on the right; set tokenizer.padding_side = 'left', so that every prompt ends where writing begins")
+        raise CantolyricError(
+            f"row {row} of the batch is padded on the right; set tokenizer.padding_side = 'left', so that every prompt ends where writing begins"
+        )
     if (top := int(ids.max())) >= (size := model.get_input_embeddings().num_embeddings) or ids.min() < 0:
-        raise CantolyricError(f"id {top if top >= size else int(ids.min())} is outside the model's vocabulary of {size}: is it another model's tokenizer?")
-    if isinstance(new, bool) or not isinstance(new, int) or new < 1: raise CantolyricError(f"max_new_tokens={new!r}: how many tokens to write is a whole number from 1")
+        raise CantolyricError(
+            f"id {top if top >= size else int(ids.min())} is outside the model's vocabulary of {size}: is it another model's tokenizer?"
+        )
+    if isinstance(new, bool) or not isinstance(new, int) or new < 1:
+        raise CantolyricError(f"max_new_tokens={new!r}: how many tokens to write is a whole number from 1")
     most = getattr(model.config, "max_position_embeddings", None)
     if most and ids.shape[1] + new > most:
-        raise CantolyricError(f"a prompt of {ids.shape[1]} tokens and {new} new ones do not fit into the model's {most} positions; shorten the prompt or max_new_tokens")
+        raise CantolyricError(
+            f"a prompt of {ids.shape[1]} tokens and {new} new ones do not fit into the model's {most} positions; shorten the prompt or max_new_tokens"
+        )
 
 
-def _check_ids(ids): # the same
+def _check_ids(ids):  # the same
     "`CantolyricError` for what are no rows of ids."
-    if torch.is_tensor(ids) and ids.dim() == 2 and not ids.is_floating_point(): return ids
-    raise CantolyricError("input_ids is a tensor of whole numbers with a row for each text, (B, T); tokenizer(texts, return_tensors='pt', padding=True) makes one")
+    if torch.is_tensor(ids) and ids.dim() == 2 and not ids.is_floating_point():
+        return ids
+    raise CantolyricError(
+        "input_ids is a tensor of whole numbers with a row for each text, (B, T); tokenizer(texts, return_tensors='pt', padding=True) makes one"
+    )
 
 # %% ../nbs/21_generation.ipynb #ef60d782
 def is_number(
-    x, # anything
+    x,  # anything
     least: float = -math.inf,
     most: float = math.inf,
 ) -> bool:
     "Whether x is a finite number in a range; a truth value is none."
-    if isinstance(x, bool) or not isinstance(x, int | float | np.integer | np.floating): return False
-    return abs(x) < 1e300 and least <= x <= most # False for NaN; whole numbers may be larger than any float
+    if isinstance(x, bool) or not isinstance(x, int | float | np.integer | np.floating):
+        return False
+    return abs(x) < 1e300 and least <= x <= most  # False for NaN; whole numbers may be larger than any float
 
 
 @dataclass(frozen=True)
 class Sampling:
     "How a next token is chosen; the defaults take the likeliest."
-    do_sample: bool = False # draw a token; False: take the likeliest ("greedy")
-    temperature: float = 1.
-    top_k: int = 0 # 0: off
-    top_p: float = 1. # 1: off
-    min_p: float = 0. # 0: off
-    repetition_penalty: float = 1. # 1: off
+
+    do_sample: bool = False  # draw a token; False: take the likeliest ("greedy")
+    temperature: float = 1.0
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0  # 1: off
+    min_p: float = 0.0  # 0: off
+    repetition_penalty: float = 1.0  # 1: off
 
     def __post_init__(self):
-        if not isinstance(self.do_sample, bool): raise ArgumentError("do_sample", self.do_sample, "expected True or False")
+        if not isinstance(self.do_sample, bool):
+            raise ArgumentError("do_sample", self.do_sample, "expected True or False")
         if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 0:
             raise ArgumentError("top_k", self.top_k, "expected a whole number, 0 for off")
-        t = "a number from 0.000001 to a million (for the likeliest token: do_sample=False)" # scores / t must stay finite
-        for name, least, most, what in [("temperature", 1e-6, 1e6, t), ("top_p", 1e-9, 1, "a number above 0, at most 1"),
-                                        ("min_p", 0, 1, "a number from 0 to 1"),
-                                        ("repetition_penalty", 1e-6, 1e6, "a number from 0.000001 to a million, 1 for off")]:
-            if not is_number(getattr(self, name), least, most): raise ArgumentError(name, getattr(self, name), f"expected {what}")
+        t = "a number from 0.000001 to a million (for the likeliest token: do_sample=False)"  # scores / t must stay finite
+        for name, least, most, what in [
+            ("temperature", 1e-6, 1e6, t),
+            ("top_p", 1e-9, 1, "a number above 0, at most 1"),
+            ("min_p", 0, 1, "a number from 0 to 1"),
+            ("repetition_penalty", 1e-6, 1e6, "a number from 0.000001 to a million, 1 for off"),
+        ]:
+            if not is_number(getattr(self, name), least, most):
+                raise ArgumentError(name, getattr(self, name), f"expected {what}")
 
 # %% ../nbs/21_generation.ipynb #b4018f4a
 @patch
-def adjust(self: Sampling,
-    ids, # int64 (B, T): prompt and text so far
-    scores, # float32 (B, V)
-    processors=(), # functions (ids, scores) -> scores, as transformers' `LogitsProcessor`
-    mask=None, # (B, T), 0 where an id is padding
-): # float32 (B, V)
+def adjust(
+    self: Sampling,
+    ids,  # int64 (B, T): prompt and text so far
+    scores,  # float32 (B, V)
+    processors=(),  # functions (ids, scores) -> scores, as transformers' `LogitsProcessor`
+    mask=None,  # (B, T), 0 where an id is padding
+):  # float32 (B, V)
     "Scores after all that is asked for, in the order of transformers."
-    if self.repetition_penalty != 1: scores = repetition_penalty(scores, ids, self.repetition_penalty, mask)
-    for p in processors: scores = p(ids, scores)
-    if not self.do_sample: return scores
-    for on, fn, value in [(self.temperature != 1, temperature, self.temperature), (self.top_k, top_k, self.top_k), (self.top_p < 1, top_p, self.top_p), (self.min_p, min_p, self.min_p)]:
-        if on: scores = fn(scores, value)
+    if self.repetition_penalty != 1:
+        scores = repetition_penalty(scores, ids, self.repetition_penalty, mask)
+    for p in processors:
+        scores = p(ids, scores)
+    if not self.do_sample:
+        return scores
+    for on, fn, value in [
+        (self.temperature != 1, temperature, self.temperature),
+        (self.top_k, top_k, self.top_k),
+        (self.top_p < 1, top_p, self.top_p),
+        (self.min_p, min_p, self.min_p),
+    ]:
+        if on:
+            scores = fn(scores, value)
     return scores
 
 # %% ../nbs/21_generation.ipynb #5d4692ee
 @patch
-def choose(self: Sampling,
-    scores, # float32 (B, V)
-): # int64 (B,)
+def choose(
+    self: Sampling,
+    scores,  # float32 (B, V)
+):  # int64 (B,)
     "The next token of each row."
-    if not self.do_sample: return scores.argmax(-1)
-    return torch.multinomial(scores.softmax(-1), 1).squeeze(1) # draws from torch's global generator, as transformers does
+    if not self.do_sample:
+        return scores.argmax(-1)
+    return torch.multinomial(scores.softmax(-1), 1).squeeze(
+        1
+    )  # draws from torch's global generator, as transformers does
 
 # %% ../nbs/21_generation.ipynb #518df08f
 def _end_ids(model, eos):
@@ -152,27 +190,34 @@ def _end_ids(model, eos):
     return tuple(eos) if isinstance(eos, (list, tuple, set)) else () if eos is None else (int(eos),)
 
 # %% ../nbs/21_generation.ipynb #7ee4a8f3
-def _next_scores(model, ids, mask, cache, use_cache): # -> (float32 (B, V), cache)
+def _next_scores(model, ids, mask, cache, use_cache):  # -> (float32 (B, V), cache)
     "Scores of each row's next token; where there is a cache, only the newest token is read."
     new = slice(-1, None) if cache is not None else slice(None)
     positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
-    out = model(input_ids=ids[:, new], attention_mask=mask, position_ids=positions[:, new], past_key_values=cache, use_cache=use_cache, logits_to_keep=1)
+    out = model(
+        input_ids=ids[:, new],
+        attention_mask=mask,
+        position_ids=positions[:, new],
+        past_key_values=cache,
+        use_cache=use_cache,
+        logits_to_keep=1,
+    )
     return out.logits[:, -1].float(), out.past_key_values if use_cache else None
 
 # %% ../nbs/21_generation.ipynb #06e7e9e1
 @torch.no_grad()
 def generate(
-    model, # a causal language model of transformers
-    input_ids, # int64 (B, T), padded on the left
-    attention_mask=None, # (B, T), 0 where a place is padding; None: nothing is
+    model,  # a causal language model of transformers
+    input_ids,  # int64 (B, T), padded on the left
+    attention_mask=None,  # (B, T), 0 where a place is padding; None: nothing is
     max_new_tokens: int = 20,
-    processors=(), # functions (ids, scores) -> scores, as transformers' `LogitsProcessor`
-    eos=None, # id of the end token, or several; None: the model's own
-    pad: int = None, # what a finished row gets; None: the model's own, else its first end token
-    use_cache: bool = True, # keep keys and values; False: read everything again for every token
-    on_token=None, # called with the new tokens, int64 (B,), after each step
-    **sampling, # see `Sampling`
-): # int64 (B, T + new)
+    processors=(),  # functions (ids, scores) -> scores, as transformers' `LogitsProcessor`
+    eos=None,  # id of the end token, or several; None: the model's own
+    pad: int = None,  # what a finished row gets; None: the model's own, else its first end token
+    use_cache: bool = True,  # keep keys and values; False: read everything again for every token
+    on_token=None,  # called with the new tokens, int64 (B,), after each step
+    **sampling,  # see `Sampling`
+):  # int64 (B, T + new)
     "Continue a batch of prompts, token by token, as `model.generate` does."
     how, ids = Sampling(**sampling), _check_ids(input_ids)
     if not isinstance(processors, list | tuple) or not all(map(callable, processors)):
@@ -186,39 +231,55 @@ def generate(
         scores, cache = _next_scores(model, ids, mask, cache, use_cache)
         token = torch.where(open_, how.choose(how.adjust(ids, scores, processors, mask)), pad)
         ids, mask = torch.cat([ids, token[:, None]], 1), torch.cat([mask, mask.new_ones(len(ids), 1)], 1)
-        if on_token: on_token(token)
+        if on_token:
+            on_token(token)
         open_ = open_ & ~torch.isin(token, ends)
-        if not open_.any(): break
+        if not open_.any():
+            break
     return ids
 
 # %% ../nbs/21_generation.ipynb #8fa7589c
 @dataclass
 class Step:
     "One call of a model."
-    tokens: int = 0 # tokens that went in, each row of the batch
-    scores: int = 0 # rows of logits that were made, each row of the batch
-    cache: int = 0 # positions in the cache afterwards
+
+    tokens: int = 0  # tokens that went in, each row of the batch
+    scores: int = 0  # rows of logits that were made, each row of the batch
+    cache: int = 0  # positions in the cache afterwards
     batch: int = 0
-    milliseconds: float = 0.
+    milliseconds: float = 0.0
 
 # %% ../nbs/21_generation.ipynb #3cf09e7b
 @contextmanager
 def trace(
-    model, # a causal language model of transformers
-): # list of `Step`, which grows with each call
+    model,  # a causal language model of transformers
+):  # list of `Step`, which grows with each call
     "Watch what goes into a model and what comes out, whoever calls it."
     steps, started = [], []
+
     def entering(module, args, kwargs):
         steps.append(Step())
         started.append(time.perf_counter())
-    def embedded(module, args, out): steps[-1].batch, steps[-1].tokens = out.shape[:2]
-    def scored(module, args, out): steps[-1].scores += out.shape[1]
+
+    def embedded(module, args, out):
+        steps[-1].batch, steps[-1].tokens = out.shape[:2]
+
+    def scored(module, args, out):
+        steps[-1].scores += out.shape[1]
+
     def leaving(module, args, kwargs, out):
         cache = getattr(out, "past_key_values", None)
         steps[-1].cache = cache.get_seq_length() if cache is not None else 0
         steps[-1].milliseconds = 1000 * (time.perf_counter() - started.pop())
-    hooks = [model.register_forward_pre_hook(entering, with_kwargs=True), model.get_input_embeddings().register_forward_hook(embedded),
-             model.get_output_embeddings().register_forward_hook(scored), model.register_forward_hook(leaving, with_kwargs=True)]
-    try: yield steps
+
+    hooks = [
+        model.register_forward_pre_hook(entering, with_kwargs=True),
+        model.get_input_embeddings().register_forward_hook(embedded),
+        model.get_output_embeddings().register_forward_hook(scored),
+        model.register_forward_hook(leaving, with_kwargs=True),
+    ]
+    try:
+        yield steps
     finally:
-        for h in hooks: h.remove()
+        for h in hooks:
+            h.remove()

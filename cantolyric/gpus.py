@@ -24,128 +24,186 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Qwe
 from .tones import CantolyricError
 
 # %% ../nbs/34_gpus.ipynb #f064cc21
-QWEN25 = {"0.5B": (896, 24, 14, 2, 4864, 151_936, True), "1.5B": (1536, 28, 12, 2, 8960, 151_936, True), "3B": (2048, 36, 16, 2, 11_008, 151_936, True),
-          "7B": (3584, 28, 28, 4, 18_944, 152_064, False), "14B": (5120, 48, 40, 8, 13_824, 152_064, False), "32B": (5120, 64, 40, 8, 27_648, 152_064, False),
-          "72B": (8192, 80, 64, 8, 29_568, 152_064, False)}
+QWEN25 = {
+    "0.5B": (896, 24, 14, 2, 4864, 151_936, True),
+    "1.5B": (1536, 28, 12, 2, 8960, 151_936, True),
+    "3B": (2048, 36, 16, 2, 11_008, 151_936, True),
+    "7B": (3584, 28, 28, 4, 18_944, 152_064, False),
+    "14B": (5120, 48, 40, 8, 13_824, 152_064, False),
+    "32B": (5120, 64, 40, 8, 27_648, 152_064, False),
+    "72B": (8192, 80, 64, 8, 29_568, 152_064, False),
+}
 
 
 def qwen25(
-    size: str, # a key of `QWEN25`
+    size: str,  # a key of `QWEN25`
 ) -> Qwen2Config:
     "The published shape of a Qwen2.5."
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size", "tie_word_embeddings")
+    names = (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "intermediate_size",
+        "vocab_size",
+        "tie_word_embeddings",
+    )
     return Qwen2Config(**dict(zip(names, QWEN25[size])), use_cache=False)
 
 # %% ../nbs/34_gpus.ipynb #c116ebfe
-BLOCKS = ("qwen2", "qwen3", "llama", "mistral") # models whose blocks are counted below
+BLOCKS = ("qwen2", "qwen3", "llama", "mistral")  # models whose blocks are counted below
 
 
 def any_config(
-    config, # a transformers config, "Qwen2.5-7B", a folder, a Hub id
+    config,  # a transformers config, "Qwen2.5-7B", a folder, a Hub id
 ) -> PretrainedConfig:
     "The config of a model; `CantolyricError` where there is none, or its blocks are of a kind that is not counted here."
     if isinstance(config, str):
         size = config.split("/")[-1].removeprefix("Qwen2.5-").removesuffix("-Instruct")
-        if size in QWEN25: return qwen25(size)
-        try: config = AutoConfig.from_pretrained(config)
+        if size in QWEN25:
+            return qwen25(size)
+        try:
+            config = AutoConfig.from_pretrained(config)
         except (OSError, ValueError) as e:
-            raise CantolyricError(f"no config of {config!r}: give a config of transformers, a folder with a config.json, a Hub id (that needs a network), or one of {', '.join(f'Qwen2.5-{s}' for s in QWEN25)}") from e
-    if getattr(config, "model_type", None) in BLOCKS: return config
-    raise CantolyricError(f"what a block of {getattr(config, 'model_type', config)!r} keeps is not counted here: only {', '.join(BLOCKS)} are")
+            raise CantolyricError(
+                f"no config of {config!r}: give a config of transformers, a folder with a config.json, a Hub id (that needs a network), or one of {', '.join(f'Qwen2.5-{s}' for s in QWEN25)}"
+            ) from e
+    if getattr(config, "model_type", None) in BLOCKS:
+        return config
+    raise CantolyricError(
+        f"what a block of {getattr(config, 'model_type', config)!r} keeps is not counted here: only {', '.join(BLOCKS)} are"
+    )
 
 # %% ../nbs/34_gpus.ipynb #a9dea2dc
 @dataclass(frozen=True)
 class Shape:
     "What a model's memory and time depend on."
-    hidden: int # H
-    layers: int # L
-    q: int # width of all query heads together
-    kv: int # width of all key heads together
-    heads: int # query heads
-    inner: int # width of the MLP, I
-    vocab: int # V
-    tied: bool # embedding and head are one matrix
-    head_norms: bool # queries and keys are normed (Qwen3)
-    params: int # all parameters, a tied matrix once
-    linears: tuple # (in, out) of every linear layer of the blocks
+
+    hidden: int  # H
+    layers: int  # L
+    q: int  # width of all query heads together
+    kv: int  # width of all key heads together
+    heads: int  # query heads
+    inner: int  # width of the MLP, I
+    vocab: int  # V
+    tied: bool  # embedding and head are one matrix
+    head_norms: bool  # queries and keys are normed (Qwen3)
+    params: int  # all parameters, a tied matrix once
+    linears: tuple  # (in, out) of every linear layer of the blocks
 
 # %% ../nbs/34_gpus.ipynb #aac3f952
 @lru_cache
 def _counted(text):
     "Parameters, and the linear layers of the blocks, of the model that a config describes, built without memory."
     config = AutoConfig.for_model(**json.loads(text))
-    with torch.device("meta"): model = AutoModelForCausalLM.from_config(config)
-    linears = tuple((m.in_features, m.out_features) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    linears = tuple(
+        (m.in_features, m.out_features)
+        for n, m in model.named_modules()
+        if isinstance(m, torch.nn.Linear) and n != "lm_head"
+    )
     return sum(p.numel() for p in model.parameters()), linears
 
 # %% ../nbs/34_gpus.ipynb #e406e475
 def shape_of(
-    config, # as in `any_config`
+    config,  # as in `any_config`
 ) -> Shape:
     "A model's shape, its parameters counted on the meta device."
     c = any_config(config)
     params, linears = _counted(c.to_json_string(use_diff=False))
     d = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    return Shape(c.hidden_size, c.num_hidden_layers, d * c.num_attention_heads, d * c.num_key_value_heads, c.num_attention_heads, c.intermediate_size,
-                 c.vocab_size, c.tie_word_embeddings, c.model_type == "qwen3", params, linears)
+    return Shape(
+        c.hidden_size,
+        c.num_hidden_layers,
+        d * c.num_attention_heads,
+        d * c.num_key_value_heads,
+        c.num_attention_heads,
+        c.intermediate_size,
+        c.vocab_size,
+        c.tie_word_embeddings,
+        c.model_type == "qwen3",
+        params,
+        linears,
+    )
 
 # %% ../nbs/34_gpus.ipynb #1fe1b983
 METHODS = ("full", "lora", "qlora")
-BLOCK, SUPER = 64, 256 # weights that share a constant, constants that share one, in NF4 with double quantization
+BLOCK, SUPER = 64, 256  # weights that share a constant, constants that share one, in NF4 with double quantization
 
 
 def weight_bytes(
     s: Shape,
-    method: str, # one of `METHODS`
+    method: str,  # one of `METHODS`
     bits: int = 16,
     rank: int = 16,
-) -> dict: # part -> bytes: what is there all the time
+) -> dict:  # part -> bytes: what is there all the time
     "Weights, and what belongs to them: constants of quantization, adapter, optimizer's state."
     inside, full = sum(i * o for i, o in s.linears), method == "full"
-    adapter = 0 if full else 4 * rank * sum(i + o for i, o in s.linears) # in fp32
-    wide = 4 if full or bits == 32 else 2 # a full finetune keeps its weights in fp32, or small steps would be rounded away
+    adapter = 0 if full else 4 * rank * sum(i + o for i, o in s.linears)  # in fp32
+    wide = (
+        4 if full or bits == 32 else 2
+    )  # a full finetune keeps its weights in fp32, or small steps would be rounded away
     four_bit = method == "qlora"
-    return {"weights": wide * (s.params - inside * four_bit) + inside / 2 * four_bit,
-            "quantization constants": (inside / BLOCK + 4 * inside / BLOCK / SUPER) * four_bit,
-            "adapter": adapter, "optimizer": 8 * s.params if full else 2 * adapter} # AdamW: two numbers of 4 bytes for each that learns
+    return {
+        "weights": wide * (s.params - inside * four_bit) + inside / 2 * four_bit,
+        "quantization constants": (inside / BLOCK + 4 * inside / BLOCK / SUPER) * four_bit,
+        "adapter": adapter,
+        "optimizer": 8 * s.params if full else 2 * adapter,
+    }  # AdamW: two numbers of 4 bytes for each that learns
 
 # %% ../nbs/34_gpus.ipynb #32fa47ee
 def kept_in_block(
     s: Shape,
-    method: str, # "full", "lora", "qlora"
-    bits: int = 16, # 32: everything in fp32; 16: autocast
-    rank: int = 16, # of the adapter
-) -> dict: # what for -> bytes a token
+    method: str,  # "full", "lora", "qlora"
+    bits: int = 16,  # 32: everything in fp32; 16: autocast
+    rank: int = 16,  # of the adapter
+) -> dict:  # what for -> bytes a token
     "What autograd keeps of one block until its backward."
     w, H, I, train = bits // 8, s.hidden, s.inner, method == "full"
-    norm = 4 * H + 4 + 4 * H * train # what it read and its scale; what its weight multiplies, if that learns
-    copies = lambda n: w * (n if bits == 16 else 1) # autocast casts the same input anew for each linear layer
-    out = {"two norms": 2 * norm, "inputs of q, k, v": copies(3) * H, "attention": w * (s.q + 2 * s.kv) + 4 * s.heads + w * s.q,
-           "inputs of gate and up": copies(2) * H, "gate, its silu, up": 3 * w * I, "input of down": w * I}
-    if s.head_norms: out["norms of q and k"] = (4 + w * train) * (s.q + s.kv) + 4 * s.heads * (s.q + s.kv) // s.q
-    if not train: out["adapter"] = 7 * w * rank + (w * s.q if bits == 16 else 0) # and a copy of what o reads
+    norm = 4 * H + 4 + 4 * H * train  # what it read and its scale; what its weight multiplies, if that learns
+    copies = lambda n: w * (n if bits == 16 else 1)  # autocast casts the same input anew for each linear layer
+    out = {
+        "two norms": 2 * norm,
+        "inputs of q, k, v": copies(3) * H,
+        "attention": w * (s.q + 2 * s.kv) + 4 * s.heads + w * s.q,
+        "inputs of gate and up": copies(2) * H,
+        "gate, its silu, up": 3 * w * I,
+        "input of down": w * I,
+    }
+    if s.head_norms:
+        out["norms of q and k"] = (4 + w * train) * (s.q + s.kv) + 4 * s.heads * (s.q + s.kv) // s.q
+    if not train:
+        out["adapter"] = 7 * w * rank + (w * s.q if bits == 16 else 0)  # and a copy of what o reads
     return out
 
 # %% ../nbs/34_gpus.ipynb #2e38f378
 def activation_bytes(
     s: Shape,
     method: str,
-    tokens: int, # a card
+    tokens: int,  # a card
     bits: int = 16,
     rank: int = 16,
-    checkpointing: bool = False, # keep what each block reads, and compute the rest of it again in the backward
-) -> tuple: # bytes of all blocks until the loss, of one block while its backward runs, of what that needs to work
+    checkpointing: bool = False,  # keep what each block reads, and compute the rest of it again in the backward
+) -> tuple:  # bytes of all blocks until the loss, of one block while its backward runs, of what that needs to work
     "What is kept between forward and backward."
     w, full = bits // 8, method == "full"
     block = tokens * sum(kept_in_block(s, method, bits, rank).values())
-    stream = tokens * s.hidden * (4 if full else w) # between blocks
-    last = tokens * (4 * s.hidden * (1 + full) + 4 + w * s.hidden * full) # the norm before the head, and what the head reads
-    wide = 2 * w if full or bits == 32 else 6 # gradients as wide as the MLP: three, less what it kept and is gone; PEFT passes one of them through fp32
-    work = tokens * wide * s.inner + stream # and the gradient that comes in
+    stream = tokens * s.hidden * (4 if full else w)  # between blocks
+    last = tokens * (
+        4 * s.hidden * (1 + full) + 4 + w * s.hidden * full
+    )  # the norm before the head, and what the head reads
+    wide = (
+        2 * w if full or bits == 32 else 6
+    )  # gradients as wide as the MLP: three, less what it kept and is gone; PEFT passes one of them through fp32
+    work = tokens * wide * s.inner + stream  # and the gradient that comes in
     return s.layers * (stream if checkpointing else block) + last, block, work
 
 # %% ../nbs/34_gpus.ipynb #3bcb21c9
-ROWS, PIECE = 15_000, 2 ** 24 # of the head, that a batch under tone masks shares (at Qwen2's vocabulary); logits at a time (lesson 24)
+ROWS, PIECE = (
+    15_000,
+    2**24,
+)  # of the head, that a batch under tone masks shares (at Qwen2's vocabulary); logits at a time (lesson 24)
 
 
 def loss_bytes(
@@ -153,43 +211,61 @@ def loss_bytes(
     method: str,
     tokens: int,
     bits: int = 16,
-    loss: str = "full", # "full": all logits; "sliced": lesson 24's
-    labelled: float = 1., # share of tokens with a label; only the sliced loss gains by it
-    forward: bool = False, # True: at the end of the forward; False: in its backward
+    loss: str = "full",  # "full": all logits; "sliced": lesson 24's
+    labelled: float = 1.0,  # share of tokens with a label; only the sliced loss gains by it
+    forward: bool = False,  # True: at the end of the forward; False: in its backward
 ) -> float:
     "What the loss needs at most, beside what is kept."
     w, head = bits // 8, s.vocab * s.hidden
     if loss == "sliced":
         rows = min(ROWS, s.vocab)
         piece = min(PIECE, tokens * labelled * rows)
-        return 23 * piece + w * rows * s.hidden + w * labelled * tokens * s.hidden + (4 * head if method == "full" else 0) # logits, probabilities, the mask's making, what is left of the piece before; the rows
-    if forward: return (8 if bits == 32 else 10) * tokens * s.vocab # logits (in fp32 too, if they were in 16 bits), log-probabilities
-    of_head = (4 if bits == 32 else 6) * head * (method == "full") # its gradient, in 16 bits first
-    return max(12 * tokens * s.vocab, w * tokens * s.vocab + of_head) # log-probabilities, their gradient, that of the logits
+        return (
+            23 * piece + w * rows * s.hidden + w * labelled * tokens * s.hidden + (4 * head if method == "full" else 0)
+        )  # logits, probabilities, the mask's making, what is left of the piece before; the rows
+    if forward:
+        return (
+            (8 if bits == 32 else 10) * tokens * s.vocab
+        )  # logits (in fp32 too, if they were in 16 bits), log-probabilities
+    of_head = (4 if bits == 32 else 6) * head * (method == "full")  # its gradient, in 16 bits first
+    return max(
+        12 * tokens * s.vocab, w * tokens * s.vocab + of_head
+    )  # log-probabilities, their gradient, that of the logits
 
 # %% ../nbs/34_gpus.ipynb #58c7a617
 def moments(
     s: Shape,
     method: str,
-    tokens: int, # a card
+    tokens: int,  # a card
     bits: int = 16,
     rank: int = 16,
     checkpointing: bool = False,
     loss: str = "full",
-    labelled: float = 1.,
-    cards: int = 1, # that share weights, gradients and optimizer's state (FSDP)
-    context: float = 0., # bytes
-) -> dict: # moment -> part -> bytes on a card
+    labelled: float = 1.0,
+    cards: int = 1,  # that share weights, gradients and optimizer's state (FSDP)
+    context: float = 0.0,  # bytes
+) -> dict:  # moment -> part -> bytes on a card
     "What is in memory at the moments of a step that can be the fullest."
     full, of_loss = method == "full", (s, method, tokens, bits, loss, labelled)
-    fixed = {k: v / cards for k, v in weight_bytes(s, method, bits, rank).items()} | {"CUDA context": context} | (gathered(s, method, bits) if cards > 1 else {})
+    fixed = (
+        {k: v / cards for k, v in weight_bytes(s, method, bits, rank).items()}
+        | {"CUDA context": context}
+        | (gathered(s, method, bits) if cards > 1 else {})
+    )
     kept, block, work = activation_bytes(s, method, tokens, bits, rank, checkpointing)
     head, grads = 4 * s.vocab * s.hidden * full / cards, 4 * s.params / cards if full else fixed["adapter"]
     of_block = (4 * sum(i * o for i, o in s.linears) / cards if full else grads) / s.layers
-    parts = {"forward": {"activations": kept, "logits and loss": loss_bytes(*of_loss, True)}, "loss": {"activations": kept, "logits and loss": loss_bytes(*of_loss)},
-             "last block": {"activations": kept + block * checkpointing, "at work": work, "gradients": head + of_block},
-             "first block": {"activations": block, "at work": work, "gradients": grads - head * (not s.tied)}, # untied, the embedding's are still to come
-             "end": {"gradients": grads, "at work": head * s.tied}} # a tied matrix gets a second gradient, as embedding
+    parts = {
+        "forward": {"activations": kept, "logits and loss": loss_bytes(*of_loss, True)},
+        "loss": {"activations": kept, "logits and loss": loss_bytes(*of_loss)},
+        "last block": {"activations": kept + block * checkpointing, "at work": work, "gradients": head + of_block},
+        "first block": {
+            "activations": block,
+            "at work": work,
+            "gradients": grads - head * (not s.tied),
+        },  # untied, the embedding's are still to come
+        "end": {"gradients": grads, "at work": head * s.tied},
+    }  # a tied matrix gets a second gradient, as embedding
     casts = cast_weights(s, method, bits, fixed["adapter"], checkpointing) if cards == 1 else {}
     return {m: fixed | casts.get(m, {}) | p for m, p in parts.items()}
 
@@ -198,50 +274,65 @@ def cast_weights(
     s: Shape,
     method: str,
     bits: int,
-    adapter: float, # bytes
+    adapter: float,  # bytes
     checkpointing: bool,
-) -> dict: # moment -> "casts" -> bytes
+) -> dict:  # moment -> "casts" -> bytes
     "Autocast's copies in 16 bits of what learns in 32: all until the forward's end, then what a backward is still waiting for."
-    if bits == 32: return {}
+    if bits == 32:
+        return {}
     head = 2 * s.vocab * s.hidden * (method == "full")
     blocks = 2 * sum(i * o for i, o in s.linears) if method == "full" else adapter / 2
     then = blocks / s.layers if checkpointing else blocks
-    return {m: {"casts": b} for m, b in (("forward", head + blocks), ("loss", head + blocks * (not checkpointing)), ("last block", then), ("first block", blocks / s.layers))}
+    return {
+        m: {"casts": b}
+        for m, b in (
+            ("forward", head + blocks),
+            ("loss", head + blocks * (not checkpointing)),
+            ("last block", then),
+            ("first block", blocks / s.layers),
+        )
+    }
 
 
 def gathered(s, method, bits):
     "What FSDP puts together on every card: two blocks (one at work, one on its way), embedding and head."
     inside = sum(i * o for i, o in s.linears) / s.layers
-    return {"gathered": 2 * inside * (.5 + 1 / BLOCK if method == "qlora" else bits / 8) + bits / 8 * s.vocab * s.hidden * (1 if s.tied else 2)}
+    return {
+        "gathered": 2 * inside * (0.5 + 1 / BLOCK if method == "qlora" else bits / 8)
+        + bits / 8 * s.vocab * s.hidden * (1 if s.tied else 2)
+    }
 
 # %% ../nbs/34_gpus.ipynb #554aacca
 @dataclass(frozen=True)
 class GPU:
     "A machine to train on: one card, or several of a kind."
+
     name: str
-    gb: float # memory of a card, 10^9 bytes
-    gbs: float # to and from that memory, 10^9 bytes a second
-    tflops: float # dense rate in 16 bits, 10^12 operations a second; never the rate "with sparsity"
-    bf16: bool = True # False: 16 bits means fp16
-    watts: float = math.nan # of a card
+    gb: float  # memory of a card, 10^9 bytes
+    gbs: float  # to and from that memory, 10^9 bytes a second
+    tflops: float  # dense rate in 16 bits, 10^12 operations a second; never the rate "with sparsity"
+    bf16: bool = True  # False: 16 bits means fp16
+    watts: float = math.nan  # of a card
     cards: int = 1
-    link_gbs: float = math.inf # between cards, one way, 10^9 bytes a second
-    low: float = math.nan # dollars an hour for all cards, the least
-    high: float = math.nan # and the most
-    dated: str = "" # month of the prices
+    link_gbs: float = math.inf  # between cards, one way, 10^9 bytes a second
+    low: float = math.nan  # dollars an hour for all cards, the least
+    high: float = math.nan  # and the most
+    dated: str = ""  # month of the prices
     source: str = ""
 
 # %% ../nbs/34_gpus.ipynb #754ac8c6
 def read_gpus(
-    path=None, # a table with the columns of the shipped one; None: that one
-) -> dict: # name -> `GPU`
+    path=None,  # a table with the columns of the shipped one; None: that one
+) -> dict:  # name -> `GPU`
     "The table of GPUs and prices."
     path = files("cantolyric") / "assets/gpus.csv" if path is None else Path(path)
     rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
     kinds = {f: t for f, t in GPU.__annotations__.items()}
     value = lambda k, v: v.strip().lower() in ("yes", "true", "1") if kinds[k] is bool else kinds[k](v)
-    try: return {r["name"]: GPU(**{k: value(k, v) for k, v in r.items() if v}) for r in rows}
-    except (KeyError, TypeError, ValueError) as e: raise CantolyricError(f"{path} is no table of GPUs: {e!r}; its columns are {', '.join(kinds)}") from None
+    try:
+        return {r["name"]: GPU(**{k: value(k, v) for k, v in r.items() if v}) for r in rows}
+    except (KeyError, TypeError, ValueError) as e:
+        raise CantolyricError(f"{path} is no table of GPUs: {e!r}; its columns are {', '.join(kinds)}") from None
 
 
 GPUS = read_gpus()
@@ -250,22 +341,26 @@ GPUS = read_gpus()
 def operations(
     s: Shape,
     method: str,
-    seq_len: int, # T
-    rows: int, # a card
+    seq_len: int,  # T
+    rows: int,  # a card
     checkpointing: bool = False,
     loss: str = "full",
-    labelled: float = 1.,
+    labelled: float = 1.0,
     rank: int = 16,
-) -> dict: # kind -> floating-point operations of a step
+) -> dict:  # kind -> floating-point operations of a step
     "Multiplications and additions of the matrix products."
     N, full = rows * seq_len, method == "full"
-    passes = 2 + full + checkpointing # forward, to the inputs, to the weights, forward again
+    passes = 2 + full + checkpointing  # forward, to the inputs, to the weights, forward again
     head = 2 * s.hidden * N * (min(ROWS, s.vocab) * labelled if loss == "sliced" else s.vocab)
     inside = sum(i * o for i, o in s.linears)
     adapter = 0 if full else rank * sum(i + o for i, o in s.linears)
-    attention = 2 * seq_len * s.q * N * s.layers # two products, half of the places are in the future
-    return {"blocks": 2 * N * inside * passes, "adapter": 2 * N * adapter * (3 + checkpointing), "attention": attention * (3.5 + checkpointing),
-            "head": head * (2 + full)}
+    attention = 2 * seq_len * s.q * N * s.layers  # two products, half of the places are in the future
+    return {
+        "blocks": 2 * N * inside * passes,
+        "adapter": 2 * N * adapter * (3 + checkpointing),
+        "attention": attention * (3.5 + checkpointing),
+        "head": head * (2 + full),
+    }
 
 # %% ../nbs/34_gpus.ipynb #0808c4d5
 def traffic(
@@ -276,17 +371,23 @@ def traffic(
     checkpointing: bool = False,
     loss: str = "full",
     rank: int = 16,
-    labelled: float = 1.,
-) -> dict: # kind -> bytes read or written in a step
+    labelled: float = 1.0,
+) -> dict:  # kind -> bytes read or written in a step
     "What goes through memory beside the operands of matrix products."
     w, full, L = bits // 8, method == "full", s.layers
     inside, weights, passes = sum(i * o for i, o in s.linears), weight_bytes(s, method, bits, rank), 2 + checkpointing
     learns = s.params if full else weights["adapter"] / 4
-    ins, outs, cast = *map(sum, zip(*s.linears)), 12 * (bits == 16) # PEFT reads its input in fp32: there and back
-    sums = (6 * w * outs + cast * ins) * (passes - 1) + (2 * outs + 4 * ins) * w + cast * ins # scaled and added, seven times a block; so are the gradients
-    return {"element by element": 3 * passes * L * tokens * sum(kept_in_block(s, method, bits, rank).values()), "adapter's sums": 0 if full else tokens * sums,
-            "loss": 4 * loss_bytes(s, method, tokens, bits, loss, labelled),
-            "dequantization": inside * (.5 + 2 * w) * passes if method == "qlora" else 0, "optimizer": 28 * learns} # weight, gradient, two states in; three out
+    ins, outs, cast = *map(sum, zip(*s.linears)), 12 * (bits == 16)  # PEFT reads its input in fp32: there and back
+    sums = (
+        (6 * w * outs + cast * ins) * (passes - 1) + (2 * outs + 4 * ins) * w + cast * ins
+    )  # scaled and added, seven times a block; so are the gradients
+    return {
+        "element by element": 3 * passes * L * tokens * sum(kept_in_block(s, method, bits, rank).values()),
+        "adapter's sums": 0 if full else tokens * sums,
+        "loss": 4 * loss_bytes(s, method, tokens, bits, loss, labelled),
+        "dequantization": inside * (0.5 + 2 * w) * passes if method == "qlora" else 0,
+        "optimizer": 28 * learns,
+    }  # weight, gradient, two states in; three out
 
 # %% ../nbs/34_gpus.ipynb #efbc8853
 def step_seconds(
@@ -296,86 +397,114 @@ def step_seconds(
     rows: int,
     gpu: GPU,
     bits: int = 16,
-    efficiency: float = 1., # of the rates that the table promises, what is reached
-    **how, # checkpointing, loss, labelled, rank
-) -> dict: # kind -> seconds
+    efficiency: float = 1.0,  # of the rates that the table promises, what is reached
+    **how,  # checkpointing, loss, labelled, rank
+) -> dict:  # kind -> seconds
     "A roofline of the step: each kind of work takes as long as its arithmetic or its traffic, whichever is longer."
     rate, speed = gpu.tflops * 1e12 * 16 / bits * efficiency, gpu.gbs * 1e9 * efficiency
     ops = operations(s, method, seq_len, rows, **how)
     passes = 2 + (method == "full") + how.get("checkpointing", False)
-    read = dict.fromkeys(ops, 0) | {"blocks": passes * sum(i * o for i, o in s.linears) * bits / 8, "head": passes * s.vocab * s.hidden * bits / 8 * (how.get("loss") != "sliced")}
+    read = dict.fromkeys(ops, 0) | {
+        "blocks": passes * sum(i * o for i, o in s.linears) * bits / 8,
+        "head": passes * s.vocab * s.hidden * bits / 8 * (how.get("loss") != "sliced"),
+    }
     out = {k: max(ops[k] / rate, read[k] / speed) for k in ops}
     moved = traffic(s, method, rows * seq_len, bits, **how)
     out |= {k: v / speed / (gpu.cards if k == "optimizer" else 1) for k, v in moved.items()}
-    return out | ({"between cards": link_bytes(s, method, bits, gpu.cards) / (gpu.link_gbs * 1e9 * efficiency)} if gpu.cards > 1 else {})
+    return out | (
+        {"between cards": link_bytes(s, method, bits, gpu.cards) / (gpu.link_gbs * 1e9 * efficiency)}
+        if gpu.cards > 1
+        else {}
+    )
 
 # %% ../nbs/34_gpus.ipynb #d45a8a6f
 def link_bytes(s, method, bits, cards):
     "What a card receives in a step under FSDP: weights twice, and gradients once if all learn."
     inside = sum(i * o for i, o in s.linears)
-    weights = inside * (.5 if method == "qlora" else bits / 8) + (s.params - inside) * bits / 8
+    weights = inside * (0.5 if method == "qlora" else bits / 8) + (s.params - inside) * bits / 8
     return (cards - 1) / cards * (2 * weights + (4 * s.params if method == "full" else 0))
 
 # %% ../nbs/34_gpus.ipynb #802ea37d
 @dataclass(frozen=True)
 class Estimate:
     "What a step of a finetune takes."
+
     model: str
     method: str
     seq_len: int
-    batch_size: int # rows a step, on each card
+    batch_size: int  # rows a step, on each card
     gpu: GPU
-    settings: dict # the rest of how
-    moments: dict # moment -> part -> bytes on a card
-    seconds: dict # kind of work -> seconds of a step
+    settings: dict  # the rest of how
+    moments: dict  # moment -> part -> bytes on a card
+    seconds: dict  # kind of work -> seconds of a step
 
     @property
-    def peak(self) -> str: return max(self.moments, key=lambda m: sum(self.moments[m].values())) # the fullest moment
+    def peak(self) -> str:
+        return max(self.moments, key=lambda m: sum(self.moments[m].values()))  # the fullest moment
+
     @property
-    def bytes(self) -> float: return sum(self.moments[self.peak].values())
+    def bytes(self) -> float:
+        return sum(self.moments[self.peak].values())
+
     @property
-    def fits(self) -> bool: return self.bytes <= (1 - SPARE) * self.gpu.gb * 1e9
+    def fits(self) -> bool:
+        return self.bytes <= (1 - SPARE) * self.gpu.gb * 1e9
+
     @property
-    def step(self) -> float: return sum(self.seconds.values()) # seconds
+    def step(self) -> float:
+        return sum(self.seconds.values())  # seconds
+
     @property
-    def tokens_a_second(self) -> float: return self.seq_len * self.batch_size * self.gpu.cards / self.step
+    def tokens_a_second(self) -> float:
+        return self.seq_len * self.batch_size * self.gpu.cards / self.step
+
     @property
-    def dollars(self) -> tuple: return tuple(p / 3600 / self.tokens_a_second * 1e6 for p in (self.gpu.low, self.gpu.high)) # a million tokens, least and most
+    def dollars(self) -> tuple:
+        return tuple(
+            p / 3600 / self.tokens_a_second * 1e6 for p in (self.gpu.low, self.gpu.high)
+        )  # a million tokens, least and most
 
 # %% ../nbs/34_gpus.ipynb #a8cad4cf
-CONTEXT, SPARE = 5e8, .05 # bytes of CUDA's own; share of memory left free: assumptions, not measured
-EFFICIENCY = .64 # share of the promised rates that is reached: by an H100 that is kept busy, measured below; by other cards not measured
+CONTEXT, SPARE = 5e8, 0.05  # bytes of CUDA's own; share of memory left free: assumptions, not measured
+EFFICIENCY = 0.64  # share of the promised rates that is reached: by an H100 that is kept busy, measured below; by other cards not measured
 
 
 def a_gpu(gpu) -> GPU:
     "A machine by its name, or itself; `CantolyricError` where none has that name."
-    if isinstance(gpu, GPU): return gpu
-    if gpu in GPUS: return GPUS[gpu]
-    raise CantolyricError(f"no GPU {gpu!r}: there are {', '.join(GPUS)}; or give a GPU(name, gb, gbs, tflops), or add to GPUS what read_gpus(path) reads")
+    if isinstance(gpu, GPU):
+        return gpu
+    if gpu in GPUS:
+        return GPUS[gpu]
+    raise CantolyricError(
+        f"no GPU {gpu!r}: there are {', '.join(GPUS)}; or give a GPU(name, gb, gbs, tflops), or add to GPUS what read_gpus(path) reads"
+    )
 
 
 def check_job(method, seq_len, batch_size, bits, loss, rank, labelled):
     "Refuse what cannot be meant."
     for k, v, known in (("method", method, METHODS), ("bits", bits, (16, 32)), ("loss", loss, ("full", "sliced"))):
-        if v not in known: raise CantolyricError(f"{k}={v!r}: {' or '.join(map(repr, known))} is wanted")
+        if v not in known:
+            raise CantolyricError(f"{k}={v!r}: {' or '.join(map(repr, known))} is wanted")
     for k, v in (("seq_len", seq_len), ("batch_size", batch_size), ("rank", rank)):
-        if not isinstance(v, int) or v < 1: raise CantolyricError(f"{k}={v!r}: a whole number of at least 1 is wanted")
-    if not 0 < labelled <= 1: raise CantolyricError(f"labelled={labelled!r}: a share of the tokens, above 0 and at most 1, is wanted")
+        if not isinstance(v, int) or v < 1:
+            raise CantolyricError(f"{k}={v!r}: a whole number of at least 1 is wanted")
+    if not 0 < labelled <= 1:
+        raise CantolyricError(f"labelled={labelled!r}: a share of the tokens, above 0 and at most 1, is wanted")
 
 # %% ../nbs/34_gpus.ipynb #9e59a23f
 def estimate(
-    config, # of transformers, or "Qwen2.5-7B", a folder, a Hub id: no weights are needed
-    method: str = "qlora", # "full", "lora", "qlora"
-    seq_len: int = 512, # tokens a row
-    batch_size: int = 1, # rows a step, on each card
-    gpu="L4", # a key of `GPUS`, or a `GPU`
-    rank: int = 16, # of the adapter, on all linear layers of the blocks
-    checkpointing: bool = False, # compute the blocks' activations again in the backward
-    loss: str = "full", # "full": from all logits; "sliced": from some rows of the head (lesson 24)
-    labelled: float = 1., # share of tokens with a label, for the sliced loss
-    bits: int = 16, # of the arithmetic; 32: everything in fp32
-    efficiency: float = EFFICIENCY, # share of the promised rates that is reached
-    context: float = CONTEXT, # bytes of CUDA's own on a card
+    config,  # of transformers, or "Qwen2.5-7B", a folder, a Hub id: no weights are needed
+    method: str = "qlora",  # "full", "lora", "qlora"
+    seq_len: int = 512,  # tokens a row
+    batch_size: int = 1,  # rows a step, on each card
+    gpu="L4",  # a key of `GPUS`, or a `GPU`
+    rank: int = 16,  # of the adapter, on all linear layers of the blocks
+    checkpointing: bool = False,  # compute the blocks' activations again in the backward
+    loss: str = "full",  # "full": from all logits; "sliced": from some rows of the head (lesson 24)
+    labelled: float = 1.0,  # share of tokens with a label, for the sliced loss
+    bits: int = 16,  # of the arithmetic; 32: everything in fp32
+    efficiency: float = EFFICIENCY,  # share of the promised rates that is reached
+    context: float = CONTEXT,  # bytes of CUDA's own on a card
 ) -> Estimate:
     "Memory by part, time by a roofline, and money of a finetune's step."
     check_job(method, seq_len, batch_size, bits, loss, rank, labelled)
@@ -383,15 +512,25 @@ def estimate(
     how = dict(rank=rank, checkpointing=checkpointing, loss=loss, labelled=labelled)
     held = moments(s, method, seq_len * batch_size, bits, cards=gpu.cards, context=context, **how)
     name = config if isinstance(config, str) else f"{config.model_type}, {s.params / 1e6:,.0f} M parameters"
-    return Estimate(name, method, seq_len, batch_size, gpu, how | dict(bits=bits, efficiency=efficiency, context=context), held,
-                    step_seconds(s, method, seq_len, batch_size, gpu, bits, efficiency, **how))
+    return Estimate(
+        name,
+        method,
+        seq_len,
+        batch_size,
+        gpu,
+        how | dict(bits=bits, efficiency=efficiency, context=context),
+        held,
+        step_seconds(s, method, seq_len, batch_size, gpu, bits, efficiency, **how),
+    )
 
 # %% ../nbs/34_gpus.ipynb #14d165e0
 def _rows(e):
     "Lines of the table: a part, and its gigabytes at each moment."
     parts = dict.fromkeys(p for m in e.moments.values() for p, b in m.items())
     lines = [(p, *(f"{b / 1e9:,.2f}" if (b := m.get(p, 0)) else "" for m in e.moments.values())) for p in parts]
-    return [r for r in lines if any(r[1:])] + [("together", *(f"{sum(m.values()) / 1e9:,.2f}" for m in e.moments.values()))]
+    return [r for r in lines if any(r[1:])] + [
+        ("together", *(f"{sum(m.values()) / 1e9:,.2f}" for m in e.moments.values()))
+    ]
 
 
 def _told(e) -> list:
@@ -402,8 +541,11 @@ def _told(e) -> list:
     title = f"{e.model}, {e.method}, {e.batch_size} × {e.seq_len} tokens{cards} ({kind}{', checkpointing' * s['checkpointing']}, {s['loss']} loss), {g.name}"
     low, high = e.dollars
     money = "no price known" if math.isnan(low) else f"${low:.3g}–{high:.3g} a million tokens (prices of {g.dated})"
-    return [title, f"fullest at: {e.peak}, {e.bytes / 1e9:,.1f} of {g.gb:g} GB, {'fits' if e.fits else 'does not fit'}",
-            f"about {e.step:.3g} s a step, {e.tokens_a_second:,.0f} tokens a second, {money}"]
+    return [
+        title,
+        f"fullest at: {e.peak}, {e.bytes / 1e9:,.1f} of {g.gb:g} GB, {'fits' if e.fits else 'does not fit'}",
+        f"about {e.step:.3g} s a step, {e.tokens_a_second:,.0f} tokens a second, {money}",
+    ]
 
 # %% ../nbs/34_gpus.ipynb #71a6ca87
 def _str(e):
@@ -416,7 +558,12 @@ def _str(e):
 def _html(e):
     "As a table."
     title, *end = _told(e)
-    cells = lambda r, tag: "<tr>" + f"<th style='text-align:left'>{escape(r[0])}</th>" + "".join(f"<{tag}>{escape(c)}</{tag}>" for c in r[1:]) + "</tr>"
+    cells = lambda r, tag: (
+        "<tr>"
+        + f"<th style='text-align:left'>{escape(r[0])}</th>"
+        + "".join(f"<{tag}>{escape(c)}</{tag}>" for c in r[1:])
+        + "</tr>"
+    )
     body = cells(("GB at the moment", *e.moments), "th") + "".join(cells(r, "td") for r in _rows(e))
     return f"<b>{escape(title)}</b><table>{body}</table>" + "<br>".join(map(escape, end))
 
@@ -428,20 +575,26 @@ def fit(
     config,
     method: str = "qlora",
     seq_len: int = 512,
-    gpu=None, # the largest batch that fits there; None: the machine that is cheapest a token, with its largest batch
-    most: int = 256, # rows
-    price: str = "high", # which price counts: "low" or "high"
-    **how, # as in `estimate`
+    gpu=None,  # the largest batch that fits there; None: the machine that is cheapest a token, with its largest batch
+    most: int = 256,  # rows
+    price: str = "high",  # which price counts: "low" or "high"
+    **how,  # as in `estimate`
 ) -> Estimate:
     "The largest batch for a machine, or the cheapest machine; `CantolyricError` where nothing fits."
     machines = list(GPUS.values()) if gpu is None else [a_gpu(gpu)]
     found = [e for g in machines if (e := _largest(config, method, seq_len, g, most, how))]
     priced = [e for e in found if not math.isnan(getattr(e.gpu, price))]
-    if found and (gpu is not None or not priced): return found[0]
-    if found: return min(priced, key=lambda e: e.dollars[price == "high"])
-    least = min((estimate(config, method, seq_len, 1, g, **how) for g in machines), key=lambda e: e.bytes / (e.gpu.gb * 1e9))
-    raise CantolyricError(f"{least.model} by {method} at {seq_len} tokens fits on none of {', '.join(g.name for g in machines)}: {least.gpu.name} would have to hold "
-                          f"{least.bytes / 1e9:,.1f} GB. {remedies(method, seq_len, how)}")
+    if found and (gpu is not None or not priced):
+        return found[0]
+    if found:
+        return min(priced, key=lambda e: e.dollars[price == "high"])
+    least = min(
+        (estimate(config, method, seq_len, 1, g, **how) for g in machines), key=lambda e: e.bytes / (e.gpu.gb * 1e9)
+    )
+    raise CantolyricError(
+        f"{least.model} by {method} at {seq_len} tokens fits on none of {', '.join(g.name for g in machines)}: {least.gpu.name} would have to hold "
+        f"{least.bytes / 1e9:,.1f} GB. {remedies(method, seq_len, how)}"
+    )
 
 # %% ../nbs/34_gpus.ipynb #1166b472
 def _largest(config, method, seq_len, gpu, most, how):
@@ -456,14 +609,18 @@ def _largest(config, method, seq_len, gpu, most, how):
 
 def remedies(method, seq_len, how) -> str:
     "What could make it smaller, in words."
-    ways = [("method='qlora'", method != "qlora"), ("checkpointing=True", not how.get("checkpointing")), ("loss='sliced'", how.get("loss") != "sliced"),
-            ("a smaller seq_len", seq_len > 128)]
+    ways = [
+        ("method='qlora'", method != "qlora"),
+        ("checkpointing=True", not how.get("checkpointing")),
+        ("loss='sliced'", how.get("loss") != "sliced"),
+        ("a smaller seq_len", seq_len > 128),
+    ]
     return f"Try {', '.join(w for w, use in ways if use)}{', ' if any(u for _, u in ways) else ''}a smaller model, or more cards."
 
 # %% ../nbs/34_gpus.ipynb #8e447279
 def calibrated(
-    e: Estimate, # of a step that was measured
-    seconds: float, # that it took
-) -> float: # share of the promised rates that this machine reaches
+    e: Estimate,  # of a step that was measured
+    seconds: float,  # that it took
+) -> float:  # share of the promised rates that this machine reaches
     "The `efficiency` with which the estimate would have been right."
     return e.settings["efficiency"] * e.step / seconds

@@ -18,33 +18,48 @@ from .tones import CantolyricError
 
 # %% ../nbs/23_hooks.ipynb #fa5dde08
 def output_head(
-    model, # a causal language model of transformers, bare, under PEFT, compiled or under DistributedDataParallel
-) -> nn.Module: # the layer whose output is the logits
+    model,  # a causal language model of transformers, bare, under PEFT, compiled or under DistributedDataParallel
+) -> nn.Module:  # the layer whose output is the logits
     "The head of a model; raises `CantolyricError` where there is none."
-    get = getattr(model if hasattr(model, "get_output_embeddings") else getattr(model, "module", model), "get_output_embeddings", None)
+    get = getattr(
+        model if hasattr(model, "get_output_embeddings") else getattr(model, "module", model),
+        "get_output_embeddings",
+        None,
+    )
     head = get() if callable(get) else None
-    if isinstance(head, nn.Module): return head
-    raise CantolyricError(f"{type(model).__name__} has no output head, so a hook on its logits would do nothing: "
-                          "load it with AutoModelForCausalLM")
+    if isinstance(head, nn.Module):
+        return head
+    raise CantolyricError(
+        f"{type(model).__name__} has no output head, so a hook on its logits would do nothing: "
+        "load it with AutoModelForCausalLM"
+    )
 
 # %% ../nbs/23_hooks.ipynb #2177c6b7
 def _checked(fn, logits):
     "`fn(logits)`, if it is what a loss can use."
-    if logits.dim() == 0: raise CantolyricError("the head makes its loss itself here, so there are no logits to change: train with loss='hook'")
+    if logits.dim() == 0:
+        raise CantolyricError(
+            "the head makes its loss itself here, so there are no logits to change: train with loss='hook'"
+        )
     out = fn(logits)
-    if isinstance(out, torch.Tensor) and out.shape == logits.shape: return out
+    if isinstance(out, torch.Tensor) and out.shape == logits.shape:
+        return out
     what = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, torch.Tensor) else repr(out)
-    raise CantolyricError(f"the function given to logits_hook returned {what}; wanted is a tensor of shape {tuple(logits.shape)}")
+    raise CantolyricError(
+        f"the function given to logits_hook returned {what}; wanted is a tensor of shape {tuple(logits.shape)}"
+    )
 
 
 def _missed(model):
     "What to say when a forward went by and the head was not called."
-    return CantolyricError(f"{type(model).__name__} ran, but its head was never called, so the hook did nothing. A fused loss takes the head's "
-                           "weights without calling it: labels passed by name (labels=…) let logits_hook go around it, unless the model cannot "
-                           "do without; then switch it off (TRL's SFTTrainer: in a subclass, compute_loss = Trainer.compute_loss)")
+    return CantolyricError(
+        f"{type(model).__name__} ran, but its head was never called, so the hook did nothing. A fused loss takes the head's "
+        "weights without calling it: labels passed by name (labels=…) let logits_hook go around it, unless the model cannot "
+        "do without; then switch it off (TRL's SFTTrainer: in a subclass, compute_loss = Trainer.compute_loss)"
+    )
 
 # %% ../nbs/23_hooks.ipynb #ebbe96c3
-_LOSS_INPUTS = ("labels", "shift_labels", "num_items_in_batch") # what a Trainer passes for the loss alone
+_LOSS_INPUTS = ("labels", "shift_labels", "num_items_in_batch")  # what a Trainer passes for the loss alone
 
 
 def _labels(inputs):
@@ -57,7 +72,9 @@ def _with_loss(model, out, given):
     "`out` with the loss of its logits, by the model's own loss function."
     logits, labels = out[0] if isinstance(out, tuple) else out.logits, _labels(given)
     if logits.shape[:2] != labels.shape:
-        raise CantolyricError(f"no loss for labels {tuple(labels.shape)} from logits {tuple(logits.shape)}: they must have the same rows and positions")
+        raise CantolyricError(
+            f"no loss for labels {tuple(labels.shape)} from logits {tuple(logits.shape)}: they must have the same rows and positions"
+        )
     loss = model.loss_function(logits=logits, vocab_size=logits.shape[-1], **{"labels": None, **given})
     return (loss, *out) if isinstance(out, tuple) else type(out)(**{**out, "loss": loss})
 
@@ -65,14 +82,20 @@ def _with_loss(model, out, given):
 def _refuse_second_loss(model, inputs):
     "A loss over a router's choices is added inside the model; without labels it would be missing."
     config = getattr(model, "config", None)
-    if config and (inputs.get("output_router_logits") or getattr(config.get_text_config(), "output_router_logits", False)):
-        raise CantolyricError(f"{type(model).__name__} has a fused loss and adds a loss over its router, which logits_hook cannot: "
-                              "switch the fused loss off, or output_router_logits")
+    if config and (
+        inputs.get("output_router_logits") or getattr(config.get_text_config(), "output_router_logits", False)
+    ):
+        raise CantolyricError(
+            f"{type(model).__name__} has a fused loss and adds a loss over its router, which logits_hook cannot: "
+            "switch the fused loss off, or output_router_logits"
+        )
 
 # %% ../nbs/23_hooks.ipynb #d4b4f536
 class _LogitsHook:
     "The hooks of `logits_hook`, and what they must remember from one to the next."
-    def __init__(self, fn): self.fn, self.calls, self.fused, self.kept = fn, 0, False, {}
+
+    def __init__(self, fn):
+        self.fn, self.calls, self.fused, self.kept = fn, 0, False, {}
 
     def on_head(self, head, args, out):
         self.calls += 1
@@ -84,42 +107,53 @@ class _LogitsHook:
         return args, {k: v for k, v in kwargs.items() if k not in self.kept}
 
     def after(self, model, args, kwargs, out):
-        if not self.calls: return self.go_around(model, args, kwargs)
-        if _labels(self.kept) is not None: return _with_loss(model, out, self.kept)
+        if not self.calls:
+            return self.go_around(model, args, kwargs)
+        if _labels(self.kept) is not None:
+            return _with_loss(model, out, self.kept)
 
     def go_around(self, model, args, kwargs):
-        if _labels(kwargs) is None: raise _missed(model)
+        if _labels(kwargs) is None:
+            raise _missed(model)
         _refuse_second_loss(model, kwargs)
-        self.fused = True # from now on `before` takes the labels out
-        try: return model(*args, **kwargs)
-        except (TypeError, AttributeError, ValueError) as e: # what a forward raises that cannot do without labels
-            if self.calls or isinstance(e, CantolyricError): raise
+        self.fused = True  # from now on `before` takes the labels out
+        try:
+            return model(*args, **kwargs)
+        except (TypeError, AttributeError, ValueError) as e:  # what a forward raises that cannot do without labels
+            if self.calls or isinstance(e, CantolyricError):
+                raise
             raise _missed(model) from e
 
 # %% ../nbs/23_hooks.ipynb #bb338320
 @contextmanager
 def logits_hook(
-    model, # the model that will be called: the outermost one
-    fn, # logits (B, T, V) -> logits of the same shape
+    model,  # the model that will be called: the outermost one
+    fn,  # logits (B, T, V) -> logits of the same shape
 ):
     "Inside the `with`, every logit that `model` makes goes through `fn` before a loss or `generate` sees it. Costs recompiling, at both ends."
     hook, plain = _LogitsHook(fn), torch.compiler.disable
-    handles = [output_head(model).register_forward_hook(plain(hook.on_head)),
-               model.register_forward_pre_hook(plain(hook.before), with_kwargs=True),
-               model.register_forward_hook(plain(hook.after), with_kwargs=True)]
+    handles = [
+        output_head(model).register_forward_hook(plain(hook.on_head)),
+        model.register_forward_pre_hook(plain(hook.before), with_kwargs=True),
+        model.register_forward_hook(plain(hook.after), with_kwargs=True),
+    ]
     try:
-        torch.compiler.reset() # code compiled before would not look at the hook
+        torch.compiler.reset()  # code compiled before would not look at the hook
         yield
     finally:
-        for h in handles: h.remove()
-        torch.compiler.reset() # code compiled meanwhile stops at the head
+        for h in handles:
+            h.remove()
+        torch.compiler.reset()  # code compiled meanwhile stops at the head
 
 # %% ../nbs/23_hooks.ipynb #c88b77c2
 class LogitsHookCallback(TrainerCallback):
     "`logits_hook` for the time that a `Trainer` trains."
-    def __init__(self,
-        fn, # logits (B, T, V) -> logits of the same shape
-    ): self.fn, self.context = fn, None
+
+    def __init__(
+        self,
+        fn,  # logits (B, T, V) -> logits of the same shape
+    ):
+        self.fn, self.context = fn, None
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         "Put the hook on."
@@ -135,22 +169,31 @@ class LogitsHookCallback(TrainerCallback):
     def remove(self):
         "Take the hook off, if it is on."
         context, self.context = self.context, None
-        if context: context.__exit__(None, None, None)
+        if context:
+            context.__exit__(None, None, None)
 
-    def __enter__(self): return self
-    def __exit__(self, *error): self.remove()
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.remove()
 
 # %% ../nbs/23_hooks.ipynb #76d2e93f
 @patch
-def attach(self:LogitsHookCallback,
-    trainer, # a `Trainer`; its `train` is wrapped
-) -> LogitsHookCallback: # this callback
+def attach(
+    self: LogitsHookCallback,
+    trainer,  # a `Trainer`; its `train` is wrapped
+) -> LogitsHookCallback:  # this callback
     "Add the callback to a trainer, and take the hook off whenever `trainer.train` ends, also by an error or an interrupt."
     train = trainer.train
+
     @wraps(train)
     def train_and_take_off(*args, **kwargs):
-        try: return train(*args, **kwargs)
-        finally: self.remove()
+        try:
+            return train(*args, **kwargs)
+        finally:
+            self.remove()
+
     trainer.add_callback(self)
     trainer.train = train_and_take_off
     return self

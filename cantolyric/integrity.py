@@ -66,11 +66,14 @@ def read_header(
     except OSError as e:
         raise CantolyricError(f"cannot read the weights {str(file)!r}: {e.strerror}; get the file again") from None
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        raise CantolyricError(f"the weights {str(file)!r} are damaged: the header cannot be read; "
-                              "get the file again") from None
+        raise CantolyricError(
+            f"the weights {str(file)!r} are damaged: the header cannot be read; get the file again"
+        ) from None
     if not header or end != size:
-        raise CantolyricError(f"the weights {str(file)!r} are damaged or cut short: the file has {size:,} bytes, "
-                              f"expected {end:,}; get it again")
+        raise CantolyricError(
+            f"the weights {str(file)!r} are damaged or cut short: the file has {size:,} bytes, "
+            f"expected {end:,}; get it again"
+        )
     return header, start
 
 # %% ../nbs/lib/integrity.ipynb #in000011
@@ -105,16 +108,20 @@ def check_loading(
     name: str,  # of the model, for the message
 ):
     "`CantolyricError` where weights were missing, superfluous or of another shape."
-    kinds = (("missing_keys", "is missing", "it would be filled with random numbers"),
-             ("mismatched_keys", "has another shape than config.json says", "it would be filled with random numbers"),
-             ("unexpected_keys", "is not part of the architecture in config.json", "it would be left out"))
+    kinds = (
+        ("missing_keys", "is missing", "it would be filled with random numbers"),
+        ("mismatched_keys", "has another shape than config.json says", "it would be filled with random numbers"),
+        ("unexpected_keys", "is not part of the architecture in config.json", "it would be left out"),
+    )
     for key, problem, otherwise in kinds:
         found = sorted(entry if isinstance(entry, str) else entry[0] for entry in info.get(key) or ())
         if not found:
             continue
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise CantolyricError(f"the base model {name!r} is incomplete or damaged: {found[0]} {problem}{more}, "
-                              f"and {otherwise}; get the model again")
+        raise CantolyricError(
+            f"the base model {name!r} is incomplete or damaged: {found[0]} {problem}{more}, "
+            f"and {otherwise}; get the model again"
+        )
     if info.get("error_msgs"):
         first = " ".join(str(info["error_msgs"][0]).split())
         raise CantolyricError(f"the base model {name!r} cannot be loaded: {first}")
@@ -122,11 +129,11 @@ def check_loading(
 
 def _numbers(parameter) -> list:  # of float tensors
     "What tells whether a parameter is finite: itself, or the scales of its quantization."
-    if (state := getattr(parameter, "quant_state", None)) is not None: # 4 bits: what looks like floats are codes
+    if (state := getattr(parameter, "quant_state", None)) is not None:  # 4 bits: what looks like floats are codes
         inner = getattr(state, "state2", None)
         scales = [state.absmax, getattr(state, "offset", None), inner and inner.absmax]
     else:
-        scales = [parameter, getattr(parameter, "SCB", None)] # SCB: the scales of 8 bits
+        scales = [parameter, getattr(parameter, "SCB", None)]  # SCB: the scales of 8 bits
     return [x for x in scales if x is not None and x.is_floating_point() and x.device.type != "meta"]
 
 
@@ -135,7 +142,7 @@ def is_finite(
 ) -> bool:
     "Whether all numbers are finite. A finite sum proves it in one pass; an infinite one can be an overflow."
     tensor = tensor.detach()
-    if tensor.element_size() == 1: # 8-bit floats cannot be added up
+    if tensor.element_size() == 1:  # 8-bit floats cannot be added up
         tensor = tensor.float()
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
@@ -149,7 +156,9 @@ def check_tokenizer(
         tokenizer("a", add_special_tokens=False)
     except Exception as e:
         first = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise CantolyricError(f"the tokenizer of {name!r} is damaged: it cannot encode ({first}); get it again") from None
+        raise CantolyricError(
+            f"the tokenizer of {name!r} is damaged: it cannot encode ({first}); get it again"
+        ) from None
 
 
 def check_finite(
@@ -160,8 +169,9 @@ def check_finite(
     bad = [n for n, p in model.named_parameters() if not all(map(is_finite, _numbers(p)))]
     if bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        raise CantolyricError(f"{name} is damaged: {bad[0]} holds values that are not finite numbers{more}; "
-                              "get it again")
+        raise CantolyricError(
+            f"{name} is damaged: {bad[0]} holds values that are not finite numbers{more}; get it again"
+        )
 
 # %% ../nbs/lib/integrity.ipynb #in000015
 def _is_no_report(record: logging.LogRecord) -> bool:
@@ -186,10 +196,12 @@ def load_weights(
 ):  # -> a causal language model
     "`AutoModelForCausalLM.from_pretrained`, which refuses weights that are missing, superfluous or not finite."
     from transformers import AutoModelForCausalLM
+
     name = str(source if name is None else name)
     with _without_report():
         model, info = AutoModelForCausalLM.from_pretrained(
-            source, output_loading_info=True, ignore_mismatched_sizes=True, **how)
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **how
+        )
     check_loading(info, name)
     check_finite(model, f"the base model {name!r}")
     return model
@@ -206,6 +218,7 @@ _EITHER = ("lm_head.weight", "rotary_emb.inv_freq")  # a file may hold these or 
 def _hashes(file: Path) -> dict[str, str]:  # tensor name -> dtype, shape and hash
     import numpy as np
     from xxhash import xxh3_64_hexdigest
+
     header, start = read_header(file)
     data, found = np.memmap(file, np.uint8, "r"), {}
     for name, entry in header.items():
@@ -241,8 +254,13 @@ def fingerprint(
     folder, tensors = Path(folder), {}
     for file in weight_files(folder):
         tensors |= _hashes(file)
-    return dict(version=1, settings=_settings(folder), gguf=gguf_of(folder), hash="xxh3_64",
-                tensors=dict(sorted(tensors.items())))
+    return dict(
+        version=1,
+        settings=_settings(folder),
+        gguf=gguf_of(folder),
+        hash="xxh3_64",
+        tensors=dict(sorted(tensors.items())),
+    )
 
 # %% ../nbs/lib/integrity.ipynb #in000020
 def _is_number(value) -> bool:
@@ -344,7 +362,8 @@ def other_base(
     "The error for an adapter and a base that do not belong together, with what to do."
     return CantolyricError(
         f"the adapter {str(adapter)!r} was trained on {base}: {change}; get the original base back, or finetune an "
-        f"adapter for this one; to use them together anyway, delete {BASE_FILE} from the adapter's folder")
+        f"adapter for this one; to use them together anyway, delete {BASE_FILE} from the adapter's folder"
+    )
 
 
 def check_gguf_base(
@@ -395,12 +414,14 @@ def adapter_names(
 ) -> set[str]:  # of the tensors
     "Check the weights of an adapter; `CantolyricError` where they are missing, cut short or not finite."
     from safetensors import SafetensorError, safe_open
+
     file = Path(folder) / "adapter_model.safetensors"
     if not file.is_file():
         other = next((p.name for p in sorted(Path(folder).glob("adapter_model.*"))), None)
         held = f" (only {other}, and a file of that kind may run code when it is read)" if other else ""
-        raise CantolyricError(f"the adapter in {str(folder)!r} has no weights: there is no {file.name}{held}; "
-                              "get it again")
+        raise CantolyricError(
+            f"the adapter in {str(folder)!r} has no weights: there is no {file.name}{held}; get it again"
+        )
     read_header(file)
     try:
         with safe_open(file, "pt") as weights:
@@ -408,8 +429,10 @@ def adapter_names(
             for name in sorted(names):
                 tensor = weights.get_tensor(name)
                 if tensor.is_floating_point() and not is_finite(tensor):
-                    raise CantolyricError(f"the adapter {str(file)!r} is damaged: {name} holds values that are not "
-                                          "finite numbers; get it again")
+                    raise CantolyricError(
+                        f"the adapter {str(file)!r} is damaged: {name} holds values that are not "
+                        "finite numbers; get it again"
+                    )
     except (SafetensorError, OSError) as e:
         raise CantolyricError(f"the adapter {str(file)!r} is damaged ({e}): get it again") from None
     return names
@@ -418,7 +441,10 @@ def adapter_names(
 def _check_names(model, given: set[str], folder: Path):
     "Whether a file held exactly the tensors that its adapter consists of."
     from peft.utils import get_peft_model_state_dict
-    plain = lambda names: {n.replace("magnitude_vector.weight", "magnitude_vector") for n in names} # DoRA, earlier PEFT
+
+    plain = lambda names: {
+        n.replace("magnitude_vector.weight", "magnitude_vector") for n in names
+    }  # DoRA, earlier PEFT
     expected, given = plain(get_peft_model_state_dict(model, save_embedding_layers=False)), plain(given)
     extra = sorted(given - expected)
     if extra:
@@ -427,8 +453,10 @@ def _check_names(model, given: set[str], folder: Path):
     for names, problem in ((sorted(expected - given), "is missing"), (extra, "fits nothing in this base")):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise CantolyricError(f"the adapter {str(folder)!r} does not fit this base model, or is damaged: "
-                                  f"{names[0]} {problem}{more}; get it again, or finetune one for this base")
+            raise CantolyricError(
+                f"the adapter {str(folder)!r} does not fit this base model, or is damaged: "
+                f"{names[0]} {problem}{more}; get it again, or finetune one for this base"
+            )
 
 
 def put_adapter(
@@ -438,25 +466,26 @@ def put_adapter(
 ):  # -> peft.PeftModel
     "Put an adapter on its base with PEFT; `CantolyricError` where either is not what it should be."
     from peft import PeftModel
+
     folder = Path(folder)
     read_adapter(folder)
     given = adapter_names(folder)
     check_base(getattr(model, "base_folder", None), folder)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Found missing adapter keys") # an error below
+            warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error below
             out = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except CantolyricError:
         raise
-    except Exception as e: # whatever a damaged adapter_config.json leads to
+    except Exception as e:  # whatever a damaged adapter_config.json leads to
         first = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise CantolyricError(f"the adapter {str(folder)!r} does not fit this base model: {first}") from None
     try:
         _check_names(out, given, folder)
     except CantolyricError:
-        out.unload() # the base is as it was
+        out.unload()  # the base is as it was
         raise
-    if not trainable: # a finetune has gates for this, and shards its model first
+    if not trainable:  # a finetune has gates for this, and shards its model first
         _try(out, f"the adapter {str(folder)!r}")
     return out
 
@@ -464,6 +493,7 @@ def put_adapter(
 def _try(model, name: str):
     "One forward pass: some odd settings of an adapter only fail there."
     import torch
+
     ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
     try:
         with torch.no_grad():

@@ -33,33 +33,44 @@ from .tones import CantolyricError
 @dataclass(frozen=True)
 class LoRASettings:
     "What an adapter is made with; `CantolyricError` where that cannot be meant."
-    rank: int = 8 # r: how many numbers pass between the two matrices
-    alpha: float = 16 # its effect is scaled by alpha / rank
-    dropout: float = 0. # share of its inputs that are set to 0 in training
-    rslora: bool = False # scale by alpha / sqrt(rank) instead
-    dora: bool = False # learn the length of each row apart from its direction
+
+    rank: int = 8  # r: how many numbers pass between the two matrices
+    alpha: float = 16  # its effect is scaled by alpha / rank
+    dropout: float = 0.0  # share of its inputs that are set to 0 in training
+    rslora: bool = False  # scale by alpha / sqrt(rank) instead
+    dora: bool = False  # learn the length of each row apart from its direction
 
     def __post_init__(self):
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1: raise CantolyricError(f"rank={self.rank!r}: a whole number of at least 1 is wanted")
-        if not isinstance(self.alpha, (int, float)) or not 0 < self.alpha < math.inf: raise CantolyricError(f"alpha={self.alpha!r}: a number above 0 is wanted; 0 would switch the adapter off")
-        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1: raise CantolyricError(f"dropout={self.dropout!r}: a share of at least 0 and below 1 is wanted")
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
+            raise CantolyricError(f"rank={self.rank!r}: a whole number of at least 1 is wanted")
+        if not isinstance(self.alpha, (int, float)) or not 0 < self.alpha < math.inf:
+            raise CantolyricError(f"alpha={self.alpha!r}: a number above 0 is wanted; 0 would switch the adapter off")
+        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
+            raise CantolyricError(f"dropout={self.dropout!r}: a share of at least 0 and below 1 is wanted")
 
     @property
-    def scaling(self) -> float: return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+    def scaling(self) -> float:
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 # %% ../nbs/30_lora.ipynb #cf311b50
 class LowRank(nn.Module):
     "The two matrices of one adapter beside one linear layer, in fp32 whatever the layer is in."
-    def __init__(self,
-        layer: nn.Linear, # d_in numbers in, d_out numbers out
+
+    def __init__(
+        self,
+        layer: nn.Linear,  # d_in numbers in, d_out numbers out
         settings: LoRASettings,
     ):
         super().__init__()
         new = lambda *size: nn.Parameter(torch.zeros(size, dtype=torch.float32, device=layer.weight.device))
-        self.settings, self.A, self.B = settings, new(settings.rank, layer.in_features), new(layer.out_features, settings.rank)
-        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5)) # the same as for a new nn.Linear; B stays 0
+        self.settings, self.A, self.B = (
+            settings,
+            new(settings.rank, layer.in_features),
+            new(layer.out_features, settings.rank),
+        )
+        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # the same as for a new nn.Linear; B stays 0
 
-    def low(self, x): # float (..., d_in) -> (..., d_out)
+    def low(self, x):  # float (..., d_in) -> (..., d_out)
         "Through the narrow way."
         return F.linear(F.linear(x, self.A), self.B) * self.settings.scaling
 
@@ -67,79 +78,117 @@ class LowRank(nn.Module):
         "What is added to the layer's output."
         return self.low(F.dropout(x.to(self.A.dtype), self.settings.dropout, self.training))
 
-    def merged(self, weight): # (d_out, d_in) -> the same shape
+    def merged(self, weight):  # (d_out, d_in) -> the same shape
         "The one matrix that does what the layer and this do together."
         return weight + self.settings.scaling * (self.B @ self.A)
 
 # %% ../nbs/30_lora.ipynb #c8f4381a
 class LoRALinear(nn.Module):
     "A frozen linear layer with low-rank pairs beside it: one is active, or none, or one for each row of a batch."
-    def __init__(self,
-        base_layer: nn.Linear, # stays as it is; bitsandbytes' layers of 4 and 8 bits too
-        rank: int = 8, # these five as in `LoRASettings`
+
+    def __init__(
+        self,
+        base_layer: nn.Linear,  # stays as it is; bitsandbytes' layers of 4 and 8 bits too
+        rank: int = 8,  # these five as in `LoRASettings`
         alpha: float = 16,
-        dropout: float = 0.,
+        dropout: float = 0.0,
         rslora: bool = False,
         dora: bool = False,
-        name: str = "default", # of the adapter
+        name: str = "default",  # of the adapter
     ):
-        if not isinstance(base_layer, nn.Linear): raise CantolyricError(f"LoRA stands beside a linear layer, not beside {type(base_layer).__name__}")
+        if not isinstance(base_layer, nn.Linear):
+            raise CantolyricError(f"LoRA stands beside a linear layer, not beside {type(base_layer).__name__}")
         super().__init__()
         self.base_layer, self.pairs, self.active = base_layer.requires_grad_(False), nn.ModuleDict(), name
         self.add(name, LoRASettings(rank, alpha, dropout, rslora, dora))
 
     def add(self, name, settings):
         "One more pair."
-        self.pairs[_fit_name(name)] = (DoRA if settings.dora else LowRank)(self.base_layer, settings).train(self.training)
+        self.pairs[_fit_name(name)] = (DoRA if settings.dora else LowRank)(self.base_layer, settings).train(
+            self.training
+        )
 
     def forward(self, x):
         out = self.base_layer(x)
-        if isinstance(self.active, tuple): return self._by_row(x, out)
+        if isinstance(self.active, tuple):
+            return self._by_row(x, out)
         return (out + self.pairs[self.active](x, self.base_layer)).to(out.dtype) if self.active in self.pairs else out
 
 # %% ../nbs/30_lora.ipynb #9c2195b6
 def _fit_name(name):
     "The name of an adapter, if it can be one."
-    if isinstance(name, str) and name and "." not in name and not hasattr(nn.ModuleDict, name) and name not in vars(nn.ModuleDict()): return name
-    raise CantolyricError(f"{name!r} is no name for an adapter: a word without a dot, and none of those that PyTorch keeps for itself")
+    if (
+        isinstance(name, str)
+        and name
+        and "." not in name
+        and not hasattr(nn.ModuleDict, name)
+        and name not in vars(nn.ModuleDict())
+    ):
+        return name
+    raise CantolyricError(
+        f"{name!r} is no name for an adapter: a word without a dot, and none of those that PyTorch keeps for itself"
+    )
 
 
 def _by_row(self, x, out):
     "Each row of a batch through an adapter of its own."
-    if len(self.active) != len(x): raise CantolyricError(f"{len(self.active)} adapters are named for a batch of {len(x)} rows")
+    if len(self.active) != len(x):
+        raise CantolyricError(f"{len(self.active)} adapters are named for a batch of {len(x)} rows")
     for name in dict.fromkeys(self.active):
-        if name not in self.pairs: continue
+        if name not in self.pairs:
+            continue
         rows = torch.tensor([k for k, n in enumerate(self.active) if n == name], device=x.device)
         out = out.index_add(0, rows, self.pairs[name](x[rows], self.base_layer).to(out.dtype))
     return out
 
 
 LoRALinear._by_row = _by_row
-LoRALinear.weight, LoRALinear.bias = property(lambda self: self.base_layer.weight), property(lambda self: self.base_layer.bias)
-LoRALinear.in_features, LoRALinear.out_features = property(lambda self: self.base_layer.in_features), property(lambda self: self.base_layer.out_features)
+LoRALinear.weight, LoRALinear.bias = (
+    property(lambda self: self.base_layer.weight),
+    property(lambda self: self.base_layer.bias),
+)
+LoRALinear.in_features, LoRALinear.out_features = (
+    property(lambda self: self.base_layer.in_features),
+    property(lambda self: self.base_layer.out_features),
+)
 
 # %% ../nbs/30_lora.ipynb #9b27291f
 def linear_layers(
     model: nn.Module,
-) -> dict: # name -> nn.Linear or LoRALinear
+) -> dict:  # name -> nn.Linear or LoRALinear
     "The linear layers of a model; what stands inside a `LoRALinear` does not count."
-    return {n: m for n, m in model.named_modules() if n and isinstance(m, (nn.Linear, LoRALinear)) and not n.endswith(".base_layer")}
+    return {
+        n: m
+        for n, m in model.named_modules()
+        if n and isinstance(m, (nn.Linear, LoRALinear)) and not n.endswith(".base_layer")
+    }
 
 # %% ../nbs/30_lora.ipynb #3fa6d2ea
 def matching(
     model: nn.Module,
-    pattern, # "all-linear": all but the output head; another string: a regular expression found in the name; a list: names or their endings
-) -> list: # names of linear layers
+    pattern,  # "all-linear": all but the output head; another string: a regular expression found in the name; a list: names or their endings
+) -> list:  # names of linear layers
     "Which linear layers a pattern means; `CantolyricError` where one of its parts means none."
     layers = linear_layers(model)
-    if pattern == "all-linear": parts, hit = [pattern], lambda name, _: layers[name] is not _head(model)
-    elif isinstance(pattern, str): parts, hit = [pattern], lambda name, part: re.search(part, name)
-    else: parts, hit = list(pattern), lambda name, part: name == part or name.endswith(f".{part}")
-    try: found = {part: [n for n in layers if hit(n, part)] for part in parts}
-    except re.error as e: raise CantolyricError(f"{pattern!r} is no regular expression: {e}") from None
-    if found and all(found.values()): return [n for n in layers if any(n in names for names in found.values())]
-    missed, ends = next((p for p, names in found.items() if not names), pattern), sorted({n.rpartition(".")[2] for n in layers})
-    raise CantolyricError(f"no linear layer matches {missed!r}; their names end in {', '.join(ends) or 'nothing: there are none'}")
+    if pattern == "all-linear":
+        parts, hit = [pattern], lambda name, _: layers[name] is not _head(model)
+    elif isinstance(pattern, str):
+        parts, hit = [pattern], lambda name, part: re.search(part, name)
+    else:
+        parts, hit = list(pattern), lambda name, part: name == part or name.endswith(f".{part}")
+    try:
+        found = {part: [n for n in layers if hit(n, part)] for part in parts}
+    except re.error as e:
+        raise CantolyricError(f"{pattern!r} is no regular expression: {e}") from None
+    if found and all(found.values()):
+        return [n for n in layers if any(n in names for names in found.values())]
+    missed, ends = (
+        next((p for p, names in found.items() if not names), pattern),
+        sorted({n.rpartition(".")[2] for n in layers}),
+    )
+    raise CantolyricError(
+        f"no linear layer matches {missed!r}; their names end in {', '.join(ends) or 'nothing: there are none'}"
+    )
 
 
 def _head(model):
@@ -155,19 +204,21 @@ def put(model, name, module):
 
 
 def add_lora(
-    model: nn.Module, # changed in place: everything that it has is frozen
-    pattern="all-linear", # which linear layers, as in `matching`
-    rank: int = 8, # these five as in `LoRASettings`
+    model: nn.Module,  # changed in place: everything that it has is frozen
+    pattern="all-linear",  # which linear layers, as in `matching`
+    rank: int = 8,  # these five as in `LoRASettings`
     alpha: float = 16,
-    dropout: float = 0.,
+    dropout: float = 0.0,
     rslora: bool = False,
     dora: bool = False,
-    name: str = "default", # of the adapter; a model can carry several
-) -> nn.Module: # the same model
+    name: str = "default",  # of the adapter; a model can carry several
+) -> nn.Module:  # the same model
     "Put a new adapter on a model and make it the active one, the only one that is trained."
     settings, layers = LoRASettings(rank, alpha, dropout, rslora, dora), linear_layers(model)
-    if hasattr(model, "peft_config"): raise CantolyricError("this model carries an adapter of PEFT: unload that first")
-    if _fit_name(name) in adapters(model): raise CantolyricError(f"this model has an adapter {name!r} already: give the new one another name")
+    if hasattr(model, "peft_config"):
+        raise CantolyricError("this model carries an adapter of PEFT: unload that first")
+    if _fit_name(name) in adapters(model):
+        raise CantolyricError(f"this model has an adapter {name!r} already: give the new one another name")
     _put_pairs(model, {n: layers[n] for n in matching(model, pattern)}, settings, name)
     return model
 
@@ -175,36 +226,42 @@ def add_lora(
 def _put_pairs(model, layers, settings, name):
     "A pair beside each of these layers."
     if settings.dora:
-        for layer in layers.values(): dense_weight(layer) # refuses what it cannot read, before anything is changed
+        for layer in layers.values():
+            dense_weight(layer)  # refuses what it cannot read, before anything is changed
     model.requires_grad_(False)
     for n, layer in layers.items():
-        if isinstance(layer, LoRALinear): layer.add(name, settings)
-        else: put(model, n, LoRALinear(layer, **vars(settings), name=name).train(layer.training))
+        if isinstance(layer, LoRALinear):
+            layer.add(name, settings)
+        else:
+            put(model, n, LoRALinear(layer, **vars(settings), name=name).train(layer.training))
     use_adapter(model, name)
 
 # %% ../nbs/30_lora.ipynb #75300535
-def lora_layers(model) -> dict: # name -> LoRALinear
+def lora_layers(model) -> dict:  # name -> LoRALinear
     "The layers of a model that carry adapters."
     return {n: m for n, m in model.named_modules() if isinstance(m, LoRALinear)}
 
 
-def adapters(model) -> list: # names
+def adapters(model) -> list:  # names
     "The adapters that a model carries."
     return list(dict.fromkeys(name for layer in lora_layers(model).values() for name in layer.pairs))
 
 # %% ../nbs/30_lora.ipynb #7106aeb6
 def use_adapter(
     model,
-    active, # the name of an adapter; None: the base alone; a list: a name (or None) for each row of a batch
+    active,  # the name of an adapter; None: the base alone; a list: a name (or None) for each row of a batch
 ):
     "Choose what works from now on. What is active by itself is trained, the others are not."
-    if not lora_layers(model): raise CantolyricError("there is no adapter on this model")
+    if not lora_layers(model):
+        raise CantolyricError("there is no adapter on this model")
     active, known = active if active is None or isinstance(active, str) else tuple(active), adapters(model)
     for name in active if isinstance(active, tuple) else [active]:
-        if name is not None and name not in known: raise CantolyricError(f"there is no adapter {name!r} on this model; there are {', '.join(known)}")
+        if name is not None and name not in known:
+            raise CantolyricError(f"there is no adapter {name!r} on this model; there are {', '.join(known)}")
     for layer in lora_layers(model).values():
         layer.active = active
-        for name, pair in layer.pairs.items(): pair.requires_grad_(name == active)
+        for name, pair in layer.pairs.items():
+            pair.requires_grad_(name == active)
 
 # %% ../nbs/30_lora.ipynb #0805a96f
 @contextmanager
@@ -213,14 +270,17 @@ def using_adapter(model, active):
     before = [(layer, layer.active) for layer in lora_layers(model).values()]
     trained = [(p, p.requires_grad) for layer, _ in before for p in layer.pairs.parameters()]
     use_adapter(model, active)
-    try: yield model
+    try:
+        yield model
     finally:
-        for layer, was in before: layer.active = was
-        for p, was in trained: p.requires_grad_(was)
+        for layer, was in before:
+            layer.active = was
+        for p, was in trained:
+            p.requires_grad_(was)
 
 # %% ../nbs/30_lora.ipynb #b7fcdbb1
 def lora_parameters(
-    shapes, # of the matrices: (d_out, d_in) each
+    shapes,  # of the matrices: (d_out, d_in) each
     rank: int,
 ) -> int:
     "How many parameters LoRA adds."
@@ -229,57 +289,76 @@ def lora_parameters(
 
 def adapter_parameters(
     model,
-    name: str = "default", # of the adapter
+    name: str = "default",  # of the adapter
 ) -> int:
     "How many parameters an adapter has."
-    return sum(p.numel() for layer in lora_layers(model).values() if name in layer.pairs for p in layer.pairs[name].parameters())
+    return sum(
+        p.numel()
+        for layer in lora_layers(model).values()
+        if name in layer.pairs
+        for p in layer.pairs[name].parameters()
+    )
 
 # %% ../nbs/30_lora.ipynb #c64180c9
 def plain_order(model):
     "Undo what bitsandbytes does to 4-bit weights in an evaluating forward on some CPUs: it stores them in another order, which dequantizing does not know."
     for m in model.modules():
         state = getattr(getattr(m, "weight", None), "quant_state", None)
-        if not getattr(state, "packing_format_for_cpu", False): continue
-        m.state_dict() # reading it puts the weights back, and the scales of the blocks where they are quantized too
-        if state.absmax.ndim == 2: state.absmax = state.absmax.T.reshape(-1).float() # the others it forgets
+        if not getattr(state, "packing_format_for_cpu", False):
+            continue
+        m.state_dict()  # reading it puts the weights back, and the scales of the blocks where they are quantized too
+        if state.absmax.ndim == 2:
+            state.absmax = state.absmax.T.reshape(-1).float()  # the others it forgets
     return model
 
 
 def dense_weight(
     layer: nn.Linear,
-) -> torch.Tensor: # float (d_out, d_in)
+) -> torch.Tensor:  # float (d_out, d_in)
     "The weights of a layer as numbers, whatever they are stored in."
-    if layer.weight.is_floating_point() or layer.weight.device.type == "meta": return layer.weight
-    if getattr(layer.weight, "quant_state", None) is None: raise CantolyricError(f"cannot read the weights of {type(layer).__name__}: only 4-bit ones, and such as are not quantized")
+    if layer.weight.is_floating_point() or layer.weight.device.type == "meta":
+        return layer.weight
+    if getattr(layer.weight, "quant_state", None) is None:
+        raise CantolyricError(
+            f"cannot read the weights of {type(layer).__name__}: only 4-bit ones, and such as are not quantized"
+        )
     from bitsandbytes.functional import dequantize_4bit
+
     plain_order(layer)
     return dequantize_4bit(layer.weight.data, layer.weight.quant_state)
 
 # %% ../nbs/30_lora.ipynb #c5664444
 class DoRA(LowRank):
     "A low-rank pair that turns the rows of the weights, and a learnt length for each row (Liu and others 2024)."
+
     def __init__(self, layer, settings):
         super().__init__(layer, settings)
-        self.magnitude = nn.Parameter(torch.linalg.norm(dense_weight(layer).float(), dim=1)) # so that nothing changes at first
+        self.magnitude = nn.Parameter(
+            torch.linalg.norm(dense_weight(layer).float(), dim=1)
+        )  # so that nothing changes at first
 
-    def stretch(self, weight): # (d_out, d_in) -> (d_out,)
+    def stretch(self, weight):  # (d_out, d_in) -> (d_out,)
         "By how much each row has to be made longer; the length that is divided by gets no gradient, as in the paper."
         return self.magnitude / torch.linalg.norm(super().merged(weight).detach(), dim=1)
 
     def forward(self, x, layer):
-        x, weight = F.dropout(x.to(self.A.dtype), self.settings.dropout, self.training), dense_weight(layer).to(self.A.dtype)
+        x, weight = (
+            F.dropout(x.to(self.A.dtype), self.settings.dropout, self.training),
+            dense_weight(layer).to(self.A.dtype),
+        )
         stretch = self.stretch(weight)
         return (stretch - 1) * F.linear(x, weight) + stretch * self.low(x)
 
-    def merged(self, weight): return self.stretch(weight)[:, None] * super().merged(weight)
+    def merged(self, weight):
+        return self.stretch(weight)[:, None] * super().merged(weight)
 
 # %% ../nbs/30_lora.ipynb #95f80b05
-PLACES = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"} # our names, PEFT's names
+PLACES = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}  # our names, PEFT's names
 
 
 def target_names(
     model,
-    names: list, # of layers with an adapter
+    names: list,  # of layers with an adapter
 ) -> list:
     "The endings of these layers' names if these layers are all that end so, else the names in full."
     ends, free = {n.rpartition(".")[2] for n in names}, set(linear_layers(model)) - set(names)
@@ -287,97 +366,170 @@ def target_names(
 
 
 def base_mark(
-    layers: dict, # name -> LoRALinear
-) -> str: # the same for one base in fp32 and in bf16; "" where it cannot be told
+    layers: dict,  # name -> LoRALinear
+) -> str:  # the same for one base in fp32 and in bf16; "" where it cannot be told
     "A mark of the weights that an adapter was made for: from the first row of each layer."
     mark = hashlib.sha256()
     for n, layer in sorted(layers.items()):
-        if layer.weight.dtype not in (torch.float32, torch.bfloat16) or layer.weight.device.type == "meta": return ""
+        if layer.weight.dtype not in (torch.float32, torch.bfloat16) or layer.weight.device.type == "meta":
+            return ""
         mark.update(n.encode() + layer.weight[0].detach().to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes())
     return mark.hexdigest()[:16]
 
 # %% ../nbs/30_lora.ipynb #af6c1ad2
 def save_lora(
     model,
-    folder, # made if it is not there
-    name: str = "default", # of the adapter
-    base: str = "", # name or folder of the base model, for the reader of the file
-) -> Path: # the folder
+    folder,  # made if it is not there
+    name: str = "default",  # of the adapter
+    base: str = "",  # name or folder of the base model, for the reader of the file
+) -> Path:  # the folder
     "Write an adapter as PEFT does: `adapter_model.safetensors` and `adapter_config.json`."
     layers, folder = {n: layer for n, layer in lora_layers(model).items() if name in layer.pairs}, Path(folder)
-    if not layers: raise CantolyricError(f"there is no adapter {name!r} on this model; there are {', '.join(adapters(model)) or 'none'}")
+    if not layers:
+        raise CantolyricError(
+            f"there is no adapter {name!r} on this model; there are {', '.join(adapters(model)) or 'none'}"
+        )
     s = next(iter(layers.values())).pairs[name].settings
-    config = dict(peft_type="LORA", task_type="CAUSAL_LM", base_model_name_or_path=base, r=s.rank, lora_alpha=s.alpha, lora_dropout=s.dropout,
-        use_rslora=s.rslora, use_dora=s.dora, target_modules=target_names(model, list(layers)), bias="none", fan_in_fan_out=False, init_lora_weights=True, inference_mode=True)
-    tensors = {f"base_model.model.{n}.{PLACES[k]}": p.detach().cpu().contiguous() for n, layer in layers.items() for k, p in layer.pairs[name].named_parameters()}
+    config = dict(
+        peft_type="LORA",
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base,
+        r=s.rank,
+        lora_alpha=s.alpha,
+        lora_dropout=s.dropout,
+        use_rslora=s.rslora,
+        use_dora=s.dora,
+        target_modules=target_names(model, list(layers)),
+        bias="none",
+        fan_in_fan_out=False,
+        init_lora_weights=True,
+        inference_mode=True,
+    )
+    tensors = {
+        f"base_model.model.{n}.{PLACES[k]}": p.detach().cpu().contiguous()
+        for n, layer in layers.items()
+        for k, p in layer.pairs[name].named_parameters()
+    }
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.tmp", metadata={"format": "pt", "base_mark": base_mark(layers)})
     (folder / "adapter_config.tmp").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    follow_umask(folder / "adapter_model.tmp") # safetensors leaves it to its owner alone
+    follow_umask(folder / "adapter_model.tmp")  # safetensors leaves it to its owner alone
     write_base(getattr(model, "base_folder", None), folder)
-    for file in ("adapter_model.safetensors", "adapter_config.json"): os.replace(folder / f"{file.split('.')[0]}.tmp", folder / file)
+    for file in ("adapter_model.safetensors", "adapter_config.json"):
+        os.replace(folder / f"{file.split('.')[0]}.tmp", folder / file)
     return folder
 
 # %% ../nbs/30_lora.ipynb #5afceb08
-HARMLESS = {"peft_type", "task_type", "base_model_name_or_path", "revision", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "target_modules", "exclude_modules",
-            "init_lora_weights", "inference_mode", "peft_version", "auto_mapping", "megatron_core", "qalora_group_size", "layers_to_transform", "layers_pattern"} # either used here, or of no effect once the tensors are there
+HARMLESS = {
+    "peft_type",
+    "task_type",
+    "base_model_name_or_path",
+    "revision",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "use_rslora",
+    "use_dora",
+    "target_modules",
+    "exclude_modules",
+    "init_lora_weights",
+    "inference_mode",
+    "peft_version",
+    "auto_mapping",
+    "megatron_core",
+    "qalora_group_size",
+    "layers_to_transform",
+    "layers_pattern",
+}  # either used here, or of no effect once the tensors are there
 
 
 def _read_adapter(folder):
     "Settings, tensors and base mark of a folder that PEFT or `save_lora` wrote."
     folder = Path(folder).expanduser()
     files = [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
-    if gone := [f.name for f in files if not f.exists()]: raise CantolyricError(f"no adapter in {str(folder)!r}: there is no {', no '.join(gone)}")
+    if gone := [f.name for f in files if not f.exists()]:
+        raise CantolyricError(f"no adapter in {str(folder)!r}: there is no {', no '.join(gone)}")
     config = read_adapter(folder)
     try:
         tensors = load_file(files[1])
-        with safe_open(files[1], "pt") as f: mark = (f.metadata() or {}).get("base_mark", "")
-    except (ValueError, SafetensorError, OSError) as e: raise CantolyricError(f"the adapter in {str(folder)!r} cannot be read, is a file of it cut short? ({type(e).__name__}: {e})") from None
+        with safe_open(files[1], "pt") as f:
+            mark = (f.metadata() or {}).get("base_mark", "")
+    except (ValueError, SafetensorError, OSError) as e:
+        raise CantolyricError(
+            f"the adapter in {str(folder)!r} cannot be read, is a file of it cut short? ({type(e).__name__}: {e})"
+        ) from None
     odd = [k for k, v in config.items() if k not in HARMLESS and v and v != "none"]
-    if not isinstance(config.get("init_lora_weights", True), bool): odd.append("init_lora_weights") # some of these change the base, too
-    if config.get("peft_type") != "LORA" or odd: raise CantolyricError(f"the adapter in {str(folder)!r} is not plain LoRA, rsLoRA or DoRA: " + (f"it sets {', '.join(odd)}" if odd else f"its type is {config.get('peft_type')!r}"))
-    return LoRASettings(config.get("r"), config.get("lora_alpha"), config.get("lora_dropout", 0.), bool(config.get("use_rslora")), bool(config.get("use_dora"))), tensors, mark
+    if not isinstance(config.get("init_lora_weights", True), bool):
+        odd.append("init_lora_weights")  # some of these change the base, too
+    if config.get("peft_type") != "LORA" or odd:
+        raise CantolyricError(
+            f"the adapter in {str(folder)!r} is not plain LoRA, rsLoRA or DoRA: "
+            + (f"it sets {', '.join(odd)}" if odd else f"its type is {config.get('peft_type')!r}")
+        )
+    return (
+        LoRASettings(
+            config.get("r"),
+            config.get("lora_alpha"),
+            config.get("lora_dropout", 0.0),
+            bool(config.get("use_rslora")),
+            bool(config.get("use_dora")),
+        ),
+        tensors,
+        mark,
+    )
 
 # %% ../nbs/30_lora.ipynb #85360e6d
 def load_lora(
-    model, # changed in place
-    folder, # written by `save_lora` or by PEFT
-    name: str = "default", # what the adapter is called from now on
-) -> nn.Module: # the same model
+    model,  # changed in place
+    folder,  # written by `save_lora` or by PEFT
+    name: str = "default",  # what the adapter is called from now on
+) -> nn.Module:  # the same model
     "Put a saved adapter on a model and make it the active one. `CantolyricError` where it was made for another base."
     settings, tensors, mark = _read_adapter(folder)
-    if hasattr(model, "peft_config"): raise CantolyricError("this model carries an adapter of PEFT: unload that first")
-    if _fit_name(name) in adapters(model): raise CantolyricError(f"this model has an adapter {name!r} already: give the new one another name")
+    if hasattr(model, "peft_config"):
+        raise CantolyricError("this model carries an adapter of PEFT: unload that first")
+    if _fit_name(name) in adapters(model):
+        raise CantolyricError(f"this model has an adapter {name!r} already: give the new one another name")
     check_base(getattr(model, "base_folder", None), folder)
     parts, layers = _by_layer(tensors, settings), linear_layers(model)
-    for n, part in parts.items(): _check_fit(n, part, layers, settings)
+    for n, part in parts.items():
+        _check_fit(n, part, layers, settings)
     used = {n: layers[n] for n in parts}
-    if mark and base_mark(used) not in (mark, ""): raise CantolyricError("this adapter was made for a base with other weights, of the same shapes: load that base")
+    if mark and base_mark(used) not in (mark, ""):
+        raise CantolyricError("this adapter was made for a base with other weights, of the same shapes: load that base")
     _put_pairs(model, used, settings, name)
     for n, layer in lora_layers(model).items():
-        for k, v in parts.get(n, {}).items(): getattr(layer.pairs[name], k).data.copy_(v)
+        for k, v in parts.get(n, {}).items():
+            getattr(layer.pairs[name], k).data.copy_(v)
     return model
 
 # %% ../nbs/30_lora.ipynb #4311210e
-def _by_layer(tensors, settings) -> dict: # layer -> {"A": ..., "B": ...}
+def _by_layer(tensors, settings) -> dict:  # layer -> {"A": ..., "B": ...}
     "The tensors of an adapter, sorted by the layer that they belong to."
     parts, wanted = {}, {"A", "B", *(["magnitude"] if settings.dora else [])}
     for key, v in tensors.items():
         place = next((k for k, p in PLACES.items() if key.endswith(f".{p}")), None)
-        if place not in wanted: raise CantolyricError(f"the adapter holds {key}, which is no part of LoRA as this file describes it")
+        if place not in wanted:
+            raise CantolyricError(f"the adapter holds {key}, which is no part of LoRA as this file describes it")
         parts.setdefault(key.removeprefix("base_model.model.").removesuffix(f".{PLACES[place]}"), {})[place] = v
-    if short := [n for n, part in parts.items() if set(part) != wanted] or ([] if parts else ["everything"]): raise CantolyricError(f"the adapter is not whole: {short[0]} lacks a part")
+    if short := [n for n, part in parts.items() if set(part) != wanted] or ([] if parts else ["everything"]):
+        raise CantolyricError(f"the adapter is not whole: {short[0]} lacks a part")
     return parts
 
 # %% ../nbs/30_lora.ipynb #2773f063
 def _check_fit(name, part, layers, settings):
     "Whether a pair fits the layer that it was made for."
-    if name not in layers: raise CantolyricError(f"this adapter was made for another base: there is no linear layer {name} in this one")
+    if name not in layers:
+        raise CantolyricError(f"this adapter was made for another base: there is no linear layer {name} in this one")
     layer, r = layers[name], settings.rank
     wanted = {"A": (r, layer.in_features), "B": (layer.out_features, r), "magnitude": (layer.out_features,)}
     for k, v in part.items():
-        if tuple(v.shape) != wanted[k]: raise CantolyricError(f"this adapter was made for another base, or with another rank: {k} of {name} has the shape {tuple(v.shape)}, wanted is {wanted[k]}")
-        if not v.isfinite().all(): raise CantolyricError(f"the adapter is broken: {k} of {name} holds numbers that are not finite")
+        if tuple(v.shape) != wanted[k]:
+            raise CantolyricError(
+                f"this adapter was made for another base, or with another rank: {k} of {name} has the shape {tuple(v.shape)}, wanted is {wanted[k]}"
+            )
+        if not v.isfinite().all():
+            raise CantolyricError(f"the adapter is broken: {k} of {name} holds numbers that are not finite")
 
 # %% ../nbs/30_lora.ipynb #6ba946c1
 def _store(layer, weight):
@@ -392,41 +544,49 @@ def _store(layer, weight):
 
 @torch.no_grad()
 def merge_layer(
-    layer: nn.Linear, # changed in place
+    layer: nn.Linear,  # changed in place
     pair: LowRank,
-) -> float: # how far what is stored is from what was meant, as a share of the update
+) -> float:  # how far what is stored is from what was meant, as a share of the update
     "Write the sum of a layer and a pair into the layer."
     exact = lambda w: w.to(torch.promote_types(w.dtype, torch.float32))
     before = exact(dense_weight(layer))
     wanted = pair.merged(before)
     _store(layer, wanted)
     update = (wanted - before).norm()
-    return float((exact(dense_weight(layer)) - wanted).norm() / update) if update > 0 else 0.
+    return float((exact(dense_weight(layer)) - wanted).norm() / update) if update > 0 else 0.0
 
 # %% ../nbs/30_lora.ipynb #1817acd9
 def merge_lora(
-    model, # changed in place: plain linear layers again, with the adapter in their weights
-    name: str = None, # which adapter; None: the only one
-    limit: float = .05, # warn where rounding makes an error of more than this share of a layer's update
-) -> nn.Module: # the same model
+    model,  # changed in place: plain linear layers again, with the adapter in their weights
+    name: str = None,  # which adapter; None: the only one
+    limit: float = 0.05,  # warn where rounding makes an error of more than this share of a layer's update
+) -> nn.Module:  # the same model
     "Merge an adapter into the weights. `CantolyricError` before anything is changed where that cannot be done."
     layers, known = lora_layers(model), adapters(model)
-    if not known: raise CantolyricError("there is no adapter on this model: none was added, or it was merged already")
-    if name is None and len(known) > 1: raise CantolyricError(f"which adapter is to be merged? There are {', '.join(known)}")
+    if not known:
+        raise CantolyricError("there is no adapter on this model: none was added, or it was merged already")
+    if name is None and len(known) > 1:
+        raise CantolyricError(f"which adapter is to be merged? There are {', '.join(known)}")
     name = name or known[0]
-    if name not in known: raise CantolyricError(f"there is no adapter {name!r} on this model; there are {', '.join(known)}")
+    if name not in known:
+        raise CantolyricError(f"there is no adapter {name!r} on this model; there are {', '.join(known)}")
     having = {n: layer for n, layer in layers.items() if name in layer.pairs}
-    for n, layer in having.items(): _check_merge(model, n, layer.base_layer, layer.pairs[name])
+    for n, layer in having.items():
+        _check_merge(model, n, layer.base_layer, layer.pairs[name])
     errors = {n: merge_layer(layer.base_layer, layer.pairs[name]) for n, layer in having.items()}
     remove_lora(model)
     worst = max(errors, key=errors.get)
-    if errors[worst] > limit: warnings.warn(f"merging adapter {name!r} was not exact: in {worst} rounding makes an error of {errors[worst]:.0%} of the update; leave the adapter beside its layers, or load the base in fp32")
+    if errors[worst] > limit:
+        warnings.warn(
+            f"merging adapter {name!r} was not exact: in {worst} rounding makes an error of {errors[worst]:.0%} of the update; leave the adapter beside its layers, or load the base in fp32"
+        )
     return model
 
 # %% ../nbs/30_lora.ipynb #b0b02a64
-def remove_lora(model) -> nn.Module: # the same model
+def remove_lora(model) -> nn.Module:  # the same model
     "Take all adapters off."
-    for n, layer in lora_layers(model).items(): put(model, n, layer.base_layer)
+    for n, layer in lora_layers(model).items():
+        put(model, n, layer.base_layer)
     return model
 
 # %% ../nbs/30_lora.ipynb #022d35f2
@@ -434,7 +594,13 @@ def remove_lora(model) -> nn.Module: # the same model
 def _check_merge(model, name, layer, pair):
     "Refuse a merge that would end in nonsense."
     same = [n for n, p in model.named_parameters(remove_duplicate=False) if p is layer.weight]
-    if len(same) > 1: raise CantolyricError(f"{name} shares its weights with {next(n for n in same if not n.startswith(name))}: merging would change both")
+    if len(same) > 1:
+        raise CantolyricError(
+            f"{name} shares its weights with {next(n for n in same if not n.startswith(name))}: merging would change both"
+        )
     weight = dense_weight(layer)
     wanted = pair.merged(weight.to(torch.promote_types(weight.dtype, torch.float32)))
-    if not wanted.to(weight.dtype).isfinite().all(): raise CantolyricError(f"the merged weights of {name} are not finite in {weight.dtype}: the adapter is broken, or too large for this number format")
+    if not wanted.to(weight.dtype).isfinite().all():
+        raise CantolyricError(
+            f"the merged weights of {name} are not finite in {weight.dtype}: the adapter is broken, or too large for this number format"
+        )

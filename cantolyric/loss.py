@@ -20,29 +20,29 @@ from .tones import CantolyricError
 
 # %% ../nbs/24_loss.ipynb #7882466a
 def states_and_table(
-    masks: list, # one a row: int32 (n, ceil(V / 32)), from `ToneConstraint.masks_along`
-    starts: list, # one a row: position of its first masked token
-    length: int, # T: tokens a row, padding included
-    vocab_size: int, # V
-) -> tuple: # states int64 (B, T), table bool (S, V)
+    masks: list,  # one a row: int32 (n, ceil(V / 32)), from `ToneConstraint.masks_along`
+    starts: list,  # one a row: position of its first masked token
+    length: int,  # T: tokens a row, padding included
+    vocab_size: int,  # V
+) -> tuple:  # states int64 (B, T), table bool (S, V)
     "The masks of a batch as a table without repeats, and for each position the row of the token that it predicts."
-    every = np.full((1, -(-vocab_size // 32)), -1, np.int32) # row 0 allows everything
+    every = np.full((1, -(-vocab_size // 32)), -1, np.int32)  # row 0 allows everything
     rows, place = np.unique(np.concatenate([every, *masks]), axis=0, return_inverse=True)
     place, first = place.reshape(-1), place.reshape(-1)[0]
     order = np.concatenate([[first], np.delete(np.arange(len(rows)), first)])
     place = np.argsort(order)[place[1:]]
     states, at = np.zeros((len(masks), length), np.int64), 0
     for b, (m, start) in enumerate(zip(masks, starts)):
-        states[b, start - 1:start - 1 + len(m)] = place[at:at + len(m)]
+        states[b, start - 1 : start - 1 + len(m)] = place[at : at + len(m)]
         at += len(m)
     bits = np.unpackbits(rows[order].view(np.uint8), axis=1, bitorder="little", count=vocab_size)
     return torch.from_numpy(states), torch.from_numpy(bits.astype(bool))
 
 # %% ../nbs/24_loss.ipynb #ad07184c
 def tone_mask_loops(
-    states: torch.Tensor, # int64 (B, T): the row of `table` for the token that each position predicts
-    table: torch.Tensor, # bool (S, V): which tokens each row allows; row 0 allows all
-) -> torch.Tensor: # bool (B, T, V), True = allowed
+    states: torch.Tensor,  # int64 (B, T): the row of `table` for the token that each position predicts
+    table: torch.Tensor,  # bool (S, V): which tokens each row allows; row 0 allows all
+) -> torch.Tensor:  # bool (B, T, V), True = allowed
     "The mask of a batch, place by place."
     mask = torch.empty(*states.shape, table.shape[1], dtype=torch.bool, device=table.device)
     for b in range(states.shape[0]):
@@ -52,33 +52,36 @@ def tone_mask_loops(
 
 # %% ../nbs/24_loss.ipynb #d4a0bad4
 def tone_mask_slice(
-    states: torch.Tensor, # int64 (B, T)
-    table: torch.Tensor, # bool (S, V)
-) -> torch.Tensor: # bool (B, T, V), True = allowed
+    states: torch.Tensor,  # int64 (B, T)
+    table: torch.Tensor,  # bool (S, V)
+) -> torch.Tensor:  # bool (B, T, V), True = allowed
     "The mask of a batch in one indexing operation."
     return table[states]
 
 # %% ../nbs/24_loss.ipynb #ea61bfe4
 def apply_tone_mask(
-    logits: torch.Tensor, # (B, T, V)
-    mask: torch.Tensor, # bool (B, T, V), True = allowed
-) -> torch.Tensor: # logits, minus infinity where forbidden
+    logits: torch.Tensor,  # (B, T, V)
+    mask: torch.Tensor,  # bool (B, T, V), True = allowed
+) -> torch.Tensor:  # logits, minus infinity where forbidden
     "Leave a forbidden token no probability at all."
     if logits.shape != mask.shape:
-        raise CantolyricError(f"logits of shape {tuple(logits.shape)} and a mask of shape {tuple(mask.shape)}: "
-                              "batch, length and the model's vocabulary size must agree")
+        raise CantolyricError(
+            f"logits of shape {tuple(logits.shape)} and a mask of shape {tuple(mask.shape)}: "
+            "batch, length and the model's vocabulary size must agree"
+        )
     return logits.masked_fill(~mask, -torch.inf)
 
 # %% ../nbs/24_loss.ipynb #5285530b
 def table_bits(
-    rows: torch.Tensor, # bool (n, V), or packed int32 (n, ceil(V / 32)): bit i of word w is token 32 w + i
-    tokens: torch.Tensor, # int64 (k,)
-) -> torch.Tensor: # bool (n, k)
+    rows: torch.Tensor,  # bool (n, V), or packed int32 (n, ceil(V / 32)): bit i of word w is token 32 w + i
+    tokens: torch.Tensor,  # int64 (k,)
+) -> torch.Tensor:  # bool (n, k)
     "Which of some tokens the rows of a table allow."
     return rows[:, tokens] if rows.dtype == torch.bool else _bit(rows[:, tokens >> 5], tokens)
 
 
-def _bit(words, tokens): return (words >> (tokens & 31).to(torch.int32) & 1).bool()
+def _bit(words, tokens):
+    return (words >> (tokens & 31).to(torch.int32) & 1).bool()
 
 
 def _shifted(labels, states, table):
@@ -89,18 +92,20 @@ def _shifted(labels, states, table):
     wrong = ~(table[s, l] if table.dtype == torch.bool else _bit(table[s, l >> 5], l))
     if wrong.any():
         b, t = on.nonzero()[wrong.nonzero()[0, 0]].tolist()
-        raise CantolyricError(f"example {b} of the batch, position {t + 1}: the mask (row {states[b, t]}) forbids the label, token "
-                              f"{labels[b, t]}; {int(wrong.sum())} labels in all: data and template disagree, or the mask is shifted")
+        raise CantolyricError(
+            f"example {b} of the batch, position {t + 1}: the mask (row {states[b, t]}) forbids the label, token "
+            f"{labels[b, t]}; {int(wrong.sum())} labels in all: data and template disagree, or the mask is shifted"
+        )
     return labels, states, on
 
 # %% ../nbs/24_loss.ipynb #49a1d66a
 def masked_cross_entropy(
-    logits: torch.Tensor, # (B, T, V), not masked
-    labels: torch.Tensor, # int64 (B, T), -100 where nothing is to be learnt; position t predicts labels[:, t + 1]
-    states: torch.Tensor, # int64 (B, T)
-    table: torch.Tensor, # bool (S, V)
-    count=None, # what the sum is divided by; None: the number of labels
-) -> torch.Tensor: # scalar, nats a label
+    logits: torch.Tensor,  # (B, T, V), not masked
+    labels: torch.Tensor,  # int64 (B, T), -100 where nothing is to be learnt; position t predicts labels[:, t + 1]
+    states: torch.Tensor,  # int64 (B, T)
+    table: torch.Tensor,  # bool (S, V)
+    count=None,  # what the sum is divided by; None: the number of labels
+) -> torch.Tensor:  # scalar, nats a label
     "Cross entropy among the allowed tokens."
     labels, states, on = _shifted(labels, states, table)
     masked = apply_tone_mask(logits[:, :-1].float(), tone_mask_slice(states, table))
@@ -110,15 +115,21 @@ def masked_cross_entropy(
 # %% ../nbs/24_loss.ipynb #70c5e86e
 class ToneMask:
     "A function for `logits_hook`: masks logits by the states and the table of the batch that comes next."
-    def __init__(self,
-        states: torch.Tensor = None, # int64 (B, T)
-        table: torch.Tensor = None, # bool (S, V)
-        bonus: float = None, # nats added to the logits of allowed tokens instead of forbidding the others
-    ): self.states, self.table, self.bonus = states, table, bonus
+
+    def __init__(
+        self,
+        states: torch.Tensor = None,  # int64 (B, T)
+        table: torch.Tensor = None,  # bool (S, V)
+        bonus: float = None,  # nats added to the logits of allowed tokens instead of forbidding the others
+    ):
+        self.states, self.table, self.bonus = states, table, bonus
 
     def __call__(self, logits):
         "The changed logits."
-        if self.states is None: raise CantolyricError("ToneMask has no states: set .states and .table to those of the batch before the forward")
+        if self.states is None:
+            raise CantolyricError(
+                "ToneMask has no states: set .states and .table to those of the batch before the forward"
+            )
         states, table = (x.to(logits.device) for x in (self.states, self.table))
         mask = tone_mask_slice(states, table)
         return apply_tone_mask(logits, mask) if self.bonus is None else logits + self.bonus * mask
@@ -126,10 +137,11 @@ class ToneMask:
 # %% ../nbs/24_loss.ipynb #8dd0199a
 def _union(rows, V):
     "The tokens below V that some row of a table allows: int64 (k,), ascending."
-    if rows.dtype == torch.bool: return rows.any(0).nonzero().squeeze(1)
-    while len(rows) > 1: # halve: torch has no reduction by "or"
+    if rows.dtype == torch.bool:
+        return rows.any(0).nonzero().squeeze(1)
+    while len(rows) > 1:  # halve: torch has no reduction by "or"
         half = len(rows) // 2
-        rows = torch.cat([rows[:half] | rows[half:2 * half], rows[2 * half:]])
+        rows = torch.cat([rows[:half] | rows[half : 2 * half], rows[2 * half :]])
     bits = rows[0, :, None] >> torch.arange(32, dtype=torch.int32, device=rows.device) & 1
     return bits.flatten()[:V].nonzero().squeeze(1)
 
@@ -139,7 +151,7 @@ def _assign(sets, n, copy, start, one_by_one=128, chunk=64):
     size, unions = sets.sum(1), np.zeros_like(sets)
     rows, positions, group, groups = np.zeros(len(sets)), np.zeros(len(sets)), np.full(len(sets), -1), 0
     order = np.argsort(-size * n, kind="stable")
-    for at in [*order[:one_by_one, None], *(order[k:k + chunk] for k in range(one_by_one, len(order), chunk))]:
+    for at in [*order[:one_by_one, None], *(order[k : k + chunk] for k in range(one_by_one, len(order), chunk))]:
         both = rows[:groups] + size[at, None] - sets[at] @ unions[:groups].T
         more = both * (copy + positions[:groups] + n[at, None]) - rows[:groups] * (copy + positions[:groups])
         alone = size[at] * (copy + n[at]) + start
@@ -152,12 +164,12 @@ def _assign(sets, n, copy, start, one_by_one=128, chunk=64):
 
 # %% ../nbs/24_loss.ipynb #22ebf20f
 def state_groups(
-    states: torch.Tensor, # int64 (N,): rows of `table`
-    table: torch.Tensor, # bool (S, V) or packed int32
-    copy: int = 10, # positions whose products with a row of the head cost as much as copying that row
-    start: int = 3_000, # products that cost as much as starting a group
-    sample: int = 2048, # tokens to compare rows by
-) -> torch.Tensor: # int64 (S,): the group of each state that occurs; -1 for others
+    states: torch.Tensor,  # int64 (N,): rows of `table`
+    table: torch.Tensor,  # bool (S, V) or packed int32
+    copy: int = 10,  # positions whose products with a row of the head cost as much as copying that row
+    start: int = 3_000,  # products that cost as much as starting a group
+    sample: int = 2048,  # tokens to compare rows by
+) -> torch.Tensor:  # int64 (S,): the group of each state that occurs; -1 for others
     "Which states share rows of the head: each joins the group where it adds least work, or starts a group of its own."
     used, n = states.unique(return_counts=True)
     tokens = _union(table[used], 32 * table.shape[1])
@@ -179,13 +191,19 @@ def _shared(states, table):
     return _grouped(states, table) if states.device.type == "cpu" else [torch.arange(len(states), device=states.device)]
 
 # %% ../nbs/24_loss.ipynb #7644137e
-def _pieces(states, labels, table, V, most=2 ** 24):
+def _pieces(states, labels, table, V, most=2**24):
     "The work in pieces of at most `most` logits: positions, the rows of the head they share (None: all), what is forbidden among these, labels among these."
-    if not len(states): return
+    if not len(states):
+        return
     for at in _shared(states, table):
         rows = _union(table[states[at].unique()], V)
         for part in at.split(max(1, most // len(rows))):
-            yield part, None if len(rows) == V else rows, ~table_bits(table[states[part]], rows), torch.searchsorted(rows, labels[part])
+            yield (
+                part,
+                None if len(rows) == V else rows,
+                ~table_bits(table[states[part]], rows),
+                torch.searchsorted(rows, labels[part]),
+            )
 
 
 def _loss_and_slope(logits, forbidden, target):
@@ -193,7 +211,7 @@ def _loss_and_slope(logits, forbidden, target):
     log_p = logits.masked_fill_(forbidden, -torch.inf).log_softmax(-1)
     loss = -log_p.gather(1, target[:, None]).sum()
     slope = log_p.exp_()
-    slope[torch.arange(len(target), device=target.device), target] -= 1.
+    slope[torch.arange(len(target), device=target.device), target] -= 1.0
     return loss, slope
 
 # %% ../nbs/24_loss.ipynb #e92ec0e3
@@ -206,53 +224,69 @@ def _parts_of(at, index, parts):
 # %% ../nbs/24_loss.ipynb #9b8825c7
 class _Sliced(torch.autograd.Function):
     "The summed loss of all pieces; gradients of what needs one are taken on the way."
+
     @staticmethod
-    @torch.autocast("cpu", enabled=False) # see `_parts_of`
-    def forward(ctx, pieces, learn, bias, *parts): # parts: x_1 (N, d_1), weight_1 (V, d_1), x_2, ...
+    @torch.autocast("cpu", enabled=False)  # see `_parts_of`
+    def forward(ctx, pieces, learn, bias, *parts):  # parts: x_1 (N, d_1), weight_1 (V, d_1), x_2, ...
         total = parts[0].new_zeros((), dtype=torch.float32)
-        of_bias, *grads = [torch.zeros_like(p) if learn and n else None for p, n in zip((bias, *parts), ctx.needs_input_grad[2:])]
+        of_bias, *grads = [
+            torch.zeros_like(p) if learn and n else None for p, n in zip((bias, *parts), ctx.needs_input_grad[2:])
+        ]
         for at, rows, forbidden, target in pieces:
             index = slice(None) if rows is None else rows
             xs, ws = _parts_of(at, index, parts)
             logits = F.linear(xs[0], ws[0], None if bias is None else bias[index].to(ws[0].dtype)).float()
-            for x, w in zip(xs[1:], ws[1:]): logits += F.linear(x, w)
+            for x, w in zip(xs[1:], ws[1:]):
+                logits += F.linear(x, w)
             loss, slope = _loss_and_slope(logits, forbidden, target)
             total += loss
-            if of_bias is not None: of_bias[index] += slope.sum(0)
+            if of_bias is not None:
+                of_bias[index] += slope.sum(0)
             for x, w, gx, gw in zip(xs, ws, grads[::2], grads[1::2]):
-                if gx is not None: gx[at] = (slope.to(w.dtype) @ w).to(gx.dtype)
-                if gw is not None: gw[index] += (slope.to(x.dtype).T @ x).to(gw.dtype)
+                if gx is not None:
+                    gx[at] = (slope.to(w.dtype) @ w).to(gx.dtype)
+                if gw is not None:
+                    gw[index] += (slope.to(x.dtype).T @ x).to(gw.dtype)
         ctx.save_for_backward(of_bias, *grads)
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, up): return None, None, *(g if g is None else g * up for g in ctx.saved_tensors)
+    def backward(ctx, up):
+        return None, None, *(g if g is None else g * up for g in ctx.saved_tensors)
 
 # %% ../nbs/24_loss.ipynb #dbf423ee
 def _check_head(weight, table):
     "Refuse a head that does not fit."
     V = table.shape[1] if table.dtype == torch.bool else 32 * table.shape[1]
-    if type(weight).__name__ == "DTensor": raise CantolyricError("the head's weight is sharded: call sliced_loss, which computes inside the head's forward, where FSDP has put it together")
+    if type(weight).__name__ == "DTensor":
+        raise CantolyricError(
+            "the head's weight is sharded: call sliced_loss, which computes inside the head's forward, where FSDP has put it together"
+        )
     if not (len(weight) == V if table.dtype == torch.bool else V - 32 < len(weight) <= V):
-        raise CantolyricError(f"the head has {len(weight)} rows and the table {V} tokens: make the TokenTable with vocab_size={len(weight)}")
+        raise CantolyricError(
+            f"the head has {len(weight)} rows and the table {V} tokens: make the TokenTable with vocab_size={len(weight)}"
+        )
 
 
 def _summed(parts, bias, labels, states, table):
     "The summed loss of labelled positions, from the parts of a head."
-    for _, w in parts: _check_head(w, table)
-    return _Sliced.apply(_pieces(states, labels, table, len(parts[0][1])), torch.is_grad_enabled(), bias, *(t for p in parts for t in p))
+    for _, w in parts:
+        _check_head(w, table)
+    return _Sliced.apply(
+        _pieces(states, labels, table, len(parts[0][1])), torch.is_grad_enabled(), bias, *(t for p in parts for t in p)
+    )
 
 
 def sliced_cross_entropy(
-    hidden: torch.Tensor, # (B, T, H): what the head would get
-    head_weight: torch.Tensor, # (V, H)
-    states: torch.Tensor, # int64 (B, T)
-    labels: torch.Tensor, # int64 (B, T), as in `masked_cross_entropy`
-    table: torch.Tensor, # bool (S, V), or packed int32 (S, ceil(V / 32)) as `ToneConstraint.mask` gives it
-    bias: torch.Tensor = None, # (V,) of the head, where it has one
-    count=None, # as in `masked_cross_entropy`
-) -> torch.Tensor: # scalar, the same as `masked_cross_entropy`
+    hidden: torch.Tensor,  # (B, T, H): what the head would get
+    head_weight: torch.Tensor,  # (V, H)
+    states: torch.Tensor,  # int64 (B, T)
+    labels: torch.Tensor,  # int64 (B, T), as in `masked_cross_entropy`
+    table: torch.Tensor,  # bool (S, V), or packed int32 (S, ceil(V / 32)) as `ToneConstraint.mask` gives it
+    bias: torch.Tensor = None,  # (V,) of the head, where it has one
+    count=None,  # as in `masked_cross_entropy`
+) -> torch.Tensor:  # scalar, the same as `masked_cross_entropy`
     "Cross entropy among the allowed tokens, from the allowed rows of the head only."
     labels, states, on = _shifted(labels, states, table)
     total = _summed([(hidden[:, :-1][on], head_weight)], bias, labels[on], states[on], table)
@@ -264,7 +298,8 @@ def _head_loss(head, whole, x, labels, states, table, count):
     labels, states, on = _shifted(labels, states, table)
     x, labels, states = x[:, :-1][on], labels[on], states[on]
     found = head_parts(head, x)
-    if found: total = _summed(*found, labels, states, table)
+    if found:
+        total = _summed(*found, labels, states, table)
     else:
         logits = whole(x).float()
         allowed = table_bits(table[states], torch.arange(logits.shape[1], device=x.device))
@@ -274,30 +309,42 @@ def _head_loss(head, whole, x, labels, states, table, count):
 # %% ../nbs/24_loss.ipynb #2ae4ff48
 @contextmanager
 def loss_in_head(
-    model, # a causal language model of transformers, bare, under PEFT, sharded
-    labels: torch.Tensor, # of the batch that comes, as in `masked_cross_entropy`
+    model,  # a causal language model of transformers, bare, under PEFT, sharded
+    labels: torch.Tensor,  # of the batch that comes, as in `masked_cross_entropy`
     states: torch.Tensor,
-    table: torch.Tensor, # as in `sliced_cross_entropy`
+    table: torch.Tensor,  # as in `sliced_cross_entropy`
     count=None,
-): # a function: what the model returned -> its loss
+):  # a function: what the model returned -> its loss
     "Inside the `with`, the model's head makes the masked loss instead of logits. `CantolyricError` where something else happens to them."
     head, made = output_head(model), []
     whole = head.forward
+
     def forward(x, *args, **kwargs):
         made.append(_head_loss(head, whole, x, labels, states, table, count))
         return made[-1]
+
     def loss_of(out):
-        if made and out.logits.data_ptr() == made[-1].data_ptr(): return out.logits
-        what = "does something to the logits behind its head (scales or caps them, say)" if made else "never called its head (compiled and called before?)"
-        raise CantolyricError(f"{type(model).__name__} {what}, so its loss cannot be taken from some rows of the head: use the hook (loss='hook')")
-    with forward_instead(head, forward): yield loss_of
+        if made and out.logits.data_ptr() == made[-1].data_ptr():
+            return out.logits
+        what = (
+            "does something to the logits behind its head (scales or caps them, say)"
+            if made
+            else "never called its head (compiled and called before?)"
+        )
+        raise CantolyricError(
+            f"{type(model).__name__} {what}, so its loss cannot be taken from some rows of the head: use the hook (loss='hook')"
+        )
+
+    with forward_instead(head, forward):
+        yield loss_of
 
 # %% ../nbs/24_loss.ipynb #8b48ad05
 def sliced_loss(
-    model, # as in `loss_in_head`
-    batch: dict, # labels, states, table, and what the model reads: input_ids, attention_mask
+    model,  # as in `loss_in_head`
+    batch: dict,  # labels, states, table, and what the model reads: input_ids, attention_mask
     count=None,
-) -> torch.Tensor: # scalar
+) -> torch.Tensor:  # scalar
     "The masked loss of a batch, from the allowed rows of the head only."
     ours = ("labels", "states", "table")
-    with loss_in_head(model, *(batch[k] for k in ours), count) as loss_of: return loss_of(model(**{k: v for k, v in batch.items() if k not in ours}))
+    with loss_in_head(model, *(batch[k] for k in ours), count) as loss_of:
+        return loss_of(model(**{k: v for k, v in batch.items() if k not in ours}))

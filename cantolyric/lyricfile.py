@@ -26,26 +26,29 @@ from .tones import CantolyricError
 @dataclass(frozen=True)
 class Line:
     "A line that is sung."
-    text: str # as sung: no timestamp, no singer prefix, no repeat mark
-    number: int # row of the file, from 1
-    seconds: float | None # when it is sung, from a timestamp; None without one
+
+    text: str  # as sung: no timestamp, no singer prefix, no repeat mark
+    number: int  # row of the file, from 1
+    seconds: float | None  # when it is sung, from a timestamp; None without one
 
 
 @dataclass(frozen=True)
 class Section:
     "Lines that belong together."
-    label: str # as written, such as "Verse 1"; "" if there is none
-    kind: str # "verse", "pre-chorus", "chorus", "bridge", "intro", "outro", "rap"; "" for an unknown or missing label
-    topic: str # of the heading "# 夜雨" above it; "" if there is none
+
+    label: str  # as written, such as "Verse 1"; "" if there is none
+    kind: str  # "verse", "pre-chorus", "chorus", "bridge", "intro", "outro", "rap"; "" for an unknown or missing label
+    topic: str  # of the heading "# 夜雨" above it; "" if there is none
     lines: tuple[Line, ...]
 
 
 @dataclass(frozen=True)
 class LyricFile:
     "A song as read from a file."
-    title: str # "" if there is none
-    credits: tuple[tuple[str, str], ...] # (role as written, name)
-    sections: tuple[Section, ...] # none of them empty
+
+    title: str  # "" if there is none
+    credits: tuple[tuple[str, str], ...]  # (role as written, name)
+    sections: tuple[Section, ...]  # none of them empty
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -78,60 +81,74 @@ _WORD = re.compile(rf"(?<![a-z])(?:{_ENGLISH})(?![a-z])|{_CHINESE}", re.I)
 _NUMBER = r"\d{1,2}(?: ?[-&/,] ?\d{1,2})?"
 _MODIFIER = rf"(?:final|last|repeat|first|second|third|\d(?:st|nd|rd|th)) |(?:{_AGAIN}|最後|第[一二三四五1-9]段?)"
 _SUFFIX = rf" ?#?{_NUMBER}| ?[a-zａ-ｚ]\d?(?![a-z])| [ivx]{{1,3}}(?![a-z])| ?[一二三四五六]"
-_ANCHORS = "(?: ?[*＊#＃△※@&+,，]){1,6}" # "Repeat * #" refers to lines marked with these signs
+_ANCHORS = "(?: ?[*＊#＃△※@&+,，]){1,6}"  # "Repeat * #" refers to lines marked with these signs
 _UNIT = rf"(?:{_MODIFIER})?(?:(?:{_ENGLISH})(?![a-z])|(?:{_CHINESE}))(?:{_ANCHORS}|{_SUFFIX})?"
 _LABEL = re.compile(rf"{_UNIT}(?: ?[-–—/／、,，&＆+＋|(（]? ?{_UNIT}[)）]?){{0,3}}", re.I)
-_PLAIN = re.compile("[a-z0-9*＊#＃]|主歌|副歌|導歌|导歌|前奏|間奏|间奏|尾奏", re.I) # a label without brackets or colon must contain one of these
-_LONGEST_LABEL = 40 # characters
+_PLAIN = re.compile(
+    "[a-z0-9*＊#＃]|主歌|副歌|導歌|导歌|前奏|間奏|间奏|尾奏", re.I
+)  # a label without brackets or colon must contain one of these
+_LONGEST_LABEL = 40  # characters
 
 
 def _kind_of(label: str) -> str:
-    "The kind of section that a label names; \"\" for an unknown one."
+    'The kind of section that a label names; "" for an unknown one.'
     kinds = (_KINDS[re.sub("[ -]", "", word).lower()] for word in _WORD.findall(label[:_LONGEST_LABEL]))
     return next(filter(None, kinds), "")
 
 # %% ../nbs/lib/lyricfile.ipynb #lf000012
-_SINGER = ("(?:男女|男聲|男声|女聲|女声|童聲|男|女|合唱|合|齊唱|齊|獨唱|全體|全|眾|甲|乙|丙|"
-           "both|all|everyone|together|duet|female|male|boys?|girls?|women|woman|men|man)(?: ?[0-9a-z一二三])?")
+_SINGER = (
+    "(?:男女|男聲|男声|女聲|女声|童聲|男|女|合唱|合|齊唱|齊|獨唱|全體|全|眾|甲|乙|丙|"
+    "both|all|everyone|together|duet|female|male|boys?|girls?|women|woman|men|man)(?: ?[0-9a-z一二三])?"
+)
 _SINGERS = rf"(?:{_SINGER})(?: ?[/／、,，&＆+＋] ?(?:{_SINGER})){{0,3}}"
 _IS_SINGER = re.compile(f"{_SINGERS}|[a-z]", re.I)
-_PREFIX = re.compile(rf"^[a-z] ?[:：] *|(?:^|(?<= ))(?:{_SINGERS}) ?[:：] *"
-                     rf"|(?:^|(?<= ))[(（\[［【](?:{_SINGERS}) ?[:：]?[)）\]］】] ?[:：]? *", re.I)
+_PREFIX = re.compile(
+    rf"^[a-z] ?[:：] *|(?:^|(?<= ))(?:{_SINGERS}) ?[:：] *"
+    rf"|(?:^|(?<= ))[(（\[［【](?:{_SINGERS}) ?[:：]?[)）\]］】] ?[:：]? *",
+    re.I,
+)
 
 _TIMES = r"[x×✕ｘ*＊] ?\d{1,2}|\d{1,2} ?[x×✕ｘ]|[一二兩两三四五\d] ?[次遍]"
-_REPEAT = re.compile(rf"(?:[(（\[［【] ?(?:(?:{_AGAIN}|repeat)(?: ?(?:{_TIMES}|[*＊#＃]{{1,3}}))?|{_TIMES}) ?[)）\]］】]"
-                     r"|(?<![a-z0-9])[x×✕ｘ] ?\d{1,2})$", re.I)
+_REPEAT = re.compile(
+    rf"(?:[(（\[［【] ?(?:(?:{_AGAIN}|repeat)(?: ?(?:{_TIMES}|[*＊#＃]{{1,3}}))?|{_TIMES}) ?[)）\]］】]"
+    r"|(?<![a-z0-9])[x×✕ｘ] ?\d{1,2})$",
+    re.I,
+)
 _DECORATION = " *＊※△♪♫♬♩"
-_HEARD = re.compile(rf"[{HAN}]|[^\W_]").search # a letter, a digit or a Chinese character
+_HEARD = re.compile(rf"[{HAN}]|[^\W_]").search  # a letter, a digit or a Chinese character
 
 
 def _without_repeats(text: str) -> str:
     "Drop the repeat marks at the end of a row; it has at most a few."
     for _ in range(4):
         m = _REPEAT.search(text, max(len(text) - 30, 0))
-        if m is None: break
-        text = text[:m.start()].rstrip()
+        if m is None:
+            break
+        text = text[: m.start()].rstrip()
     return text
 
 
 def _sung(row: str) -> str:
-    "The sung part of a row that is neither a label nor a credit; \"\" if the row holds only marks."
+    'The sung part of a row that is neither a label nor a credit; "" if the row holds only marks.'
     text = _without_repeats(_PREFIX.sub("", row)).strip(_DECORATION)
-    if not _HEARD(text) or text.strip("()（） ~-…").lower() == "music": return ""
+    if not _HEARD(text) or text.strip("()（） ~-…").lower() == "music":
+        return ""
     return text
 
 # %% ../nbs/lib/lyricfile.ipynb #lf000014
 _BRACKETED = re.compile(r"(?:[\[［【][^\[\]［］【】]*[\]］】] *)+")
 _LEADING = re.compile(rf"[(（\[［【]([^()（）\[\]［］【】]{{1,{_LONGEST_LABEL}}})[)）\]］】] *[:：]?")
 _COLON = re.compile("[:：]")
-_WHO = re.compile(rf" ?[(（](?:{_SINGERS})[)）]$", re.I) # "副歌（合）"
+_WHO = re.compile(rf" ?[(（](?:{_SINGERS})[)）]$", re.I)  # "副歌（合）"
 
 
 def _is_label(text: str) -> bool:
-    "Whether a text consists of section words, optionally with a repeat mark and the singers, as in \"Chorus x2: Both\"."
-    if len(text) > _LONGEST_LABEL: return False
+    'Whether a text consists of section words, optionally with a repeat mark and the singers, as in "Chorus x2: Both".'
+    if len(text) > _LONGEST_LABEL:
+        return False
     words, *singers = _COLON.split(text, maxsplit=1)
-    if singers and singers[0].strip() and not _IS_SINGER.fullmatch(singers[0].strip()): return False
+    if singers and singers[0].strip() and not _IS_SINGER.fullmatch(singers[0].strip()):
+        return False
     words = _WHO.sub("", words.strip())
     return bool(_LABEL.fullmatch(words) or _LABEL.fullmatch(_without_repeats(words)))
 
@@ -139,28 +156,34 @@ def _is_label(text: str) -> bool:
 def _plain_label(row: str, only: bool) -> str | None:
     "The label in a row without brackets or colon; None if the row is not a label."
     words = row.strip(" *-=~_—–")
-    if len(words) > _LONGEST_LABEL or not _PLAIN.search(row) or not _is_label(words): return None
+    if len(words) > _LONGEST_LABEL or not _PLAIN.search(row) or not _is_label(words):
+        return None
     return None if only and not words.isascii() else words
 
 
 def _split_label(
-    row: str, # without timestamps
-    only: bool, # whether the row is the whole text
-) -> tuple[str | None, str]: # the label as written, or None; the rest of the row
+    row: str,  # without timestamps
+    only: bool,  # whether the row is the whole text
+) -> tuple[str | None, str]:  # the label as written, or None; the rest of the row
     "Split a row into its label and the lyric after it."
-    if _BRACKETED.fullmatch(row): return " ".join(re.sub(r"[\[\]［］【】]", " ", row).split()), ""
-    if (m := _LEADING.match(row)) and _is_label(m[1]): return m[1].strip(), row[m.end():].strip()
+    if _BRACKETED.fullmatch(row):
+        return " ".join(re.sub(r"[\[\]［］【】]", " ", row).split()), ""
+    if (m := _LEADING.match(row)) and _is_label(m[1]):
+        return m[1].strip(), row[m.end() :].strip()
     if m := _COLON.search(row, 0, _LONGEST_LABEL):
-        label, rest = row[:m.start()].strip(_DECORATION), row[m.end():].strip()
-        if _is_label(label): return label, "" if _IS_SINGER.fullmatch(rest) else rest
+        label, rest = row[: m.start()].strip(_DECORATION), row[m.end() :].strip()
+        if _is_label(label):
+            return label, "" if _IS_SINGER.fullmatch(rest) else rest
     label = _plain_label(row, only)
     return label, row if label is None else ""
 
 # %% ../nbs/lib/lyricfile.ipynb #lf000017
-_ROLE = ("作曲|作詞|作词|填詞|填词|歌詞|歌词|編曲|编曲|監製|监制|製作人?|制作人?|監唱|主唱|演唱|原唱|翻唱|歌手|"
-         "歌名|歌曲名稱|歌曲名|歌曲|曲名|專輯|专辑|和聲|和声|和音|混音|錄音|录音|母帶|母带|出品|發行|发行|版權|版权|[曲詞词編编監监唱]{1,4}|"
-         "composers?|lyricists?|lyrics?|words|music|arrangers?|arrangement|producers?|artists?|singers?|vocals?|"
-         "song title|song name|song|title|album|publishers?|copyright")
+_ROLE = (
+    "作曲|作詞|作词|填詞|填词|歌詞|歌词|編曲|编曲|監製|监制|製作人?|制作人?|監唱|主唱|演唱|原唱|翻唱|歌手|"
+    "歌名|歌曲名稱|歌曲名|歌曲|曲名|專輯|专辑|和聲|和声|和音|混音|錄音|录音|母帶|母带|出品|發行|发行|版權|版权|[曲詞词編编監监唱]{1,4}|"
+    "composers?|lyricists?|lyrics?|words|music|arrangers?|arrangement|producers?|artists?|singers?|vocals?|"
+    "song title|song name|song|title|album|publishers?|copyright"
+)
 _MADE = "written|composed|arranged|produced|performed|sung|lyrics?|words|music|song|vocals?"
 _ROLES = rf"(?:{_ROLE})(?:(?: ?[/／、,，&＆+＋及·] ?| and | )(?:{_ROLE})){{0,3}}"
 _CREDIT = re.compile(rf"(?:^|(?<=[ /／|｜;；、,，]))({_ROLES})(?: by)? {{0,3}}[:：]", re.I)
@@ -170,90 +193,109 @@ _TITLES = ("歌名", "歌曲名稱", "歌曲名", "歌曲", "曲名", "title", "
 _TITLE_ROW = re.compile("《([^《》]+)》")
 
 
-def _credits(row: str) -> list[tuple[str, str]]: # (role as written, name); the name may be ""
+def _credits(row: str) -> list[tuple[str, str]]:  # (role as written, name); the name may be ""
     "The credits in a row; empty if it is not a row of credits."
-    if m := _BY.match(row) or _COPYRIGHT.match(row): return [(m[1], row[m.end():].strip(" :："))]
-    if not _CREDIT.match(row): return []
+    if m := _BY.match(row) or _COPYRIGHT.match(row):
+        return [(m[1], row[m.end() :].strip(" :："))]
+    if not _CREDIT.match(row):
+        return []
     found = list(_CREDIT.finditer(row))
     ends = [m.start() for m in found[1:]] + [len(row)]
-    return [(m[1], row[m.end():end].strip(" /／|｜;；、,，")) for m, end in zip(found, ends)]
+    return [(m[1], row[m.end() : end].strip(" /／|｜;；、,，")) for m, end in zip(found, ends)]
 
 # %% ../nbs/lib/lyricfile.ipynb #lf000020
 _TIME = r"\d{1,3}:\d{1,2}(?:[.:]\d{1,3})?"
 _STAMPS = re.compile(rf"(?:\[{_TIME}\] *)+")
 _STAMP = re.compile(r"(\d+):(\d+)(?:[.:](\d+))?")
 _WORD_STAMP = re.compile(rf"<{_TIME}>|\[{_TIME}\]")
-_TAG = re.compile("(ti|ar|al|au|lr|by|re|ve|la|id|length|offset|tool|total|hash|sign|qq|kana|language|#)[:：](.*)", re.I)
-_NAMED = ("ar", "al", "au", "lr", "by") # tags that say who made something
+_TAG = re.compile(
+    "(ti|ar|al|au|lr|by|re|ve|la|id|length|offset|tool|total|hash|sign|qq|kana|language|#)[:：](.*)", re.I
+)
+_NAMED = ("ar", "al", "au", "lr", "by")  # tags that say who made something
 
 
-def _stamps(row: str) -> tuple[list[int], str]: # milliseconds; the rest of the row
+def _stamps(row: str) -> tuple[list[int], str]:  # milliseconds; the rest of the row
     "Split a row into its timestamps and the rest."
     m = _STAMPS.match(row)
-    if m is None: return [], _WORD_STAMP.sub("", row).strip() if "<" in row else row
+    if m is None:
+        return [], _WORD_STAMP.sub("", row).strip() if "<" in row else row
     times = [60_000 * int(a) + 1000 * int(b) + int(f"{c:0<3}") for a, b, c in _STAMP.findall(m[0])]
-    return times, _WORD_STAMP.sub("", row[m.end():]).strip()
+    return times, _WORD_STAMP.sub("", row[m.end() :]).strip()
 
 
-def _tags(row: str) -> list[tuple[str, str]]: # (tag, value)
+def _tags(row: str) -> list[tuple[str, str]]:  # (tag, value)
     "The tags in a row of tags; empty for any other row."
-    if not (row.startswith("[") and row.endswith("]")): return []
+    if not (row.startswith("[") and row.endswith("]")):
+        return []
     found = [_TAG.fullmatch(part) for part in re.split(r"\] *\[", row[1:-1])]
     return [(m[1], m[2].strip()) for m in found] if all(found) else []
 
 # %% ../nbs/lib/lyricfile.ipynb #lf000023
 class _Entry(NamedTuple):
-    at: int # milliseconds, for sorting
-    time: int | None # milliseconds, as written; None without a timestamp
+    at: int  # milliseconds, for sorting
+    time: int | None  # milliseconds, as written; None without a timestamp
     block: int
-    number: int # row of the file
-    text: str # "" for a pause
+    number: int  # row of the file
+    text: str  # "" for a pause
 
 
 @dataclass
 class _Draft:
     "What has been read from the rows so far."
-    only: bool # whether the text is a single row
+
+    only: bool  # whether the text is a single row
     title: str = ""
     credits: list[tuple[str, str]] = field(default_factory=list)
     topic: str = ""
-    blocks: list[tuple[str, str, str]] = field(default_factory=lambda: [("", "", "")]) # label, kind, topic
+    blocks: list[tuple[str, str, str]] = field(default_factory=lambda: [("", "", "")])  # label, kind, topic
     entries: list[_Entry] = field(default_factory=list)
-    offset: int = 0 # milliseconds
-    at: int = -1 # milliseconds, for sorting lines without a timestamp
+    offset: int = 0  # milliseconds
+    at: int = -1  # milliseconds, for sorting lines without a timestamp
 
     def start(self, label: str = ""):
         self.blocks.append((label, _kind_of(label), self.topic))
 
     def end(self):
         "End a block that has lines; a label with a blank row below it still waits for its lines."
-        if self.entries and self.entries[-1].block == len(self.blocks) - 1: self.start()
+        if self.entries and self.entries[-1].block == len(self.blocks) - 1:
+            self.start()
 
     def add(self, times: list[int], number: int, text: str):
-        block = len(self.blocks) - 1 if text else -1 # a pause belongs to no block
-        if times: self.entries += [_Entry(t, t, block, number, text) for t in times]
-        else: self.entries.append(_Entry(self.at, None, block, number, text))
-        if times: self.at = min(times)
+        block = len(self.blocks) - 1 if text else -1  # a pause belongs to no block
+        if times:
+            self.entries += [_Entry(t, t, block, number, text) for t in times]
+        else:
+            self.entries.append(_Entry(self.at, None, block, number, text))
+        if times:
+            self.at = min(times)
 
     def add_tag(self, tag: str, value: str):
         tag = tag.lower()
-        if tag == "offset" and re.fullmatch(r"[+-]?\d{1,9}", value): self.offset = int(value)
-        elif tag == "ti": self.title = self.title or value
-        elif tag in _NAMED and value: self.credits.append((tag, value))
+        if tag == "offset" and re.fullmatch(r"[+-]?\d{1,9}", value):
+            self.offset = int(value)
+        elif tag == "ti":
+            self.title = self.title or value
+        elif tag in _NAMED and value:
+            self.credits.append((tag, value))
 
     def add_credit(self, role: str, name: str):
-        if role.lower() in _TITLES: self.title = self.title or name.strip("《》 ")
-        elif name: self.credits.append((role, name))
+        if role.lower() in _TITLES:
+            self.title = self.title or name.strip("《》 ")
+        elif name:
+            self.credits.append((role, name))
 
 # %% ../nbs/lib/lyricfile.ipynb #lf000024
 def _about(draft: _Draft, row: str) -> bool:
     "Add a row about the song to the draft (tags, credits, or a title at the top); return whether it is such a row."
     tags, credits = _tags(row), _credits(row)
-    for tag, value in tags: draft.add_tag(tag, value)
-    for role, name in credits: draft.add_credit(role, name)
+    for tag, value in tags:
+        draft.add_tag(tag, value)
+    for role, name in credits:
+        draft.add_credit(role, name)
     m = _TITLE_ROW.fullmatch(row)
     on_top = m and not draft.only and len(draft.blocks) == 1 and not draft.entries
-    if on_top: draft.title = draft.title or m[1].strip()
+    if on_top:
+        draft.title = draft.title or m[1].strip()
     return bool(tags or credits or on_top)
 
 
@@ -268,8 +310,10 @@ def _ordinary(row: str) -> bool:
 def _heading(draft: _Draft, row: str) -> bool:
     "Add a heading to the draft (a topic, or a section label in Markdown style); return whether the row is one."
     words = row.lstrip("#＃ ")
-    if row[0] not in "#＃" or not _HEARD(words): return False
-    if label := _plain_label(words, only=False): draft.start(label)
+    if row[0] not in "#＃" or not _HEARD(words):
+        return False
+    if label := _plain_label(words, only=False):
+        draft.start(label)
     else:
         draft.topic = words
         draft.start()
@@ -281,13 +325,18 @@ def _take(draft: _Draft, number: int, row: str):
     times, row = _stamps(row.strip())
     if not row:
         draft.end()
-        if times: draft.add(times, number, "")
+        if times:
+            draft.add(times, number, "")
         return
-    if _ordinary(row): return draft.add(times, number, row)
-    if _heading(draft, row) or _about(draft, row): return
+    if _ordinary(row):
+        return draft.add(times, number, row)
+    if _heading(draft, row) or _about(draft, row):
+        return
     label, rest = _split_label(row, draft.only)
-    if label is not None: draft.start(label)
-    if text := _sung(rest): draft.add(times, number, text)
+    if label is not None:
+        draft.start(label)
+    if text := _sung(rest):
+        draft.add(times, number, text)
 
 
 def _sections(draft: _Draft) -> Iterator[Section]:
@@ -296,56 +345,71 @@ def _sections(draft: _Draft) -> Iterator[Section]:
     for e in sorted(draft.entries, key=lambda e: e.at):
         pauses += not e.text
         seconds = None if e.time is None else max(e.time - draft.offset, 0) / 1000
-        if e.text: lines.append(((e.block, pauses), Line(e.text, e.number, seconds)))
+        if e.text:
+            lines.append(((e.block, pauses), Line(e.text, e.number, seconds)))
     for (block, _), run in groupby(lines, key=lambda x: x[0]):
         yield Section(*draft.blocks[block], tuple(line for _, line in run))
 
 # %% ../nbs/lib/lyricfile.ipynb #lf000026
 def parse_lyrics(
-    text: str, # any text
+    text: str,  # any text
 ) -> LyricFile:
     "Parse lyrics; a row that is not recognised as anything else counts as sung."
-    if not isinstance(text, str): raise ArgumentError("text", text, "expected lyrics as a string")
+    if not isinstance(text, str):
+        raise ArgumentError("text", text, "expected lyrics as a string")
     rows = lyric_rows(text)
     draft = _Draft(only=sum(not row.isspace() and row != "" for row in rows) == 1)
-    for number, row in enumerate(rows, 1): _take(draft, number, row)
+    for number, row in enumerate(rows, 1):
+        _take(draft, number, row)
     return LyricFile(draft.title, tuple(draft.credits), tuple(_sections(draft)))
 
 
 def lyric_rows(
-    text: str, # any text
-) -> list[str]: # `Line.number` counts them from 1
+    text: str,  # any text
+) -> list[str]:  # `Line.number` counts them from 1
     "The rows of a text as `parse_lyrics` sees them: visible, and in ordinary characters."
     return text_lines(ordinary_forms(visible(text)))
 
 # %% ../nbs/lib/lyricfile.ipynb #lf000030
-_DOCUMENTS = {b"{\\rtf": "an RTF document", b"%PDF": "a PDF document", b"\xd0\xcf\x11\xe0": "an old Word document",
-              b"PK\x03\x04": "a Word document or another ZIP archive"}
-_LEGACY = ("BIG5-HKSCS", "GBK", "GB18030") # names that iconv and Python share
-_LEVEL_1 = (("big5", 0xA4, 0xC6), ("gb2312", 0xB0, 0xD7)) # a character set, and the range of the first byte of its common characters
+_DOCUMENTS = {
+    b"{\\rtf": "an RTF document",
+    b"%PDF": "a PDF document",
+    b"\xd0\xcf\x11\xe0": "an old Word document",
+    b"PK\x03\x04": "a Word document or another ZIP archive",
+}
+_LEGACY = ("BIG5-HKSCS", "GBK", "GB18030")  # names that iconv and Python share
+_LEVEL_1 = (
+    ("big5", 0xA4, 0xC6),
+    ("gb2312", 0xB0, 0xD7),
+)  # a character set, and the range of the first byte of its common characters
 
 
 @lru_cache(None)
 def _is_common(ch: str) -> bool:
     for codec, first, last in _LEVEL_1:
         raw = ch.encode(codec, "ignore")
-        if len(raw) == 2 and first <= raw[0] <= last: return True
+        if len(raw) == 2 and first <= raw[0] <= last:
+            return True
     return False
 
 
 def _common(raw: bytes, codec: str, errors: str = "strict") -> int:
     "How many common characters the bytes hold in an encoding; 0 if they do not decode."
-    try: return sum(map(_is_common, raw.decode(codec, errors)))
-    except UnicodeDecodeError: return 0
+    try:
+        return sum(map(_is_common, raw.decode(codec, errors)))
+    except UnicodeDecodeError:
+        return 0
 
 
 def _not_utf8(raw: bytes, name: str, byte: int) -> CantolyricError:
     "The error for bytes that are not UTF-8."
     found = {encoding: _common(raw, encoding) for encoding in _LEGACY}
-    likely = max(found, key=found.get) # the first one in a tie
+    likely = max(found, key=found.get)  # the first one in a tie
     start = f"{name!r} is not UTF-8 text (byte {byte})"
     if found[likely] <= _common(raw, "utf-8", "replace"):
-        return CantolyricError(f"{start}, and not Big5 or GBK either, so it is damaged or binary: save the lyrics as UTF-8 text")
+        return CantolyricError(
+            f"{start}, and not Big5 or GBK either, so it is damaged or binary: save the lyrics as UTF-8 text"
+        )
     source = "< FILE" if name == "-" else shlex.quote(name)
     target = "FILE.utf8.txt" if name == "-" else shlex.quote(f"{name}.utf8.txt")
     command = f"iconv -f {likely} -t UTF-8 {source} > {target}"
@@ -353,48 +417,58 @@ def _not_utf8(raw: bytes, name: str, byte: int) -> CantolyricError:
 
 
 def decode_lyrics(
-    raw: bytes, # content of a file
-    name: str, # of the file, for messages; "-" for standard input
+    raw: bytes,  # content of a file
+    name: str,  # of the file, for messages; "-" for standard input
 ) -> str:
     "Decode UTF-8, or UTF-16 with a byte order mark; `CantolyricError` for anything else."
-    if not isinstance(raw, bytes | bytearray): raise ArgumentError("raw", raw, "expected the bytes of a file")
+    if not isinstance(raw, bytes | bytearray):
+        raise ArgumentError("raw", raw, "expected the bytes of a file")
     for magic, document in _DOCUMENTS.items():
-        if raw.startswith(magic): raise CantolyricError(f"{name!r} is {document}: save the lyrics as plain UTF-8 text")
+        if raw.startswith(magic):
+            raise CantolyricError(f"{name!r} is {document}: save the lyrics as plain UTF-8 text")
     wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try: text = raw.decode("utf-16" if wide else "utf-8-sig")
+    try:
+        text = raw.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as e:
-        if not wide and b"\0" not in raw: raise _not_utf8(raw, name, e.start + 1) from None
-        text = "\0" # binary, as below
+        if not wide and b"\0" not in raw:
+            raise _not_utf8(raw, name, e.start + 1) from None
+        text = "\0"  # binary, as below
     if "\0" in text:
-        raise CantolyricError(f"{name!r} is not UTF-8 text but a binary file or damaged UTF-16 (it holds NUL bytes): "
-                              "save the lyrics as UTF-8 text")
+        raise CantolyricError(
+            f"{name!r} is not UTF-8 text but a binary file or damaged UTF-16 (it holds NUL bytes): "
+            "save the lyrics as UTF-8 text"
+        )
     return text
 
 # %% ../nbs/lib/lyricfile.ipynb #lf000032
-MAX_BYTES = 1_000_000 # of a file of lyrics; a long song has 10,000
+MAX_BYTES = 1_000_000  # of a file of lyrics; a long song has 10,000
 MAX_ROWS = 10_000
-MAX_ROW = 1_000 # characters
+MAX_ROW = 1_000  # characters
 
 
 def read_limited(
-    file: BinaryIO, # open for reading; it may never end
-    name: str, # of the file, for the message
+    file: BinaryIO,  # open for reading; it may never end
+    name: str,  # of the file, for the message
 ) -> bytes:
     "Read a file of lyrics; `CantolyricError` if it is too large."
     raw = file.read(MAX_BYTES + 1)
-    if len(raw) <= MAX_BYTES: return raw
+    if len(raw) <= MAX_BYTES:
+        return raw
     raise CantolyricError(f"{name!r} has more than {MAX_BYTES:,} bytes: expected the lyrics of a song; split the file")
 
 
 def _check_size(text: str, name: str):
     "Refuse a text that is too large to be the lyrics of a song."
     rows = text_lines(text)
-    if len(rows) > MAX_ROWS + 1: # the last one is empty
+    if len(rows) > MAX_ROWS + 1:  # the last one is empty
         raise CantolyricError(f"{name!r} has {len(rows):,} lines: expected the lyrics of a song, {MAX_ROWS:,} at most")
     for number, row in enumerate(rows, 1):
-        if len(row) <= MAX_ROW: continue
-        raise CantolyricError(f"line {number} of {name!r} has {len(row):,} characters: expected a line of lyrics, "
-                              f"with at most {MAX_ROW:,} characters; break it into lines")
+        if len(row) <= MAX_ROW:
+            continue
+        raise CantolyricError(
+            f"line {number} of {name!r} has {len(row):,} characters: expected a line of lyrics, "
+            f"with at most {MAX_ROW:,} characters; break it into lines"
+        )
 
 
 _KANA = re.compile("[ぁ-ゖァ-ヺｦ-ﾝ]")
@@ -403,24 +477,28 @@ _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 
 def require_lines(
     lyrics: LyricFile,
-    name: str, # of the file, for the message
-) -> LyricFile: # the same lyrics
+    name: str,  # of the file, for the message
+) -> LyricFile:  # the same lyrics
     "Raise `CantolyricError` for lyrics without a sung line, and for lyrics that are not Chinese."
     if not lyrics.sections:
-        raise CantolyricError(f"{name!r} is empty or holds only labels, credits and marks: "
-                              "expected at least one line of lyrics")
+        raise CantolyricError(
+            f"{name!r} is empty or holds only labels, credits and marks: expected at least one line of lyrics"
+        )
     characters = sum(map(is_han, lyrics.text))
-    if not characters: raise CantolyricError(f"{name!r} has no Chinese characters: expected Cantonese lyrics")
+    if not characters:
+        raise CantolyricError(f"{name!r} has no Chinese characters: expected Cantonese lyrics")
     for language, letters in (("Japanese", _KANA), ("Korean", _HANGUL)):
         if (n := len(letters.findall(lyrics.text))) > characters:
-            raise CantolyricError(f"{name!r} seems to be {language} ({n:,} {language} letters, {characters:,} Chinese "
-                                  "characters): expected Cantonese lyrics")
+            raise CantolyricError(
+                f"{name!r} seems to be {language} ({n:,} {language} letters, {characters:,} Chinese "
+                "characters): expected Cantonese lyrics"
+            )
     return lyrics
 
 
 def check_lyrics(
-    text: str, # as a user typed it
-    name: str, # of the file, or "--text", for messages
+    text: str,  # as a user typed it
+    name: str,  # of the file, or "--text", for messages
 ) -> LyricFile:
     "Parse a user's lyrics; `CantolyricError` if they are too large, without a sung line, or not Chinese."
     _check_size(text, name)
@@ -428,25 +506,34 @@ def check_lyrics(
 
 
 def compatibility_note(
-    text: str, # as a user typed it
-) -> str: # one line; "" if there is nothing to say
+    text: str,  # as a user typed it
+) -> str:  # one line; "" if there is nothing to say
     "What a program should tell a user whose text has compatibility forms."
     forms = compatibility_forms(text)
-    if not forms: return ""
-    count = "1 compatibility character was read as its ordinary form" if len(forms) == 1 else \
-        f"{len(forms)} compatibility characters were read as their ordinary forms"
+    if not forms:
+        return ""
+    count = (
+        "1 compatibility character was read as its ordinary form"
+        if len(forms) == 1
+        else f"{len(forms)} compatibility characters were read as their ordinary forms"
+    )
     shown = [f"{form}→{ordinary}" for form, ordinary in forms.items()]
     return f"{count}: {', '.join(shown[:12])}{' …' if len(shown) > 12 else ''}"
 
 
 def read_lyrics(
-    path: str | Path, # a text file
+    path: str | Path,  # a text file
 ) -> LyricFile:
     "Read lyrics from a file; `CantolyricError` if it can't be read, is not UTF-8 or UTF-16, or holds no Chinese lyrics."
-    if not isinstance(path, str | os.PathLike): raise ArgumentError("path", path, "expected the path of a text file")
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError("path", path, "expected the path of a text file")
     try:
-        with open(path, "rb") as file: raw = read_limited(file, str(path))
-    except OSError as e: raise CantolyricError(f"cannot read {str(path)!r}: {e.strerror}") from None
-    except CantolyricError: raise
-    except ValueError as e: raise CantolyricError(f"cannot read {str(path)!r}: {e}") from None # a NUL in the path
+        with open(path, "rb") as file:
+            raw = read_limited(file, str(path))
+    except OSError as e:
+        raise CantolyricError(f"cannot read {str(path)!r}: {e.strerror}") from None
+    except CantolyricError:
+        raise
+    except ValueError as e:
+        raise CantolyricError(f"cannot read {str(path)!r}: {e}") from None  # a NUL in the path
     return check_lyrics(decode_lyrics(raw, str(path)), str(path))

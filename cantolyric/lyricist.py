@@ -26,7 +26,16 @@ import torch
 
 from ._patch import patch
 from .base import asset_path
-from .constraint import State, TokenTable, ToneConstraint, beams, decode_ids, sampled, unpack_mask, write_tokens
+from cantolyric.constraint import (
+    State,
+    TokenTable,
+    ToneConstraint,
+    beams,
+    decode_ids,
+    sampled,
+    unpack_mask,
+    write_tokens,
+)
 from .data import is_about, load_corpus
 from .errors import ArgumentError
 from .evaluation import Seen, prompt_tones, second_reading, writing_constraint
@@ -37,50 +46,82 @@ from .formats import _topic, format_named, instructed, text_ids
 from .integrity import put_adapter, read_adapter
 from .models import format_for, format_name, load_model
 from .reading import as_reader, is_han, ordinary_forms, syllable, text_lines, visible
-from .template import ALL_TONES, Automaton, Report, Rhyme, RhymeCheck, Slot, ToneTemplate, lyric_lines, rhyme_group
+from cantolyric.template import (
+    ALL_TONES,
+    Automaton,
+    Report,
+    Rhyme,
+    RhymeCheck,
+    Slot,
+    ToneTemplate,
+    lyric_lines,
+    rhyme_group,
+)
 from .tones import FINALS, SCHEMES, CantolyricError, Syllable, ToneScheme, level, rhyme
 
 # %% ../nbs/52_lyricist.ipynb #18ac032c
 @dataclass(frozen=True)
 class Candidate:
     "One text and how it fits its template."
-    text: str      # lines joined by newlines
-    report: Report # slot by slot: character, Jyutping, wanted, got
-    bits: float    # bits a character under the model that wrote it; lower is likelier
+
+    text: str  # lines joined by newlines
+    report: Report  # slot by slot: character, Jyutping, wanted, got
+    bits: float  # bits a character under the model that wrote it; lower is likelier
+
     @property
-    def lines(self) -> list[str]: return self.text.split("\n")
+    def lines(self) -> list[str]:
+        return self.text.split("\n")
+
     @property
-    def jyutping(self) -> list[str]: return [" ".join(c.jyutping or "?" for c in line) for line in self.report.lines]
+    def jyutping(self) -> list[str]:
+        return [" ".join(c.jyutping or "?" for c in line) for line in self.report.lines]
+
     @property
-    def wanted(self) -> list[str]: return ["".join(c.wanted for c in line) for line in self.report.lines]
+    def wanted(self) -> list[str]:
+        return ["".join(c.wanted for c in line) for line in self.report.lines]
+
     @property
-    def got(self) -> list[str]: return ["".join(c.got for c in line) for line in self.report.lines]
+    def got(self) -> list[str]:
+        return ["".join(c.got for c in line) for line in self.report.lines]
+
     @property
-    def score(self) -> float: return -self.bits
+    def score(self) -> float:
+        return -self.bits
 
 # %% ../nbs/52_lyricist.ipynb #ca437f35
-def _second(line) -> list: # one Jyutping or None a character; all None where ToJyutping is not installed
+def _second(line) -> list:  # one Jyutping or None a character; all None where ToJyutping is not installed
     "The second opinion on a line of Han characters."
-    try: return second_reading(line)
-    except CantolyricError: return [None] * len(line)
+    try:
+        return second_reading(line)
+    except CantolyricError:
+        return [None] * len(line)
 
 
 @patch
-def disputed(self: Candidate) -> list: # for each line, (slot, character, our Jyutping, the other reader's)
+def disputed(self: Candidate) -> list:  # for each line, (slot, character, our Jyutping, the other reader's)
     "Characters whose tone class a second reader hears differently."
     of = ToneScheme(self.report.scheme).of
-    return [[(n, c.char, c.jyutping, j) for n, (c, j) in enumerate(zip(line, _second("".join(c.char for c in line))), 1)
-             if c.jyutping and j and of(int(c.jyutping[-1])) != of(int(j[-1]))] for line in self.report.lines]
+    return [
+        [
+            (n, c.char, c.jyutping, j)
+            for n, (c, j) in enumerate(zip(line, _second("".join(c.char for c in line))), 1)
+            if c.jyutping and j and of(int(c.jyutping[-1])) != of(int(j[-1]))
+        ]
+        for line in self.report.lines
+    ]
 
 # %% ../nbs/52_lyricist.ipynb #38538e45
 def _slot_html(c, other) -> str:
     "One slot of the grid; `other` is a second reading that disputes ours."
     edge = "1px solid #bbb" if c.right else "3px double"
-    if other and c.right: edge = "2px dotted"
+    if other and c.right:
+        edge = "2px dotted"
     notes = ([] if c.right else [f"✗ not {html.escape(c.wanted)}"]) + ([f"or {other}?"] if other else [])
-    return (f'<td style="border:{edge};padding:.2em .4em;text-align:center"><span lang="yue" style="font-size:1.4em">'
-            f'{html.escape(c.char) or "□"}</span><br><small>{c.jyutping or "–"}<br>{html.escape(c.got)}'
-            f'{"".join(f"<br><b>{n}</b>" for n in notes)}</small></td>')
+    return (
+        f'<td style="border:{edge};padding:.2em .4em;text-align:center"><span lang="yue" style="font-size:1.4em">'
+        f"{html.escape(c.char) or '□'}</span><br><small>{c.jyutping or '–'}<br>{html.escape(c.got)}"
+        f"{''.join(f'<br><b>{n}</b>' for n in notes)}</small></td>"
+    )
 
 
 @patch
@@ -89,8 +130,12 @@ def _repr_html_(self: Candidate, caption: str = "") -> str:
     rows = ""
     for n, (line, disputes) in enumerate(zip(self.report.lines, self.disputed()), 1):
         other = {slot: j for slot, _, _, j in disputes}
-        rows += f'<tr><th scope="row">{n}</th>{"".join(_slot_html(c, other.get(k)) for k, c in enumerate(line, 1))}</tr>'
-    right = f"{self.report.right} of {self.report.slots} tones right" + ("" if math.isnan(self.bits) else f", {self.bits:.2f} bits a character")
+        rows += (
+            f'<tr><th scope="row">{n}</th>{"".join(_slot_html(c, other.get(k)) for k, c in enumerate(line, 1))}</tr>'
+        )
+    right = f"{self.report.right} of {self.report.slots} tones right" + (
+        "" if math.isnan(self.bits) else f", {self.bits:.2f} bits a character"
+    )
     return f"<table><caption>{html.escape(caption)}{right}</caption>{rows}</table>"
 
 
@@ -102,56 +147,87 @@ def __str__(self: Candidate) -> str:
 # %% ../nbs/52_lyricist.ipynb #45d5b453
 class Lyrics(Sequence):
     "Candidates for one topic and one template, the likeliest first."
-    def __init__(self,
+
+    def __init__(
+        self,
         topic: str,
         template: ToneTemplate,
-        candidates: list, # of `Candidate`
-        seconds: float = 0., # how long the writing took
+        candidates: list,  # of `Candidate`
+        seconds: float = 0.0,  # how long the writing took
     ):
         self.topic, self.template, self.seconds = topic, template, seconds
         self.candidates = sorted(candidates, key=lambda c: c.bits)
 
-    def __len__(self): return len(self.candidates)
-    def __getitem__(self, i): return self.candidates[i]
+    def __len__(self):
+        return len(self.candidates)
+
+    def __getitem__(self, i):
+        return self.candidates[i]
+
     @property
-    def best(self) -> Candidate: return self.candidates[0] # the one that is ranked first
+    def best(self) -> Candidate:
+        return self.candidates[0]  # the one that is ranked first
 
     def __str__(self):
         parts = [f"{n}. ({c.bits:.2f} bits a character)\n{c}" for n, c in enumerate(self, 1)]
         return "\n\n".join([f"{self.topic}  {self.template}", *parts])
+
     __repr__ = __str__
 
 # %% ../nbs/52_lyricist.ipynb #ceaf7bde
 @patch
-def to_dict(self: Lyrics) -> dict: # what JSON can hold
+def to_dict(self: Lyrics) -> dict:  # what JSON can hold
     "Everything about the candidates, for other programs."
-    one = lambda c: dict(text=c.text, jyutping=c.jyutping, wanted=c.wanted, got=c.got, ok=c.report.ok, bits=round(c.bits, 4), disputed=c.disputed())
-    return dict(topic=self.topic, tones=str(self.template), scheme=self.template.scheme, seconds=round(self.seconds, 2), candidates=[one(c) for c in self])
+    one = lambda c: dict(
+        text=c.text,
+        jyutping=c.jyutping,
+        wanted=c.wanted,
+        got=c.got,
+        ok=c.report.ok,
+        bits=round(c.bits, 4),
+        disputed=c.disputed(),
+    )
+    return dict(
+        topic=self.topic,
+        tones=str(self.template),
+        scheme=self.template.scheme,
+        seconds=round(self.seconds, 2),
+        candidates=[one(c) for c in self],
+    )
 
 
 @patch
 def _repr_html_(self: Lyrics) -> str:
     "All candidates, one grid each."
     head = f'<p><b lang="yue">{html.escape(self.topic)}</b> · tones {html.escape(str(self.template))}</p>'
-    note = ("<p><small>A dotted edge: another reader (ToJyutping) hears another tone class there.</small></p>"
-            if any(any(c.disputed()) for c in self) else "")
+    note = (
+        "<p><small>A dotted edge: another reader (ToJyutping) hears another tone class there.</small></p>"
+        if any(any(c.disputed()) for c in self)
+        else ""
+    )
     return head + "".join(c._repr_html_(f"Candidate {n} of {len(self)}: ") for n, c in enumerate(self, 1)) + note
 
 # %% ../nbs/52_lyricist.ipynb #4fd5424a
 class Page(str):
     "A page that a notebook shows as such."
-    def _repr_html_(self): return str(self)
+
+    def _repr_html_(self):
+        return str(self)
 
 # %% ../nbs/52_lyricist.ipynb #43b05e6a
 RANKS = ("bits", "rhyme", "topic", "disputed", "copied")
 
 
 def rhyme_gap(
-    ends, # of each line: (last character, its Jyutping or None)
-) -> float: # 0: each line has a partner with the same final; 1: none rhymes
+    ends,  # of each line: (last character, its Jyutping or None)
+) -> float:  # 0: each line has a partner with the same final; 1: none rhymes
     "How much of a rhyme is missing; a character does not rhyme with itself."
-    best = lambda n: max((rhyme(j, k) for m, (c, k) in enumerate(ends) if m != n and k and c != ends[n][0]), default=0) if (j := ends[n][1]) else 0
-    return 1 - sum(map(best, range(len(ends)))) / 3 / len(ends) if len(ends) > 1 else 0.
+    best = lambda n: (
+        max((rhyme(j, k) for m, (c, k) in enumerate(ends) if m != n and k and c != ends[n][0]), default=0)
+        if (j := ends[n][1])
+        else 0
+    )
+    return 1 - sum(map(best, range(len(ends)))) / 3 / len(ends) if len(ends) > 1 else 0.0
 
 
 @lru_cache(1)
@@ -161,34 +237,40 @@ def training_runs() -> Seen:
 
 # %% ../nbs/52_lyricist.ipynb #b082dcc6
 @patch
-def parts(self: Candidate,
-    topic: str = None, # what it should be about; None: not asked
-    copied: bool = False, # also look for runs of the training text, which takes some seconds the first time
-) -> dict: # part -> cost; lower is better
+def parts(
+    self: Candidate,
+    topic: str = None,  # what it should be about; None: not asked
+    copied: bool = False,  # also look for runs of the training text, which takes some seconds the first time
+) -> dict:  # part -> cost; lower is better
     "What a candidate can be ranked by: bits a character, and shares from 0 to 1."
     ends = [(line[-1].char, line[-1].jyutping) for line in self.report.lines if line]
-    return dict(bits=self.bits, rhyme=rhyme_gap(ends),
-                topic=0. if topic is None or is_about(self.text, topic) else 1.,
-                disputed=sum(map(len, self.disputed())) / max(1, self.report.slots),
-                copied=training_runs().share([self.text]) if copied else 0.)
+    return dict(
+        bits=self.bits,
+        rhyme=rhyme_gap(ends),
+        topic=0.0 if topic is None or is_about(self.text, topic) else 1.0,
+        disputed=sum(map(len, self.disputed())) / max(1, self.report.slots),
+        copied=training_runs().share([self.text]) if copied else 0.0,
+    )
 
 # %% ../nbs/52_lyricist.ipynb #cf95eea1
 def check_rank(
-    weights, # part -> weight, or None
-) -> dict: # with "bits"
+    weights,  # part -> weight, or None
+) -> dict:  # with "bits"
     "The weights of a ranking; `CantolyricError` where a part does not exist."
     if weights is not None and not isinstance(weights, dict):
         raise ArgumentError("rank", weights, "expected a dict of weights such as dict(rhyme=1)")
     for name, w in (weights or {}).items():
         if name not in RANKS:
-            raise ArgumentError("rank", weights, f"there is no ranking criterion {name!r}; expected one of {', '.join(RANKS)}", False)
+            raise ArgumentError(
+                "rank", weights, f"there is no ranking criterion {name!r}; expected one of {', '.join(RANKS)}", False
+            )
         if not is_number(w):
             raise ArgumentError("rank", weights, f"expected a finite number as the weight of {name}, got {w!r}", False)
-    return dict(bits=1.) | (weights or {})
+    return dict(bits=1.0) | (weights or {})
 
 
 @patch
-def rank(self: Lyrics, **weights) -> Lyrics: # see `RANKS`; bits has 1, the others 0 unless given
+def rank(self: Lyrics, **weights) -> Lyrics:  # see `RANKS`; bits has 1, the others 0 unless given
     "The same candidates, the smallest weighted sum of parts first; equal ones stay in their order."
     out, weights = copy.copy(self), check_rank(weights)
     parts = {id(c): c.parts(self.topic if weights.get("topic") else None, bool(weights.get("copied"))) for c in self}
@@ -198,60 +280,85 @@ def rank(self: Lyrics, **weights) -> Lyrics: # see `RANKS`; bits has 1, the othe
 
 # %% ../nbs/52_lyricist.ipynb #4a5232d0
 @patch
-def rank_table(self: Lyrics,
-    topic: bool = True, # also ask whether it is about the topic
-    copied: bool = False, # also look for copies
+def rank_table(
+    self: Lyrics,
+    topic: bool = True,  # also ask whether it is about the topic
+    copied: bool = False,  # also look for copies
 ) -> Page:
     "Each candidate with every part that it could be ranked by."
     asked = [name for name in RANKS[1:] if (topic or name != "topic") and (copied or name != "copied")]
     cell = lambda p: f"<td>{p['bits']:.2f}</td>" + "".join(f"<td>{p[name]:.0%}</td>" for name in asked)
-    rows = "".join(f"<tr><th scope='row'>{n}</th><td lang='yue'>{html.escape(' / '.join(c.lines))}</td>{cell(c.parts(self.topic if topic else None, copied))}</tr>" for n, c in enumerate(self, 1))
-    heads = "".join(f"<th scope='col'>{h}</th>" for h in ("", "text", "bits a character", *({"rhyme": "rhyme missing", "topic": "off the topic"}.get(name, name) for name in asked)))
+    rows = "".join(
+        f"<tr><th scope='row'>{n}</th><td lang='yue'>{html.escape(' / '.join(c.lines))}</td>{cell(c.parts(self.topic if topic else None, copied))}</tr>"
+        for n, c in enumerate(self, 1)
+    )
+    heads = "".join(
+        f"<th scope='col'>{h}</th>"
+        for h in (
+            "",
+            "text",
+            "bits a character",
+            *({"rhyme": "rhyme missing", "topic": "off the topic"}.get(name, name) for name in asked),
+        )
+    )
     return Page(f"<table><tr>{heads}</tr>{rows}</table>")
 
 # %% ../nbs/52_lyricist.ipynb #bf62852b
 def check_topic(
-    topic: str, # what the lyrics should be about
-) -> str: # the same on one line
+    topic: str,  # what the lyrics should be about
+) -> str:  # the same on one line
     "Refuse a topic that is none."
     topic = _topic({"topic": ordinary_forms(visible(topic)) if isinstance(topic, str) else topic})
-    try: topic.encode()
-    except UnicodeEncodeError as e: raise CantolyricError(f"character {e.start + 1} of the topic is no text: check the terminal's encoding") from None
+    try:
+        topic.encode()
+    except UnicodeEncodeError as e:
+        raise CantolyricError(
+            f"character {e.start + 1} of the topic is no text: check the terminal's encoding"
+        ) from None
     return topic
 
 # %% ../nbs/52_lyricist.ipynb #c5b6ed01
 def find_adapter(
-    base: str, # as in `load_model`
-    adapter = None, # a folder, a run's folder, None for the shipped one, "none" for the base alone
-): # -> Path or None
+    base: str,  # as in `load_model`
+    adapter=None,  # a folder, a run's folder, None for the shipped one, "none" for the base alone
+):  # -> Path or None
     "The folder of an adapter; `CantolyricError` where it holds none."
-    if adapter is None and base != "tiny" or adapter == "none": return None
+    if adapter is None and base != "tiny" or adapter == "none":
+        return None
     if adapter is None:
         shipped = asset_path("adapter")
-        if (shipped / "adapter_config.json").exists(): return shipped
-        warnings.warn("no adapter: the base model alone was never taught to follow a topic; make one with  cantolyric finetune")
+        if (shipped / "adapter_config.json").exists():
+            return shipped
+        warnings.warn(
+            "no adapter: the base model alone was never taught to follow a topic; make one with  cantolyric finetune"
+        )
         return None
     if not isinstance(adapter, (str, os.PathLike)):
         raise ArgumentError("adapter", adapter, "expected a folder, None or 'none'")
     for folder in (Path(adapter).expanduser(), Path(adapter).expanduser() / "adapter"):
-        if os.path.isfile(folder / "adapter_config.json"): return folder # False for a name that cannot exist, too
-    raise CantolyricError(f"no adapter in {str(adapter)!r}: there is no adapter_config.json; give a folder that  cantolyric finetune  wrote")
+        if os.path.isfile(folder / "adapter_config.json"):
+            return folder  # False for a name that cannot exist, too
+    raise CantolyricError(
+        f"no adapter in {str(adapter)!r}: there is no adapter_config.json; give a folder that  cantolyric finetune  wrote"
+    )
 
 
 def add_adapter(
-    model, # a causal language model
-    folder, # of the adapter
-): # -> peft.PeftModel
+    model,  # a causal language model
+    folder,  # of the adapter
+):  # -> peft.PeftModel
     "Put an adapter on a model; `CantolyricError` where it is damaged, or was trained on another base."
-    with quiet_peft(): return put_adapter(model, folder).eval()
+    with quiet_peft():
+        return put_adapter(model, folder).eval()
 
 # %% ../nbs/52_lyricist.ipynb #4ee93121
 def settings_of(
-    adapter, # a folder, or None
-) -> dict: # format, quantization, …; empty where nothing is known
+    adapter,  # a folder, or None
+) -> dict:  # format, quantization, …; empty where nothing is known
     "The settings of the run that made an adapter."
     run = adapter and Path(adapter).parent / "config.json"
-    if not run or not run.exists(): return {}
+    if not run or not run.exists():
+        return {}
     remedy = "restore these settings of the adapter's run, or copy the adapter's folder elsewhere"
     told = read_object(run, remedy)
     for key in ("format", "quantization"):
@@ -261,17 +368,18 @@ def settings_of(
 
 
 def format_of(
-    adapter, # a folder
-    config, tokenizer, # of its base
-): # a `Format`
+    adapter,  # a folder
+    config,
+    tokenizer,  # of its base
+):  # a `Format`
     "The chat format that an adapter was trained with: what its run says, or else the base's own."
     return format_named(settings_of(adapter).get("format") or format_name(config, tokenizer))
 
 
 def revision_of(
-    adapter, # a folder, or None
-    base, # what is to be loaded
-): # a commit, or None
+    adapter,  # a folder, or None
+    base,  # what is to be loaded
+):  # a commit, or None
     "The commit of a Hub model that an adapter was made on."
     told = read_adapter(adapter) if adapter else {}
     return told.get("revision") if told.get("base_model_name_or_path") == base else None
@@ -279,51 +387,70 @@ def revision_of(
 # %% ../nbs/52_lyricist.ipynb #25975223
 class Lyricist:
     "Writes lyrics about a topic to given tones."
-    def __init__(self,
-        model, # a causal language model
-        tokenizer, # its byte-level BPE
-        format = None, # chat format; None: the model's own, prompted as in finetuning
-        reader = None, # None: the default Reader
-        certain: bool = True, # write with words that all our sources read alike, unless the template rhymes or cannot be met so
+
+    def __init__(
+        self,
+        model,  # a causal language model
+        tokenizer,  # its byte-level BPE
+        format=None,  # chat format; None: the model's own, prompted as in finetuning
+        reader=None,  # None: the default Reader
+        certain: bool = True,  # write with words that all our sources read alike, unless the template rhymes or cannot be met so
     ):
         self.certain = certain
-        self.model, self.tokenizer, self.format, self.reader = model, tokenizer, format or format_for(model, tokenizer), as_reader(reader)
+        self.model, self.tokenizer, self.format, self.reader = (
+            model,
+            tokenizer,
+            format or format_for(model, tokenizer),
+            as_reader(reader),
+        )
         size = model.get_output_embeddings().weight.shape[0]
         self.table = TokenTable.from_tokenizer(tokenizer, size, end=self.format.end_token)
 
     @classmethod
-    def from_pretrained(cls,
-        base: str = "tiny", # a catalogue name, a folder, a Hub id, or a .gguf file
-        adapter = None, # a folder; None: the shipped one; "none": the base alone
-        format = None, # None: the adapter's own; without an adapter the base's, with an instruction as its prompt
-        reader = None, # None: the default Reader
-        certain: bool = True, # as above
-        quantization: str = None, # of the base: "none", "nf4", "int8"; None: as when the adapter was made
-        revision: str = None, # of a Hub id; None: as when the adapter was made
+    def from_pretrained(
+        cls,
+        base: str = "tiny",  # a catalogue name, a folder, a Hub id, or a .gguf file
+        adapter=None,  # a folder; None: the shipped one; "none": the base alone
+        format=None,  # None: the adapter's own; without an adapter the base's, with an instruction as its prompt
+        reader=None,  # None: the default Reader
+        certain: bool = True,  # as above
+        quantization: str = None,  # of the base: "none", "nf4", "int8"; None: as when the adapter was made
+        revision: str = None,  # of a Hub id; None: as when the adapter was made
     ) -> "Lyricist":
         "Load a base model and an adapter."
         folder = find_adapter(base, adapter)
         quantization = quantization or settings_of(folder).get("quantization") or "none"
         model, tokenizer = load_model(base, quantization, revision=revision or revision_of(folder, base))
-        if folder: return cls(add_adapter(model, folder), tokenizer, format or format_of(folder, model.config, tokenizer), reader, certain)
-        own = format_for(model, tokenizer) # the tiny base knows no instructions: it was pretrained on sentences
+        if folder:
+            return cls(
+                add_adapter(model, folder),
+                tokenizer,
+                format or format_of(folder, model.config, tokenizer),
+                reader,
+                certain,
+            )
+        own = format_for(model, tokenizer)  # the tiny base knows no instructions: it was pretrained on sentences
         return cls(model, tokenizer, format or (own if base == "tiny" else instructed(own)), reader, certain)
 
 # %% ../nbs/52_lyricist.ipynb #b4cd297f
 class EndingAutomaton(Automaton):
     "An automaton whose lines may be told the finals that they end in."
-    def __init__(self, template, reader=None): # a `SongTemplate`
+
+    def __init__(self, template, reader=None):  # a `SongTemplate`
         self.endings = template.endings or (None,) * len(template.lines)
         super().__init__(template, reader)
 
     def _bind_letters(self):
         "Check the endings first: a line without any would make every message about its letter empty."
         for n, wanted in enumerate(self.endings):
-            if wanted is None or self.ends(n): continue
+            if wanted is None or self.ends(n):
+                continue
             can = " ".join("-" + f for f in sorted(super().ends(n)))
             wish = " or ".join("-" + f for f in sorted(wanted))
-            raise CantolyricError(f"line {n + 1} of the template cannot end in {wish}: with its slots it can end in "
-                                  f"{can or 'nothing at all'}; ask for one of those, or change the last slot of the line")
+            raise CantolyricError(
+                f"line {n + 1} of the template cannot end in {wish}: with its slots it can end in "
+                f"{can or 'nothing at all'}; ask for one of those, or change the last slot of the line"
+            )
         super()._bind_letters()
 
     def ends(self, n):
@@ -334,124 +461,170 @@ class EndingAutomaton(Automaton):
         return a if b is None else b if a is None else a & b
 
     def bind(self, line, rhymes, final):
-        if self.endings[line] is not None and final not in self.endings[line]: return None
+        if self.endings[line] is not None and final not in self.endings[line]:
+            return None
         return super().bind(line, rhymes, final)
 
 # %% ../nbs/52_lyricist.ipynb #0266bba2
 @dataclass(frozen=True)
 class SongTemplate(ToneTemplate):
     "A template whose lines may be told the finals that they end in."
-    endings: tuple = () # for each line a frozenset of finals, or None; () where no line is told
-    def automaton(self, reader=None): return EndingAutomaton(self, reader)
+
+    endings: tuple = ()  # for each line a frozenset of finals, or None; () where no line is told
+
+    def automaton(self, reader=None):
+        return EndingAutomaton(self, reader)
 
     def check(self, text, reader=None, second=None) -> Report:
         report = ToneTemplate.check(self, text, reader, second)
-        if not any(self.endings): return report
+        if not any(self.endings):
+            return report
         rhymes, told = list(report.rhymes or [None] * len(self.lines)), self.endings
         for n, finals in enumerate(told):
-            if finals is None: continue
+            if finals is None:
+                continue
             j = next((c.jyutping for c in reversed(report.lines[n]) if c.char), None) if n < len(report.lines) else None
             right = bool(j) and syllable(j).final in finals and (rhymes[n] is None or rhymes[n].right)
-            rhymes[n] = RhymeCheck(self.rhymes[n] if self.rhymes and self.rhymes[n] else Rhyme("-"), j, n + 1, "/".join(sorted(finals)), right)
+            rhymes[n] = RhymeCheck(
+                self.rhymes[n] if self.rhymes and self.rhymes[n] else Rhyme("-"),
+                j,
+                n + 1,
+                "/".join(sorted(finals)),
+                right,
+            )
         return replace(report, rhymes=tuple(rhymes))
 
-    def matches(self, text, reader=None) -> bool: return ToneTemplate.matches(self, text, reader) and self.check(text, reader).ok
+    def matches(self, text, reader=None) -> bool:
+        return ToneTemplate.matches(self, text, reader) and self.check(text, reader).ok
 
 
 def as_song(
     template: ToneTemplate,
-    endings=(), # as in `SongTemplate`
+    endings=(),  # as in `SongTemplate`
 ) -> SongTemplate:
     "The same template, with endings."
-    return SongTemplate(template.lines, template.scheme, template.rhymes, template.breaks, template.sections, tuple(endings) if any(endings) else ())
+    return SongTemplate(
+        template.lines,
+        template.scheme,
+        template.rhymes,
+        template.breaks,
+        template.sections,
+        tuple(endings) if any(endings) else (),
+    )
 
 # %% ../nbs/52_lyricist.ipynb #973e7e64
 def final_of(
-    text: str, # a final ("oeng"), a syllable ("gwong1"), or a Chinese character (光)
-    reader, # reads characters
-) -> str: # None where it is none of these
+    text: str,  # a final ("oeng"), a syllable ("gwong1"), or a Chinese character (光)
+    reader,  # reads characters
+) -> str:  # None where it is none of these
     "The final that a user means."
     text = text.strip().lstrip("-")
-    if text in FINALS: return text
-    if text and all(map(is_han, text)): return syllable(j).final if (j := reader.jyutping(text)[-1]) else None
-    try: return Syllable.parse(text).final
-    except CantolyricError: return None
+    if text in FINALS:
+        return text
+    if text and all(map(is_han, text)):
+        return syllable(j).final if (j := reader.jyutping(text)[-1]) else None
+    try:
+        return Syllable.parse(text).final
+    except CantolyricError:
+        return None
 
 # %% ../nbs/52_lyricist.ipynb #fcbc692e
 _RHYME_HELP = "write a final such as oeng, a syllable such as gwong1, a character such as 光, a scheme such as AABA, or both: AABA A=oeng"
 
 
-def _pairs_of(rhyme) -> list: # of (line, letter or "" for all lines, what it is told)
+def _pairs_of(rhyme) -> list:  # of (line, letter or "" for all lines, what it is told)
     "The parts of what a user says about rhymes."
-    if isinstance(rhyme, dict): return list(rhyme.items())
-    if not isinstance(rhyme, str): raise ArgumentError("rhyme", rhyme, _RHYME_HELP)
+    if isinstance(rhyme, dict):
+        return list(rhyme.items())
+    if not isinstance(rhyme, str):
+        raise ArgumentError("rhyme", rhyme, _RHYME_HELP)
     parts = [part.rpartition("=")[::2] for part in re.sub("[,，]", " ", rhyme).split()]
     return [(int(name) if name.isdecimal() else name, word) for name, word in parts]
 
 
-def _rhyme_wish(rhyme, reader) -> tuple: # (letters or None, {letter, line number or None (all lines): final})
+def _rhyme_wish(rhyme, reader) -> tuple:  # (letters or None, {letter, line number or None (all lines): final})
     "What a user says about rhymes; `ArgumentError` where two parts contradict each other."
     letters, given = None, {}
     for name, word in _pairs_of(rhyme):
-        small = re.fullmatch(r"[a-z-]*([a-z])[a-z-]*\1[a-z-]*", str(word)) # small letters: one of them twice
+        small = re.fullmatch(r"[a-z-]*([a-z])[a-z-]*\1[a-z-]*", str(word))  # small letters: one of them twice
         scheme = (re.fullmatch("[A-Z-]+", str(word)) or small) and not name
         final = None if scheme and word.isupper() else final_of(str(word), reader)
         if not final and not scheme:
-            raise ArgumentError("rhyme", rhyme, f"{word!r} is not a final, syllable, character or scheme; {_RHYME_HELP}")
+            raise ArgumentError(
+                "rhyme", rhyme, f"{word!r} is not a final, syllable, character or scheme; {_RHYME_HELP}"
+            )
         old = given.setdefault(name or None, final) if final else letters
         if old not in (None, final or word.upper()):
             about = "there are two finals for all lines" if final else "there are two schemes"
-            if name: about = f"{name} has two finals"
+            if name:
+                about = f"{name} has two finals"
             new, old = (f"-{final}", f"-{old}") if final else (word.upper(), old)
             raise ArgumentError("rhyme", rhyme, f"{about}, {old} and {new}; give one")
-        if not final: letters = word.upper()
+        if not final:
+            letters = word.upper()
     return letters, given
 
 # %% ../nbs/52_lyricist.ipynb #822834b9
 def with_rhyme(
     template: ToneTemplate,
-    rhyme, # a final, syllable or character for all lines; a scheme such as "AABA"; "AABA A=oeng"; or a dict: letter or line number -> final
-    grade: int = 3, # how well: 3 the same final, 2 the same vowel and kind of coda, 1 the same vowel
-    reader=None, # None: the default Reader
+    rhyme,  # a final, syllable or character for all lines; a scheme such as "AABA"; "AABA A=oeng"; or a dict: letter or line number -> final
+    grade: int = 3,  # how well: 3 the same final, 2 the same vowel and kind of coda, 1 the same vowel
+    reader=None,  # None: the default Reader
 ) -> ToneTemplate:
     "A template whose lines rhyme as asked; `CantolyricError` where they cannot."
-    if not rhyme: return template
+    if not rhyme:
+        return template
     reader = as_reader(reader)
     letters, given = _rhyme_wish(rhyme, reader)
-    if letters: template = ToneTemplate.parse(str(template), template.scheme, letters, grade, reader)
+    if letters:
+        template = ToneTemplate.parse(str(template), template.scheme, letters, grade, reader)
     names = [r and r.letter for r in template.rhymes] or [None] * len(template.lines)
     known = {*filter(None, names), *range(1, len(names) + 1), None}
     if strange := [k for k in given if k not in known]:
         found = f"the letters {' '.join(sorted(filter(None, set(names))))}" if any(names) else "no letters"
-        raise ArgumentError("rhyme", rhyme, f"no line of the template has the letter or number {strange[0]!r}; it "
-                                            f"has {len(names)} lines and {found}")
+        raise ArgumentError(
+            "rhyme",
+            rhyme,
+            f"no line of the template has the letter or number {strange[0]!r}; it has {len(names)} lines and {found}",
+        )
     said = [next((given[k] for k in (n, name, None) if k in given), None) for n, name in enumerate(names, 1)]
     grades = [r.grade if r else grade for r in template.rhymes] or [grade] * len(names)
-    endings = [final and frozenset(f for f in FINALS if rhyme_group(f, g) == rhyme_group(final, g)) for final, g in zip(said, grades)]
+    endings = [
+        final and frozenset(f for f in FINALS if rhyme_group(f, g) == rhyme_group(final, g))
+        for final, g in zip(said, grades)
+    ]
     made = as_song(template, endings)
-    try: made.automaton(reader)
-    except CantolyricError as e: raise ArgumentError("rhyme", rhyme, str(e)) from None
+    try:
+        made.automaton(reader)
+    except CantolyricError as e:
+        raise ArgumentError("rhyme", rhyme, str(e)) from None
     return made
 
 # %% ../nbs/52_lyricist.ipynb #0f10136b
 def with_text(
     template: ToneTemplate,
-    line: int, # its index
-    slot: int, # index of the slot of the first character
-    text: str, # characters; * leaves a slot as it is
-) -> ToneTemplate: # or None where another character is fixed there already
+    line: int,  # its index
+    slot: int,  # index of the slot of the first character
+    text: str,  # characters; * leaves a slot as it is
+) -> ToneTemplate:  # or None where another character is fixed there already
     "A template in which some characters are fixed."
     slots = list(template.lines[line])
     for k, ch in enumerate(text, slot):
-        if ch in "*＊": continue
-        if slots[k].char not in (None, ch): return None
-        slots[k] = slots[k] if slots[k].char else Slot(slots[k].tones, ch, ch if slots[k].tones == ALL_TONES else f"{ch}={slots[k]}")
+        if ch in "*＊":
+            continue
+        if slots[k].char not in (None, ch):
+            return None
+        slots[k] = (
+            slots[k]
+            if slots[k].char
+            else Slot(slots[k].tones, ch, ch if slots[k].tones == ALL_TONES else f"{ch}={slots[k]}")
+        )
     return replace(template, lines=tuple(tuple(slots) if n == line else x for n, x in enumerate(template.lines)))
 
 
 def with_kept(
     template: ToneTemplate,
-    keep, # line number -> its text, * for each slot that is open; or None
+    keep,  # line number -> its text, * for each slot that is open; or None
 ) -> ToneTemplate:
     "A template in which lines, or parts of them, are fixed."
     if keep is not None and not isinstance(keep, dict):
@@ -462,12 +635,15 @@ def with_kept(
             raise problem(f"there is no line {n!r}; the template has the lines 1 to {len(template.lines)}")
         signs, size = [c for c in str(text) if is_han(c) or c in "*＊"], len(template.lines[n - 1])
         if len(signs) != size:
-            raise problem(f"{len(signs)} characters for line {n}, which has {size} slots: {text!r}; write * for each "
-                          "open slot")
+            raise problem(
+                f"{len(signs)} characters for line {n}, which has {size} slots: {text!r}; write * for each open slot"
+            )
         made = with_text(template, n - 1, 0, "".join(signs))
         if made is None:
-            raise problem(f"{text!r} conflicts with the characters of line {n} of the template; write * for the slots that "
-                          "it fixes")
+            raise problem(
+                f"{text!r} conflicts with the characters of line {n} of the template; write * for the slots that "
+                "it fixes"
+            )
         template = made
     return template
 
@@ -476,29 +652,53 @@ def places_of(
     word: str,
     template: ToneTemplate,
     reader,
-    lines=None, # indices of the lines that are open; None: all
-) -> list: # of (line, slot), both from 0
+    lines=None,  # indices of the lines that are open; None: all
+) -> list:  # of (line, slot), both from 0
     "Where a word's tones fit; `CantolyricError` names the tones that would."
     if not isinstance(word, str) or not word or not all(map(is_han, word)):
         raise ArgumentError("words", word, "expected words of Chinese characters only, such as 月光")
     read = reader.jyutping(word)
     if None in read:
-        raise ArgumentError("words", word, f"no reading of {word[read.index(None)]!r} is known; choose another word, "
-                                           f"or in Python give the Reader one (extra={{...}})")
+        raise ArgumentError(
+            "words",
+            word,
+            f"no reading of {word[read.index(None)]!r} is known; choose another word, "
+            f"or in Python give the Reader one (extra={{...}})",
+        )
     tones, size, scheme = [int(j[-1]) for j in read], len(word), ToneScheme(template.scheme)
-    starts = [(n, k) for n, line in enumerate(template.lines) if lines is None or n in lines for k in range(len(line) - size + 1)]
+    starts = [
+        (n, k)
+        for n, line in enumerate(template.lines)
+        if lines is None or n in lines
+        for k in range(len(line) - size + 1)
+    ]
     free = lambda s, ch, t: t in s.tones and s.char in (None, ch)
-    found = [(n, k) for n, k in starts if all(map(free, template.lines[n][k:k + size], word, tones))]
-    if found: return found
-    there = list(dict.fromkeys("".join(map(str, template.lines[n][k:k + size])) for n, k in starts if not any(s.char for s in template.lines[n][k:k + size])))
-    fit = f"words with the tones {', '.join(there[:12])}{' …' if len(there) > 12 else ''} would fit" if there else f"no line has {size} open slots side by side"
-    raise CantolyricError(f"there is no place for the word {word}: it is read {' '.join(read)}, which is {scheme.encode(tones)}; {fit}")
+    found = [(n, k) for n, k in starts if all(map(free, template.lines[n][k : k + size], word, tones))]
+    if found:
+        return found
+    there = list(
+        dict.fromkeys(
+            "".join(map(str, template.lines[n][k : k + size]))
+            for n, k in starts
+            if not any(s.char for s in template.lines[n][k : k + size])
+        )
+    )
+    fit = (
+        f"words with the tones {', '.join(there[:12])}{' …' if len(there) > 12 else ''} would fit"
+        if there
+        else f"no line has {size} open slots side by side"
+    )
+    raise CantolyricError(
+        f"there is no place for the word {word}: it is read {' '.join(read)}, which is {scheme.encode(tones)}; {fit}"
+    )
 
 # %% ../nbs/52_lyricist.ipynb #1be0f80f
 def _words(words) -> list:
     "Words as a list, or as one string with spaces or commas between them."
-    if isinstance(words, str): return [w for w in re.split("[ ,，、]+", words) if w]
-    try: return list(() if words is None else words)
+    if isinstance(words, str):
+        return [w for w in re.split("[ ,，、]+", words) if w]
+    try:
+        return list(() if words is None else words)
     except TypeError:
         raise ArgumentError("words", words, "expected words, as in ['月光', '落雨'] or '月光 落雨'") from None
 
@@ -511,73 +711,113 @@ def _spread(n) -> list:
 # %% ../nbs/52_lyricist.ipynb #22b90751
 def with_words(
     template: ToneTemplate,
-    words, # each of them shall stand somewhere
+    words,  # each of them shall stand somewhere
     reader,
-    lines=None, # as in `places_of`
-    most: int = 4, # ways that are enough
-) -> list: # of templates: ways to place them, spread over all that there are
+    lines=None,  # as in `places_of`
+    most: int = 4,  # ways that are enough
+) -> list:  # of templates: ways to place them, spread over all that there are
     "The ways to place some words; `CantolyricError` where there is none."
     words, ways = _words(words), [template]
     for word in words:
         spots = places_of(word, template, reader, lines)
         ways = [w for t in ways for n, k in spots if (w := with_text(t, n, k, word))]
-        ways = ways[::max(1, len(ways) // 64)]
-    if words and not ways: raise CantolyricError(f"the words {'、'.join(words)} each have a place, but not all of them at once; ask for fewer, or give the template another line")
-    if not words: return ways
+        ways = ways[:: max(1, len(ways) // 64)]
+    if words and not ways:
+        raise CantolyricError(
+            f"the words {'、'.join(words)} each have a place, but not all of them at once; ask for fewer, or give the template another line"
+        )
+    if not words:
+        return ways
     good, why = [], None
     for t in (ways[i] for i in _spread(len(ways))):
-        try: t.automaton(reader)
-        except CantolyricError as e: why = e; continue
+        try:
+            t.automaton(reader)
+        except CantolyricError as e:
+            why = e
+            continue
         good.append(t)
-        if len(good) == most: break
-    if not good: raise CantolyricError(f"the words {'、'.join(words)} fit nowhere beside what stands around them: {why}")
+        if len(good) == most:
+            break
+    if not good:
+        raise CantolyricError(f"the words {'、'.join(words)} fit nowhere beside what stands around them: {why}")
     return good
 
 # %% ../nbs/52_lyricist.ipynb #580df1b4
 @patch
-def _sample(self: Lyricist, prompt, limit, n, constraint, temperature, top_p, method) -> list: # of (ids without the end, bits)
+def _sample(
+    self: Lyricist, prompt, limit, n, constraint, temperature, top_p, method
+) -> list:  # of (ids without the end, bits)
     "`n` answers to one prompt, as one batch, shared out among the constraints; `constraint=None` writes freely."
     how = dict(do_sample=True, temperature=temperature, top_p=top_p) if temperature else dict(do_sample=False)
     if constraint:
         several = list(constraint)[:n] if isinstance(constraint, (list, tuple)) else [constraint]
         ids, each = torch.tensor([prompt] * len(several), device=self.model.device), -(-n // len(several))
-        out = write_tokens(self.model, ids, several, copies=each if temperature or method == "beam" else 1, choose=beams if method == "beam" else sampled(**how))
+        out = write_tokens(
+            self.model,
+            ids,
+            several,
+            copies=each if temperature or method == "beam" else 1,
+            choose=beams if method == "beam" else sampled(**how),
+        )
         return list(zip(out.ids, out.bits))
     how |= dict(top_k=0, num_return_sequences=n) if temperature else {}
     ids = torch.tensor([prompt], device=self.model.device)
-    out = self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, eos_token_id=list(self.table.end), pad_token_id=self.table.end[0], **how)
+    out = self.model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=limit,
+        eos_token_id=list(self.table.end),
+        pad_token_id=self.table.end[0],
+        **how,
+    )
     stop = lambda row: next((k for k, i in enumerate(row) if i in self.table.end), len(row))
-    answers = [row[:stop(row)] for row in out[:, len(prompt):].tolist()]
+    answers = [row[: stop(row)] for row in out[:, len(prompt) :].tolist()]
     return list(zip(answers, self._bits(prompt, answers)))
 
 # %% ../nbs/52_lyricist.ipynb #c0076d36
 @patch
-def _bits(self: Lyricist, prompt, answers) -> list: # bits of each answer and its end
+def _bits(self: Lyricist, prompt, answers) -> list:  # bits of each answer and its end
     "What each free answer costs under the model."
     rows = [torch.tensor([*a, self.table.end[0]]) for a in answers]
-    ids = torch.nn.utils.rnn.pad_sequence([torch.cat([torch.tensor(prompt), r]) for r in rows], batch_first=True, padding_value=self.table.end[0])
+    ids = torch.nn.utils.rnn.pad_sequence(
+        [torch.cat([torch.tensor(prompt), r]) for r in rows], batch_first=True, padding_value=self.table.end[0]
+    )
     keep = ids.shape[1] - len(prompt) + 1
-    with torch.inference_mode(): logits = self.model(input_ids=ids.to(self.model.device), logits_to_keep=keep).logits.float().cpu()
-    return [-float(row[:len(r)].log_softmax(-1).gather(1, r[:, None]).sum()) / math.log(2) for row, r in zip(logits, rows)]
+    with torch.inference_mode():
+        logits = self.model(input_ids=ids.to(self.model.device), logits_to_keep=keep).logits.float().cpu()
+    return [
+        -float(row[: len(r)].log_softmax(-1).gather(1, r[:, None]).sum()) / math.log(2) for row, r in zip(logits, rows)
+    ]
 
 # %% ../nbs/52_lyricist.ipynb #8c412484
 METHODS = ("sample", "best", "beam")
 
 
-MAX_RHYME = 1_000 # characters
+MAX_RHYME = 1_000  # characters
 
 
-def _whole(x, low, high) -> bool: return isinstance(x, Integral) and not isinstance(x, bool) and low <= x <= high
+def _whole(x, low, high) -> bool:
+    return isinstance(x, Integral) and not isinstance(x, bool) and low <= x <= high
 
 
-def _is_temperature(x) -> bool: return is_number(x, 0, 1e6) and (x == 0 or x >= 1e-6) # logits / x must stay finite
+def _is_temperature(x) -> bool:
+    return is_number(x, 0, 1e6) and (x == 0 or x >= 1e-6)  # logits / x must stay finite
 
 
 def check_request(
-    topic, tones, n=4, temperature=.8, top_p=.95, scheme="0243", method="sample", rhyme=None, grade=3, rank=None, # as in `Lyricist.write`
-    reader=None, # reads what rhymes; None: the default Reader
-    seed=None, # as in `Lyricist.write`
-) -> tuple: # (topic on one line, `ToneTemplate`)
+    topic,
+    tones,
+    n=4,
+    temperature=0.8,
+    top_p=0.95,
+    scheme="0243",
+    method="sample",
+    rhyme=None,
+    grade=3,
+    rank=None,  # as in `Lyricist.write`
+    reader=None,  # reads what rhymes; None: the default Reader
+    seed=None,  # as in `Lyricist.write`
+) -> tuple:  # (topic on one line, `ToneTemplate`)
     "Everything that can be refused before a model is loaded; `ArgumentError` names the argument."
     for name, value, ok, expected in [
         ("n", n, _whole(n, 1, 256), "a whole number from 1 to 256"),
@@ -586,8 +826,15 @@ def check_request(
         ("seed", seed, seed is None or _whole(seed, 0, 2**63 - 1), "a whole number from 0 to 2**63 - 1, or None"),
         ("grade", grade, _whole(grade, 1, 3), "3 (the same final), 2 (vowel and kind of coda) or 1 (vowel)"),
         ("method", method, isinstance(method, str) and method in METHODS, f"one of {', '.join(METHODS)}"),
-        ("rhyme", rhyme, isinstance(rhyme, str | dict | None), "letters such as 'AABA', a final such as 'oeng', a dict, or None")]:
-        if not ok: raise ArgumentError(name, value, f"expected {expected}")
+        (
+            "rhyme",
+            rhyme,
+            isinstance(rhyme, str | dict | None),
+            "letters such as 'AABA', a final such as 'oeng', a dict, or None",
+        ),
+    ]:
+        if not ok:
+            raise ArgumentError(name, value, f"expected {expected}")
     if isinstance(rhyme, str) and len(rhyme) > MAX_RHYME:
         raise ArgumentError("rhyme", rhyme, f"expected at most {MAX_RHYME:,} characters, got {len(rhyme):,}", False)
     check_rank(rank)
@@ -597,43 +844,67 @@ def check_request(
 # %% ../nbs/52_lyricist.ipynb #f03c9b98
 def _room(model, prompt, template) -> int:
     "How many tokens an answer may take: at worst a token a byte."
-    slots, limit = sum(map(len, template.lines)) + len(template.lines), getattr(model.config, "max_position_embeddings", None)
+    slots, limit = (
+        sum(map(len, template.lines)) + len(template.lines),
+        getattr(model.config, "max_position_embeddings", None),
+    )
     if limit and len(prompt) + slots > limit:
-        raise CantolyricError(f"the template has {slots} characters and line ends; with the prompt that is more than the model's {limit} places: write it in parts")
+        raise CantolyricError(
+            f"the template has {slots} characters and line ends; with the prompt that is more than the model's {limit} places: write it in parts"
+        )
     return 4 * slots
 
 # %% ../nbs/52_lyricist.ipynb #4ed5e702
 @patch
-def _constraints(self: Lyricist, ways) -> list: # of `ToneConstraint`
+def _constraints(self: Lyricist, ways) -> list:  # of `ToneConstraint`
     "The constraints to write under, for templates; to rhyme in certain words alone would take a search at every step."
-    return [writing_constraint(t, self.table, self.reader, self.certain and not any(getattr(t, "endings", ()))) for t in ways]
+    return [
+        writing_constraint(t, self.table, self.reader, self.certain and not any(getattr(t, "endings", ())))
+        for t in ways
+    ]
 
 # %% ../nbs/52_lyricist.ipynb #c55524d0
 @patch
-def write(self: Lyricist,
-    topic: str, # what the lyrics should be about
-    tones, # a template as a string, such as "0243324/3324043", or a `ToneTemplate`
-    n: int = 4, # candidates; fewer come back where fewer different ones were found
-    seed: int = None, # the same seed, the same lyrics; None: different ones each time
-    temperature: float = 0.8, # 0: the likeliest token each time, one candidate
-    top_p: float = 0.95, # sample from the likeliest tokens that make up this share
-    scheme: str = "0243", # of a template given as a string
-    method: str = "sample", # "best": sample four times as many as asked for and keep the likeliest; "beam": search for the likeliest
-    masked: bool = True, # False: leave the tones to the model, to see what the mask does
-    keep: dict = None, # line number -> its text, * for each slot that is open
-    words=(), # each of them shall stand somewhere
-    rhyme=None, # "AABA", "oeng", "AABA A=oeng", or a dict; see `with_rhyme`
-    grade: int = 3, # of that rhyme: 3 the same final, 2 vowel and kind of coda, 1 vowel
-    rank: dict = None, # weights of the ranking, such as dict(rhyme=1); None: bits alone
+def write(
+    self: Lyricist,
+    topic: str,  # what the lyrics should be about
+    tones,  # a template as a string, such as "0243324/3324043", or a `ToneTemplate`
+    n: int = 4,  # candidates; fewer come back where fewer different ones were found
+    seed: int = None,  # the same seed, the same lyrics; None: different ones each time
+    temperature: float = 0.8,  # 0: the likeliest token each time, one candidate
+    top_p: float = 0.95,  # sample from the likeliest tokens that make up this share
+    scheme: str = "0243",  # of a template given as a string
+    method: str = "sample",  # "best": sample four times as many as asked for and keep the likeliest; "beam": search for the likeliest
+    masked: bool = True,  # False: leave the tones to the model, to see what the mask does
+    keep: dict = None,  # line number -> its text, * for each slot that is open
+    words=(),  # each of them shall stand somewhere
+    rhyme=None,  # "AABA", "oeng", "AABA A=oeng", or a dict; see `with_rhyme`
+    grade: int = 3,  # of that rhyme: 3 the same final, 2 vowel and kind of coda, 1 vowel
+    rank: dict = None,  # weights of the ranking, such as dict(rhyme=1); None: bits alone
 ) -> Lyrics:
     "Write lyrics, the likeliest first; with the mask every tone, word and rhyme is as asked."
     start = time.perf_counter()
-    topic, template = check_request(topic, tones, n, temperature, top_p, scheme, method, rhyme, grade, rank, self.reader, seed)
-    if not isinstance(masked, bool): raise ArgumentError("masked", masked, "expected True or False")
-    if not masked: _check_unmasked(method, keep=keep, words=words, rhyme=rhyme)
+    topic, template = check_request(
+        topic, tones, n, temperature, top_p, scheme, method, rhyme, grade, rank, self.reader, seed
+    )
+    if not isinstance(masked, bool):
+        raise ArgumentError("masked", masked, "expected True or False")
+    if not masked:
+        _check_unmasked(method, keep=keep, words=words, rhyme=rhyme)
     ways = with_words(with_kept(template, keep), words, self.reader)
-    prompt = self.format.prompt_ids(dict(topic=topic, tones=prompt_tones(with_kept(template, keep), self.reader)), self.tokenizer)
-    found = self._different(prompt, _room(self.model, prompt, template), n, self._constraints(ways) if masked else None, temperature, top_p, seed, method)
+    prompt = self.format.prompt_ids(
+        dict(topic=topic, tones=prompt_tones(with_kept(template, keep), self.reader)), self.tokenizer
+    )
+    found = self._different(
+        prompt,
+        _room(self.model, prompt, template),
+        n,
+        self._constraints(ways) if masked else None,
+        temperature,
+        top_p,
+        seed,
+        method,
+    )
     made = [Candidate(t, template.check(t, self.reader), b / (len(t) + 1)) for t, b in found.items()]
     out = Lyrics(topic, template, made, time.perf_counter() - start)
     return out.rank(**rank) if rank else out
@@ -643,155 +914,236 @@ def _check_unmasked(method, **wishes):
     "Refuse what only the mask can fulfil; letters that stand in the template itself are checked, like its tones."
     for name, wish in wishes.items():
         if wish:
-            raise ArgumentError(name, wish, "contradicts masked=False, because only the mask can enforce it; leave one of "
-                                            "the two out")
+            raise ArgumentError(
+                name, wish, "contradicts masked=False, because only the mask can enforce it; leave one of the two out"
+            )
     if method == "beam":
-        raise ArgumentError("method", method, "contradicts masked=False, because beam search needs the mask; leave "
-                                              "one of the two out")
+        raise ArgumentError(
+            "method", method, "contradicts masked=False, because beam search needs the mask; leave one of the two out"
+        )
 
 # %% ../nbs/52_lyricist.ipynb #1369dfe5
-_ONE = threading.RLock() # the random numbers and the model's head are there once: one request at a time
+_ONE = threading.RLock()  # the random numbers and the model's head are there once: one request at a time
 
 
 @patch
-def _different(self: Lyricist, prompt, limit, n, constraint, temperature, top_p, seed, method, text_of=None, unwanted=()) -> dict: # text -> bits
+def _different(
+    self: Lyricist, prompt, limit, n, constraint, temperature, top_p, seed, method, text_of=None, unwanted=()
+) -> dict:  # text -> bits
     "Up to `n` different answers."
-    found, devices, more = {}, [self.model.device] if self.model.device.type == "cuda" else [], 4 * n if method == "best" else n
+    found, devices, more = (
+        {},
+        [self.model.device] if self.model.device.type == "cuda" else [],
+        4 * n if method == "best" else n,
+    )
     text_of = text_of or (lambda ids: self.tokenizer.decode(ids, skip_special_tokens=True))
     with _ONE, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed) if seed is not None else torch.seed()
         for _ in range(3 if temperature and method == "sample" else 1):
             for ids, bits in self._sample(prompt, limit, more, constraint, temperature, top_p, method):
-                if (text := text_of(ids)) not in unwanted: found.setdefault(text, bits)
-            if len(found) >= n: break
+                if (text := text_of(ids)) not in unwanted:
+                    found.setdefault(text, bits)
+            if len(found) >= n:
+                break
     kept = list(found.items()) if method == "sample" else sorted(found.items(), key=lambda x: x[1])
     return dict(kept[:n])
 
 # %% ../nbs/52_lyricist.ipynb #82582aa4
 class _Part(NamedTuple):
     "Where a text stands that is partly kept."
-    inner: State # of the lines that are written
-    queue: tuple = () # token ids that come next, whatever the model thinks
+
+    inner: State  # of the lines that are written
+    queue: tuple = ()  # token ids that come next, whatever the model thinks
     ended: bool = False
 
 # %% ../nbs/52_lyricist.ipynb #fe5f58f2
 class Between:
     "A constraint for some lines of a text; the lines between them are kept, token by token. For `write_tokens`."
-    def __init__(self,
-        inner: ToneConstraint, # of the lines that are written
-        kept, # lists of ids: those before each written line, and those behind the last
+
+    def __init__(
+        self,
+        inner: ToneConstraint,  # of the lines that are written
+        kept,  # lists of ids: those before each written line, and those behind the last
     ):
         self.inner, self.kept, self.table = inner, kept, inner.table
-        self.windows = [*inner.windows, *kept] # how long it may become
+        self.windows = [*inner.windows, *kept]  # how long it may become
         self.newline = inner.vocab.newline[:1]
-        self.across = [i for i, b, _ in inner.vocab.mixed if b"\n" in b[:-1]] # tokens that would begin the next line at once
+        self.across = [
+            i for i, b, _ in inner.vocab.mixed if b"\n" in b[:-1]
+        ]  # tokens that would begin the next line at once
 
-    def start(self) -> _Part: return _Part(self.inner.start(), tuple(self.kept[0]))
+    def start(self) -> _Part:
+        return _Part(self.inner.start(), tuple(self.kept[0]))
 
     def allowed_ids(self, s):
-        if s.queue: return np.array(s.queue[:1])
+        if s.queue:
+            return np.array(s.queue[:1])
         ids, behind = self.inner.allowed_ids(s.inner), self.kept[s.inner.line + 1]
-        if not behind: return ids
+        if not behind:
+            return ids
         full = np.isin(ids, [*self.inner.vocab.newline, *self.table.end]).any()
         return self.newline if full else ids[~np.isin(ids, self.across)]
 
     def advance(self, s, token_id):
-        if s.queue: return s._replace(queue=s.queue[1:], ended=s.inner.ended and len(s.queue) == 1)
+        if s.queue:
+            return s._replace(queue=s.queue[1:], ended=s.inner.ended and len(s.queue) == 1)
         last = s.inner.line + 1 == len(self.inner.windows)
         over = last and (token_id in self.table.end or self.kept[-1] and token_id == self.newline[0])
         after = self.inner.advance(s.inner, self.table.end[0] if over else token_id)
-        if over: return _Part(after, (*self.kept[-1], self.table.end[0]) if self.kept[-1] else (), not self.kept[-1])
+        if over:
+            return _Part(after, (*self.kept[-1], self.table.end[0]) if self.kept[-1] else (), not self.kept[-1])
         return _Part(after, tuple(self.kept[after.line]) if after.line > s.inner.line else ())
 
 # %% ../nbs/52_lyricist.ipynb #0d39c098
-def _bound(template, lines, reader) -> dict: # letter -> the finals that the lines that are there bind it to
+def _bound(template, lines, reader) -> dict:  # letter -> the finals that the lines that are there bind it to
     "What kept lines do to the rhyme letters."
     out = {}
     for r, text in zip(template.rhymes, lines):
         j = text and r and next((j for j in reversed(reader.jyutping(text)) if j), None)
-        if j: out.setdefault(r.letter, frozenset(f for f in FINALS if rhyme_group(f, r.grade) == rhyme_group(syllable(j).final, r.grade)))
+        if j:
+            out.setdefault(
+                r.letter,
+                frozenset(f for f in FINALS if rhyme_group(f, r.grade) == rhyme_group(syllable(j).final, r.grade)),
+            )
     return out
 
 
 def part_of(
-    template: ToneTemplate, # of the whole text
-    lines, # one for each line of the template: kept text, or None
-    free, # indices of the lines that are written
+    template: ToneTemplate,  # of the whole text
+    lines,  # one for each line of the template: kept text, or None
+    free,  # indices of the lines that are written
     reader,
-) -> SongTemplate: # of those lines alone
+) -> SongTemplate:  # of those lines alone
     "The template of some lines, with what the others ask of their rhymes."
     auto, bound, told = template.automaton(reader), _bound(template, lines, reader), getattr(template, "endings", ())
     rhymes, endings = template.rhymes or (None,) * len(lines), []
     for n in free:
         wanted = [told[n]] if told and told[n] is not None else []
         if r := rhymes[n]:
-            if r.letter in bound: wanted.append(bound[r.letter])
-            elif r.letter in auto.letters: wanted.append(frozenset(f for f in FINALS if rhyme_group(f, r.grade) in auto.groups[r.letter]))
+            if r.letter in bound:
+                wanted.append(bound[r.letter])
+            elif r.letter in auto.letters:
+                wanted.append(frozenset(f for f in FINALS if rhyme_group(f, r.grade) in auto.groups[r.letter]))
         endings.append(frozenset.intersection(*wanted) if wanted else None)
-    return as_song(ToneTemplate(tuple(template.lines[n] for n in free), template.scheme, tuple(rhymes[n] for n in free) if any(rhymes) else ()), endings)
+    return as_song(
+        ToneTemplate(
+            tuple(template.lines[n] for n in free),
+            template.scheme,
+            tuple(rhymes[n] for n in free) if any(rhymes) else (),
+        ),
+        endings,
+    )
 
 # %% ../nbs/52_lyricist.ipynb #07eb87b0
 @patch
-def _kept_ids(self: Lyricist, prompt, request, lines, free) -> list: # as `Between` wants them
+def _kept_ids(self: Lyricist, prompt, request, lines, free) -> list:  # as `Between` wants them
     "The kept lines as tokens, in the places where they stand."
-    before = lines[:free[0]]
+    before = lines[: free[0]]
     newline = self.table.compiled(self.reader).newline[:1].tolist()
-    first = self.format.encode(request | dict(lyrics="\n".join(before)), self.tokenizer)["input_ids"][len(prompt):-1] + newline if before else []
+    first = (
+        self.format.encode(request | dict(lyrics="\n".join(before)), self.tokenizer)["input_ids"][len(prompt) : -1]
+        + newline
+        if before
+        else []
+    )
     ids = lambda part, tail: text_ids(self.tokenizer, "\n".join(part), "text") + tail if part else []
-    gaps = [ids(lines[a + 1:b], newline) for a, b in zip(free, free[1:])]
-    return [first, *gaps, ids([x for x in lines[free[-1] + 1:] if x is not None], [])]
+    gaps = [ids(lines[a + 1 : b], newline) for a, b in zip(free, free[1:])]
+    return [first, *gaps, ids([x for x in lines[free[-1] + 1 :] if x is not None], [])]
 
 # %% ../nbs/52_lyricist.ipynb #c7cdf1b7
 def _first(template, n) -> SongTemplate:
     "The template of the first lines."
     cut = lambda x: x[:n] if x and any(x[:n]) else ()
-    return as_song(ToneTemplate(template.lines[:n], template.scheme, cut(template.rhymes), cut(template.breaks)), cut(getattr(template, "endings", ())))
+    return as_song(
+        ToneTemplate(template.lines[:n], template.scheme, cut(template.rhymes), cut(template.breaks)),
+        cut(getattr(template, "endings", ())),
+    )
 
 # %% ../nbs/52_lyricist.ipynb #bef8970e
 @patch
-def bits_of(self: Lyricist,
+def bits_of(
+    self: Lyricist,
     topic: str,
-    texts, # lyrics
-    tones=None, # that the prompt names: a `ToneTemplate`; None: each text's own
-) -> list: # bits a character, one a text
+    texts,  # lyrics
+    tones=None,  # that the prompt names: a `ToneTemplate`; None: each text's own
+) -> list:  # bits a character, one a text
     "What whole texts cost under the mask of their own tones; where a character has no reading, without a mask."
     if isinstance(texts, str) or not isinstance(texts, Iterable):
         raise ArgumentError("texts", texts, "expected a list of lyrics")
     if not isinstance(tones, ToneTemplate | None):
         raise ArgumentError("tones", tones, "expected a ToneTemplate or None")
     texts = ["\n".join(lyric_lines(t)) for t in texts]
-    if not texts: return []
-    try: masks = [ToneConstraint(ToneTemplate.of(t, self.reader), self.table, self.reader) for t in dict.fromkeys(texts)]
-    except CantolyricError: masks = None
+    if not texts:
+        return []
+    try:
+        masks = [ToneConstraint(ToneTemplate.of(t, self.reader), self.table, self.reader) for t in dict.fromkeys(texts)]
+    except CantolyricError:
+        masks = None
     masks = masks and dict(zip(dict.fromkeys(texts), masks))
     digits = [prompt_tones(tones or ToneTemplate.of(t, self.reader), self.reader) for t in texts]
     asked = [dict(topic=topic, tones=d, lyrics=t) for d, t in zip(digits, texts)]
-    rows = [(torch.tensor(self.format.encode(r, self.tokenizer)["input_ids"]), len(self.format.prompt_ids(r, self.tokenizer))) for r in asked]
-    ids = torch.nn.utils.rnn.pad_sequence([r for r, _ in rows], batch_first=True, padding_value=self.table.end[0]).to(self.model.device)
-    with _ONE, torch.inference_mode(): logits = self.model(input_ids=ids, logits_to_keep=ids.shape[1] - min(p for _, p in rows) + 1).logits.float().cpu()
-    cost = lambda x, r, p, t: _cost(x[len(x) - len(ids[0]) + p - 1:][:len(r) - p], r[p:], masks and masks[t].masks_along(r[p:].tolist()))
+    rows = [
+        (
+            torch.tensor(self.format.encode(r, self.tokenizer)["input_ids"]),
+            len(self.format.prompt_ids(r, self.tokenizer)),
+        )
+        for r in asked
+    ]
+    ids = torch.nn.utils.rnn.pad_sequence([r for r, _ in rows], batch_first=True, padding_value=self.table.end[0]).to(
+        self.model.device
+    )
+    with _ONE, torch.inference_mode():
+        logits = (
+            self.model(input_ids=ids, logits_to_keep=ids.shape[1] - min(p for _, p in rows) + 1).logits.float().cpu()
+        )
+    cost = lambda x, r, p, t: _cost(
+        x[len(x) - len(ids[0]) + p - 1 :][: len(r) - p], r[p:], masks and masks[t].masks_along(r[p:].tolist())
+    )
     return [cost(x, r, p, t) / (len(t) + 1) for x, (r, p), t in zip(logits, rows, texts)]
 
 
 def _cost(logits, ids, packed) -> float:
     "Bits of some tokens, under their masks."
-    if packed is not None: logits = logits.masked_fill(~torch.from_numpy(unpack_mask(packed, logits.shape[-1])), -torch.inf)
+    if packed is not None:
+        logits = logits.masked_fill(~torch.from_numpy(unpack_mask(packed, logits.shape[-1])), -torch.inf)
     return -float(logits.log_softmax(-1).gather(1, ids[:, None]).sum()) / math.log(2)
 
 # %% ../nbs/52_lyricist.ipynb #df97bbca
 @patch
-def _fill(self: Lyricist, topic, template, lines, free, n, seed, temperature, top_p, method, words, ahead, unwanted=()) -> list: # of `Candidate`
+def _fill(
+    self: Lyricist, topic, template, lines, free, n, seed, temperature, top_p, method, words, ahead, unwanted=()
+) -> list:  # of `Candidate`
     "Candidates for the free lines of a text whose others are kept; `None` in `lines` behind the last free one: not there yet."
     request = dict(topic=topic, tones=prompt_tones(template, self.reader))
     prompt = self.format.prompt_ids(request, self.tokenizer)
     missing = [w for w in _words(words) if not any(w in x for k, x in enumerate(lines) if x and k not in free)]
     ways = with_words(template, missing, self.reader, [k for k, x in enumerate(lines) if x is None or k in free])
-    parts = list(dict.fromkeys(part_of(t, [None if k in free else x for k, x in enumerate(lines)], free, self.reader) for t in ways))
-    kept, whole = self._kept_ids(prompt, request, lines, free), len([x for k, x in enumerate(lines) if x is not None or k in free])
+    parts = list(
+        dict.fromkeys(
+            part_of(t, [None if k in free else x for k, x in enumerate(lines)], free, self.reader) for t in ways
+        )
+    )
+    kept, whole = (
+        self._kept_ids(prompt, request, lines, free),
+        len([x for k, x in enumerate(lines) if x is not None or k in free]),
+    )
+
     def text_of(ids):
         new = decode_ids(self.table, ids).split("\n")
         return "\n".join(new[k] if k in free else lines[k] for k in range(whole))
-    found = self._different(prompt, None, n, [Between(c, kept) for c in self._constraints(parts)], temperature, top_p, seed, method, text_of, unwanted)
+
+    found = self._different(
+        prompt,
+        None,
+        n,
+        [Between(c, kept) for c in self._constraints(parts)],
+        temperature,
+        top_p,
+        seed,
+        method,
+        text_of,
+        unwanted,
+    )
     shown = _first(template, whole)
     size = lambda t: sum(len(x) + 1 for k, x in enumerate(t.split("\n")) if k in free)
     bits = self.bits_of(topic, found, template) if ahead and found else [b / size(t) for t, b in found.items()]
@@ -799,51 +1151,73 @@ def _fill(self: Lyricist, topic, template, lines, free, n, seed, temperature, to
 
 # %% ../nbs/52_lyricist.ipynb #608bac85
 def template_of(
-    text, # `Lyrics`, a `Candidate`, or a string
+    text,  # `Lyrics`, a `Candidate`, or a string
     reader,
-    scheme: str = "0243", # of a string
-) -> ToneTemplate: # what it was written to, or, of a string, its own tones and perfect rhymes
+    scheme: str = "0243",  # of a string
+) -> ToneTemplate:  # what it was written to, or, of a string, its own tones and perfect rhymes
     "The template that a text keeps when a line is rewritten."
-    if isinstance(text, Lyrics): return text.template
-    if isinstance(text, str): return ToneTemplate.of(text, reader, scheme, 3)
+    if isinstance(text, Lyrics):
+        return text.template
+    if isinstance(text, str):
+        return ToneTemplate.of(text, reader, scheme, 3)
     lines = tuple(tuple(c.slot for c in line if c.slot) for line in text.report.lines)
     rhymes = tuple(r and r.rhyme for r in text.report.rhymes) if text.report.rhymes else ()
-    return ToneTemplate(tuple(filter(None, lines)), text.report.scheme, rhymes if any(r and r.letter != "-" for r in rhymes) else ())
+    return ToneTemplate(
+        tuple(filter(None, lines)), text.report.scheme, rhymes if any(r and r.letter != "-" for r in rhymes) else ()
+    )
 
 
-def _chosen(line, most) -> list: # indices, in order
+def _chosen(line, most) -> list:  # indices, in order
     "The lines that a user names."
     lines = line if isinstance(line, (list, tuple)) else [line]
     for n in lines:
         if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= most:
             raise ArgumentError("line", n, f"there is no line {n!r}: the text has the lines 1 to {most}", False)
-    if not lines: raise ArgumentError("line", line, "expected the number of a line, or several")
+    if not lines:
+        raise ArgumentError("line", line, "expected the number of a line, or several")
     return sorted({n - 1 for n in lines})
 
 # %% ../nbs/52_lyricist.ipynb #d4cc11c9
 def _only(template, n, slots, text) -> ToneTemplate:
     "A template in which a line is fixed outside of some slots."
     size = len(template.lines[n])
-    try: a, b = slots
+    try:
+        a, b = slots
     except (TypeError, ValueError):
         raise ArgumentError("slots", slots, "expected the first and the last slot, such as (3, 5)") from None
     if not (_whole(a, 1, size) and _whole(b, a, size)):
-        raise ArgumentError("slots", slots, f"expected a first and a last slot in that order; line {n + 1} has the "
-                                            f"slots 1 to {size}")
-    if sign := next((c for c in text if not is_han(c)), None): raise CantolyricError(f"line {n + 1} holds {sign!r}, which is no Chinese character; take it out, or rewrite the whole line")
-    if len(text) != size: raise CantolyricError(f"line {n + 1} has {len(text)} characters for {size} slots; rewrite the whole line")
-    made = with_text(template, n, 0, text[:a - 1] + "*" * (b - a + 1) + text[b:])
-    if made is None: raise CantolyricError(f"line {n + 1} has other characters than the template fixes; rewrite the whole line")
+        raise ArgumentError(
+            "slots", slots, f"expected a first and a last slot in that order; line {n + 1} has the slots 1 to {size}"
+        )
+    if sign := next((c for c in text if not is_han(c)), None):
+        raise CantolyricError(
+            f"line {n + 1} holds {sign!r}, which is no Chinese character; take it out, or rewrite the whole line"
+        )
+    if len(text) != size:
+        raise CantolyricError(f"line {n + 1} has {len(text)} characters for {size} slots; rewrite the whole line")
+    made = with_text(template, n, 0, text[: a - 1] + "*" * (b - a + 1) + text[b:])
+    if made is None:
+        raise CantolyricError(f"line {n + 1} has other characters than the template fixes; rewrite the whole line")
     return made
 
 # %% ../nbs/52_lyricist.ipynb #c0rewrit
 def check_rewrite(
-    text, line, slots=None, topic=None, tones=None, # as in `Lyricist.rewrite`
-    n=4, temperature=.8, top_p=.95, scheme="0243", method="sample", # as in `Lyricist.rewrite`
-    rhyme=None, grade=3, rank=None, # as in `Lyricist.rewrite`
-    reader=None, # None: the default Reader
-    seed=None, # as in `Lyricist.rewrite`
-) -> tuple: # (topic, template, template with the rest of the line fixed, rows of the text, sung rows, lines to write)
+    text,
+    line,
+    slots=None,
+    topic=None,
+    tones=None,  # as in `Lyricist.rewrite`
+    n=4,
+    temperature=0.8,
+    top_p=0.95,
+    scheme="0243",
+    method="sample",  # as in `Lyricist.rewrite`
+    rhyme=None,
+    grade=3,
+    rank=None,  # as in `Lyricist.rewrite`
+    reader=None,  # None: the default Reader
+    seed=None,  # as in `Lyricist.rewrite`
+) -> tuple:  # (topic, template, template with the rest of the line fixed, rows of the text, sung rows, lines to write)
     "Everything about a rewrite that can be refused before a model is loaded; rows and lines are counted from 0."
     reader, topic = as_reader(reader), topic or getattr(text, "topic", None)
     if topic is None:
@@ -856,35 +1230,56 @@ def check_rewrite(
     typed = text_lines(typed)
     there = [k for k, x in enumerate(typed) if lyric_lines(x)]
     if len(there) > len(template.lines):
-        raise CantolyricError(f"the text has {len(there)} lines, the template only {len(template.lines)}; remove a "
-                              "line, or add one to the template")
+        raise CantolyricError(
+            f"the text has {len(there)} lines, the template only {len(template.lines)}; remove a "
+            "line, or add one to the template"
+        )
     free = _chosen(line, len(there))
-    if slots is None: return topic, template, template, typed, there, free
+    if slots is None:
+        return topic, template, template, typed, there, free
     if len(free) > 1:
-        raise ArgumentError("slots", slots, f"expected one line with slots, got {len(free)} lines; leave slots out, "
-                                            "or rewrite one line at a time")
+        raise ArgumentError(
+            "slots",
+            slots,
+            f"expected one line with slots, got {len(free)} lines; leave slots out, or rewrite one line at a time",
+        )
     return topic, template, _only(template, free[0], slots, typed[there[free[0]]]), typed, there, free
 
 # %% ../nbs/52_lyricist.ipynb #7aaede02
 @patch
-def rewrite(self: Lyricist,
-    text, # `Lyrics` (the best is taken), a `Candidate`, or a string with a line each
-    line, # number of the line to rewrite, from 1, or several
-    slots=None, # (first, last) from 1: only these of the one line
-    topic: str = None, # None: that of the `Lyrics`
-    tones=None, # a template; None: what the text was written to, or its own tones and rhymes
-    n: int = 4, seed: int = None, temperature: float = .8, top_p: float = .95, scheme: str = "0243", method: str = "sample", # as in `write`
-    words=(), rhyme=None, grade: int = 3, rank: dict = None, # as in `write`
-    ahead: bool = True, # rank by the whole text; False: by the new lines, given what stands before them
+def rewrite(
+    self: Lyricist,
+    text,  # `Lyrics` (the best is taken), a `Candidate`, or a string with a line each
+    line,  # number of the line to rewrite, from 1, or several
+    slots=None,  # (first, last) from 1: only these of the one line
+    topic: str = None,  # None: that of the `Lyrics`
+    tones=None,  # a template; None: what the text was written to, or its own tones and rhymes
+    n: int = 4,
+    seed: int = None,
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+    scheme: str = "0243",
+    method: str = "sample",  # as in `write`
+    words=(),
+    rhyme=None,
+    grade: int = 3,
+    rank: dict = None,  # as in `write`
+    ahead: bool = True,  # rank by the whole text; False: by the new lines, given what stands before them
 ) -> Lyrics:
     "Write some lines anew; the others stay, character for character."
     start = time.perf_counter()
     topic, template, part, typed, there, free = check_rewrite(
-        text, line, slots, topic, tones, n, temperature, top_p, scheme, method, rhyme, grade, rank, self.reader, seed)
+        text, line, slots, topic, tones, n, temperature, top_p, scheme, method, rhyme, grade, rank, self.reader, seed
+    )
     lines = [typed[k] for k in there] + [None] * (len(template.lines) - len(there))
     shown = _first(template, len(there))
-    found = self._fill(topic, part, lines, free, n, seed, temperature, top_p, method, words, ahead, {"\n".join(filter(None, lines))})
-    if not found: raise CantolyricError(f"nothing else was found for line {' and '.join(str(k + 1) for k in free)}; raise the temperature, or leave more slots open")
+    found = self._fill(
+        topic, part, lines, free, n, seed, temperature, top_p, method, words, ahead, {"\n".join(filter(None, lines))}
+    )
+    if not found:
+        raise CantolyricError(
+            f"nothing else was found for line {' and '.join(str(k + 1) for k in free)}; raise the temperature, or leave more slots open"
+        )
     back = lambda c: "\n".join({**dict(enumerate(typed)), **dict(zip(there, c.lines))}.values())
     made = [Candidate(back(c), shown.check(back(c), self.reader), c.bits) for c in found]
     out = Lyrics(topic, shown, made, time.perf_counter() - start)
@@ -892,21 +1287,35 @@ def rewrite(self: Lyricist,
 
 # %% ../nbs/52_lyricist.ipynb #1dd4c278
 @patch
-def next_line(self: Lyricist,
-    text, # the lines that stand already: a string, or a list; "" or [] for none
+def next_line(
+    self: Lyricist,
+    text,  # the lines that stand already: a string, or a list; "" or [] for none
     topic: str,
-    tones, # of the whole song
-    n: int = 4, seed: int = None, temperature: float = .8, top_p: float = .95, scheme: str = "0243", method: str = "sample", # as in `write`
-    words=(), rhyme=None, grade: int = 3, rank: dict = None, # as in `write`; a word may wait for a later line as long as there is one for it
-) -> Lyrics: # texts of the lines there are and the next; bits are those of the new line
+    tones,  # of the whole song
+    n: int = 4,
+    seed: int = None,
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+    scheme: str = "0243",
+    method: str = "sample",  # as in `write`
+    words=(),
+    rhyme=None,
+    grade: int = 3,
+    rank: dict = None,  # as in `write`; a word may wait for a later line as long as there is one for it
+) -> Lyrics:  # texts of the lines there are and the next; bits are those of the new line
     "Candidates for the next line of a song."
     start = time.perf_counter()
-    topic, template = check_request(topic, tones, n, temperature, top_p, scheme, method, rhyme, grade, rank, self.reader, seed)
+    topic, template = check_request(
+        topic, tones, n, temperature, top_p, scheme, method, rhyme, grade, rank, self.reader, seed
+    )
     rows = text_lines(text) if isinstance(text, str) else text
     if not isinstance(rows, list | tuple) or not all(isinstance(x, str) for x in rows):
         raise ArgumentError("text", text, "expected the lines written so far, as a string or a list of strings")
     lines = [x for x in rows if x.strip()]
-    if len(lines) >= len(template.lines): raise CantolyricError(f"all {len(template.lines)} lines of the template are there already; rewrite one, or give it another line")
+    if len(lines) >= len(template.lines):
+        raise CantolyricError(
+            f"all {len(template.lines)} lines of the template are there already; rewrite one, or give it another line"
+        )
     lines += [None] * (len(template.lines) - len(lines))
     at = lines.index(None)
     found = self._fill(topic, template, lines, [at], n, seed, temperature, top_p, method, words, False)
@@ -915,123 +1324,189 @@ def next_line(self: Lyricist,
 
 # %% ../nbs/52_lyricist.ipynb #d7b08f42
 def contour_svg(
-    line, # of a report: `Check`s
-) -> str: # SVG, as wide as 48 pixels a slot
+    line,  # of a report: `Check`s
+) -> str:  # SVG, as wide as 48 pixels a slot
     "The pitch that each slot wants (wide pale bars, one for each height that it allows) and the one that it got (dots and a line)."
     x, y = lambda k: 48 * k + 24, lambda height: 33 - 9 * height
-    bars = "".join(f"M{x(k) - 19} {y(h)}h38" for k, c in enumerate(line) if c.slot and c.slot.tones != ALL_TONES for h in sorted({level(t) for t in c.slot.tones}))
+    bars = "".join(
+        f"M{x(k) - 19} {y(h)}h38"
+        for k, c in enumerate(line)
+        if c.slot and c.slot.tones != ALL_TONES
+        for h in sorted({level(t) for t in c.slot.tones})
+    )
     got = [(x(k), y(level(int(c.jyutping[-1]))), c.right) for k, c in enumerate(line) if c.jyutping]
-    dots = "".join(f"<circle cx='{a}' cy='{b}' r='4' fill='{'currentColor' if right else 'none'}' stroke='currentColor' stroke-width='2'/>" for a, b, right in got)
+    dots = "".join(
+        f"<circle cx='{a}' cy='{b}' r='4' fill='{'currentColor' if right else 'none'}' stroke='currentColor' stroke-width='2'/>"
+        for a, b, right in got
+    )
     name = f"wanted {' '.join(c.wanted for c in line)}" + (f", got {' '.join(c.got for c in line)}" if got else "")
-    return (f"<svg role='img' aria-label='{html.escape(name, quote=True)}' viewBox='0 0 {48 * len(line)} 40' style='display:block;width:100%'>"
-            f"<path d='{bars}' stroke='currentColor' stroke-width='7' opacity='.25' fill='none'/>"
-            f"<polyline points='{' '.join(f'{a},{b}' for a, b, _ in got)}' fill='none' stroke='currentColor' stroke-width='1.5'/>{dots}</svg>")
+    return (
+        f"<svg role='img' aria-label='{html.escape(name, quote=True)}' viewBox='0 0 {48 * len(line)} 40' style='display:block;width:100%'>"
+        f"<path d='{bars}' stroke='currentColor' stroke-width='7' opacity='.25' fill='none'/>"
+        f"<polyline points='{' '.join(f'{a},{b}' for a, b, _ in got)}' fill='none' stroke='currentColor' stroke-width='1.5'/>{dots}</svg>"
+    )
 
 # %% ../nbs/52_lyricist.ipynb #1ca414ba
 def line_html(
-    line, # of a report: `Check`s
-    disputes=(), # of `Candidate.disputed` for it
-) -> str: # HTML
+    line,  # of a report: `Check`s
+    disputes=(),  # of `Candidate.disputed` for it
+) -> str:  # HTML
     "A line: characters, Jyutping, contour; wrong slots have a double edge, disputed ones a dotted one, both with a word."
     other, cells = {slot: j for slot, _, _, j in disputes}, ""
     for k, c in enumerate(line, 1):
         edge = "3px double" if not c.right else "2px dotted" if k in other else "1px solid transparent"
-        note = f"<br><b>✗ not {html.escape(c.wanted)}</b>" if not c.right else f"<br><b>or {other[k]}?</b>" if k in other else ""
-        cells += (f"<span style='flex:1 1 0;min-width:0;box-sizing:border-box;border:{edge};text-align:center;line-height:1.3'><span lang='yue' style='font-size:1.4em'>{html.escape(c.char) or '□'}</span>"
-                  f"<br><span style='font-size:.72em'>{c.jyutping or '–'}{note}</span></span>")
+        note = (
+            f"<br><b>✗ not {html.escape(c.wanted)}</b>"
+            if not c.right
+            else f"<br><b>or {other[k]}?</b>"
+            if k in other
+            else ""
+        )
+        cells += (
+            f"<span style='flex:1 1 0;min-width:0;box-sizing:border-box;border:{edge};text-align:center;line-height:1.3'><span lang='yue' style='font-size:1.4em'>{html.escape(c.char) or '□'}</span>"
+            f"<br><span style='font-size:.72em'>{c.jyutping or '–'}{note}</span></span>"
+        )
     return f"<div style='overflow-x:auto'><div style='max-width:{48 * len(line)}px;min-width:{31 * len(line)}px'><div style='display:flex'>{cells}</div>{contour_svg(line)}</div></div>"
 
 # %% ../nbs/52_lyricist.ipynb #0a328167
 class Session:
     "A song written line by line: ask for candidates, keep one, ask for the next; undo, edit and rewrite at any time."
-    def __init__(self,
+
+    def __init__(
+        self,
         lyricist: Lyricist,
-        topic: str, tones, # of the whole song, as in `write`
-        n: int = 4, seed: int = 0, temperature: float = .8, top_p: float = .95, scheme: str = "0243", method: str = "sample", # as in `write`
-        words=(), rhyme=None, grade: int = 3, rank: dict = None, # as in `write`
+        topic: str,
+        tones,  # of the whole song, as in `write`
+        n: int = 4,
+        seed: int = 0,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        scheme: str = "0243",
+        method: str = "sample",  # as in `write`
+        words=(),
+        rhyme=None,
+        grade: int = 3,
+        rank: dict = None,  # as in `write`
     ):
-        if not hasattr(lyricist, "reader"): raise ArgumentError("lyricist", lyricist, "expected a Lyricist")
+        if not hasattr(lyricist, "reader"):
+            raise ArgumentError("lyricist", lyricist, "expected a Lyricist")
         self.lyricist, self.seed = lyricist, seed
-        self.topic, self.template = check_request(topic, tones, n, temperature, top_p, scheme, method, rhyme, grade, rank, lyricist.reader, seed)
+        self.topic, self.template = check_request(
+            topic, tones, n, temperature, top_p, scheme, method, rhyme, grade, rank, lyricist.reader, seed
+        )
         self.words = _words(words)
-        with_words(self.template, self.words, lyricist.reader, most=1) # is there a place?
-        self.how = dict(n=n, temperature=temperature, top_p=top_p, method=method, rank=rank) # may be changed at any time
+        with_words(self.template, self.words, lyricist.reader, most=1)  # is there a place?
+        self.how = dict(
+            n=n, temperature=temperature, top_p=top_p, method=method, rank=rank
+        )  # may be changed at any time
         self.lines, self.candidates, self.at, self.asked, self._past = [], None, None, 0, []
 
     @property
-    def done(self) -> bool: return len(self.lines) == len(self.template.lines)
+    def done(self) -> bool:
+        return len(self.lines) == len(self.template.lines)
+
     @property
-    def text(self) -> str: return "\n".join(self.lines)
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
     @property
-    def song(self) -> Candidate: # the lines that are kept; `CantolyricError` where there is none
-        if not self.lines: raise CantolyricError("no line is kept yet; keep one first")
-        return Candidate(self.text, _first(self.template, len(self.lines)).check(self.text, self.lyricist.reader), math.nan)
+    def song(self) -> Candidate:  # the lines that are kept; `CantolyricError` where there is none
+        if not self.lines:
+            raise CantolyricError("no line is kept yet; keep one first")
+        return Candidate(
+            self.text, _first(self.template, len(self.lines)).check(self.text, self.lyricist.reader), math.nan
+        )
 
 # %% ../nbs/52_lyricist.ipynb #5392c8f4
 @patch
-def ask(self: Session,
-    line: int = None, # number of a line that is there already; None: the next one
+def ask(
+    self: Session,
+    line: int = None,  # number of a line that is there already; None: the next one
 ) -> Lyrics:
     "Candidates for a line; asked again, others."
     if line is not None and not _whole(line, 1, len(self.lines)):
-        raise ArgumentError("line", line, "expected None for the next line, or the number of an existing line, 1 to "
-                                          f"{len(self.lines)}")
+        raise ArgumentError(
+            "line", line, f"expected None for the next line, or the number of an existing line, 1 to {len(self.lines)}"
+        )
     seed = None if self.seed is None else (self.seed + self.asked) % 2**63
     how = self.how | dict(words=self.words, seed=seed)
-    if line is None: found, at = self.lyricist.next_line(self.lines, self.topic, self.template, **how), len(self.lines)
-    else: found, at = self.lyricist.rewrite(self.text, line, topic=self.topic, tones=self.template, **how), line - 1
+    if line is None:
+        found, at = self.lyricist.next_line(self.lines, self.topic, self.template, **how), len(self.lines)
+    else:
+        found, at = self.lyricist.rewrite(self.text, line, topic=self.topic, tones=self.template, **how), line - 1
     self.candidates, self.at, self.asked = found, at, self.asked + 1
     return found
 
 
 @patch
-def keep(self: Session,
-    number: int = 1, # of the candidate
+def keep(
+    self: Session,
+    number: int = 1,  # of the candidate
 ) -> "Session":
     "Keep a candidate's line."
-    if not self.candidates: raise CantolyricError("there are no candidates; ask for some first")
+    if not self.candidates:
+        raise CantolyricError("there are no candidates; ask for some first")
     if not _whole(number, 1, len(self.candidates)):
         raise CantolyricError(f"there is no candidate {number!r}; expected a number from 1 to {len(self.candidates)}")
     self._note()
-    self.lines[self.at:self.at + 1] = [self.candidates[number - 1].lines[self.at]]
+    self.lines[self.at : self.at + 1] = [self.candidates[number - 1].lines[self.at]]
     self.candidates = self.at = None
     return self
 
 # %% ../nbs/52_lyricist.ipynb #85dbf965
 @patch
-def edit(self: Session,
-    line: int, # its number
-    text: str, # what shall stand there; tones that do not fit are shown, not refused
+def edit(
+    self: Session,
+    line: int,  # its number
+    text: str,  # what shall stand there; tones that do not fit are shown, not refused
 ) -> "Session":
     "Put a line of one's own."
     _chosen([line], min(len(self.lines) + 1, len(self.template.lines)))
-    if not isinstance(text, str): raise ArgumentError("text", text, "expected the line as a string")
+    if not isinstance(text, str):
+        raise ArgumentError("text", text, "expected the line as a string")
     if len(text_lines(text.strip())) > 1 or not lyric_lines(text):
         raise CantolyricError(f"line {line}: expected one line with Chinese characters, got {text!r}")
     self._note()
-    self.lines[line - 1:line] = [text.strip()]
+    self.lines[line - 1 : line] = [text.strip()]
     self.candidates = self.at = None
     return self
 
 
 @patch
-def _note(self: Session): self._past.append((list(self.lines), self.candidates, self.at, self.asked))
+def _note(self: Session):
+    self._past.append((list(self.lines), self.candidates, self.at, self.asked))
 
 
 @patch
 def undo(self: Session) -> "Session":
     "Take the last line kept or edited back; its candidates are there again."
-    if not self._past: raise CantolyricError("there is nothing to undo")
+    if not self._past:
+        raise CantolyricError("there is nothing to undo")
     self.lines, self.candidates, self.at, self.asked = self._past.pop()
     return self
 
 # %% ../nbs/52_lyricist.ipynb #77f6b665
 @patch
-def to_dict(self: Session) -> dict: # what JSON can hold
+def to_dict(self: Session) -> dict:  # what JSON can hold
     "The song as far as it stands."
     song = self.song if self.lines else None
-    found = dict(jyutping=song.jyutping, wanted=song.wanted, got=song.got, ok=song.report.ok, disputed=song.disputed()) if song else {}
-    return dict(topic=self.topic, tones=str(self.template), scheme=self.template.scheme, words=self.words, seed=self.seed, lines=self.lines, done=self.done) | found
+    found = (
+        dict(jyutping=song.jyutping, wanted=song.wanted, got=song.got, ok=song.report.ok, disputed=song.disputed())
+        if song
+        else {}
+    )
+    return (
+        dict(
+            topic=self.topic,
+            tones=str(self.template),
+            scheme=self.template.scheme,
+            words=self.words,
+            seed=self.seed,
+            lines=self.lines,
+            done=self.done,
+        )
+        | found
+    )
 
 
 @patch
@@ -1040,8 +1515,13 @@ def _repr_html_(self: Session) -> str:
     kept = zip(self.song.report.lines, self.song.disputed()) if self.lines else ()
     rows = "".join(f"<div><b>Line {n}</b>{line_html(line, d)}</div>" for n, (line, d) in enumerate(kept, 1))
     head = f"<p><b lang='yue'>{html.escape(self.topic)}</b> · tones {html.escape(str(self.template))}</p>{rows}"
-    if not self.candidates: return f"<div>{head}</div>"
-    return f"<div>{head}<p><b>Candidates for line {self.at + 1}</b></p>" + "".join(map(self._candidate_html, range(1, len(self.candidates) + 1))) + "</div>"
+    if not self.candidates:
+        return f"<div>{head}</div>"
+    return (
+        f"<div>{head}<p><b>Candidates for line {self.at + 1}</b></p>"
+        + "".join(map(self._candidate_html, range(1, len(self.candidates) + 1)))
+        + "</div>"
+    )
 
 
 @patch
@@ -1053,15 +1533,20 @@ def _candidate_html(self: Session, number) -> str:
 # %% ../nbs/52_lyricist.ipynb #8b08c980
 def _ipywidgets():
     "The library of the widget, imported when it is wanted."
-    try: import ipywidgets
-    except ImportError: raise CantolyricError("the widget needs ipywidgets, which is not installed; type: pip install 'cantolyric[course]'") from None
+    try:
+        import ipywidgets
+    except ImportError:
+        raise CantolyricError(
+            "the widget needs ipywidgets, which is not installed; type: pip install 'cantolyric[course]'"
+        ) from None
     return ipywidgets
 
 
-_FULL = "calc(100% - 4px)" # a widget has a margin of 2 pixels
+_FULL = "calc(100% - 4px)"  # a widget has a margin of 2 pixels
 _ROLES = {"status": "role='status' aria-live='polite'", "alert": "role='alert'"}
 
-def _message(text, role="status") -> str: # HTML
+
+def _message(text, role="status") -> str:  # HTML
     "A message that a screen reader says."
     mark = "✗ " if role == "alert" else ""
     return f"<div {_ROLES[role]} style='line-height:1.4;white-space:normal'>{mark}{html.escape(text)}</div>"
@@ -1069,30 +1554,65 @@ def _message(text, role="status") -> str: # HTML
 # %% ../nbs/52_lyricist.ipynb #d844ac4b
 class LyricWidget:
     "A page to write on: topic, tones and rhyme go in, candidates come line by line; click one to keep it and get the next."
-    def __init__(self,
-        lyricist: Lyricist = None, # None: the shipped one, loaded at the first click
-        topic: str = "夜雨", tones: str = "0243324/3324043", seed: int = 0, # what the fields hold at first
+
+    def __init__(
+        self,
+        lyricist: Lyricist = None,  # None: the shipped one, loaded at the first click
+        topic: str = "夜雨",
+        tones: str = "0243324/3324043",
+        seed: int = 0,  # what the fields hold at first
     ):
-        self.w, self.lyricist, self.session, self.older, self._thread, self.busy = _ipywidgets(), lyricist, None, [], None, False
-        self.fields, self.notes = self._make_fields(topic, tones, seed), {name: self.w.HTML(layout=self.w.Layout(width=_FULL)) for name in ("topic", "tones", "rhyme", "words")}
-        self.buttons = {name: self._button(text, act, tip) for name, text, act, tip in (
-            ("write", "Write", self._write, "Start the song: candidates for line 1"), ("others", "Other candidates", self._others, "Ask again for the same line"),
-            ("undo", "Undo", self._undo, "Take the last line back"), ("as_text", "As text", lambda: self._export("txt"), "The song as plain text"), ("as_json", "As JSON", lambda: self._export("json"), "The song with Jyutping and tones, for other programs"))}
+        self.w, self.lyricist, self.session, self.older, self._thread, self.busy = (
+            _ipywidgets(),
+            lyricist,
+            None,
+            [],
+            None,
+            False,
+        )
+        self.fields, self.notes = (
+            self._make_fields(topic, tones, seed),
+            {name: self.w.HTML(layout=self.w.Layout(width=_FULL)) for name in ("topic", "tones", "rhyme", "words")},
+        )
+        self.buttons = {
+            name: self._button(text, act, tip)
+            for name, text, act, tip in (
+                ("write", "Write", self._write, "Start the song: candidates for line 1"),
+                ("others", "Other candidates", self._others, "Ask again for the same line"),
+                ("undo", "Undo", self._undo, "Take the last line back"),
+                ("as_text", "As text", lambda: self._export("txt"), "The song as plain text"),
+                (
+                    "as_json",
+                    "As JSON",
+                    lambda: self._export("json"),
+                    "The song with Jyutping and tones, for other programs",
+                ),
+            )
+        }
         self.buttons["write"].button_style = "primary"
-        self.status, self.song_box, self.candidate_box, self.export_box, self.row_buttons = self.w.HTML(), self.w.VBox(), self.w.VBox(), self.w.VBox(), []
+        self.status, self.song_box, self.candidate_box, self.export_box, self.row_buttons = (
+            self.w.HTML(),
+            self.w.VBox(),
+            self.w.VBox(),
+            self.w.VBox(),
+            [],
+        )
         self.root = self._layout()
-        for f in self.fields.values(): f.observe(lambda _: self.check(), "value")
+        for f in self.fields.values():
+            f.observe(lambda _: self.check(), "value")
         self.check()
         self._show()
 
-    def _repr_mimebundle_(self, **kw): return self.root._repr_mimebundle_(**kw)
+    def _repr_mimebundle_(self, **kw):
+        return self.root._repr_mimebundle_(**kw)
 
     @property
-    def values(self) -> dict: return {name: f.value for name, f in self.fields.items()}
+    def values(self) -> dict:
+        return {name: f.value for name, f in self.fields.items()}
 
 
 @patch
-def widget(self: Lyricist, **start) -> LyricWidget: # topic, tones and seed to start with
+def widget(self: Lyricist, **start) -> LyricWidget:  # topic, tones and seed to start with
     "A page to write on, in a notebook."
     return LyricWidget(self, **start)
 
@@ -1100,15 +1620,22 @@ def widget(self: Lyricist, **start) -> LyricWidget: # topic, tones and seed to s
 @patch
 def _make_fields(self: LyricWidget, topic, tones, seed) -> dict:
     "The form's fields, each with its label."
-    w, wide = self.w, dict(layout=self.w.Layout(width="min(calc(100% - 4px), 26rem)"), style=dict(description_width="6.5rem"))
+    w, wide = (
+        self.w,
+        dict(layout=self.w.Layout(width="min(calc(100% - 4px), 26rem)"), style=dict(description_width="6.5rem")),
+    )
     text = lambda label, value, hint: w.Text(value=value, description=label, placeholder=hint, **wide)
-    return dict(topic=text("Topic", topic, "such as 夜雨"), tones=text("Tones", tones, "such as 0243324/3324043"),
-                scheme=w.Dropdown(options=list(SCHEMES), value="0243", description="Scheme", **wide),
-                rhyme=text("Rhyme", "", "such as AA, oeng or 光"), words=text("Words", "", "that shall stand somewhere"),
-                method=w.Dropdown(options=METHODS, value="sample", description="Method", **wide),
-                temperature=w.BoundedFloatText(value=.8, min=0, max=3, step=.1, description="Temperature", **wide),
-                n=w.BoundedIntText(value=4, min=1, max=16, description="Candidates", **wide),
-                seed=w.IntText(value=seed, description="Seed", **wide))
+    return dict(
+        topic=text("Topic", topic, "such as 夜雨"),
+        tones=text("Tones", tones, "such as 0243324/3324043"),
+        scheme=w.Dropdown(options=list(SCHEMES), value="0243", description="Scheme", **wide),
+        rhyme=text("Rhyme", "", "such as AA, oeng or 光"),
+        words=text("Words", "", "that shall stand somewhere"),
+        method=w.Dropdown(options=METHODS, value="sample", description="Method", **wide),
+        temperature=w.BoundedFloatText(value=0.8, min=0, max=3, step=0.1, description="Temperature", **wide),
+        n=w.BoundedIntText(value=4, min=1, max=16, description="Candidates", **wide),
+        seed=w.IntText(value=seed, description="Seed", **wide),
+    )
 
 # %% ../nbs/52_lyricist.ipynb #d729c27f
 @patch
@@ -1124,30 +1651,54 @@ def _layout(self: LyricWidget):
     "Fields side by side where there is room, below each other on a phone."
     w, wrap = self.w, dict(display="flex", flex_flow="row wrap", align_items="flex-start", width="100%")
     box = lambda children, **kw: w.Box(children, layout=w.Layout(**wrap | kw))
-    field = lambda name: w.VBox([self.fields[name]] + ([self.notes[name]] if name in self.notes else []), layout=w.Layout(width="min(100%, 27rem)", overflow="hidden"))
+    field = lambda name: w.VBox(
+        [self.fields[name]] + ([self.notes[name]] if name in self.notes else []),
+        layout=w.Layout(width="min(100%, 27rem)", overflow="hidden"),
+    )
     b = self.buttons
-    return w.VBox([box(list(map(field, self.fields))), box([b["write"], b["others"], b["undo"]]), self.status, self.song_box, self.candidate_box,
-                   box([b["as_text"], b["as_json"]]), self.export_box], layout=w.Layout(width="100%", max_width="56rem"))
+    return w.VBox(
+        [
+            box(list(map(field, self.fields))),
+            box([b["write"], b["others"], b["undo"]]),
+            self.status,
+            self.song_box,
+            self.candidate_box,
+            box([b["as_text"], b["as_json"]]),
+            self.export_box,
+        ],
+        layout=w.Layout(width="100%", max_width="56rem"),
+    )
 
 # %% ../nbs/52_lyricist.ipynb #bf3391da
 @patch
-def check(self: LyricWidget) -> bool: # whether a song can be started
+def check(self: LyricWidget) -> bool:  # whether a song can be started
     "Say beside each field what is wrong with it, as it is typed."
     v, template, good = self.values, None, True
     reader = self.lyricist.reader if self.lyricist else as_reader(None)
-    def topic(): check_topic(v["topic"]); return ""
+
+    def topic():
+        check_topic(v["topic"])
+        return ""
+
     def tones():
         nonlocal template
         template = ToneTemplate.parse(v["tones"], v["scheme"])
         return f"{len(template.lines)} lines of {', '.join(str(len(x)) for x in template.lines)} slots"
+
     def rhyme():
         nonlocal template
         template = template and with_rhyme(template, v["rhyme"].strip(), reader=reader)
         return ""
-    def words(): template and with_words(template, v["words"], reader, most=1); return ""
+
+    def words():
+        template and with_words(template, v["words"], reader, most=1)
+        return ""
+
     for name, look in dict(topic=topic, tones=tones, rhyme=rhyme, words=words).items():
-        try: self.notes[name].value = (note := look()) and _message(note)
-        except CantolyricError as e: self.notes[name].value, good = _message(str(e), "alert"), False
+        try:
+            self.notes[name].value = (note := look()) and _message(note)
+        except CantolyricError as e:
+            self.notes[name].value, good = _message(str(e), "alert"), False
     self.buttons["write"].disabled = self.busy or not good
     return good
 
@@ -1155,32 +1706,41 @@ def check(self: LyricWidget) -> bool: # whether a song can be started
 @patch
 def _safely(self: LyricWidget, act):
     "Do something, and show what went wrong."
-    try: act()
-    except CantolyricError as e: self.status.value = _message(str(e), "alert")
-    except Exception as e: self.status.value = _message(f"something went wrong: {type(e).__name__}: {e}", "alert")
+    try:
+        act()
+    except CantolyricError as e:
+        self.status.value = _message(str(e), "alert")
+    except Exception as e:
+        self.status.value = _message(f"something went wrong: {type(e).__name__}: {e}", "alert")
 
 # %% ../nbs/52_lyricist.ipynb #aba1f0bc
 @patch
 def _run(self: LyricWidget, what, job):
     "Do something long in a thread; until it is done the buttons are off."
-    if self.busy: return
+    if self.busy:
+        return
     self.busy, self.status.value = True, _message(what)
     self._show()
+
     def work():
         self._safely(job)
         self.busy = False
         self._safely(self._show)
-        if first := next((b for b in self.row_buttons if b.description == "Keep 1"), None): first.focus() # for hands on the keyboard
+        if first := next((b for b in self.row_buttons if b.description == "Keep 1"), None):
+            first.focus()  # for hands on the keyboard
+
     self._thread = threading.Thread(target=work, daemon=True)
     self._thread.start()
 
 # %% ../nbs/52_lyricist.ipynb #3b510a4b
 @patch
-def wait(self: LyricWidget,
-    seconds: float = 60., # at most
-) -> bool: # whether it is done
+def wait(
+    self: LyricWidget,
+    seconds: float = 60.0,  # at most
+) -> bool:  # whether it is done
     "Wait for what is running."
-    if self._thread: self._thread.join(seconds)
+    if self._thread:
+        self._thread.join(seconds)
     return not self.busy
 
 # %% ../nbs/52_lyricist.ipynb #b46c0bc6
@@ -1196,13 +1756,26 @@ def _ask(self: LyricWidget, line=None):
 @patch
 def _write(self: LyricWidget):
     "Start a song with what the fields say; an older one can be had back by undo."
-    if not self.check(): raise CantolyricError("a field above is not right yet")
+    if not self.check():
+        raise CantolyricError("a field above is not right yet")
+
     def job():
-        if self.lyricist is None: self.lyricist = Lyricist.from_pretrained()
+        if self.lyricist is None:
+            self.lyricist = Lyricist.from_pretrained()
         v, old = self.values, self.session
-        self.session = Session(self.lyricist, v["topic"], v["tones"], seed=v["seed"], scheme=v["scheme"], rhyme=v["rhyme"].strip(), words=v["words"])
-        if old: self.older.append(old)
+        self.session = Session(
+            self.lyricist,
+            v["topic"],
+            v["tones"],
+            seed=v["seed"],
+            scheme=v["scheme"],
+            rhyme=v["rhyme"].strip(),
+            words=v["words"],
+        )
+        if old:
+            self.older.append(old)
         self._ask()
+
     self._run("writing line 1 …", job)
 
 
@@ -1210,22 +1783,29 @@ def _write(self: LyricWidget):
 def _others(self: LyricWidget):
     "Ask for the same line again."
     at = self.session.at
-    self._run("writing other candidates …", lambda: self._ask(None if at is None or at == len(self.session.lines) else at + 1))
+    self._run(
+        "writing other candidates …", lambda: self._ask(None if at is None or at == len(self.session.lines) else at + 1)
+    )
 
 # %% ../nbs/52_lyricist.ipynb #bc6438cc
 @patch
 def _keep(self: LyricWidget, number):
     "Keep a candidate, and ask for the next line where there is one."
     self.session.keep(number)
-    if self.session.done: self.status.value = _message("the song is complete: rewrite or edit any line, or export it below"); self._show()
-    else: self._run(f"kept; writing line {len(self.session.lines) + 1} …", self._ask)
+    if self.session.done:
+        self.status.value = _message("the song is complete: rewrite or edit any line, or export it below")
+        self._show()
+    else:
+        self._run(f"kept; writing line {len(self.session.lines) + 1} …", self._ask)
 
 
 @patch
 def _undo(self: LyricWidget):
     "Take the last step back, or the last start."
-    if self.session._past or not self.older: self.session.undo()
-    else: self.session = self.older.pop()
+    if self.session._past or not self.older:
+        self.session.undo()
+    else:
+        self.session = self.older.pop()
     self.status.value = _message("taken back")
     self._show()
 
@@ -1233,10 +1813,14 @@ def _undo(self: LyricWidget):
 @patch
 def _edit(self: LyricWidget, line, text):
     "Take a line as it was typed, and say how its tones fit."
-    if text.strip() == self.session.lines[line - 1]: return
+    if text.strip() == self.session.lines[line - 1]:
+        return
     self.session.edit(line, text)
     wrong = sum(not c.right for c in self.session.song.report.lines[line - 1])
-    self.status.value = _message(f"line {line}: " + (f"{wrong} slots do not fit, marked below" if wrong else "every tone fits"), "alert" if wrong else "status")
+    self.status.value = _message(
+        f"line {line}: " + (f"{wrong} slots do not fit, marked below" if wrong else "every tone fits"),
+        "alert" if wrong else "status",
+    )
     self._show()
 
 # %% ../nbs/52_lyricist.ipynb #b9417d96
@@ -1247,9 +1831,16 @@ def _show(self: LyricWidget):
     self.song_box.children = self._song_rows() if s and s.lines else ()
     self.candidate_box.children = self._candidate_rows() if s and s.candidates else ()
     self.export_box.children = ()
-    off = dict(others=not s or s.done and s.at is None, undo=not s or not (s._past or self.older), as_text=not s or not s.lines, as_json=not s or not s.lines)
-    for name, no in off.items(): b[name].disabled = self.busy or no
-    for x in self.row_buttons: x.disabled = self.busy
+    off = dict(
+        others=not s or s.done and s.at is None,
+        undo=not s or not (s._past or self.older),
+        as_text=not s or not s.lines,
+        as_json=not s or not s.lines,
+    )
+    for name, no in off.items():
+        b[name].disabled = self.busy or no
+    for x in self.row_buttons:
+        x.disabled = self.busy
     b["write"].disabled = self.busy or any("role='alert'" in n.value for n in self.notes.values())
 
 
@@ -1258,11 +1849,24 @@ def _song_rows(self: LyricWidget) -> list:
     "A row for each line that is kept: the line, a field to edit it, a button to rewrite it."
     rows, song, w = [self.w.HTML("<b>The song</b>")], self.session.song, self.w
     for n, (line, disputes) in enumerate(zip(song.report.lines, song.disputed()), 1):
-        field = w.Text(value=self.session.lines[n - 1], description=f"Line {n}", continuous_update=False, style=dict(description_width="4rem"), layout=w.Layout(width="min(calc(100% - 4px), 22rem)"))
+        field = w.Text(
+            value=self.session.lines[n - 1],
+            description=f"Line {n}",
+            continuous_update=False,
+            style=dict(description_width="4rem"),
+            layout=w.Layout(width="min(calc(100% - 4px), 22rem)"),
+        )
         field.observe(lambda change, n=n: self._safely(lambda: self._edit(n, change["new"])), "value")
-        button = self._button(f"Rewrite {n}", lambda n=n: self._run(f"rewriting line {n} …", lambda: self._ask(n)), f"Other candidates for line {n}; the rest stays")
+        button = self._button(
+            f"Rewrite {n}",
+            lambda n=n: self._run(f"rewriting line {n} …", lambda: self._ask(n)),
+            f"Other candidates for line {n}; the rest stays",
+        )
         self.row_buttons += [button, field]
-        rows += [w.HTML(line_html(line, disputes), layout=w.Layout(width=_FULL)), w.Box([field, button], layout=w.Layout(display="flex", flex_flow="row wrap", width="100%"))]
+        rows += [
+            w.HTML(line_html(line, disputes), layout=w.Layout(width=_FULL)),
+            w.Box([field, button], layout=w.Layout(display="flex", flex_flow="row wrap", width="100%")),
+        ]
     return rows
 
 # %% ../nbs/52_lyricist.ipynb #b9caf432
@@ -1273,7 +1877,14 @@ def _candidate_rows(self: LyricWidget) -> list:
     for k, c in enumerate(s.candidates, 1):
         button = self._button(f"Keep {k}", lambda k=k: self._keep(k), f"Keep {c.lines[s.at]} as line {s.at + 1}")
         self.row_buttons.append(button)
-        rows.append(w.VBox([w.HTML(s._candidate_html(k), layout=w.Layout(width=_FULL)), button], layout=w.Layout(border="1px solid #999", padding="4px", margin="4px 0", width="100%", overflow="hidden")))
+        rows.append(
+            w.VBox(
+                [w.HTML(s._candidate_html(k), layout=w.Layout(width=_FULL)), button],
+                layout=w.Layout(
+                    border="1px solid #999", padding="4px", margin="4px 0", width="100%", overflow="hidden"
+                ),
+            )
+        )
     return [w.HTML(f"<b>Candidates for line {s.at + 1}</b>"), *rows]
 
 # %% ../nbs/52_lyricist.ipynb #d08c75f1
@@ -1281,9 +1892,18 @@ def _candidate_rows(self: LyricWidget) -> list:
 def _export(self: LyricWidget, kind):
     "The song in a field to copy, and as a file."
     s = self.session
-    if not s or not s.lines: raise CantolyricError("no line is kept yet")
+    if not s or not s.lines:
+        raise CantolyricError("no line is kept yet")
     text = s.text + "\n" if kind == "txt" else json.dumps(s.to_dict(), ensure_ascii=False, indent=1)
-    area = self.w.Textarea(value=text, description="Song", rows=min(12, text.count("\n") + 1), layout=self.w.Layout(width=_FULL), style=dict(description_width="4rem"))
+    area = self.w.Textarea(
+        value=text,
+        description="Song",
+        rows=min(12, text.count("\n") + 1),
+        layout=self.w.Layout(width=_FULL),
+        style=dict(description_width="4rem"),
+    )
     data = base64.b64encode(text.encode()).decode()
-    link = self.w.HTML(f"<a style='text-decoration:underline' download='lyrics.{kind}' href='data:{'text/plain' if kind == 'txt' else 'application/json'};charset=utf-8;base64,{data}'>save lyrics.{kind}</a>")
+    link = self.w.HTML(
+        f"<a style='text-decoration:underline' download='lyrics.{kind}' href='data:{'text/plain' if kind == 'txt' else 'application/json'};charset=utf-8;base64,{data}'>save lyrics.{kind}</a>"
+    )
     self.export_box.children = (area, link)

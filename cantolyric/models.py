@@ -20,8 +20,19 @@ from .families import FAMILIES, load_model as load_checkpoint, special_tokens
 from .files import follow_umask
 from .formats import FORMATS, Format
 from .integrity import NOTE, checksums, load_weights
-from .model_files import (CATALOGUE, check_space, file_sha256, get_model, hub_file, # noqa: F401
-                                    is_converted, locked, model_path, models_folder, say, weights_folder)
+from cantolyric.model_files import (
+    CATALOGUE,
+    check_space,
+    file_sha256,
+    get_model,
+    hub_file,  # noqa: F401
+    is_converted,
+    locked,
+    model_path,
+    models_folder,
+    say,
+    weights_folder,
+)
 from .sharding import whole_folder
 from .errors import ArgumentError
 from .tones import CantolyricError
@@ -31,64 +42,75 @@ TIES = ("head",)
 
 
 def check_tie(
-    tie: str, # as in `plain_model`; None: nothing is tied
+    tie: str,  # as in `plain_model`; None: nothing is tied
 ):
     "Raise `CantolyricError` for a value that `tie` cannot have."
-    if tie in (None, *TIES): return
+    if tie in (None, *TIES):
+        return
     raise CantolyricError(f"tie={tie!r}: expected 'head', or None to keep what the file holds")
 
 
 def _gguf():
     "Import the gguf package; `CantolyricError` says how to install it."
-    try: import gguf
+    try:
+        import gguf
     except ImportError:
         raise CantolyricError("GGUF files need the package gguf: type  pip install 'cantolyric[train]'") from None
     return gguf
 
 
 def check_gguf(
-    path: Path, # of a .gguf file
-) -> int: # weights that it holds
+    path: Path,  # of a .gguf file
+) -> int:  # weights that it holds
     "Raise `CantolyricError` unless this is a complete GGUF file of an architecture that transformers can load."
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
+
     gguf, path = _gguf(), Path(path)
-    with open(path, "rb") as file: magic = file.read(4)
-    if magic != b"GGUF": raise CantolyricError(f"{path} is not a GGUF file: it starts with {magic!r}, expected b'GGUF'")
-    try: reader = gguf.GGUFReader(path)
-    except Exception as error: # the reader trusts the header: a cut or damaged one ends in any kind of exception
-        raise CantolyricError(f"{path} is damaged or cut short, its header cannot be read "
-                              f"({type(error).__name__}: {error}): get it again") from None
+    with open(path, "rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise CantolyricError(f"{path} is not a GGUF file: it starts with {magic!r}, expected b'GGUF'")
+    try:
+        reader = gguf.GGUFReader(path)
+    except Exception as error:  # the reader trusts the header: a cut or damaged one ends in any kind of exception
+        raise CantolyricError(
+            f"{path} is damaged or cut short, its header cannot be read ({type(error).__name__}: {error}): get it again"
+        ) from None
     end = max((int(t.data_offset) + int(t.n_bytes) for t in reader.tensors), default=0)
     size = path.stat().st_size
-    if end > size: raise CantolyricError(f"{path} is cut short: it has {size:,} bytes, expected {end:,}; get it again")
+    if end > size:
+        raise CantolyricError(f"{path} is cut short: it has {size:,} bytes, expected {end:,}; get it again")
     field = reader.get_field("general.architecture")
     architecture = field.contents() if field else None
     if not {architecture, str(architecture).replace("moe", "_moe")} & set(GGUF_SUPPORTED_ARCHITECTURES):
-        raise CantolyricError(f"{path} holds a model of the architecture {architecture!r}, "
-                              "which transformers cannot load from GGUF "
-                              f"(it can load {', '.join(sorted(GGUF_SUPPORTED_ARCHITECTURES))}): "
-                              "take the model's safetensors instead")
+        raise CantolyricError(
+            f"{path} holds a model of the architecture {architecture!r}, "
+            "which transformers cannot load from GGUF "
+            f"(it can load {', '.join(sorted(GGUF_SUPPORTED_ARCHITECTURES))}): "
+            "take the model's safetensors instead"
+        )
     return sum(int(t.n_elements) for t in reader.tensors)
 
 # %% ../nbs/lib/models.ipynb #md000007
 def read_gguf(
-    path: Path, # of a .gguf file
-): # -> (model with fp32 weights, tokenizer)
+    path: Path,  # of a .gguf file
+):  # -> (model with fp32 weights, tokenizer)
     "Dequantize a GGUF file, which `check_gguf` has seen, with transformers."
     path = Path(path)
     try:
         model = load_weights(str(path.parent), str(path), gguf_file=path.name, dtype=torch.float32)
         return model, AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-    except CantolyricError: raise
+    except CantolyricError:
+        raise
     except (OSError, ValueError, RuntimeError, KeyError, IndexError, NotImplementedError) as error:
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CantolyricError(f"transformers cannot load {path}: {said}") from None
 
 
 def plain_model(
-    model, # as `read_gguf` returns it
-    tie: str = None, # "head": use the head's weights for the embedding too, as one matrix
-): # the same weights in a model that can be saved
+    model,  # as `read_gguf` returns it
+    tie: str = None,  # "head": use the head's weights for the embedding too, as one matrix
+):  # the same weights in a model that can be saved
     "The model without the quantization settings that `save_pretrained` would refuse. Weights are shared, not copied."
     check_tie(tie)
     traces = ("quantization_config", "_name_or_path", "_model_name_or_path")
@@ -99,7 +121,8 @@ def plain_model(
         config.tie_word_embeddings = True
         embedding = next(name for name, p in model.named_parameters() if p is model.get_input_embeddings().weight)
         weights[embedding] = model.get_output_embeddings().weight
-    with torch.device("meta"): plain = AutoModelForCausalLM.from_config(config)
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(config)
     plain.load_state_dict(weights, strict=True, assign=True)
     plain.tie_weights()
     plain.generation_config = model.generation_config
@@ -107,27 +130,29 @@ def plain_model(
 
 # %% ../nbs/lib/models.ipynb #md000008
 def convert_gguf(
-    path: Path, # of a .gguf file
-    tie: str = None, # as in `plain_model`
-    sha256: str = None, # of the file, where it is known already
-) -> Path: # a folder that `from_pretrained` reads
+    path: Path,  # of a .gguf file
+    tie: str = None,  # as in `plain_model`
+    sha256: str = None,  # of the file, where it is known already
+) -> Path:  # a folder that `from_pretrained` reads
     "Convert a GGUF file to safetensors, once: later calls return the cached folder, unless it is damaged."
     path = Path(path)
     check_tie(tie)
     sha256 = sha256 or file_sha256(path, f"hashing {path.name}")
     folder = weights_folder(sha256, tie)
-    if is_converted(folder): return folder
-    check_space(folder, 4 * check_gguf(path), f"converting {path.name} to safetensors") # fp32
-    with locked(folder.parent): # one conversion at a time: each takes gigabytes of memory
-        if is_converted(folder): return folder # by another process, while this one waited
+    if is_converted(folder):
+        return folder
+    check_space(folder, 4 * check_gguf(path), f"converting {path.name} to safetensors")  # fp32
+    with locked(folder.parent):  # one conversion at a time: each takes gigabytes of memory
+        if is_converted(folder):
+            return folder  # by another process, while this one waited
         say(f"converting {path.name} to safetensors; this happens once and can take a few minutes")
         model, tokenizer = read_gguf(path)
         with whole_folder(folder) as unfinished:
             plain_model(model, tie).save_pretrained(unfinished)
             tokenizer.save_pretrained(unfinished)
-            follow_umask(*unfinished.iterdir()) # safetensors leaves its files to their owner alone
+            follow_umask(*unfinished.iterdir())  # safetensors leaves its files to their owner alone
             note = dict(file=path.name, sha256=sha256, tie=tie, checksums=checksums(unfinished))
-            (unfinished/NOTE).write_text(json.dumps(note, indent=1))
+            (unfinished / NOTE).write_text(json.dumps(note, indent=1))
     return folder
 
 # %% ../nbs/lib/models.ipynb #md000010
@@ -135,43 +160,50 @@ HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+):(.+\.gguf)", re.IGNORECASE)
 
 
 def model_folder(
-    base: str, # a catalogue name, a .gguf file, or repo:file.gguf
-    revision: str = None, # of a file of the Hub
-    tie: str = None, # as in `plain_model`
-): # -> (folder of safetensors, commit or None); None where `base` is something else
+    base: str,  # a catalogue name, a .gguf file, or repo:file.gguf
+    revision: str = None,  # of a file of the Hub
+    tie: str = None,  # as in `plain_model`
+):  # -> (folder of safetensors, commit or None); None where `base` is something else
     "Where the weights of a GGUF model are, downloaded and converted if need be."
     if base in CATALOGUE and CATALOGUE[base].repo:
         entry = CATALOGUE[base]
-        if revision not in (None, entry.revision): # an adapter remembers the revision of its base
-            raise ArgumentError("revision", revision, f"the catalogue's {base!r} is revision {entry.revision}; "
-                                  "write repo:file.gguf for another")
+        if revision not in (None, entry.revision):  # an adapter remembers the revision of its base
+            raise ArgumentError(
+                "revision",
+                revision,
+                f"the catalogue's {base!r} is revision {entry.revision}; write repo:file.gguf for another",
+            )
         check_tie(tie)
         folder = weights_folder(entry.sha256, tie)
-        if not is_converted(folder): folder = convert_gguf(get_model(base), tie, entry.sha256)
+        if not is_converted(folder):
+            folder = convert_gguf(get_model(base), tie, entry.sha256)
         return folder, entry.revision
     if found := HUB_FILE.fullmatch(base):
         path = hub_file(found[1], found[2], revision)
-        return convert_gguf(path, tie), path.parent.name # the Hub's cache names the folder after the commit
-    if not str(base).lower().endswith(".gguf"): return None
+        return convert_gguf(path, tie), path.parent.name  # the Hub's cache names the folder after the commit
+    if not str(base).lower().endswith(".gguf"):
+        return None
     path = Path(base).expanduser()
     if not path.is_file():
-        raise CantolyricError(f"there is no GGUF file {str(base)!r}: check the path, "
-                              "or write repo:file.gguf for a file on the Hub")
+        raise CantolyricError(
+            f"there is no GGUF file {str(base)!r}: check the path, or write repo:file.gguf for a file on the Hub"
+        )
     if revision:
-        raise ArgumentError("revision", revision, f"{str(base)!r} is a file on this machine, "
-                              "and only Hub ids have revisions")
+        raise ArgumentError(
+            "revision", revision, f"{str(base)!r} is a file on this machine, and only Hub ids have revisions"
+        )
     return convert_gguf(path, tie), None
 
 # %% ../nbs/lib/models.ipynb #md000011
 def load_model(
-    base: str = "tiny", # a catalogue name, a folder, a Hub id, a .gguf file, or repo:file.gguf
-    quantization: str = None, # "nf4", "int8"; None or "none": not quantized, in `dtype`
-    dtype: torch.dtype = None, # None: bf16 on a GPU (fp16 where it has none), fp32 on a CPU
-    revision: str = None, # of a Hub id: commit, tag or branch; None: the newest. What was loaded is in model.commit
-    trust_remote_code: bool = False, # run the model's own code: only after reading it
-    device: str = None, # None: the GPU if there is one
-    tie: str = None, # of a GGUF file with two copies of the embedding: "head" uses the head's copy for both
-): # -> (model, tokenizer)
+    base: str = "tiny",  # a catalogue name, a folder, a Hub id, a .gguf file, or repo:file.gguf
+    quantization: str = None,  # "nf4", "int8"; None or "none": not quantized, in `dtype`
+    dtype: torch.dtype = None,  # None: bf16 on a GPU (fp16 where it has none), fp32 on a CPU
+    revision: str = None,  # of a Hub id: commit, tag or branch; None: the newest. What was loaded is in model.commit
+    trust_remote_code: bool = False,  # run the model's own code: only after reading it
+    device: str = None,  # None: the GPU if there is one
+    tie: str = None,  # of a GGUF file with two copies of the embedding: "head" uses the head's copy for both
+):  # -> (model, tokenizer)
     "Load a base model from wherever it comes; `CantolyricError` says why it cannot be loaded."
     base = str(base)
     plain_tiny = base == "tiny" and quantization in (None, "none") and not revision
@@ -180,30 +212,33 @@ def load_model(
         model, tokenizer = load_checkpoint(str(folder), quantization, dtype, device=device)
         model.commit = commit
         return model, tokenizer
-    if tie: raise CantolyricError(f"tie={tie!r} is for GGUF files; {base!r} is loaded as it is stored")
+    if tie:
+        raise CantolyricError(f"tie={tie!r} is for GGUF files; {base!r} is loaded as it is stored")
     if not plain_tiny:
         where = str(asset_path("base")) if base == "tiny" else base
         return load_checkpoint(where, quantization, dtype, revision, trust_remote_code, device)
     cuda = torch.cuda.is_available()
     model, tokenizer = load_base(dtype=dtype or torch.float32)
-    if tokenizer.pad_token_id is None: tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return model.to(device or ("cuda" if cuda else "cpu")).eval(), tokenizer
 
 # %% ../nbs/lib/models.ipynb #md000013
 def format_name(
-    config, # of transformers, or any object with `model_type`
-    tokenizer, # of the model
-) -> str: # a key of `formats.FORMATS`
+    config,  # of transformers, or any object with `model_type`
+    tokenizer,  # of the model
+) -> str:  # a key of `formats.FORMATS`
     "The chat format that a model was trained with, as far as its architecture and its special tokens tell."
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
     for family in FAMILIES.values():
-        if family.model_type == config.model_type and set(special_tokens(family)) <= added: return family.format
+        if family.model_type == config.model_type and set(special_tokens(family)) <= added:
+            return family.format
     return "chatml" if {"<|im_start|>", "<|im_end|>"} <= added else "alpaca"
 
 
 def format_for(
-    model, # a causal language model
-    tokenizer, # its tokenizer
+    model,  # a causal language model
+    tokenizer,  # its tokenizer
 ) -> Format:
     "The chat format that a model was trained with."
     return FORMATS[format_name(model.config, tokenizer)]

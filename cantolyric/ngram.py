@@ -15,14 +15,14 @@ from ._patch import patch
 from .tones import CantolyricError
 
 # %% ../nbs/13_ngram.ipynb #0b8d0af6
-CODE_POINTS = 0x110000 # what a Python string can hold: the characters there are
+CODE_POINTS = 0x110000  # what a Python string can hold: the characters there are
 START, END = 0, 1
 
 
 def pack(
-    texts: list, # strings
-    alphabet: np.ndarray, # uint32, sorted: the code points that the model has seen
-) -> tuple: # int64 codes of "start text end" one after another, and each one's place in its text
+    texts: list,  # strings
+    alphabet: np.ndarray,  # uint32, sorted: the code points that the model has seen
+) -> tuple:  # int64 codes of "start text end" one after another, and each one's place in its text
     "Texts as one array of codes; -1 stands for a character that is not in the alphabet."
     lengths = np.array([len(t) for t in texts], int)
     points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
@@ -36,18 +36,20 @@ def pack(
 
 # %% ../nbs/13_ngram.ipynb #42c0363a
 def count_ngrams(
-    codes: np.ndarray, # from `pack`
-    place: np.ndarray, # from `pack`
-    order: int, # length of the longest n-grams
-    shift: int, # bits of a code
-) -> tuple: # a list of sorted int64 keys and a list of counts, one an order
+    codes: np.ndarray,  # from `pack`
+    place: np.ndarray,  # from `pack`
+    order: int,  # length of the longest n-grams
+    shift: int,  # bits of a code
+) -> tuple:  # a list of sorted int64 keys and a list of counts, one an order
     "The n-grams of every order: their keys, and the counts that Kneser–Ney uses."
     ids, keys, counts = codes, [np.arange(codes.max() + 1)], [np.bincount(codes)]
-    counts[0][START] = 0 # a start is never predicted
+    counts[0][START] = 0  # a start is never predicted
     for n in range(2, order + 1):
-        end = np.flatnonzero(place >= n - 1) # where an n-gram of one text can end
-        found = np.unique(ids[end - 1] << shift | codes[end], return_index=True, return_inverse=True, return_counts=True)
-        contexts = np.bincount(ids[end][found[1]], minlength=len(keys[-1])) # different characters before it
+        end = np.flatnonzero(place >= n - 1)  # where an n-gram of one text can end
+        found = np.unique(
+            ids[end - 1] << shift | codes[end], return_index=True, return_inverse=True, return_counts=True
+        )
+        contexts = np.bincount(ids[end][found[1]], minlength=len(keys[-1]))  # different characters before it
         counts[-1] = np.where(contexts > 0, contexts, counts[-1])
         keys.append(found[0])
         counts.append(found[3])
@@ -57,51 +59,59 @@ def count_ngrams(
 
 # %% ../nbs/13_ngram.ipynb #3197a9f8
 def discounts(
-    counts: np.ndarray, # of one order's n-grams
-    kinds: int = 3, # 3: for counts of 1, 2 and more (modified Kneser–Ney); 1: the same for all
-) -> np.ndarray: # float64 (4,): subtracted from a count of 0, 1, 2, 3 or more; positive, and less than the count
+    counts: np.ndarray,  # of one order's n-grams
+    kinds: int = 3,  # 3: for counts of 1, 2 and more (modified Kneser–Ney); 1: the same for all
+) -> np.ndarray:  # float64 (4,): subtracted from a count of 0, 1, 2, 3 or more; positive, and less than the count
     "Chen and Goodman's (1999) estimates; KenLM's fallback where one is not strictly between 0 and its count."
     n1, n2, n3, n4 = np.bincount(counts[counts > 0].clip(max=5), minlength=6)[1:5]
-    y = n1 / (n1 + 2 * n2) if n1 and n2 else .5
-    if kinds == 1: return np.array([0, y, y, y])
-    fallback = np.array([0, .5, 1, 1.5])
-    if not min(n1, n2, n3, n4): return fallback
+    y = n1 / (n1 + 2 * n2) if n1 and n2 else 0.5
+    if kinds == 1:
+        return np.array([0, y, y, y])
+    fallback = np.array([0, 0.5, 1, 1.5])
+    if not min(n1, n2, n3, n4):
+        return fallback
     estimates = np.array([0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3])
     # Floats can turn an estimate of exactly 0 into 4e-16. None reaches its count: what is subtracted here is positive.
     return estimates if (estimates[1:] > 1e-9).all() else fallback
 
 # %% ../nbs/13_ngram.ipynb #23f85994
 def smooth(
-    keys: np.ndarray, # int64, sorted: one order's n-grams
-    counts: np.ndarray, # theirs
-    contexts: int, # how many n-grams the order below has
-    shift: int, # bits of a code
-    kinds: int = 3, # kinds of discount
-) -> tuple: # float64 alpha, one an n-gram; float64 gamma, one a context
+    keys: np.ndarray,  # int64, sorted: one order's n-grams
+    counts: np.ndarray,  # theirs
+    contexts: int,  # how many n-grams the order below has
+    shift: int,  # bits of a code
+    kinds: int = 3,  # kinds of discount
+) -> tuple:  # float64 alpha, one an n-gram; float64 gamma, one a context
     "p(w | context) = alpha(context w) + gamma(context) p(w | shorter context)."
     taken = discounts(counts, kinds)[counts.clip(max=3)]
     context = keys >> shift
     total = np.bincount(context, counts, contexts)
     gamma = np.divide(np.bincount(context, taken, contexts), total, out=np.ones(contexts), where=total > 0)
-    return np.append((counts - taken) / total[context], 0.), np.append(gamma, 1.) # at -1: not seen
+    return np.append((counts - taken) / total[context], 0.0), np.append(gamma, 1.0)  # at -1: not seen
 
 # %% ../nbs/13_ngram.ipynb #42d6d281
 class KneserNey:
     "A character n-gram model with interpolated Kneser–Ney smoothing."
-    def __init__(self,
-        order: int = 5, # 5: a character is predicted from the four before it
-        kinds: int = 3, # 3: modified Kneser–Ney; 1: one discount an order
+
+    def __init__(
+        self,
+        order: int = 5,  # 5: a character is predicted from the four before it
+        kinds: int = 3,  # 3: modified Kneser–Ney; 1: one discount an order
     ):
-        if order < 1: raise CantolyricError(f"order={order}: an n-gram has at least one character")
-        if kinds not in (1, 3): raise CantolyricError(f"kinds={kinds}: there are 1 or 3 kinds of discount")
+        if order < 1:
+            raise CantolyricError(f"order={order}: an n-gram has at least one character")
+        if kinds not in (1, 3):
+            raise CantolyricError(f"kinds={kinds}: there are 1 or 3 kinds of discount")
         self.order, self.kinds, self.tables = order, kinds, None
 
-    def fit(self,
-        texts, # list of strings; the end of each is learnt too
-    ): # KneserNey, itself
+    def fit(
+        self,
+        texts,  # list of strings; the end of each is learnt too
+    ):  # KneserNey, itself
         "Count the n-grams of `texts`, every order up to `self.order`."
         texts = _as_list(texts)
-        if not any(texts): raise CantolyricError("no text to learn from: give at least one string that is not empty")
+        if not any(texts):
+            raise CantolyricError("no text to learn from: give at least one string that is not empty")
         self.alphabet = np.array(sorted(map(ord, set("".join(texts)))), np.uint32)
         self.shift = int(len(self.alphabet) + 1).bit_length()
         return self._smooth(*count_ngrams(*pack(texts, self.alphabet), self.order, self.shift))
@@ -109,34 +119,38 @@ class KneserNey:
 # %% ../nbs/13_ngram.ipynb #0c5d1e77
 def _as_list(texts):
     "Texts as a list, checked."
-    if isinstance(texts, str): raise CantolyricError("texts is one string, wanted is a list of strings: write [text]")
+    if isinstance(texts, str):
+        raise CantolyricError("texts is one string, wanted is a list of strings: write [text]")
     texts = list(texts)
     odd = [n for n, t in enumerate(texts, 1) if not isinstance(t, str)]
-    if odd: raise CantolyricError(f"text {odd[0]} is {texts[odd[0] - 1]!r}, wanted are strings")
+    if odd:
+        raise CantolyricError(f"text {odd[0]} is {texts[odd[0] - 1]!r}, wanted are strings")
     return texts
 
 
 @patch
 def _smooth(self: KneserNey, keys, counts):
     self.keys, self.counts = keys, counts
-    below = [1, *map(len, keys)] # one empty context below the single characters
+    below = [1, *map(len, keys)]  # one empty context below the single characters
     self.tables = [smooth(k, c, b, self.shift, self.kinds) for k, c, b in zip(keys, counts, below)]
     return self
 
 # %% ../nbs/13_ngram.ipynb #3a2c46f5
 def find(
-    keys: np.ndarray, # int64, sorted
-    wanted: np.ndarray, # int64
-) -> np.ndarray: # int64: place of each in `keys`, -1 where it is not there
+    keys: np.ndarray,  # int64, sorted
+    wanted: np.ndarray,  # int64
+) -> np.ndarray:  # int64: place of each in `keys`, -1 where it is not there
     "Look keys up by binary search."
-    if not len(keys): return np.full(np.shape(wanted), -1)
+    if not len(keys):
+        return np.full(np.shape(wanted), -1)
     at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
     return np.where(keys[at] == wanted, at, -1)
 
 
 @patch
 def _pack(self: KneserNey, texts):
-    if self.tables is None: raise CantolyricError("the model has not seen any text yet: call fit or load first")
+    if self.tables is None:
+        raise CantolyricError("the model has not seen any text yet: call fit or load first")
     return pack(texts, self.alphabet)
 
 
@@ -151,45 +165,52 @@ def _bits(self: KneserNey, codes):
 
 # %% ../nbs/13_ngram.ipynb #a44bbd16
 @patch
-def bits(self: KneserNey,
-    text: str, # any string
-) -> np.ndarray: # float64 (len(text) + 1,): cost of each character and of the end
+def bits(
+    self: KneserNey,
+    text: str,  # any string
+) -> np.ndarray:  # float64 (len(text) + 1,): cost of each character and of the end
     "How surprising each character of `text` is, given those before it."
     return self._bits(self._pack([text])[0])[1:]
 
 
 @patch
-def bits_per_text(self: KneserNey,
-    texts, # list of strings
-) -> np.ndarray: # float64 (len(texts),): cost of each text and its end
+def bits_per_text(
+    self: KneserNey,
+    texts,  # list of strings
+) -> np.ndarray:  # float64 (len(texts),): cost of each text and its end
     "What each text costs in all; what a paired bootstrap is made of."
     texts = _as_list(texts)
-    if not texts: raise CantolyricError("no text to score: texts is empty")
+    if not texts:
+        raise CantolyricError("no text to score: texts is empty")
     codes, place = self._pack(texts)
     return np.add.reduceat(np.where(place > 0, self._bits(codes), 0), np.flatnonzero(place == 0))
 
 # %% ../nbs/13_ngram.ipynb #f8401bfc
 @patch
-def bits_per_character(self: KneserNey,
-    texts, # list of strings
-) -> float: # bits over all texts, divided by their characters plus one end each
+def bits_per_character(
+    self: KneserNey,
+    texts,  # list of strings
+) -> float:  # bits over all texts, divided by their characters plus one end each
     "The average cost of a character; an end counts as one."
     texts = _as_list(texts)
     return float(self.bits_per_text(texts).sum() / sum(len(t) + 1 for t in texts))
 
 # %% ../nbs/13_ngram.ipynb #b5afc045
 @patch
-def next(self: KneserNey,
-    context: str = "", # what stands before, from the start of the text
-) -> np.ndarray: # float64 (2 + alphabet,): all unknown characters together, the end, the alphabet
+def next(
+    self: KneserNey,
+    context: str = "",  # what stands before, from the start of the text
+) -> np.ndarray:  # float64 (2 + alphabet,): all unknown characters together, the end, the alphabet
     "Probabilities of the next character."
     codes = self._pack([context])[0][:-1]
     p = np.full(len(self.alphabet) + 2, 1 / (CODE_POINTS + 1))
-    p[0] *= CODE_POINTS - len(self.alphabet) # no start is ever predicted: its place holds the unknown
+    p[0] *= CODE_POINTS - len(self.alphabet)  # no start is ever predicted: its place holds the unknown
     for n in range(min(self.order, len(codes) + 1)):
         at = np.int64(0)
-        for keys, c in zip(self.keys, codes[len(codes) - n:]): at = find(keys, at << self.shift | c)
-        if at < 0: break # a context that was never seen; longer ones neither
+        for keys, c in zip(self.keys, codes[len(codes) - n :]):
+            at = find(keys, at << self.shift | c)
+        if at < 0:
+            break  # a context that was never seen; longer ones neither
         keys, (alpha, gamma) = self.keys[n], self.tables[n]
         lo, hi = np.searchsorted(keys, [at << self.shift, at + 1 << self.shift])
         p *= gamma[at]
@@ -198,12 +219,13 @@ def next(self: KneserNey,
 
 # %% ../nbs/13_ngram.ipynb #82185257
 @patch
-def sample(self: KneserNey,
-    n: int = 1, # texts
-    seed: int = 0, # the same seed, the same texts
-    context: str = "", # how each begins
-    max_len: int = 60, # characters after `context`
-) -> list: # strings
+def sample(
+    self: KneserNey,
+    n: int = 1,  # texts
+    seed: int = 0,  # the same seed, the same texts
+    context: str = "",  # how each begins
+    max_len: int = 60,  # characters after `context`
+) -> list:  # strings
     "Write `n` texts, one character after the other; unknown characters are never drawn."
     rng, texts = np.random.default_rng(seed), []
     for _ in range(n):
@@ -211,35 +233,42 @@ def sample(self: KneserNey,
         for _ in range(max_len):
             total = self.next(text)[1:].cumsum()
             c = int(np.searchsorted(total, rng.random() * total[-1], side="right"))
-            if c == 0: break # the end
+            if c == 0:
+                break  # the end
             text += chr(self.alphabet[c - 1])
         texts.append(text)
     return texts
 
 # %% ../nbs/13_ngram.ipynb #a9206bc2
 @patch
-def save(self: KneserNey,
-    path, # where to; .npz
+def save(
+    self: KneserNey,
+    path,  # where to; .npz
 ):
     "Write the model to one file, whole or not at all."
-    if self.tables is None: raise CantolyricError("nothing to save yet: call fit first")
+    if self.tables is None:
+        raise CantolyricError("nothing to save yet: call fit first")
     path = Path(path)
     parts = {f"keys{n}": np.diff(k, prepend=0) for n, k in enumerate(self.keys)}
     parts |= {f"counts{n}": c.astype(np.int32) for n, c in enumerate(self.counts)}
     unfinished = path.with_name(path.name + ".part")
     try:
-        with open(unfinished, "wb") as f: np.savez_compressed(f, order=self.order, kinds=self.kinds, alphabet=self.alphabet, **parts)
+        with open(unfinished, "wb") as f:
+            np.savez_compressed(f, order=self.order, kinds=self.kinds, alphabet=self.alphabet, **parts)
         os.replace(unfinished, path)
-    except OSError as e: raise CantolyricError(f"cannot write the model to {path}: {e.strerror}") from None
-    finally: unfinished.unlink(missing_ok=True)
+    except OSError as e:
+        raise CantolyricError(f"cannot write the model to {path}: {e.strerror}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 # %% ../nbs/13_ngram.ipynb #594fbc5f
 def _load(
-    path, # a file that `KneserNey.save` wrote
-) -> KneserNey: # ready to score
+    path,  # a file that `KneserNey.save` wrote
+) -> KneserNey:  # ready to score
     "Read a model from its file."
     try:
-        with np.load(path, allow_pickle=False) as f: parts = dict(f)
+        with np.load(path, allow_pickle=False) as f:
+            parts = dict(f)
         model = KneserNey(int(parts["order"]), int(parts["kinds"]))
         model.alphabet = parts["alphabet"]
         keys, counts = ([parts[f"{name}{n}"] for n in range(model.order)] for name in ("keys", "counts"))
@@ -247,19 +276,23 @@ def _load(
         keys = [k.cumsum() for k in keys]
         _check_parts(model, keys, counts)
         return model._smooth(keys, [c.astype(int) for c in counts])
-    except FileNotFoundError: raise CantolyricError(f"no n-gram model at {path}: make one with KneserNey().fit(texts).save(path)") from None
-    except Exception as e: raise CantolyricError(f"{path} is not an n-gram model that KneserNey.save wrote: {e}") from None
+    except FileNotFoundError:
+        raise CantolyricError(f"no n-gram model at {path}: make one with KneserNey().fit(texts).save(path)") from None
+    except Exception as e:
+        raise CantolyricError(f"{path} is not an n-gram model that KneserNey.save wrote: {e}") from None
 
 
 def _check_parts(model, keys, counts):
     "Raise if the arrays cannot come from a model: scoring would fail later or return arbitrary numbers."
     ok = lambda a, kind: a.ndim == 1 and np.issubdtype(a.dtype, kind)
     rising = lambda a: (np.diff(a.astype(int)) > 0).all()
-    if not (ok(model.alphabet, np.unsignedinteger) and rising(model.alphabet)): raise ValueError("its alphabet is damaged")
+    if not (ok(model.alphabet, np.unsignedinteger) and rising(model.alphabet)):
+        raise ValueError("its alphabet is damaged")
     below = 1
     for n, (k, c) in enumerate(zip(keys, counts), 1):
         same = ok(k, np.integer) and ok(c, np.integer) and len(k) == len(c) and rising(k) and (c >= 0).all()
-        if not same or len(k) and not 0 <= k[0] <= k[-1] < below << model.shift: raise ValueError(f"its {n}-grams are damaged")
+        if not same or len(k) and not 0 <= k[0] <= k[-1] < below << model.shift:
+            raise ValueError(f"its {n}-grams are damaged")
         below = len(k)
 
 

@@ -26,61 +26,89 @@ from .errors import ArgumentError, brief
 from .tones import CantolyricError
 
 # %% ../nbs/lib/options.ipynb #op000007
-SHORTHANDS = dict(lora=dict(r="rank", lora_alpha="alpha", lora_dropout="dropout"),
-                  trainer=dict(learning_rate="lr", max_steps="steps", save_steps="save_every", seed="seed", data_seed="seed"))
+SHORTHANDS = dict(
+    lora=dict(r="rank", lora_alpha="alpha", lora_dropout="dropout"),
+    trainer=dict(learning_rate="lr", max_steps="steps", save_steps="save_every", seed="seed", data_seed="seed"),
+)
 OURS = dict(
     lora=dict(task_type="it is always CAUSAL_LM", inference_mode="an adapter in training cannot be in inference mode"),
-    trainer=dict(output_dir="the run's folder comes from --runs-dir and --name", remove_unused_columns="the collator needs every column",
-                 train_sampling_strategy="the order of the examples is fixed by the seed", push_to_hub="use --push-to",
-                 hub_model_id="use --push-to", label_names="the loss under the tone mask needs the labels as they are",
-                 disable_tqdm="set TQDM_DISABLE=1", use_cpu="the GPU is used if there is one", auto_find_batch_size="set the size with --batch-size",
-                 fsdp="use --strategy and torchrun", fsdp_config="use --strategy and torchrun", deepspeed="use --strategy and torchrun",
-                 label_smoothing_factor="the loss is computed under the tone mask", group_by_length="examples of similar length are already batched together"))
+    trainer=dict(
+        output_dir="the run's folder comes from --runs-dir and --name",
+        remove_unused_columns="the collator needs every column",
+        train_sampling_strategy="the order of the examples is fixed by the seed",
+        push_to_hub="use --push-to",
+        hub_model_id="use --push-to",
+        label_names="the loss under the tone mask needs the labels as they are",
+        disable_tqdm="set TQDM_DISABLE=1",
+        use_cpu="the GPU is used if there is one",
+        auto_find_batch_size="set the size with --batch-size",
+        fsdp="use --strategy and torchrun",
+        fsdp_config="use --strategy and torchrun",
+        deepspeed="use --strategy and torchrun",
+        label_smoothing_factor="the loss is computed under the tone mask",
+        group_by_length="examples of similar length are already batched together",
+    ),
+)
 
 
 @lru_cache
 def known_options(
-    group: str, # "lora" or "trainer"
+    group: str,  # "lora" or "trainer"
 ) -> frozenset[str]:
     "The options that the installed version of the library accepts."
     if group == "lora":
         from peft import LoraConfig as owner
-    else: from transformers import TrainingArguments as owner
+    else:
+        from transformers import TrainingArguments as owner
     return frozenset(inspect.signature(owner).parameters)
 
 
 def check_option(
-    group: str, # "lora" or "trainer"
-    name: str, # of an option
+    group: str,  # "lora" or "trainer"
+    name: str,  # of an option
 ):
     "Raise `CantolyricError` for an option that does not exist or that a user can't set."
-    if name in OURS[group]: raise CantolyricError(f"{group}.{name} cannot be set: {OURS[group][name]}")
-    if name in known_options(group): return
-    near = get_close_matches(name, known_options(group) - set(OURS[group]), 1, .5)
+    if name in OURS[group]:
+        raise CantolyricError(f"{group}.{name} cannot be set: {OURS[group][name]}")
+    if name in known_options(group):
+        return
+    near = get_close_matches(name, known_options(group) - set(OURS[group]), 1, 0.5)
     owner = dict(lora="peft.LoraConfig", trainer="transformers.TrainingArguments")[group]
     shown = name if len(name) < 80 and name.isprintable() else brief(name)
-    raise CantolyricError(f"there is no option {group}.{shown}: {owner} does not accept it" + (f"; did you mean {group}.{near[0]}?" if near else ""))
+    raise CantolyricError(
+        f"there is no option {group}.{shown}: {owner} does not accept it"
+        + (f"; did you mean {group}.{near[0]}?" if near else "")
+    )
 
 # %% ../nbs/lib/options.ipynb #op000009
 def parse_setting(
-    text: str, # as typed: "trainer.warmup_steps=10", "lora.use_rslora=true", or a setting of the run itself, "rank=16"
-) -> tuple[str, str, object]: # group ("" for the run's own), name, value
+    text: str,  # as typed: "trainer.warmup_steps=10", "lora.use_rslora=true", or a setting of the run itself, "rank=16"
+) -> tuple[str, str, object]:  # group ("" for the run's own), name, value
     "Parse one `--set` of the command line, with its value read as YAML; `CantolyricError` if it is malformed."
-    if not isinstance(text, str): raise ArgumentError("set", text, "expected GROUP.NAME=VALUE as text")
+    if not isinstance(text, str):
+        raise ArgumentError("set", text, "expected GROUP.NAME=VALUE as text")
     key, is_pair, value = text.partition("=")
     group, _, name = key.strip().rpartition(".")
     if not is_pair or not name or group not in ("", "lora", "trainer"):
-        raise CantolyricError(f"--set {brief(text)}: expected GROUP.NAME=VALUE with the group lora or trainer, as in trainer.warmup_steps=10")
-    if group: check_option(group, name)
-    try: return group, name, _number(yaml.safe_load(value))
-    except Exception: # PyYAML raises almost anything for a value that contradicts its tag, as in !!float x
-        raise CantolyricError(f"--set {brief(text)}: {brief(value)} cannot be read as a YAML value; put it in quotes") from None
+        raise CantolyricError(
+            f"--set {brief(text)}: expected GROUP.NAME=VALUE with the group lora or trainer, as in trainer.warmup_steps=10"
+        )
+    if group:
+        check_option(group, name)
+    try:
+        return group, name, _number(yaml.safe_load(value))
+    except Exception:  # PyYAML raises almost anything for a value that contradicts its tag, as in !!float x
+        raise CantolyricError(
+            f"--set {brief(text)}: {brief(value)} cannot be read as a YAML value; put it in quotes"
+        ) from None
 
 
 def _number(value: object) -> object:
     "Convert text that looks like a number to one, because YAML 1.1 reads 1e-4 as text."
-    try: return float(value) if isinstance(value, str) else value
-    except ValueError: return value
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 # %% ../nbs/lib/options.ipynb #op000012
 TINY = dict(rank=32, alpha=32, lr=2e-3, batch_size=32, held_out=320, eval_pairs=96, examples="both")
@@ -88,35 +116,42 @@ REAL = dict(rank=8, alpha=16, lr=3e-4, batch_size=8, held_out=48, eval_pairs=32,
 
 
 def defaults_for(
-    base: str, # as in `load_model`
-    own: bool = False, # whether the training data is the user's own
-) -> dict[str, object]: # setting -> value
+    base: str,  # as in `load_model`
+    own: bool = False,  # whether the training data is the user's own
+) -> dict[str, object]:  # setting -> value
     "The default settings for a base."
-    if base != "tiny": return REAL
-    return TINY | dict(batch_size=8) if own else TINY # a small collection fills only a few batches of 32
+    if base != "tiny":
+        return REAL
+    return TINY | dict(batch_size=8) if own else TINY  # a small collection fills only a few batches of 32
 
 
 def default_steps(
-    base: str, # as in `load_model`
-    own: bool, # whether the training data is the user's own
-    examples: int, # number of training examples
+    base: str,  # as in `load_model`
+    own: bool,  # whether the training data is the user's own
+    examples: int,  # number of training examples
     batch_size: int,
 ) -> int:
     "Number of optimizer steps: 256 for the tiny base on the package's own data, else three passes over the examples, at most 256 (tiny base) or 200."
-    if base == "tiny" and not own: return 256
+    if base == "tiny" and not own:
+        return 256
     return max(4, min(256 if base == "tiny" else 200, math.ceil(3 * examples / batch_size)))
 
 
 def default_pilot(
-    own: bool, # whether the training data is the user's own
-    examples: int, # number of training examples in the full stage
+    own: bool,  # whether the training data is the user's own
+    examples: int,  # number of training examples in the full stage
 ) -> float:
     "The pilot's share of examples and steps: 1/16, or more if the user's own collection is small."
-    return min(.5, max(1 / 16, 64 / examples)) if own else 1 / 16
+    return min(0.5, max(1 / 16, 64 / examples)) if own else 1 / 16
 
 # %% ../nbs/lib/options.ipynb #rop00002
-_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False",
-          dict: "a dictionary whose keys are text"}
+_KINDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    dict: "a dictionary whose keys are text",
+}
 
 
 def is_whole(value: object) -> bool:
@@ -138,9 +173,9 @@ def _converted(kind: type, value: object) -> object:
 
 
 def setting_value(
-    setting: Field, # of a dataclass of settings
+    setting: Field,  # of a dataclass of settings
     value: object,
-) -> object: # of the type that the field wants
+) -> object:  # of the type that the field wants
     "Check the type of a setting; `ArgumentError` if it has another one."
     kind, problem = setting.type, f"expected {_KINDS.get(setting.type)}"
     if kind not in _KINDS or value is None and setting.default is None:
@@ -160,7 +195,7 @@ def setting_value(
     return value
 
 
-def _unwritable(text: str) -> str: # "" if there is no fault
+def _unwritable(text: str) -> str:  # "" if there is no fault
     "Why text could not be stored in a file or passed to the operating system."
     if "\0" in text:
         return "it contains a NUL character; remove it"
@@ -172,7 +207,7 @@ def _unwritable(text: str) -> str: # "" if there is no fault
 
 
 def check_types(
-    config, # a dataclass of settings; changed in place
+    config,  # a dataclass of settings; changed in place
 ):
     "Check and convert the types of all settings; `ArgumentError` for the first that is wrong."
     for f in fields(config):
@@ -180,16 +215,22 @@ def check_types(
 
 # %% ../nbs/lib/options.ipynb #op000013
 def take_shorthands(
-    settings: dict[str, object], # of a run, with its options under lora and trainer; changed in place
+    settings: dict[str, object],  # of a run, with its options under lora and trainer; changed in place
 ):
     "Replace options by their shorthands; `CantolyricError` if an option and its shorthand are both given."
     for group, shorts in SHORTHANDS.items():
         options = settings[group] = dict(settings[group] or {})
-        for name in list(options): check_option(group, name)
-        if not isinstance(options.get("accelerator_config"), (str, Mapping, type(None))): # transformers would open a number as a file descriptor, and close it
-            raise CantolyricError(f"trainer.accelerator_config={brief(options['accelerator_config'])}: expected a dictionary, or the path of a JSON file")
+        for name in list(options):
+            check_option(group, name)
+        if not isinstance(
+            options.get("accelerator_config"), (str, Mapping, type(None))
+        ):  # transformers would open a number as a file descriptor, and close it
+            raise CantolyricError(
+                f"trainer.accelerator_config={brief(options['accelerator_config'])}: expected a dictionary, or the path of a JSON file"
+            )
         for long, short in shorts.items():
-            if long in options: _take(settings, short, options.pop(long), f"{group}.{long}")
+            if long in options:
+                _take(settings, short, options.pop(long), f"{group}.{long}")
     trainer = settings["trainer"]
     if "per_device_train_batch_size" in trainer:
         sizes = {name: trainer.get(name, 1) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")}
@@ -200,75 +241,90 @@ def take_shorthands(
         rows = math.prod(sizes.values())
         _take(settings, "batch_size", rows, "trainer.per_device_train_batch_size")
     if settings["steps"] is not None and "num_train_epochs" in trainer:
-        raise ArgumentError("steps", settings["steps"], f"trainer.num_train_epochs={trainer['num_train_epochs']} is set as well: set one of the two")
+        raise ArgumentError(
+            "steps",
+            settings["steps"],
+            f"trainer.num_train_epochs={trainer['num_train_epochs']} is set as well: set one of the two",
+        )
 
 
 def _take(settings, short, value, long):
     "Set a shorthand from its long form."
-    if settings[short] not in (None, value): raise ArgumentError(short, settings[short], f"{long}={value!r} means the same thing: set only one of them")
+    if settings[short] not in (None, value):
+        raise ArgumentError(short, settings[short], f"{long}={value!r} means the same thing: set only one of them")
     settings[short] = value
 
 # %% ../nbs/lib/options.ipynb #op000016
 def machine_gib() -> float:
     "The memory that a run may take, in GiB: the GPU's, or the machine's (or its container's)."
-    if torch.cuda.is_available(): return torch.cuda.get_device_properties(0).total_memory / 2**30
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory / 2**30
     sizes = [_physical_bytes()]
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try: sizes.append(int(Path(path).read_text()))
-        except (OSError, ValueError): continue # no limit is set ("max"), or this system has no cgroups
+        try:
+            sizes.append(int(Path(path).read_text()))
+        except (OSError, ValueError):
+            continue  # no limit is set ("max"), or this system has no cgroups
     return min(sizes) / 2**30
 
 
 def _physical_bytes() -> float:
-    try: return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError): return math.inf # not known on this system: no limit
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return math.inf  # not known on this system: no limit
 
 # %% ../nbs/lib/options.ipynb #op000019
 @dataclass(frozen=True)
 class Forecast:
     "The time and memory that a run will need, estimated from a few timed steps."
-    steps: int # of the full stage
-    seconds_per_step: float # mean over the full stage
-    training: float # seconds for the steps of the full stage
-    smoke: float # seconds for the smoke stage
-    pilot: float # seconds for the pilot
-    evaluation: float # seconds for all held-out examples, before, during and after training
+
+    steps: int  # of the full stage
+    seconds_per_step: float  # mean over the full stage
+    training: float  # seconds for the steps of the full stage
+    smoke: float  # seconds for the smoke stage
+    pilot: float  # seconds for the pilot
+    evaluation: float  # seconds for all held-out examples, before, during and after training
     peak_gib: float
 
     @property
-    def total(self) -> float: return self.training + self.smoke + self.pilot + self.evaluation # seconds
+    def total(self) -> float:
+        return self.training + self.smoke + self.pilot + self.evaluation  # seconds
 
     def __str__(self):
         m = lambda seconds: f"{seconds / 60:.1f}"
-        return (f"forecast: {self.steps:,} steps of {self.seconds_per_step:.2f} s, {m(self.training)} minutes; smoke {m(self.smoke)}, pilot {m(self.pilot)}, "
-                f"held-out lyrics {m(self.evaluation)}; {m(self.total)} minutes in total, {self.peak_gib:.1f} GiB")
+        return (
+            f"forecast: {self.steps:,} steps of {self.seconds_per_step:.2f} s, {m(self.training)} minutes; smoke {m(self.smoke)}, pilot {m(self.pilot)}, "
+            f"held-out lyrics {m(self.evaluation)}; {m(self.total)} minutes in total, {self.peak_gib:.1f} GiB"
+        )
 
 
 def fit_seconds(
-    tokens: Sequence[int], # in each timed batch
-    seconds: Sequence[float], # per step on each of them
-): # -> (tokens -> seconds, for an array of sizes)
+    tokens: Sequence[int],  # in each timed batch
+    seconds: Sequence[float],  # per step on each of them
+):  # -> (tokens -> seconds, for an array of sizes)
     "Fit a straight line to timed steps, through the origin if they give no plausible slope or intercept."
     x, y = np.asarray(tokens, float), np.asarray(seconds, float)
-    slope, start = np.polyfit(x, y, 1) if len(set(x)) > 1 else (0., 0.)
-    if slope <= 0 or start < 0: slope, start = y.sum() / x.sum(), 0.
+    slope, start = np.polyfit(x, y, 1) if len(set(x)) > 1 else (0.0, 0.0)
+    if slope <= 0 or start < 0:
+        slope, start = y.sum() / x.sum(), 0.0
     return lambda sizes: start + slope * np.asarray(sizes, float)
 
 
 def batch_tokens(
-    lengths: Sequence[int], # tokens of each row, in the order of training
-    batch: int, # rows per step
-    multiple: int = 8, # lengths are padded to a multiple of this
-) -> np.ndarray: # int64 (steps,): tokens of each batch, padding included
+    lengths: Sequence[int],  # tokens of each row, in the order of training
+    batch: int,  # rows per step
+    multiple: int = 8,  # lengths are padded to a multiple of this
+) -> np.ndarray:  # int64 (steps,): tokens of each batch, padding included
     "The size of each batch, which is its longest row times the number of rows."
     longest = np.asarray(lengths).reshape(-1, batch).max(1)
     return -(-longest // multiple) * multiple * batch
 
 
 def spread_over(
-    sizes: Sequence[int], # tokens of each batch of a run
-    n: int = 3, # number of batches besides the largest
-) -> list[int]: # indices: the largest batch, then n batches from small to large
+    sizes: Sequence[int],  # tokens of each batch of a run
+    n: int = 3,  # number of batches besides the largest
+) -> list[int]:  # indices: the largest batch, then n batches from small to large
     "Choose the batches to time."
     order = np.argsort(sizes, kind="stable")
-    return [int(order[-1]), *(int(order[round((k + .5) / n * (len(order) - 1))]) for k in range(n))]
+    return [int(order[-1]), *(int(order[round((k + 0.5) / n * (len(order) - 1))]) for k in range(n))]

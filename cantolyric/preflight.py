@@ -51,18 +51,24 @@ from .tones import CantolyricError
 # %% ../nbs/40_preflight.ipynb #7abd71f5
 class Look:
     "One example as the model sees it: control tokens and all, the part that carries loss set apart."
-    def __init__(self,
-        row: dict, # {"input_ids", "labels"}
+
+    def __init__(
+        self,
+        row: dict,  # {"input_ids", "labels"}
         tokenizer,
     ):
         pairs = groupby(zip(row["input_ids"], row["labels"]), key=lambda p: p[1] != -100)
         groups = [(on, [int(i) for i, _ in g]) for on, g in pairs]
-        self.spans = [(tokenizer.decode(ids), on, len(ids)) for on, ids in groups] # text, does it carry loss, tokens
+        self.spans = [(tokenizer.decode(ids), on, len(ids)) for on, ids in groups]  # text, does it carry loss, tokens
 
-    def __str__(self): return "".join(f"⟦{t}⟧" if on else t for t, on, _ in self.spans)
+    def __str__(self):
+        return "".join(f"⟦{t}⟧" if on else t for t, on, _ in self.spans)
 
     def _repr_html_(self):
-        text = "".join(f"<span style='background:#444;color:#fff'>{html.escape(t)}</span>" if on else html.escape(t) for t, on, _ in self.spans)
+        text = "".join(
+            f"<span style='background:#444;color:#fff'>{html.escape(t)}</span>" if on else html.escape(t)
+            for t, on, _ in self.spans
+        )
         counts = ", ".join(f"{n} tokens {'with' if on else 'without'} loss" for _, on, n in self.spans)
         return f"<pre lang='zh-Hant' style='white-space:pre-wrap'>{text}</pre><small>{counts}</small>"
 
@@ -70,48 +76,68 @@ class Look:
 @dataclass
 class GateResult:
     "What one gate found."
+
     name: str
     ok: bool
-    message: str # what was looked at; where it failed: what, where, and the remedy
-    value: object = None # the figure behind it
-    seconds: float = 0. # that it took, by the clock
+    message: str  # what was looked at; where it failed: what, where, and the remedy
+    value: object = None  # the figure behind it
+    seconds: float = 0.0  # that it took, by the clock
 
-    def __bool__(self): return self.ok
-    def __str__(self): return f"{'ok  ' if self.ok else 'FAIL'} {self.name:<12} {self.message}"
+    def __bool__(self):
+        return self.ok
+
+    def __str__(self):
+        return f"{'ok  ' if self.ok else 'FAIL'} {self.name:<12} {self.message}"
 
 # %% ../nbs/40_preflight.ipynb #17da8016
 @dataclass
 class Gates:
     "The results of several gates; shows itself as a table."
-    results: list = field(default_factory=list) # of `GateResult`
+
+    results: list = field(default_factory=list)  # of `GateResult`
 
     @property
-    def ok(self) -> bool: return all(self.results)
+    def ok(self) -> bool:
+        return all(self.results)
 
     @property
-    def failed(self) -> list: return [r.name for r in self.results if not r.ok]
+    def failed(self) -> list:
+        return [r.name for r in self.results if not r.ok]
 
     def __getitem__(self, name):
         for r in self.results:
-            if r.name == name: return r
+            if r.name == name:
+                return r
         raise KeyError(f"no gate {name!r} was asked: there are {', '.join(r.name for r in self.results)}")
 
-    def __iter__(self): return iter(self.results)
-    def __len__(self): return len(self.results)
-    def __str__(self): return "\n".join(map(str, self.results))
+    def __iter__(self):
+        return iter(self.results)
 
-    def require(self,
-        doing: str = "training", # what is about to start
-    ): # self
+    def __len__(self):
+        return len(self.results)
+
+    def __str__(self):
+        return "\n".join(map(str, self.results))
+
+    def require(
+        self,
+        doing: str = "training",  # what is about to start
+    ):  # self
         "Go on, or raise `CantolyricError` with every reason not to."
-        if self.ok: return self
-        raise CantolyricError(f"stopped before {doing}: " + "; ".join(f"[{r.name}] {r.message}" for r in self.results if not r.ok))
+        if self.ok:
+            return self
+        raise CantolyricError(
+            f"stopped before {doing}: " + "; ".join(f"[{r.name}] {r.message}" for r in self.results if not r.ok)
+        )
 
 # %% ../nbs/40_preflight.ipynb #5a0fe134
 def _gates_html(self):
     "A table with a row for each gate."
-    rows = "".join(f"<tr><td>{'✓' if r.ok else '<b>✗ stop</b>'}</td><td>{r.name}</td>"
-                   f"<td style='text-align:left'>{html.escape(r.message)}</td></tr>" for r in self.results)
+    rows = "".join(
+        f"<tr><td>{'✓' if r.ok else '<b>✗ stop</b>'}</td><td>{r.name}</td>"
+        f"<td style='text-align:left'>{html.escape(r.message)}</td></tr>"
+        for r in self.results
+    )
     return f"<table><tr><th></th><th>gate</th><th style='text-align:left'>what it found</th></tr>{rows}</table>"
 
 
@@ -121,11 +147,18 @@ Gates._repr_html_ = _gates_html
 def gate_data(train, held_out) -> GateResult:
     "Some of each, and no lyric in both."
     if not len(train) or not len(held_out):
-        return GateResult("data", False, f"{len(train)} examples to train on, {len(held_out)} held out: neither may be empty", 0)
+        return GateResult(
+            "data", False, f"{len(train)} examples to train on, {len(held_out)} held out: neither may be empty", 0
+        )
     key = lambda e: "".join(e["lyrics"].split())
     shared = {key(e) for e in train} & {key(e) for e in held_out}
     if shared:
-        return GateResult("data", False, f"lyrics in training and held out: {len(shared)}, such as {min(shared)!r}: split first, then make examples", len(shared))
+        return GateResult(
+            "data",
+            False,
+            f"lyrics in training and held out: {len(shared)}, such as {min(shared)!r}: split first, then make examples",
+            len(shared),
+        )
     return GateResult("data", True, f"{len(train):,} to train on, {len(held_out):,} held out, none in both", 0)
 
 # %% ../nbs/40_preflight.ipynb #829f53d3
@@ -134,20 +167,25 @@ def gate_template(train, reader=None) -> GateResult:
     wrong = [i for i, e in enumerate(train) if not ToneTemplate.parse(e["tones"]).matches(e["lyrics"], reader)]
     if wrong:
         e = train[wrong[0]]
-        return GateResult("template", False, f"{len(wrong)} of {len(train)} lyrics do not have the tones of their prompt; the first is "
-                          f"example {wrong[0]}, {e['lyrics']!r} for {e['tones']}: was another tone table used?", len(wrong))
+        return GateResult(
+            "template",
+            False,
+            f"{len(wrong)} of {len(train)} lyrics do not have the tones of their prompt; the first is "
+            f"example {wrong[0]}, {e['lyrics']!r} for {e['tones']}: was another tone table used?",
+            len(wrong),
+        )
     return GateResult("template", True, f"all {len(train):,} lyrics have the tones that their prompts ask for", 0)
 
 # %% ../nbs/40_preflight.ipynb #9b83fdf6
 def labelled(
-    row: dict, # {"input_ids", "labels"}
-) -> list: # ids that carry loss, in order
+    row: dict,  # {"input_ids", "labels"}
+) -> list:  # ids that carry loss, in order
     "The labels that count."
     return [int(i) for i in row["labels"] if i != -100]
 
 # %% ../nbs/40_preflight.ipynb #554efb93
 def answer_text(
-    row: dict, # {"input_ids", "labels"}
+    row: dict,  # {"input_ids", "labels"}
     tokenizer,
 ) -> str:
     "What the labels say, as text without control tokens."
@@ -163,50 +201,93 @@ def _of_answer(e, row, tokenizer):
     "Whether the labels stand in one piece and say the lyric, or its beginning; control tokens may only end it."
     on = [i for i, x in enumerate(row["labels"]) if x != -100]
     ids, special = labelled(row), _control(tokenizer)
-    while ids and ids[-1] in special: ids.pop()
+    while ids and ids[-1] in special:
+        ids.pop()
     text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return bool(on) and on[-1] - on[0] + 1 == len(on) and not special & set(ids) and e["lyrics"].strip().startswith(text.rstrip("\ufffd"))
+    return (
+        bool(on)
+        and on[-1] - on[0] + 1 == len(on)
+        and not special & set(ids)
+        and e["lyrics"].strip().startswith(text.rstrip("\ufffd"))
+    )
 
 # %% ../nbs/40_preflight.ipynb #0789d95d
 def gate_labels(train, encoded, tokenizer) -> GateResult:
     "Loss on the answer and nothing else, each label at the place of its own token."
-    if len(train) != len(encoded): return GateResult("labels", False, f"{len(train)} examples, but {len(encoded)} of them encoded: encode each example once, in the same order", len(encoded))
+    if len(train) != len(encoded):
+        return GateResult(
+            "labels",
+            False,
+            f"{len(train)} examples, but {len(encoded)} of them encoded: encode each example once, in the same order",
+            len(encoded),
+        )
     for n, (e, row) in enumerate(zip(train, encoded)):
         moved = [i for i, (a, b) in enumerate(zip(row["input_ids"], row["labels"])) if b not in (-100, a)]
         if moved:
-            return GateResult("labels", False, f"example {n}: the label at position {moved[0]} is not the token there; the model shifts by one itself, so labels must not be shifted", len(moved))
+            return GateResult(
+                "labels",
+                False,
+                f"example {n}: the label at position {moved[0]} is not the token there; the model shifts by one itself, so labels must not be shifted",
+                len(moved),
+            )
         if not _of_answer(e, row, tokenizer):
-            return GateResult("labels", False, f"example {n}: loss is taken on {tokenizer.decode(labelled(row))[:40]!r}, wanted is the lyric {e['lyrics'][:20]!r} alone: set the labels of the prompt to -100", n)
+            return GateResult(
+                "labels",
+                False,
+                f"example {n}: loss is taken on {tokenizer.decode(labelled(row))[:40]!r}, wanted is the lyric {e['lyrics'][:20]!r} alone: set the labels of the prompt to -100",
+                n,
+            )
     share = sum(len(labelled(r)) for r in encoded) / max(1, sum(len(r["labels"]) for r in encoded))
     return GateResult("labels", True, f"loss on the answers only: {share:.0%} of the tokens", share)
 
 # %% ../nbs/40_preflight.ipynb #b21c4010
 def gate_truncation(train, encoded, tokenizer) -> GateResult:
     "Nothing of an answer is cut off, inside a character or between two."
-    cut = [n for n, (e, r) in enumerate(zip(train, encoded)) if len(answer_text(r, tokenizer)) < len(e["lyrics"].strip()) or "\ufffd" in answer_text(r, tokenizer)]
+    cut = [
+        n
+        for n, (e, r) in enumerate(zip(train, encoded))
+        if len(answer_text(r, tokenizer)) < len(e["lyrics"].strip()) or "\ufffd" in answer_text(r, tokenizer)
+    ]
     if cut:
-        return GateResult("truncation", False, f"{len(cut)} answers are cut, the first is example {cut[0]}: {answer_text(encoded[cut[0]], tokenizer)!r} "
-                          f"of {train[cut[0]]['lyrics']!r}: raise the length or leave such examples out", len(cut))
-    return GateResult("truncation", True, f"every answer is whole; the longest example has {max(len(r['input_ids']) for r in encoded)} tokens", 0)
+        return GateResult(
+            "truncation",
+            False,
+            f"{len(cut)} answers are cut, the first is example {cut[0]}: {answer_text(encoded[cut[0]], tokenizer)!r} "
+            f"of {train[cut[0]]['lyrics']!r}: raise the length or leave such examples out",
+            len(cut),
+        )
+    return GateResult(
+        "truncation",
+        True,
+        f"every answer is whole; the longest example has {max(len(r['input_ids']) for r in encoded)} tokens",
+        0,
+    )
 
 # %% ../nbs/40_preflight.ipynb #7be0c0e6
 def tone_batch(
-    pairs: list, # examples {"topic", "tones", "lyrics"}
-    encoded: list, # theirs: {"input_ids", "labels"}
-    tokenizer, # its pad token fills up
-    table: TokenTable = None, # None: a batch without masks
-    reader=None, # as in `ToneConstraint`
-    scheme: str = "0243", # of the tones
-) -> dict: # tensors input_ids, attention_mask, labels (B, T), states (B, T), table (S, V)
+    pairs: list,  # examples {"topic", "tones", "lyrics"}
+    encoded: list,  # theirs: {"input_ids", "labels"}
+    tokenizer,  # its pad token fills up
+    table: TokenTable = None,  # None: a batch without masks
+    reader=None,  # as in `ToneConstraint`
+    scheme: str = "0243",  # of the tones
+) -> dict:  # tensors input_ids, attention_mask, labels (B, T), states (B, T), table (S, V)
     "Examples side by side, padded on the right, with the mask of each labelled token."
-    if not pairs: raise CantolyricError("no examples to lay side by side: give at least one")
+    if not pairs:
+        raise CantolyricError("no examples to lay side by side: give at least one")
     length, pad = max(len(r["input_ids"]) for r in encoded), tokenizer.pad_token_id
     fill = lambda row, value: [*row, *[value] * (length - len(row))]
-    out = dict(input_ids=torch.tensor([fill(r["input_ids"], pad) for r in encoded]),
-               attention_mask=torch.tensor([fill([1] * len(r["input_ids"]), 0) for r in encoded]),
-               labels=torch.tensor([fill(r["labels"], -100) for r in encoded]))
-    if table is None: return out
-    masks = [ToneConstraint(ToneTemplate.parse(p["tones"], scheme), table, reader).masks_along(labelled(r)) for p, r in zip(pairs, encoded)]
+    out = dict(
+        input_ids=torch.tensor([fill(r["input_ids"], pad) for r in encoded]),
+        attention_mask=torch.tensor([fill([1] * len(r["input_ids"]), 0) for r in encoded]),
+        labels=torch.tensor([fill(r["labels"], -100) for r in encoded]),
+    )
+    if table is None:
+        return out
+    masks = [
+        ToneConstraint(ToneTemplate.parse(p["tones"], scheme), table, reader).masks_along(labelled(r))
+        for p, r in zip(pairs, encoded)
+    ]
     starts = [next(i for i, x in enumerate(r["labels"]) if x != -100) for r in encoded]
     states, rows = states_and_table(masks, starts, length, table.vocab_size)
     return dict(out, states=states, table=rows)
@@ -216,20 +297,29 @@ def gate_padding(batch) -> GateResult:
     "No loss on filler, and labels of the batch still in place."
     off, on = batch["attention_mask"] == 0, batch["labels"] != -100
     counted, moved = int((off & on).sum()), int((on & (batch["labels"] != batch["input_ids"])).sum())
-    if counted: return GateResult("padding", False, f"{counted} padding tokens carry loss: their labels must be -100", counted)
-    if moved: return GateResult("padding", False, f"{moved} labels of the batch are not the token at their place", moved)
+    if counted:
+        return GateResult("padding", False, f"{counted} padding tokens carry loss: their labels must be -100", counted)
+    if moved:
+        return GateResult("padding", False, f"{moved} labels of the batch are not the token at their place", moved)
     return GateResult("padding", True, f"{int(off.sum())} padding tokens in the batch, none with loss", 0)
 
 # %% ../nbs/40_preflight.ipynb #8a2f7eac
 def gate_end(encoded, batch, format, tokenizer) -> GateResult:
     "The last thing that each example teaches is to stop."
     end = tokenizer.convert_tokens_to_ids(format.end_token)
-    rows = [*((f"example {n}", labelled(r)) for n, r in enumerate(encoded)),
-            *((f"row {n} of the batch", [i for i in r if i != -100]) for n, r in enumerate(batch["labels"].tolist()))]
+    rows = [
+        *((f"example {n}", labelled(r)) for n, r in enumerate(encoded)),
+        *((f"row {n} of the batch", [i for i in r if i != -100]) for n, r in enumerate(batch["labels"].tolist())),
+    ]
     for where, ids in rows:
         if not ids or ids[-1] != end:
-            return GateResult("end", False, f"{where}: the end token {format.end_token} carries no loss, so the model would never stop; "
-                              "a collator that masks the pad token masks it too where both are the same", None)
+            return GateResult(
+                "end",
+                False,
+                f"{where}: the end token {format.end_token} carries no loss, so the model would never stop; "
+                "a collator that masks the pad token masks it too where both are the same",
+                None,
+            )
     return GateResult("end", True, f"{format.end_token} is the last label everywhere", end)
 
 # %% ../nbs/40_preflight.ipynb #0467cedc
@@ -237,64 +327,95 @@ def gate_prompt(train, encoded, format, tokenizer, prompt_ids=None) -> GateResul
     "Generation starts from the very ids that came before the answer in training."
     for n, (e, row) in enumerate(zip(train, encoded)):
         start = next((i for i, x in enumerate(row["labels"]) if x != -100), len(row["labels"]))
-        seen, asked = list(row["input_ids"][:start]), list(prompt_ids(e) if prompt_ids else format.prompt_ids(e, tokenizer))
+        seen, asked = (
+            list(row["input_ids"][:start]),
+            list(prompt_ids(e) if prompt_ids else format.prompt_ids(e, tokenizer)),
+        )
         if seen != asked:
             k = next((i for i, (a, b) in enumerate(zip(seen, asked)) if a != b), min(len(seen), len(asked)))
-            return GateResult("prompt", False, f"example {n}: prompts part at token {k}: training has {tokenizer.decode(seen[k:k + 6])!r}, generation {tokenizer.decode(asked[k:k + 6])!r}: use one format for both", k)
+            return GateResult(
+                "prompt",
+                False,
+                f"example {n}: prompts part at token {k}: training has {tokenizer.decode(seen[k : k + 6])!r}, generation {tokenizer.decode(asked[k : k + 6])!r}: use one format for both",
+                k,
+            )
     return GateResult("prompt", True, "prompts are the same ids in training and in generation", 0)
 
 # %% ../nbs/40_preflight.ipynb #5cb2ae07
 def gate_mask(batch) -> GateResult:
     "The mask is there where loss is, allows every label, and nowhere else."
-    if "states" not in batch: return GateResult("mask", True, "no mask was asked for")
+    if "states" not in batch:
+        return GateResult("mask", True, "no mask was asked for")
     table, states, labels = batch["table"], batch["states"][:, :-1], batch["labels"][:, 1:]
     on = labels != -100
     forbidden = on & ~table[states, labels.clamp(min=0)]
     if forbidden.any():
         b, t = forbidden.nonzero()[0].tolist()
-        return GateResult("mask", False, f"{int(forbidden.sum())} of {int(on.sum())} labels are forbidden by their mask, the first in row {b} at position {t + 1}: "
-                          "is the mask one token late, or is the data not what the template says?", int(forbidden.sum()))
-    if not bool(table[0].all()) or bool((states[~on] != 0).any()): return GateResult("mask", False, "prompt or padding is masked: their state must be row 0, which allows everything")
+        return GateResult(
+            "mask",
+            False,
+            f"{int(forbidden.sum())} of {int(on.sum())} labels are forbidden by their mask, the first in row {b} at position {t + 1}: "
+            "is the mask one token late, or is the data not what the template says?",
+            int(forbidden.sum()),
+        )
+    if not bool(table[0].all()) or bool((states[~on] != 0).any()):
+        return GateResult(
+            "mask", False, "prompt or padding is masked: their state must be row 0, which allows everything"
+        )
     share = float(table[states[on]].float().mean())
-    return GateResult("mask", share < 1, f"every label is allowed; a place allows {share:.1%} of the vocabulary on average"
-                      if share < 1 else "the mask allows everything everywhere: it would change nothing", share)
+    return GateResult(
+        "mask",
+        share < 1,
+        f"every label is allowed; a place allows {share:.1%} of the vocabulary on average"
+        if share < 1
+        else "the mask allows everything everywhere: it would change nothing",
+        share,
+    )
 
 # %% ../nbs/40_preflight.ipynb #b7ef50dc
 @dataclass(kw_only=True)
 class Ways:
     "How a run does what a gate wants to see; None: as the functions of this lesson do."
-    evaluate: object = None # (model, loss) -> float: loss outside of training
-    accumulate: object = None # (model, batch, loss_of): leaves the gradients of a batch that is taken in parts
-    optimizer: object = None # (model, lr) -> an optimizer
-    save: object = None # (folder, model, optimizer, step): all that going on needs
-    load: object = None # (folder, model, optimizer) -> the step to go on from
-    eos: object = None # ids at which generation stops; None: the format's end token
-    merge: object = None # model -> another one, the adapter in its weights; None: the adapter stays apart
-    quantization: str = "none" # what was asked for: "none", "nf4", "int8"
-    tone_table: object = None # `TokenTable` of the tokenizer; None: made where it is needed
+
+    evaluate: object = None  # (model, loss) -> float: loss outside of training
+    accumulate: object = None  # (model, batch, loss_of): leaves the gradients of a batch that is taken in parts
+    optimizer: object = None  # (model, lr) -> an optimizer
+    save: object = None  # (folder, model, optimizer, step): all that going on needs
+    load: object = None  # (folder, model, optimizer) -> the step to go on from
+    eos: object = None  # ids at which generation stops; None: the format's end token
+    merge: object = None  # model -> another one, the adapter in its weights; None: the adapter stays apart
+    quantization: str = "none"  # what was asked for: "none", "nf4", "int8"
+    tone_table: object = None  # `TokenTable` of the tokenizer; None: made where it is needed
 
 # %% ../nbs/40_preflight.ipynb #8453ff51
 @dataclass
 class Parts(Ways):
     "Everything that a run is made of, as it will be used; a gate takes the fields that its parameters name."
-    train: list # examples to learn from
-    held_out: list # examples to be judged by
-    encoded: list # those of `train`: {"input_ids", "labels"}, as training will see them
-    batch: dict # the first of them side by side: `tone_batch`
-    format: object # ChatML, Alpaca, ...
+
+    train: list  # examples to learn from
+    held_out: list  # examples to be judged by
+    encoded: list  # those of `train`: {"input_ids", "labels"}, as training will see them
+    batch: dict  # the first of them side by side: `tone_batch`
+    format: object  # ChatML, Alpaca, ...
     tokenizer: object
-    model: nn.Module # with its adapter
-    attach: object = None # batch -> context manager in which the model's logits are masked; None: training without a mask
-    prompt_ids: object = None # example -> ids that generation starts from; None: the format's
-    loss_fn: object = None # (model, batch) -> loss; None: the model's own, inside `attach`
+    model: nn.Module  # with its adapter
+    attach: object = (
+        None  # batch -> context manager in which the model's logits are masked; None: training without a mask
+    )
+    prompt_ids: object = None  # example -> ids that generation starts from; None: the format's
+    loss_fn: object = None  # (model, batch) -> loss; None: the model's own, inside `attach`
     reader: object = None
-    lr: float = 1e-3 # learning rate of the adapter
-    plan: dict = field(default_factory=dict) # of the next rung: steps, max_seconds, max_gib, tokens_a_step, seconds_a_step, gib (where these two are known), logits (False: its loss makes no full logits)
+    lr: float = 1e-3  # learning rate of the adapter
+    plan: dict = field(
+        default_factory=dict
+    )  # of the next rung: steps, max_seconds, max_gib, tokens_a_step, seconds_a_step, gib (where these two are known), logits (False: its loss makes no full logits)
 
     def loss_of(self, batch) -> torch.Tensor:
         "The training loss of a batch like this run's."
-        if self.loss_fn: return self.loss_fn(self.model, batch)
-        with (self.attach or (lambda batch: nullcontext()))(batch): return _forward(self.model, batch).loss
+        if self.loss_fn:
+            return self.loss_fn(self.model, batch)
+        with (self.attach or (lambda batch: nullcontext()))(batch):
+            return _forward(self.model, batch).loss
 
     def loss(self) -> torch.Tensor:
         "The training loss of the batch."
@@ -313,8 +434,8 @@ def _logits(model, batch):
 
 # %% ../nbs/40_preflight.ipynb #51810f82
 def masking(
-    model, # as in `logits_hook`
-): # batch -> context manager
+    model,  # as in `logits_hook`
+):  # batch -> context manager
     "A function for `Parts.attach`: the tone mask of a batch on the logits of `model`."
     return lambda batch: logits_hook(model, ToneMask(batch["states"], batch["table"]))
 
@@ -324,25 +445,56 @@ def gate_vocabulary(encoded, format, tokenizer, model) -> GateResult:
     rows, logits = model.get_input_embeddings().weight.shape[0], model.get_output_embeddings().weight.shape[0]
     top, end = max(max(r["input_ids"]) for r in encoded), tokenizer.convert_tokens_to_ids(format.end_token)
     fail = lambda why: GateResult("vocabulary", False, why, rows)
-    if len(tokenizer) > rows: return fail(f"the tokenizer has {len(tokenizer):,} tokens, the model embeddings for {rows:,}: call resize_token_embeddings after adding tokens, or take the model's own tokenizer")
-    if top >= rows: return fail(f"the examples hold id {top}, the model embeddings for {rows:,}: they were encoded with another tokenizer")
-    if logits < rows: return fail(f"the model reads {rows:,} tokens and can write {logits:,}: its head was not resized with its embedding")
-    if end is None or end == tokenizer.unk_token_id: return fail(f"the tokenizer has no {format.end_token}, with which this format ends an answer: add it, or take the model's own format")
-    return GateResult("vocabulary", True, f"{len(tokenizer):,} tokens, {rows:,} embeddings; the highest id of the examples is {top}", rows)
+    if len(tokenizer) > rows:
+        return fail(
+            f"the tokenizer has {len(tokenizer):,} tokens, the model embeddings for {rows:,}: call resize_token_embeddings after adding tokens, or take the model's own tokenizer"
+        )
+    if top >= rows:
+        return fail(
+            f"the examples hold id {top}, the model embeddings for {rows:,}: they were encoded with another tokenizer"
+        )
+    if logits < rows:
+        return fail(
+            f"the model reads {rows:,} tokens and can write {logits:,}: its head was not resized with its embedding"
+        )
+    if end is None or end == tokenizer.unk_token_id:
+        return fail(
+            f"the tokenizer has no {format.end_token}, with which this format ends an answer: add it, or take the model's own format"
+        )
+    return GateResult(
+        "vocabulary",
+        True,
+        f"{len(tokenizer):,} tokens, {rows:,} embeddings; the highest id of the examples is {top}",
+        rows,
+    )
 
 # %% ../nbs/40_preflight.ipynb #0454710c
-def gate_quantized(model, quantization="none", least: float = .9) -> GateResult:
+def gate_quantized(model, quantization="none", least: float = 0.9) -> GateResult:
     "What was asked for in 4 or 8 bits is in 4 or 8 bits."
-    if quantization == "none": return GateResult("quantized", True, "skipped: the base is not to be quantized")
+    if quantization == "none":
+        return GateResult("quantized", True, "skipped: the base is not to be quantized")
     outer = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
     outer = {n for n, p in model.named_parameters(remove_duplicate=False) if id(p) in outer or "lora_" in n}
     rows, bits = [r for r in held(model) if r["name"] not in outer], {"nf4": "4", "int8": "8"}[quantization]
-    whole, every = sorted((r for r in rows if r["bits"] != bits), key=lambda r: -r["numbers"]), sum(r["numbers"] for r in rows)
+    whole, every = (
+        sorted((r for r in rows if r["bits"] != bits), key=lambda r: -r["numbers"]),
+        sum(r["numbers"] for r in rows),
+    )
     share = 1 - sum(r["numbers"] for r in whole) / every
     about = f"{share:.1%} of the {every:,} weights between embedding and head are in {bits} bits"
-    if share >= least: return GateResult("quantized", True, about, share)
-    return GateResult("quantized", False, f"{about}, {quantization} was asked for; the largest that is not is {whole[0]['name']} ({whole[0]['numbers']:,} in {whole[0]['dtype']}): "
-                      + ("fused experts are no linear layers, and are passed over; plan memory for them in 16 bits, or take a dense model" if ".experts." in whole[0]["name"] else "was it left out by name, or the setting lost on the way?"), share)
+    if share >= least:
+        return GateResult("quantized", True, about, share)
+    return GateResult(
+        "quantized",
+        False,
+        f"{about}, {quantization} was asked for; the largest that is not is {whole[0]['name']} ({whole[0]['numbers']:,} in {whole[0]['dtype']}): "
+        + (
+            "fused experts are no linear layers, and are passed over; plan memory for them in 16 bits, or take a dense model"
+            if ".experts." in whole[0]["name"]
+            else "was it left out by name, or the setting lost on the way?"
+        ),
+        share,
+    )
 
 # %% ../nbs/40_preflight.ipynb #0310bf01
 @contextmanager
@@ -350,18 +502,29 @@ def _mode(model, training=False):
     "Dropout on or off inside; every module is put back as it was."
     was = {m: m.training for m in model.modules()}
     model.train(training)
-    try: yield
+    try:
+        yield
     finally:
-        for m, on in was.items(): m.training = on
+        for m, on in was.items():
+            m.training = on
 
 # %% ../nbs/40_preflight.ipynb #93add806
 @torch.no_grad()
 def gate_numbers(model, batch) -> GateResult:
     "The model's outputs are numbers, before any mask."
-    with _mode(model): logits = _logits(model, batch)
+    with _mode(model):
+        logits = _logits(model, batch)
     broken = int((~torch.isfinite(logits)).sum())
-    if broken: return GateResult("numbers", False, f"{broken:,} of {logits.numel():,} logits are not finite: some weight overflowed or was not loaded", broken)
-    return GateResult("numbers", True, f"all {logits.numel():,} logits are finite, the largest is {float(logits.abs().max()):.1f}", 0)
+    if broken:
+        return GateResult(
+            "numbers",
+            False,
+            f"{broken:,} of {logits.numel():,} logits are not finite: some weight overflowed or was not loaded",
+            broken,
+        )
+    return GateResult(
+        "numbers", True, f"all {logits.numel():,} logits are finite, the largest is {float(logits.abs().max()):.1f}", 0
+    )
 
 # %% ../nbs/40_preflight.ipynb #b7ce5731
 @torch.no_grad()
@@ -372,99 +535,172 @@ def _with_hook(model, batch, attach):
         logits, plain = _logits(model, batch), _forward(model, batch).loss
         counter = output_head(model).register_forward_hook(lambda *_: calls.append(1))
         try:
-            with attach(batch): masked = _forward(model, batch)
-        finally: counter.remove()
+            with attach(batch):
+                masked = _forward(model, batch)
+        finally:
+            counter.remove()
         return logits, float(plain), float(masked.loss), masked.logits, len(calls), _logits(model, batch)
 
 # %% ../nbs/40_preflight.ipynb #be9dc4e4
-FUSED = ("the head is never called while the hook is on it: a fused loss takes the head's weights and goes around the hook; "
-         "attach by logits_hook(model), which knows a way, or switch the fused loss off")
+FUSED = (
+    "the head is never called while the hook is on it: a fused loss takes the head's weights and goes around the hook; "
+    "attach by logits_hook(model), which knows a way, or switch the fused loss off"
+)
 
 
 def gate_hook(model, batch, attach=None) -> GateResult:
     "Inside `attach` the loss is the masked one, and outside it nothing is left behind."
-    if "states" not in batch: return GateResult("hook", True, "no mask was asked for")
+    if "states" not in batch:
+        return GateResult("hook", True, "no mask was asked for")
     fail = lambda why: GateResult("hook", False, why)
-    if attach is None: return fail("the batch has masks, and nothing applies them: give attach=masking(model)")
+    if attach is None:
+        return fail("the batch has masks, and nothing applies them: give attach=masking(model)")
     free, plain, got, masked, calls, after = _with_hook(model, batch, attach)
-    if not calls: return fail(FUSED)
-    if not torch.equal(free, after): return fail("the logits are still changed after the hook came off: take it off when training ends, or evaluation and generation are masked too")
-    if torch.equal(free, masked): return fail("the logits are the same with the hook and without: it is missing, or on a layer that is never called")
-    if not math.isfinite(got): return fail(f"the loss is {got:.1f} with the hook: it forbids a right token; is the mask upside down?")
+    if not calls:
+        return fail(FUSED)
+    if not torch.equal(free, after):
+        return fail(
+            "the logits are still changed after the hook came off: take it off when training ends, or evaluation and generation are masked too"
+        )
+    if torch.equal(free, masked):
+        return fail(
+            "the logits are the same with the hook and without: it is missing, or on a layer that is never called"
+        )
+    if not math.isfinite(got):
+        return fail(f"the loss is {got:.1f} with the hook: it forbids a right token; is the mask upside down?")
     want = float(masked_cross_entropy(free, *(batch[k].to(free.device) for k in ("labels", "states", "table"))))
-    if abs(got - plain) < 1e-3 < abs(want - plain): return fail(f"the hook changes the logits, but not the loss ({got:.3f}; masked it would be {want:.3f}): it comes after the loss, put it on the head")
-    if abs(got - want) > 1e-2 * max(1, want): return fail(f"the loss with the hook is {got:.3f}, computed by hand {want:.3f}: the mask is not what the batch says")
-    return GateResult("hook", True, f"loss {plain:.3f} without the hook, {got:.3f} with it, {want:.3f} by hand", (plain, got, want))
+    if abs(got - plain) < 1e-3 < abs(want - plain):
+        return fail(
+            f"the hook changes the logits, but not the loss ({got:.3f}; masked it would be {want:.3f}): it comes after the loss, put it on the head"
+        )
+    if abs(got - want) > 1e-2 * max(1, want):
+        return fail(
+            f"the loss with the hook is {got:.3f}, computed by hand {want:.3f}: the mask is not what the batch says"
+        )
+    return GateResult(
+        "hook", True, f"loss {plain:.3f} without the hook, {got:.3f} with it, {want:.3f} by hand", (plain, got, want)
+    )
 
 # %% ../nbs/40_preflight.ipynb #1e0fc029
-def gate_start(model, batch, loss, margin: float = 1.) -> GateResult:
+def gate_start(model, batch, loss, margin: float = 1.0) -> GateResult:
     "The first loss is a number, and not far above what knowing nothing costs."
-    with torch.no_grad(), _mode(model): first = float(loss())
+    with torch.no_grad(), _mode(model):
+        first = float(loss())
     know_nothing = math.log(model.get_output_embeddings().weight.shape[0])
     if "states" in batch:
         on = batch["labels"][:, 1:] != -100
         know_nothing = float(batch["table"].sum(1)[batch["states"][:, :-1][on]].float().log().mean())
     about = f"the first loss is {first:.2f} nats; a blind guess costs {know_nothing:.2f}"
-    if not math.isfinite(first): return GateResult("start", False, f"{about}: some weight or mask is broken", first)
-    if first > know_nothing + margin: return GateResult("start", False, f"{about}: worse than knowing nothing; are these the right weights for this tokenizer, and is loss taken on the answer alone?", first)
-    if first < .01: return GateResult("start", False, f"{about}: too good to be true; can the model see its answer?", first)
+    if not math.isfinite(first):
+        return GateResult("start", False, f"{about}: some weight or mask is broken", first)
+    if first > know_nothing + margin:
+        return GateResult(
+            "start",
+            False,
+            f"{about}: worse than knowing nothing; are these the right weights for this tokenizer, and is loss taken on the answer alone?",
+            first,
+        )
+    if first < 0.01:
+        return GateResult("start", False, f"{about}: too good to be true; can the model see its answer?", first)
     return GateResult("start", True, about, first)
 
 # %% ../nbs/40_preflight.ipynb #9ab6836f
 def gate_adapter(model) -> GateResult:
     "The adapter is trained, and only the adapter, in 32 bits."
-    every, learn = sum(p.numel() for p in model.parameters()), [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    every, learn = (
+        sum(p.numel() for p in model.parameters()),
+        [(n, p) for n, p in model.named_parameters() if p.requires_grad],
+    )
     strange = [n for n, _ in learn if "lora_" not in n and "modules_to_save" not in n]
-    count, coarse = sum(p.numel() for _, p in learn), [(n, p.dtype) for n, p in learn if p.dtype in (torch.bfloat16, torch.float16)]
-    if not learn: return GateResult("adapter", False, "no parameter is trainable: was the adapter added, and loaded with is_trainable=True?", 0)
-    if strange: return GateResult("adapter", False, f"{len(strange)} parameters of the base are trainable too, such as {strange[0]}: freeze the base", count)
-    if coarse: return GateResult("adapter", False, f"{len(coarse)} of {len(learn)} matrices are trained in {str(coarse[0][1])[6:]}, such as {coarse[0][0]}: small steps are rounded away; keep the adapter in float32", count)
-    return GateResult("adapter", True, f"{count:,} parameters are trained, all of the adapter, {count / every:.1%} of the whole", count)
+    count, coarse = (
+        sum(p.numel() for _, p in learn),
+        [(n, p.dtype) for n, p in learn if p.dtype in (torch.bfloat16, torch.float16)],
+    )
+    if not learn:
+        return GateResult(
+            "adapter", False, "no parameter is trainable: was the adapter added, and loaded with is_trainable=True?", 0
+        )
+    if strange:
+        return GateResult(
+            "adapter",
+            False,
+            f"{len(strange)} parameters of the base are trainable too, such as {strange[0]}: freeze the base",
+            count,
+        )
+    if coarse:
+        return GateResult(
+            "adapter",
+            False,
+            f"{len(coarse)} of {len(learn)} matrices are trained in {str(coarse[0][1])[6:]}, such as {coarse[0][0]}: small steps are rounded away; keep the adapter in float32",
+            count,
+        )
+    return GateResult(
+        "adapter",
+        True,
+        f"{count:,} parameters are trained, all of the adapter, {count / every:.1%} of the whole",
+        count,
+    )
 
 # %% ../nbs/40_preflight.ipynb #c94e8148
 def add_adapter(
-    model, # a causal language model; it gets the adapter in place
+    model,  # a causal language model; it gets the adapter in place
     rank: int = 16,
-    seed: int = 0, # of the matrices A
-    dropout: float = 0., # in front of the adapter
-): # the model with a LoRA adapter: on all its linear layers but the head, in a mixture of experts on those of attention
+    seed: int = 0,  # of the matrices A
+    dropout: float = 0.0,  # in front of the adapter
+):  # the model with a LoRA adapter: on all its linear layers but the head, in a mixture of experts on those of attention
     "A fresh adapter, as PEFT makes it, where lesson 33 puts it."
     from peft import LoraConfig, get_peft_model
+
     torch.manual_seed(seed)
-    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules=lora_targets(model))).eval()
+    return get_peft_model(
+        model, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules=lora_targets(model))
+    ).eval()
 
 # %% ../nbs/40_preflight.ipynb #34d0c2b0
 def merged_copy(
-    model, # with an adapter of PEFT; stays as it is
-): # a plain model in fp32, the adapter in its weights
+    model,  # with an adapter of PEFT; stays as it is
+):  # a plain model in fp32, the adapter in its weights
     "The one model that does what base and adapter do together."
     base = copy.deepcopy(model).get_base_model()
     for name, layer in [(n, m) for n, m in base.named_modules() if hasattr(m, "get_delta_weight")]:
         old, delta = layer.get_base_layer(), layer.get_delta_weight(layer.active_adapters[0])
         new = nn.Linear(old.in_features, old.out_features, bias=old.bias is not None, device=delta.device)
         new.weight.data = dense_weight(old).detach().float() + delta.detach().float()
-        if old.bias is not None: new.bias.data = old.bias.detach().float()
+        if old.bias is not None:
+            new.bias.data = old.bias.detach().float()
         put(base, name, new)
     return base.requires_grad_(False)
 
 # %% ../nbs/40_preflight.ipynb #cb29f21d
 def make_parts(
-    model, # with its adapter
+    model,  # with its adapter
     tokenizer,
-    train: list, # examples
+    train: list,  # examples
     held_out: list,
-    format=None, # None: ChatML
-    reader=None, # None: the default Reader
-    rows: int = None, # examples in the batch; None: all
-    **changes, # any other field of `Parts`
+    format=None,  # None: ChatML
+    reader=None,  # None: the default Reader
+    rows: int = None,  # examples in the batch; None: all
+    **changes,  # any other field of `Parts`
 ) -> Parts:
     "The parts of a small run with a tone mask."
     fmt = format or ChatML()
     table = TokenTable.from_tokenizer(tokenizer, model.config.vocab_size, end=fmt.end_token)
     encoded = [fmt.encode(e, tokenizer) for e in train]
-    given = dict(train=train, held_out=held_out, encoded=encoded, batch=tone_batch(train[:rows], encoded[:rows], tokenizer, table, reader), format=fmt,
-                 tokenizer=tokenizer, model=model, attach=masking(model), reader=reader, lr=3e-3, plan=dict(steps=200, max_seconds=3600, max_gib=8),
-                 merge=merged_copy, tone_table=table)
+    given = dict(
+        train=train,
+        held_out=held_out,
+        encoded=encoded,
+        batch=tone_batch(train[:rows], encoded[:rows], tokenizer, table, reader),
+        format=fmt,
+        tokenizer=tokenizer,
+        model=model,
+        attach=masking(model),
+        reader=reader,
+        lr=3e-3,
+        plan=dict(steps=200, max_seconds=3600, max_gib=8),
+        merge=merged_copy,
+        tone_table=table,
+    )
     return Parts(**given | changes)
 
 # %% ../nbs/40_preflight.ipynb #e4fa6e8a
@@ -474,28 +710,32 @@ def _borrowed(model):
     parts = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     was = [p.detach().clone() for _, p in parts]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        try: yield parts
+        try:
+            yield parts
         finally:
             with torch.no_grad():
-                for (_, p), v in zip(parts, was): p.copy_(v)
+                for (_, p), v in zip(parts, was):
+                    p.copy_(v)
             model.zero_grad(set_to_none=True)
 
 
-def _stir(parts, std=.01):
+def _stir(parts, std=0.01):
     "Give the matrices B, which start as zeros, small numbers, the same each time."
     torch.manual_seed(0)
     with torch.no_grad():
         for n, p in parts:
-            if "lora_B" in n: p.normal_(std=std)
+            if "lora_B" in n:
+                p.normal_(std=std)
 
 # %% ../nbs/40_preflight.ipynb #bfeb7e06
 @torch.no_grad()
 def evaluated(
     model,
-    loss, # () -> loss
-) -> float: # nats a label
+    loss,  # () -> loss
+) -> float:  # nats a label
     "The loss outside of training: no gradients, no dropout."
-    with _mode(model): return float(loss())
+    with _mode(model):
+        return float(loss())
 
 
 def gate_evaluation(model, loss, evaluate=None) -> GateResult:
@@ -504,25 +744,49 @@ def gate_evaluation(model, loss, evaluate=None) -> GateResult:
         _stir(parts)
         first, second = ((evaluate or evaluated)(model, loss) for _ in range(2))
         asleep = [n for n, m in model.named_modules() if not m.training]
-    if abs(first - second) > 1e-5 * max(1, abs(first)): return GateResult("evaluation", False, f"two evaluations of one batch give {first:.4f} and {second:.4f}: dropout is on; call model.eval() before", (first, second))
-    if asleep: return GateResult("evaluation", False, f"after an evaluation {len(asleep)} modules are still in eval mode: training would go on without dropout; call model.train() afterwards", len(asleep))
-    return GateResult("evaluation", True, f"two evaluations of one batch give {first:.4f}, and training goes on", (first, second))
+    if abs(first - second) > 1e-5 * max(1, abs(first)):
+        return GateResult(
+            "evaluation",
+            False,
+            f"two evaluations of one batch give {first:.4f} and {second:.4f}: dropout is on; call model.eval() before",
+            (first, second),
+        )
+    if asleep:
+        return GateResult(
+            "evaluation",
+            False,
+            f"after an evaluation {len(asleep)} modules are still in eval mode: training would go on without dropout; call model.train() afterwards",
+            len(asleep),
+        )
+    return GateResult(
+        "evaluation", True, f"two evaluations of one batch give {first:.4f}, and training goes on", (first, second)
+    )
 
 # %% ../nbs/40_preflight.ipynb #5a49f075
 def gate_gradients(model, loss) -> GateResult:
     "One backward reaches every matrix of the adapter with numbers."
     fail = lambda why, value=None: GateResult("gradients", False, why, value)
     frozen = [n for n, p in model.named_parameters() if "lora_" in n and not p.requires_grad]
-    if frozen: return fail(f"{len(frozen)} adapter matrices are frozen, the first is {frozen[0]}: they would stay as they are", len(frozen))
+    if frozen:
+        return fail(
+            f"{len(frozen)} adapter matrices are frozen, the first is {frozen[0]}: they would stay as they are",
+            len(frozen),
+        )
     with _borrowed(model) as parts:
         _stir(parts)
         value = loss()
-        if not value.requires_grad: return fail("the loss depends on nothing that can be trained")
+        if not value.requires_grad:
+            return fail("the loss depends on nothing that can be trained")
         value.backward()
         broken = [n for n, p in parts if p.grad is not None and not bool(torch.isfinite(p.grad).all())]
         missed = [n for n, p in parts if p.grad is None or not bool(p.grad.abs().max() > 0)]
-    if broken: return fail(f"{len(broken)} matrices get gradients that are no numbers, the first is {broken[0]}", len(broken))
-    if missed: return fail(f"{len(missed)} of {len(parts)} matrices get no gradient, the first is {missed[0]}: something below the loss is detached", len(missed))
+    if broken:
+        return fail(f"{len(broken)} matrices get gradients that are no numbers, the first is {broken[0]}", len(broken))
+    if missed:
+        return fail(
+            f"{len(missed)} of {len(parts)} matrices get no gradient, the first is {missed[0]}: something below the loss is detached",
+            len(missed),
+        )
     return GateResult("gradients", True, f"gradients reach all {len(parts)} matrices", 0)
 
 # %% ../nbs/40_preflight.ipynb #71def98b
@@ -530,8 +794,10 @@ def _pull(model, loss):
     "Where the loss pulls at what the head reads: bool (B, T); None where the head is not called."
     seen = []
     handle = output_head(model).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    try: value = loss()
-    finally: handle.remove()
+    try:
+        value = loss()
+    finally:
+        handle.remove()
     return torch.autograd.grad(value, seen[0])[0].abs().amax(-1).cpu() > 0 if seen and seen[0].requires_grad else None
 
 # %% ../nbs/40_preflight.ipynb #05fb9e29
@@ -540,40 +806,58 @@ def gate_places(model, batch, loss, tokenizer) -> GateResult:
     with _borrowed(model) as parts, _mode(model):
         _stir(parts)
         pull = _pull(model, loss)
-    if pull is None: return GateResult("places", True, "skipped: no gradient passes through the head's input")
+    if pull is None:
+        return GateResult("places", True, "skipped: no gradient passes through the head's input")
     on = batch["labels"][:, 1:] != -100
     due = on if "states" not in batch else on & (batch["table"].sum(1) > 1)[batch["states"][:, :-1]]
     missed, more = due & ~pull[:, :-1], pull[:, :-1] & ~on
     if missed.any():
         b, t = missed.nonzero()[0].tolist()
-        return GateResult("places", False, f"the loss ignores {int(missed.sum())} of {int(due.sum())} labels, the first is {tokenizer.decode([int(batch['labels'][b, t + 1])])!r} in row {b}: "
-                          "does the loss function leave out a token, such as the pad token, which may be the end token?", int(missed.sum()))
-    if more.any(): return GateResult("places", False, f"the loss is taken at {int(more.sum())} places without a label: does the loss function make labels of its own, of prompt or padding?", int(more.sum()))
-    return GateResult("places", True, f"the loss pulls at {int(due.sum())} places, those before a label", int(due.sum()))
+        return GateResult(
+            "places",
+            False,
+            f"the loss ignores {int(missed.sum())} of {int(due.sum())} labels, the first is {tokenizer.decode([int(batch['labels'][b, t + 1])])!r} in row {b}: "
+            "does the loss function leave out a token, such as the pad token, which may be the end token?",
+            int(missed.sum()),
+        )
+    if more.any():
+        return GateResult(
+            "places",
+            False,
+            f"the loss is taken at {int(more.sum())} places without a label: does the loss function make labels of its own, of prompt or padding?",
+            int(more.sum()),
+        )
+    return GateResult(
+        "places", True, f"the loss pulls at {int(due.sum())} places, those before a label", int(due.sum())
+    )
 
 # %% ../nbs/40_preflight.ipynb #5e67a5a7
 def micro_batches(
-    batch: dict, # as from `tone_batch`
-) -> list: # batches of one row each
+    batch: dict,  # as from `tone_batch`
+) -> list:  # batches of one row each
     "A batch row by row, without the padding."
     rows = range(len(batch["labels"]))
-    return [{k: v if k == "table" else v[n:n + 1, batch["attention_mask"][n].bool()] for k, v in batch.items()} for n in rows]
+    return [
+        {k: v if k == "table" else v[n : n + 1, batch["attention_mask"][n].bool()] for k, v in batch.items()}
+        for n in rows
+    ]
 
 
 def label_count(
-    batch: dict, # labels (B, T)
+    batch: dict,  # labels (B, T)
 ) -> int:
     "Labels that carry loss; the one at the first place has nothing before it."
     return int((batch["labels"][:, 1:] != -100).sum())
 
 
 def backward_in_parts(
-    model, # its gradients grow
+    model,  # its gradients grow
     batch: dict,
-    loss_of, # batch -> mean loss a label
+    loss_of,  # batch -> mean loss a label
 ):
     "Gradients of a batch, row by row: each weighs as much as it has labels."
-    for part in micro_batches(batch): (loss_of(part) * (label_count(part) / label_count(batch))).backward()
+    for part in micro_batches(batch):
+        (loss_of(part) * (label_count(part) / label_count(batch))).backward()
 
 # %% ../nbs/40_preflight.ipynb #a7498d69
 def _uneven(batch):
@@ -583,31 +867,41 @@ def _uneven(batch):
     return dict(batch, labels=labels)
 
 
-def gate_accumulation(model, batch, loss_of, accumulate=None, tolerance: float = .01) -> GateResult:
+def gate_accumulation(model, batch, loss_of, accumulate=None, tolerance: float = 0.01) -> GateResult:
     "Gradients of the rows add up to the gradient of the batch."
-    if len(batch["labels"]) < 2: return GateResult("accumulation", True, "skipped: the batch is one row")
+    if len(batch["labels"]) < 2:
+        return GateResult("accumulation", True, "skipped: the batch is one row")
     batch, found = _uneven(batch), []
     with _borrowed(model) as parts, _mode(model):
         for way in (lambda model, batch, loss_of: loss_of(batch).backward(), accumulate or backward_in_parts):
             _stir(parts)
             model.zero_grad()
             way(model, batch, loss_of)
-            found.append(torch.cat([p.grad.flatten().float().cpu() if p.grad is not None else torch.zeros(p.numel()) for _, p in parts]))
+            found.append(
+                torch.cat(
+                    [p.grad.flatten().float().cpu() if p.grad is not None else torch.zeros(p.numel()) for _, p in parts]
+                )
+            )
     whole, summed = found
     off, longer = float((summed - whole).norm() / whole.norm()), float(summed.norm() / whole.norm())
-    parallel = float(F.cosine_similarity(whole, summed, 0)) > .999
-    why = "the same direction: divide by the number of parts, once" if parallel else "another direction: divide each part's loss by the labels of the whole batch, not by its own"
+    parallel = float(F.cosine_similarity(whole, summed, 0)) > 0.999
+    why = (
+        "the same direction: divide by the number of parts, once"
+        if parallel
+        else "another direction: divide each part's loss by the labels of the whole batch, not by its own"
+    )
     about = f"the gradient of {len(batch['labels'])} rows, added up, is off that of the batch by {off:.1%} of it"
-    if off <= tolerance: return GateResult("accumulation", True, about, off)
+    if off <= tolerance:
+        return GateResult("accumulation", True, about, off)
     return GateResult("accumulation", False, f"{about}, {longer:.2f} times as long, in {why}", off)
 
 # %% ../nbs/40_preflight.ipynb #c2e7763d
 def adamw(
     model,
-    lr: float, # learning rate
-): # an optimizer of torch
+    lr: float,  # learning rate
+):  # an optimizer of torch
     "The optimizer of this lesson, over what is trainable."
-    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=0.)
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
 
 
 def gate_step(model, loss, lr, optimizer=None) -> GateResult:
@@ -619,105 +913,178 @@ def gate_step(model, loss, lr, optimizer=None) -> GateResult:
         due = [p.grad is not None and bool(p.grad.abs().max() > 0) for _, p in parts]
         how.step()
         still = [n for (n, p), v, d in zip(parts, was, due) if d and torch.equal(p, v)]
-    if still: return GateResult("step", False, f"{len(still)} of {sum(due)} matrices have a gradient and did not move in a step, the first is {still[0]}: does the optimizer hold them? Make it after the adapter", len(still))
+    if still:
+        return GateResult(
+            "step",
+            False,
+            f"{len(still)} of {sum(due)} matrices have a gradient and did not move in a step, the first is {still[0]}: does the optimizer hold them? Make it after the adapter",
+            len(still),
+        )
     return GateResult("step", True, f"a step moves all {sum(due)} matrices", 0)
 
 # %% ../nbs/40_preflight.ipynb #9ac36299
 def fit_batch(
-    model, # its trainable parameters are changed
-    loss, # () -> loss of one batch
-    lr: float, # learning rate
+    model,  # its trainable parameters are changed
+    loss,  # () -> loss of one batch
+    lr: float,  # learning rate
     steps: int = 30,
-    optimizer=None, # as in `Ways`; None: AdamW
-    enough: float = 0., # end when the loss is below this
-) -> list: # losses, one before each step and one at the end
+    optimizer=None,  # as in `Ways`; None: AdamW
+    enough: float = 0.0,  # end when the loss is below this
+) -> list:  # losses, one before each step and one at the end
     "Train on one batch, over and over."
     learn, losses = [p for p in model.parameters() if p.requires_grad], []
     how = (optimizer or adamw)(model, lr)
     for _ in range(steps):
         value = loss()
         losses.append(float(value.detach()))
-        if losses[-1] < enough: return losses
+        if losses[-1] < enough:
+            return losses
         value.backward()
-        torch.nn.utils.clip_grad_norm_(learn, 1.)
+        torch.nn.utils.clip_grad_norm_(learn, 1.0)
         how.step()
         how.zero_grad()
-    with torch.no_grad(): return losses + [float(loss())]
+    with torch.no_grad():
+        return losses + [float(loss())]
 
 # %% ../nbs/40_preflight.ipynb #a0bc73e4
-def gate_overfit(model, loss, lr, optimizer=None, steps: int = 30, share: float = .5, rough: float = .35) -> GateResult:
+def gate_overfit(
+    model, loss, lr, optimizer=None, steps: int = 30, share: float = 0.5, rough: float = 0.35
+) -> GateResult:
     "A batch seen again and again is learnt by heart: what cannot do that cannot learn."
-    if not any(p.requires_grad for p in model.parameters()): return GateResult("overfit", False, "nothing is trainable")
-    with _borrowed(model), _mode(model): losses = fit_batch(model, loss, lr, steps, optimizer)
+    if not any(p.requires_grad for p in model.parameters()):
+        return GateResult("overfit", False, "nothing is trainable")
+    with _borrowed(model), _mode(model):
+        losses = fit_batch(model, loss, lr, steps, optimizer)
     first, last = losses[0], losses[-1]
     about = f"one batch, {steps} steps at {lr:g}: {first:.2f} → {last:.2f} nats"
-    jump = max(b - a for a, b in zip(losses, losses[1:])) # the same batch: a small enough step never makes it dearer
-    if not last < share * first: # true of nan
-        hint = "the learning rate is too high" if not jump < .05 * first else "the learning rate is too low, or the adapter too small"
-        return GateResult("overfit", False, f"{about}, wanted is below {share * first:.2f}; at most it rose by {jump:.2f} in a step: {hint}", losses)
-    if jump > rough * first: return GateResult("overfit", False, f"{about}, but once it rose by {jump:.2f} in a step: the learning rate is too high", losses)
+    jump = max(b - a for a, b in zip(losses, losses[1:]))  # the same batch: a small enough step never makes it dearer
+    if not last < share * first:  # true of nan
+        hint = (
+            "the learning rate is too high"
+            if not jump < 0.05 * first
+            else "the learning rate is too low, or the adapter too small"
+        )
+        return GateResult(
+            "overfit",
+            False,
+            f"{about}, wanted is below {share * first:.2f}; at most it rose by {jump:.2f} in a step: {hint}",
+            losses,
+        )
+    if jump > rough * first:
+        return GateResult(
+            "overfit",
+            False,
+            f"{about}, but once it rose by {jump:.2f} in a step: the learning rate is too high",
+            losses,
+        )
     return GateResult("overfit", True, about, losses)
 
 # %% ../nbs/40_preflight.ipynb #5a47bc67
 def _writer(parts_table, example, reader, start):
     "The processors for generation under an example's tones, behind a prompt of `start` tokens; none without a table."
-    if parts_table is None: return []
+    if parts_table is None:
+        return []
     return [ToneConstraint(ToneTemplate.parse(example["tones"]), parts_table, reader).logits_processor(start)]
 
 
 def written(
     model,
-    prompt: list, # ids
-    most: int, # tokens to write
-    stop: tuple, # ids that end
-    processors=(), # as in `generate`
-) -> list: # ids, the end's with them
+    prompt: list,  # ids
+    most: int,  # tokens to write
+    stop: tuple,  # ids that end
+    processors=(),  # as in `generate`
+) -> list:  # ids, the end's with them
     "The likeliest continuation of a prompt: ids, at most so many, up to one of `stop`."
     ids = torch.tensor([prompt], device=next(model.parameters()).device)
-    with _mode(model): return generate(model, ids, max_new_tokens=most, eos=list(stop), processors=processors)[0, len(prompt):].tolist()
+    with _mode(model):
+        return generate(model, ids, max_new_tokens=most, eos=list(stop), processors=processors)[
+            0, len(prompt) :
+        ].tolist()
 
 # %% ../nbs/40_preflight.ipynb #9c4e5fc4
-def gate_stops(model, train, batch, loss_of, lr, format, tokenizer, attach=None, prompt_ids=None, reader=None, eos=None, optimizer=None, tone_table=None, steps: int = 30) -> GateResult:
+def gate_stops(
+    model,
+    train,
+    batch,
+    loss_of,
+    lr,
+    format,
+    tokenizer,
+    attach=None,
+    prompt_ids=None,
+    reader=None,
+    eos=None,
+    optimizer=None,
+    tone_table=None,
+    steps: int = 30,
+) -> GateResult:
     "A lyric learnt by heart is written to its end token, and no further."
     end, example, row = tokenizer.convert_tokens_to_ids(format.end_token), train[0], micro_batches(batch)[0]
     prompt = list(prompt_ids(example) if prompt_ids else format.prompt_ids(example, tokenizer))
     stop = (end,) if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
     masked = attach is not None and "states" in batch
-    if masked: tone_table = tone_table or TokenTable.from_tokenizer(tokenizer, model.get_output_embeddings().weight.shape[0], end=format.end_token)
+    if masked:
+        tone_table = tone_table or TokenTable.from_tokenizer(
+            tokenizer, model.get_output_embeddings().weight.shape[0], end=format.end_token
+        )
     with _borrowed(model), _mode(model):
-        done = len(fit_batch(model, lambda: loss_of(row), lr, steps, optimizer, enough=.02)) - 1
-        new = written(model, prompt, label_count(row) + 8, stop, _writer(tone_table if masked else None, example, reader, len(prompt)))
+        done = len(fit_batch(model, lambda: loss_of(row), lr, steps, optimizer, enough=0.02)) - 1
+        new = written(
+            model,
+            prompt,
+            label_count(row) + 8,
+            stop,
+            _writer(tone_table if masked else None, example, reader, len(prompt)),
+        )
     text = tokenizer.decode(new)
-    if new[-1] == end and new.count(end) == 1: return GateResult("stops", True, f"learnt by heart in {done} steps, written and ended: {text!r}", len(new))
-    if end in new: return GateResult("stops", False, f"{format.end_token} was written, and generation went on: {text!r}; it stops only at {tokenizer.decode(list(stop))!r}: give the format's end token as eos_token_id", len(new))
-    return GateResult("stops", False, f"after {done} steps on one lyric, {len(new)} tokens went by without {format.end_token}: {text!r}; is the end learnt, and does the prompt begin as in training?", len(new))
+    if new[-1] == end and new.count(end) == 1:
+        return GateResult("stops", True, f"learnt by heart in {done} steps, written and ended: {text!r}", len(new))
+    if end in new:
+        return GateResult(
+            "stops",
+            False,
+            f"{format.end_token} was written, and generation went on: {text!r}; it stops only at {tokenizer.decode(list(stop))!r}: give the format's end token as eos_token_id",
+            len(new),
+        )
+    return GateResult(
+        "stops",
+        False,
+        f"after {done} steps on one lyric, {len(new)} tokens went by without {format.end_token}: {text!r}; is the end learnt, and does the prompt begin as in training?",
+        len(new),
+    )
 
 # %% ../nbs/40_preflight.ipynb #e6fe40a2
 def save_state(
-    folder, # that is there
+    folder,  # that is there
     model,
-    optimizer, # of torch
-    step: int, # steps done, which is the place in the data
+    optimizer,  # of torch
+    step: int,  # steps done, which is the place in the data
 ):
     "All that going on needs, as one file of tensors: no pickle, which could hold code."
     held = {f"weights.{n}": p for n, p in model.named_parameters() if p.requires_grad}
-    held |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for i, s in optimizer.state_dict()["state"].items() for k, v in s.items()}
+    held |= {
+        f"optimizer.{i}.{k}": torch.as_tensor(v)
+        for i, s in optimizer.state_dict()["state"].items()
+        for k, v in s.items()
+    }
     held |= dict(step=torch.tensor(step), dice=torch.get_rng_state())
     save_file({k: v.detach().cpu().clone().contiguous() for k, v in held.items()}, Path(folder) / "state.safetensors")
 
 # %% ../nbs/40_preflight.ipynb #f4c82992
 def load_state(
-    folder, # in which `save_state` wrote
-    model, # its trainable parameters are set
-    optimizer, # fresh, over the same parameters
-) -> int: # the step to go on from
+    folder,  # in which `save_state` wrote
+    model,  # its trainable parameters are set
+    optimizer,  # fresh, over the same parameters
+) -> int:  # the step to go on from
     "Everything back in its place."
     held, state = load_file(Path(folder) / "state.safetensors"), {}
     with torch.no_grad():
         for n, p in model.named_parameters():
-            if p.requires_grad: p.copy_(held[f"weights.{n}"])
+            if p.requires_grad:
+                p.copy_(held[f"weights.{n}"])
     for k, v in held.items():
-        if k.startswith("optimizer."): state.setdefault(int(k.split(".")[1]), {})[k.split(".")[2]] = v
+        if k.startswith("optimizer."):
+            state.setdefault(int(k.split(".")[1]), {})[k.split(".")[2]] = v
     optimizer.load_state_dict(dict(optimizer.state_dict(), state=state))
     torch.set_rng_state(held["dice"])
     return int(held["step"])
@@ -746,24 +1113,34 @@ def _cut_and_resumed(model, batch, loss_of, lr, make, save, load, steps):
         save(folder, model, how, steps)
         at, want = still(), _walk(model, loss_of, rows, how, steps, 2 * steps)
         torch.manual_seed(1)
-        with torch.no_grad(): # a new process knows nothing
-            for _, p in parts: p.zero_()
+        with torch.no_grad():  # a new process knows nothing
+            for _, p in parts:
+                p.zero_()
         how = make(model, lr)
         k = load(folder, model, how)
         return want, k, at, still(), _walk(model, loss_of, rows, how, k, k + steps)
 
 # %% ../nbs/40_preflight.ipynb #b2eaf2f1
-def gate_resume(model, batch, loss_of, lr, optimizer=None, save=None, load=None, after: int = 3, drift: float = 1e-4) -> GateResult:
+def gate_resume(
+    model, batch, loss_of, lr, optimizer=None, save=None, load=None, after: int = 3, drift: float = 1e-4
+) -> GateResult:
     "Saved, loaded and gone on is the same as never interrupted."
-    want, k, at, again, got = _cut_and_resumed(model, batch, loss_of, lr, optimizer or adamw, save or save_state, load or load_state, after)
-    apart = lambda a, b: not abs(a - b) <= drift * max(1, abs(a)) # true of nan
+    want, k, at, again, got = _cut_and_resumed(
+        model, batch, loss_of, lr, optimizer or adamw, save or save_state, load or load_state, after
+    )
+    apart = lambda a, b: not abs(a - b) <= drift * max(1, abs(a))  # true of nan
     off = next((i for i, (a, b) in enumerate(zip(want, got)) if apart(a, b)), None)
     about = f"losses {', '.join(f'{x:.3f}' for x in want)} in one go, {', '.join(f'{x:.3f}' for x in got)} resumed"
-    if k != after: why = f"it went on from step {k} and not {after}: the data start over; save the place in them"
-    elif apart(at, again): why = f"the loss where it was cut is {at:.3f}, loaded {again:.3f}: the weights are not what was saved"
-    elif off is None: return GateResult("resume", True, about, (want, got))
-    elif off == 0: why = "the weights are the same and the first step is not: save and load the dice, which dropout throws"
-    else: why = "the first step is the same and what came of it is not: save and load the optimizer's state"
+    if k != after:
+        why = f"it went on from step {k} and not {after}: the data start over; save the place in them"
+    elif apart(at, again):
+        why = f"the loss where it was cut is {at:.3f}, loaded {again:.3f}: the weights are not what was saved"
+    elif off is None:
+        return GateResult("resume", True, about, (want, got))
+    elif off == 0:
+        why = "the weights are the same and the first step is not: save and load the dice, which dropout throws"
+    else:
+        why = "the first step is the same and what came of it is not: save and load the optimizer's state"
     return GateResult("resume", False, f"{about}; {why}", (want, got))
 
 # %% ../nbs/40_preflight.ipynb #df3b1b8b
@@ -773,30 +1150,60 @@ def _answers(model, batch):
     return _logits(model, batch)[:, :-1][batch["labels"][:, 1:].to(next(model.parameters()).device) != -100].float()
 
 
-def gate_merge(model, batch, loss, lr, merge=None, optimizer=None, lost: float = .05, most_gib: float = 8.) -> GateResult:
+def gate_merge(
+    model, batch, loss, lr, merge=None, optimizer=None, lost: float = 0.05, most_gib: float = 8.0
+) -> GateResult:
     "The merged model says what base and adapter say."
-    if merge is None: return GateResult("merge", True, "skipped: the adapter stays apart")
+    if merge is None:
+        return GateResult("merge", True, "skipped: the adapter stays apart")
     gib = sum(p.nbytes for p in model.parameters()) / 2**30
-    if gib > most_gib: return GateResult("merge", True, f"skipped: a second copy of {gib:.1f} GiB would be needed; compare the two before you give the merged one away")
+    if gib > most_gib:
+        return GateResult(
+            "merge",
+            True,
+            f"skipped: a second copy of {gib:.1f} GiB would be needed; compare the two before you give the merged one away",
+        )
     with _borrowed(model) as parts, _mode(model):
         fit_batch(model, loss, lr, 5, optimizer)
         before, whole = [n for n, _ in model.named_parameters()], merge(model).eval()
-        if before != [n for n, _ in model.named_parameters()]: return GateResult("merge", False, "merging took the adapter off the model that is being trained: merge a copy", None)
-        apart, together, packed = _answers(model, batch), _answers(whole, batch), any(getattr(p, "quant_state", None) is not None for p in whole.parameters())
+        if before != [n for n, _ in model.named_parameters()]:
+            return GateResult(
+                "merge", False, "merging took the adapter off the model that is being trained: merge a copy", None
+            )
+        apart, together, packed = (
+            _answers(model, batch),
+            _answers(whole, batch),
+            any(getattr(p, "quant_state", None) is not None for p in whole.parameters()),
+        )
         with torch.no_grad():
             for n, p in parts:
-                if "lora_B" in n: p.zero_()
+                if "lora_B" in n:
+                    p.zero_()
         effect = (apart - _answers(model, batch)).norm()
     off = float((together - apart).norm() / effect)
     about = f"merged and apart differ by {off:.2%} of what the adapter does"
-    if off <= lost: return GateResult("merge", True, about, off)
-    return GateResult("merge", False, f"{about}: " + ("the sum was rounded to 4 bits again; make the base dense first" if packed else "merged twice, with another scale, or into 16 bits? Merge once, in 32 bits") + ", or leave the adapter apart", off)
+    if off <= lost:
+        return GateResult("merge", True, about, off)
+    return GateResult(
+        "merge",
+        False,
+        f"{about}: "
+        + (
+            "the sum was rounded to 4 bits again; make the base dense first"
+            if packed
+            else "merged twice, with another scale, or into 16 bits? Merge once, in 32 bits"
+        )
+        + ", or leave the adapter apart",
+        off,
+    )
 
 # %% ../nbs/40_preflight.ipynb #cb76faf8
 def peak_gib() -> float:
     "The most memory this process has used so far, in GiB."
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated(): return torch.cuda.max_memory_allocated() / 2**30
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**30
     import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
@@ -818,86 +1225,156 @@ def gate_forecast(model, batch, loss, plan) -> GateResult:
     larger = plan.get("tokens_a_step", tokens) / tokens
     each = plan.get("seconds_a_step") or seconds_a_step(model, loss) * larger
     seconds = each * plan.get("steps", 0)
-    logits = 4 * tokens * model.get_output_embeddings().weight.shape[0] if plan.get("logits", True) else 0 # bytes, fp32; about four copies are alive at once
+    logits = (
+        4 * tokens * model.get_output_embeddings().weight.shape[0] if plan.get("logits", True) else 0
+    )  # bytes, fp32; about four copies are alive at once
     gib = plan.get("gib") or peak_gib() + 4 * logits * max(0, larger - 1) / 2**30
     about = f"{plan.get('steps', 0):,} steps of {each:.2f} s: {seconds / 60:,.1f} minutes, {gib:.1f} GiB"
-    if seconds > plan.get("max_seconds", math.inf): return GateResult("forecast", False, f"{about}; the limit is {plan['max_seconds'] / 60:,.1f} minutes: use fewer steps or a smaller model", (seconds, gib))
-    if gib > plan.get("max_gib", math.inf): return GateResult("forecast", False, f"{about}; the limit is {plan['max_gib']:.3g} GiB: use a smaller batch", (seconds, gib))
+    if seconds > plan.get("max_seconds", math.inf):
+        return GateResult(
+            "forecast",
+            False,
+            f"{about}; the limit is {plan['max_seconds'] / 60:,.1f} minutes: use fewer steps or a smaller model",
+            (seconds, gib),
+        )
+    if gib > plan.get("max_gib", math.inf):
+        return GateResult(
+            "forecast", False, f"{about}; the limit is {plan['max_gib']:.3g} GiB: use a smaller batch", (seconds, gib)
+        )
     return GateResult("forecast", True, about, (seconds, gib))
 
 # %% ../nbs/40_preflight.ipynb #e1fc1677
-_IN_ORDER = (gate_data, gate_template, gate_labels, gate_truncation, gate_padding, gate_end, gate_prompt, gate_mask, gate_vocabulary, gate_quantized,
-             gate_numbers, gate_hook, gate_start, gate_adapter, gate_evaluation, gate_gradients, gate_places, gate_accumulation, gate_step,
-             gate_overfit, gate_stops, gate_resume, gate_merge, gate_forecast)
+_IN_ORDER = (
+    gate_data,
+    gate_template,
+    gate_labels,
+    gate_truncation,
+    gate_padding,
+    gate_end,
+    gate_prompt,
+    gate_mask,
+    gate_vocabulary,
+    gate_quantized,
+    gate_numbers,
+    gate_hook,
+    gate_start,
+    gate_adapter,
+    gate_evaluation,
+    gate_gradients,
+    gate_places,
+    gate_accumulation,
+    gate_step,
+    gate_overfit,
+    gate_stops,
+    gate_resume,
+    gate_merge,
+    gate_forecast,
+)
 GATES = {f.__name__[5:]: f for f in _IN_ORDER}
 
 # %% ../nbs/40_preflight.ipynb #b259f79f
 def run_gate(
-    name: str, # of GATES
+    name: str,  # of GATES
     parts: Parts,
-    **settings, # for the gate: margin, steps, share
+    **settings,  # for the gate: margin, steps, share
 ) -> GateResult:
     "One gate; an error inside it is a failure, not an end."
-    if name not in GATES: raise CantolyricError(f"no gate {name!r}: there are {', '.join(GATES)}")
+    if name not in GATES:
+        raise CantolyricError(f"no gate {name!r}: there are {', '.join(GATES)}")
     wanted, start = inspect.signature(GATES[name]).parameters, time.perf_counter()
-    given = {k: getattr(parts, k) for k in wanted if hasattr(parts, k)} | {k: v for k, v in settings.items() if k in wanted}
-    try: found = GATES[name](**given)
-    except Exception as e: found = GateResult(name, False, f"could not be checked: {type(e).__name__}: {e}" if not isinstance(e, CantolyricError) else str(e))
+    given = {k: getattr(parts, k) for k in wanted if hasattr(parts, k)} | {
+        k: v for k, v in settings.items() if k in wanted
+    }
+    try:
+        found = GATES[name](**given)
+    except Exception as e:
+        found = GateResult(
+            name,
+            False,
+            f"could not be checked: {type(e).__name__}: {e}" if not isinstance(e, CantolyricError) else str(e),
+        )
     return replace(found, seconds=time.perf_counter() - start)
 
 # %% ../nbs/40_preflight.ipynb #0c99a12e
-LONG = 1. # seconds from which a gate's time is told while the others go on
+LONG = 1.0  # seconds from which a gate's time is told while the others go on
 
 
 def preflight(
-    parts: Parts, # of the run, as it will be used
-    only=tuple(GATES), # names of gates
-    stop: bool = False, # end at the first that fails
-    desc: str = None, # title of a progress bar that names the gate at work; None: no bar
-    say=None, # told of each gate that took long; None: nobody is
-    **settings, # for single gates: margin, steps, share
+    parts: Parts,  # of the run, as it will be used
+    only=tuple(GATES),  # names of gates
+    stop: bool = False,  # end at the first that fails
+    desc: str = None,  # title of a progress bar that names the gate at work; None: no bar
+    say=None,  # told of each gate that took long; None: nobody is
+    **settings,  # for single gates: margin, steps, share
 ) -> Gates:
     "Go through the gates, from cheap to dear; nothing of the run is changed."
-    done, bar = Gates(), tqdm([only] if isinstance(only, str) else only, desc=desc, unit="gate", disable=desc is None or bool(os.environ.get("TQDM_DISABLE")))
+    done, bar = (
+        Gates(),
+        tqdm(
+            [only] if isinstance(only, str) else only,
+            desc=desc,
+            unit="gate",
+            disable=desc is None or bool(os.environ.get("TQDM_DISABLE")),
+        ),
+    )
     for name in bar:
         bar.set_postfix_str(name)
         done.results.append(result := run_gate(name, parts, **settings))
-        if say and result.seconds > LONG: say(f"  gate {name}: {'passed' if result else 'failed'} after {result.seconds:.0f} s")
-        if stop and not done.ok: break
+        if say and result.seconds > LONG:
+            say(f"  gate {name}: {'passed' if result else 'failed'} after {result.seconds:.0f} s")
+        if stop and not done.ok:
+            break
     bar.close()
     return done
 
 # %% ../nbs/40_preflight.ipynb #6f97bc57
 def small_variant(
-    tokenizer, # the real one
+    tokenizer,  # the real one
     seed: int = 0,
-): # Qwen3 of 2 blocks, width 64, random weights
+):  # Qwen3 of 2 blocks, width 64, random weights
     "The smallest model on which a pipeline can be tried."
     torch.manual_seed(seed)
-    config = Qwen3Config(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, intermediate_size=128, num_attention_heads=2,
-        num_key_value_heads=2, head_dim=32, tie_word_embeddings=True, initializer_range=.1)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        intermediate_size=128,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=32,
+        tie_word_embeddings=True,
+        initializer_range=0.1,
+    )
     return Qwen3ForCausalLM(config).eval()
 
 # %% ../nbs/40_preflight.ipynb #656e6bf6
-SHOWS = {"at once": .01, "in the log": .1, "at the end": 1., "never": 1.} # when a mistake shows by itself -> the share of the run that is lost by then
+SHOWS = {
+    "at once": 0.01,
+    "in the log": 0.1,
+    "at the end": 1.0,
+    "never": 1.0,
+}  # when a mistake shows by itself -> the share of the run that is lost by then
 
 
 @dataclass(frozen=True)
 class Mistake:
     "A way to spoil a run: called with healthy `Parts`, gives spoilt ones and leaves the healthy alone."
-    gate: str # the one that must catch it
-    story: str # how it comes about
-    plant: object # Parts -> changed fields; where there are severities: (Parts, severity) -> changed fields
-    severities: tuple = () # from little to much
-    usual: float = None # the severity that people make
-    unit: str = "" # of a severity
-    shows: str = "at the end" # without a gate: a key of `SHOWS`
+
+    gate: str  # the one that must catch it
+    story: str  # how it comes about
+    plant: object  # Parts -> changed fields; where there are severities: (Parts, severity) -> changed fields
+    severities: tuple = ()  # from little to much
+    usual: float = None  # the severity that people make
+    unit: str = ""  # of a severity
+    shows: str = "at the end"  # without a gate: a key of `SHOWS`
 
     def __call__(self, parts: Parts, severity: float = None) -> Parts:
         if not self.severities:
-            if severity is not None: raise CantolyricError(f"this mistake ({self.story}) has no severity: leave it out")
+            if severity is not None:
+                raise CantolyricError(f"this mistake ({self.story}) has no severity: leave it out")
             return replace(parts, **self.plant(parts))
-        if severity is not None and not severity > 0: raise CantolyricError(f"severity={severity!r}: a number above 0 is wanted ({self.unit})")
+        if severity is not None and not severity > 0:
+            raise CantolyricError(f"severity={severity!r}: a number above 0 is wanted ({self.unit})")
         return replace(parts, **self.plant(parts, self.usual if severity is None else severity))
 
 # %% ../nbs/40_preflight.ipynb #64a8a6ac
@@ -906,72 +1383,154 @@ MISTAKES = {}
 
 def _mistake(name, gate, story, shows="at the end", usual=None, severities=(), unit=""):
     "Register a planted mistake."
+
     def add(plant):
         MISTAKES[name] = Mistake(gate, story, plant, severities, usual, unit, shows)
         return plant
+
     return add
 
 
-SHARES = (.02, .05, .1, .25, .5, 1.)
+SHARES = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
 def _some(items, share):
     "The first of some things: a share of them, one at least."
-    return items[:max(1, math.ceil(share * len(items)))]
+    return items[: max(1, math.ceil(share * len(items)))]
 
 # %% ../nbs/40_preflight.ipynb #0aa2a9f8
-def _relabel(p, change, share=1.):
+def _relabel(p, change, share=1.0):
     "Encoded rows and batch with other labels, in a share of them: `change(ids, labels)` -> labels."
     few = len(_some(p.encoded, share))
-    rows = [dict(r, labels=change(list(r["input_ids"]), list(r["labels"]))) if n < few else r for n, r in enumerate(p.encoded)]
-    labels = [change(i, x) if n < few else x for n, (i, x) in enumerate(zip(p.batch["input_ids"].tolist(), p.batch["labels"].tolist()))]
+    rows = [
+        dict(r, labels=change(list(r["input_ids"]), list(r["labels"]))) if n < few else r
+        for n, r in enumerate(p.encoded)
+    ]
+    labels = [
+        change(i, x) if n < few else x
+        for n, (i, x) in enumerate(zip(p.batch["input_ids"].tolist(), p.batch["labels"].tolist()))
+    ]
     return dict(encoded=rows, batch=dict(p.batch, labels=torch.tensor(labels)))
 
 
-def _answer_start(labels): return next((i for i, x in enumerate(labels) if x != -100), len(labels))
+def _answer_start(labels):
+    return next((i for i, x in enumerate(labels) if x != -100), len(labels))
 
 # %% ../nbs/40_preflight.ipynb #2cbd687f
-@_mistake("train/test leak", "data", "examples were made before the split", "never", .25, SHARES, "share of the held-out lyrics that training has seen")
+@_mistake(
+    "train/test leak",
+    "data",
+    "examples were made before the split",
+    "never",
+    0.25,
+    SHARES,
+    "share of the held-out lyrics that training has seen",
+)
 def _(p, share):
-    seen = (p.train * len(p.held_out))[:len(_some(p.held_out, share))]
-    return dict(held_out=[*seen, *p.held_out[len(seen):]])
+    seen = (p.train * len(p.held_out))[: len(_some(p.held_out, share))]
+    return dict(held_out=[*seen, *p.held_out[len(seen) :]])
 
-@_mistake("tone digits swapped", "template", "a tone table from the web with 2 and 4 exchanged", "at the end", 1., SHARES, "share of the examples")
+
+@_mistake(
+    "tone digits swapped",
+    "template",
+    "a tone table from the web with 2 and 4 exchanged",
+    "at the end",
+    1.0,
+    SHARES,
+    "share of the examples",
+)
 def _(p, share):
     few = len(_some(p.train, share))
-    return dict(train=[dict(e, tones=e["tones"].translate(str.maketrans("24", "42"))) if n < few else e for n, e in enumerate(p.train)])
+    return dict(
+        train=[
+            dict(e, tones=e["tones"].translate(str.maketrans("24", "42"))) if n < few else e
+            for n, e in enumerate(p.train)
+        ]
+    )
 
-@_mistake("prompt in the loss", "labels", "labels are a copy of input_ids", "never", 1., SHARES, "share of the prompt's tokens, the last ones")
+
+@_mistake(
+    "prompt in the loss",
+    "labels",
+    "labels are a copy of input_ids",
+    "never",
+    1.0,
+    SHARES,
+    "share of the prompt's tokens, the last ones",
+)
 def _(p, share):
     def more(ids, labels):
         k = _answer_start(labels)
         few = len(_some(ids[:k], share))
-        return [*labels[:k - few], *ids[k - few:k], *labels[k:]]
+        return [*labels[: k - few], *ids[k - few : k], *labels[k:]]
+
     return _relabel(p, more)
 
-@_mistake("labels shifted twice", "labels", "shifted once by hand, and once more by the model", "at the end", 1., SHARES, "share of the examples")
-def _(p, share): return _relabel(p, lambda ids, labels: [*labels[1:], -100], share)
+
+@_mistake(
+    "labels shifted twice",
+    "labels",
+    "shifted once by hand, and once more by the model",
+    "at the end",
+    1.0,
+    SHARES,
+    "share of the examples",
+)
+def _(p, share):
+    return _relabel(p, lambda ids, labels: [*labels[1:], -100], share)
 
 # %% ../nbs/40_preflight.ipynb #c78b6ed1
-@_mistake("answers truncated", "truncation", "max_length is two tokens short of the longest example", "at the end", 2, (1, 2, 4, 8), "tokens that the longest example loses")
+@_mistake(
+    "answers truncated",
+    "truncation",
+    "max_length is two tokens short of the longest example",
+    "at the end",
+    2,
+    (1, 2, 4, 8),
+    "tokens that the longest example loses",
+)
 def _(p, tokens):
     n = max(len(r["input_ids"]) for r in p.encoded) - int(tokens)
     return dict(encoded=[{k: v[:n] if isinstance(v, (list, tuple)) else v for k, v in r.items()} for r in p.encoded])
 
-@_mistake("end token masked", "end", "pad_token = eos_token, and a collator that masks every pad token", "at the end", 1., SHARES, "share of the examples")
+
+@_mistake(
+    "end token masked",
+    "end",
+    "pad_token = eos_token, and a collator that masks every pad token",
+    "at the end",
+    1.0,
+    SHARES,
+    "share of the examples",
+)
 def _(p, share):
     end = p.tokenizer.convert_tokens_to_ids(p.format.end_token)
     return _relabel(p, lambda ids, labels: [-100 if x == end else x for x in labels], share)
 
+
 @_mistake("padding counted", "padding", "the collator fills labels up with the pad token", "at the end")
-def _(p): return dict(batch=dict(p.batch, labels=torch.where(p.batch["attention_mask"] == 0, p.batch["input_ids"], p.batch["labels"])))
+def _(p):
+    return dict(
+        batch=dict(p.batch, labels=torch.where(p.batch["attention_mask"] == 0, p.batch["input_ids"], p.batch["labels"]))
+    )
+
 
 @_mistake("another end token", "stops", "generation waits for the end of a text, the format ends an answer")
 def _(p):
     end = p.tokenizer.convert_tokens_to_ids(p.format.end_token)
     return dict(eos=next(i for i in range(len(p.tokenizer)) if i != end and i not in p.encoded[0]["input_ids"]))
 
-@_mistake("tokens added", "vocabulary", "tokens were added to the tokenizer, and the model not resized", "at once", 1, (1, 10, 100), "tokens that were added")
+
+@_mistake(
+    "tokens added",
+    "vocabulary",
+    "tokens were added to the tokenizer, and the model not resized",
+    "at once",
+    1,
+    (1, 10, 100),
+    "tokens that were added",
+)
 def _(p, tokens):
     tokenizer, room = copy.deepcopy(p.tokenizer), p.model.get_input_embeddings().weight.shape[0] - len(p.tokenizer)
     tokenizer.add_tokens([f"<|extra {k}|>" for k in range(room + int(tokens))])
@@ -983,25 +1542,45 @@ def _(p):
     other = Alpaca() if isinstance(p.format, ChatML) else ChatML()
     return dict(prompt_ids=lambda e: other.prompt_ids(e, p.tokenizer))
 
-@_mistake("last newline missing", "prompt", "the prompt was stripped before it was encoded")
-def _(p): return dict(prompt_ids=lambda e: p.format.prompt_ids(e, p.tokenizer)[:-1])
 
-@_mistake("mask one token late", "mask", "the mask before token t was laid on the logits after it", "at once", 1., SHARES, "share of the rows")
+@_mistake("last newline missing", "prompt", "the prompt was stripped before it was encoded")
+def _(p):
+    return dict(prompt_ids=lambda e: p.format.prompt_ids(e, p.tokenizer)[:-1])
+
+
+@_mistake(
+    "mask one token late",
+    "mask",
+    "the mask before token t was laid on the logits after it",
+    "at once",
+    1.0,
+    SHARES,
+    "share of the rows",
+)
 def _(p, share):
     few = len(_some(p.batch["states"], share))
     return dict(batch=dict(p.batch, states=torch.cat([p.batch["states"][:few].roll(1, 1), p.batch["states"][few:]])))
 
+
 @_mistake("hook missing", "hook", "the run was resumed, the hook was not", "never")
-def _(p): return dict(attach=lambda batch: nullcontext())
+def _(p):
+    return dict(attach=lambda batch: nullcontext())
+
 
 @_mistake("mask upside down", "hook", "True meant 'forbidden' to whoever wrote the hook", "at once")
-def _(p): return dict(attach=lambda batch: logits_hook(p.model, ToneMask(batch["states"], ~batch["table"] | (batch["table"].all(1)[:, None]))))
+def _(p):
+    return dict(
+        attach=lambda batch: logits_hook(
+            p.model, ToneMask(batch["states"], ~batch["table"] | (batch["table"].all(1)[:, None]))
+        )
+    )
 
 # %% ../nbs/40_preflight.ipynb #fa733ea3
 def _with_model(p, change, **more):
     "Parts with a copy of the model, changed by `change` (or another that it returns), and the mask on that."
     model = copy.deepcopy(p.model)
-    if isinstance(other := change(model), nn.Module): model = other
+    if isinstance(other := change(model), nn.Module):
+        model = other
     return dict(model=model, attach=masking(model) if p.attach else None) | more
 
 # %% ../nbs/40_preflight.ipynb #4ec3a5c1
@@ -1010,21 +1589,34 @@ def _(p):
     @contextmanager
     def attach(batch):
         mask = ToneMask(batch["states"], batch["table"])
-        def late(module, args, out): out.logits = mask(out.logits)
+
+        def late(module, args, out):
+            out.logits = mask(out.logits)
+
         handle = p.model.register_forward_hook(late)
-        try: yield
-        finally: handle.remove()
+        try:
+            yield
+        finally:
+            handle.remove()
+
     return dict(attach=attach)
+
 
 def _plain_hook(model, keep=False):
     "A hook on the head, as anyone would write it; kept on if told so."
+
     @contextmanager
     def attach(batch):
         mask = ToneMask(batch["states"], batch["table"])
-        handle = output_head(model).register_forward_hook(lambda module, args, out: mask(out) if out.shape[:2] == batch["states"].shape else None)
-        try: yield
+        handle = output_head(model).register_forward_hook(
+            lambda module, args, out: mask(out) if out.shape[:2] == batch["states"].shape else None
+        )
+        try:
+            yield
         finally:
-            if not keep: handle.remove()
+            if not keep:
+                handle.remove()
+
     return attach
 
 # %% ../nbs/40_preflight.ipynb #3fedc2d4
@@ -1033,15 +1625,22 @@ def _(p):
     spoilt = _with_model(p, lambda model: None)
     return dict(spoilt, attach=_plain_hook(spoilt["model"], keep=True))
 
+
 def _fuse(model):
     "Take the loss as a fused kernel does: from the head's weights, without calling the head."
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     whole, body, head = inner.forward, getattr(inner, inner.base_model_prefix), output_head(model)
+
     def forward(*args, labels=None, **kwargs):
-        if labels is None: return whole(*args, **kwargs)
+        if labels is None:
+            return whole(*args, **kwargs)
         logits = F.linear(body(*args, **kwargs).last_hidden_state, head.weight)
-        return CausalLMOutputWithPast(loss=inner.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1]))
+        return CausalLMOutputWithPast(
+            loss=inner.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1])
+        )
+
     inner.forward = forward
+
 
 @_mistake("hook under a fused loss", "hook", "a library took the loss from the head's weights, to save memory", "never")
 def _(p):
@@ -1049,114 +1648,231 @@ def _(p):
     return dict(spoilt, attach=_plain_hook(spoilt["model"]))
 
 # %% ../nbs/40_preflight.ipynb #31e88a28
-@_mistake("weights without scales", "start", "8-bit weights were read as numbers, without their scales", "in the log", 100, (2, 3, 10, 30, 100), "by how much the head's weights are too large")
-def _(p, factor): return _with_model(p, lambda m: m.get_output_embeddings().weight.data.mul_(factor))
+@_mistake(
+    "weights without scales",
+    "start",
+    "8-bit weights were read as numbers, without their scales",
+    "in the log",
+    100,
+    (2, 3, 10, 30, 100),
+    "by how much the head's weights are too large",
+)
+def _(p, factor):
+    return _with_model(p, lambda m: m.get_output_embeddings().weight.data.mul_(factor))
+
 
 @_mistake("not a number", "numbers", "a weight overflowed when it was cast to fp16", "at once")
-def _(p): return _with_model(p, lambda m: next(w for n, w in m.named_parameters() if "norm" in n).data.fill_(torch.inf))
+def _(p):
+    return _with_model(p, lambda m: next(w for n, w in m.named_parameters() if "norm" in n).data.fill_(torch.inf))
+
 
 @_mistake("nothing trainable", "adapter", "the adapter was loaded for inference", "at once")
-def _(p): return _with_model(p, lambda m: m.requires_grad_(False))
+def _(p):
+    return _with_model(p, lambda m: m.requires_grad_(False))
 
 # %% ../nbs/40_preflight.ipynb #694176f2
 @_mistake("base not frozen", "adapter", "requires_grad_(True) on the whole model, to be safe", "never")
-def _(p): return _with_model(p, lambda m: m.requires_grad_(True))
+def _(p):
+    return _with_model(p, lambda m: m.requires_grad_(True))
+
 
 @_mistake("adapter in 16 bits", "adapter", "the whole model was cast to bf16, the adapter with it", "never")
-def _(p): return _with_model(p, _to_bf16)
+def _(p):
+    return _with_model(p, _to_bf16)
+
 
 def _to_bf16(m):
     for name, w in m.named_parameters():
-        if "lora_" in name: w.data = w.data.bfloat16()
+        if "lora_" in name:
+            w.data = w.data.bfloat16()
 
-@_mistake("matrices frozen", "gradients", "a pattern of names that missed some of the adapter", "never", .5, SHARES[:-1], "share of the adapter's matrices")
+
+@_mistake(
+    "matrices frozen",
+    "gradients",
+    "a pattern of names that missed some of the adapter",
+    "never",
+    0.5,
+    SHARES[:-1],
+    "share of the adapter's matrices",
+)
 def _(p, share):
     def freeze(m):
-        for w in _some([w for n, w in m.named_parameters() if "lora_" in n], share): w.requires_grad_(False)
+        for w in _some([w for n, w in m.named_parameters() if "lora_" in n], share):
+            w.requires_grad_(False)
+
     return _with_model(p, freeze)
+
 
 @_mistake("gradient cut", "gradients", "hidden states were detached to save memory", "never")
 def _(p):
     def cut(m):
         layers = next(x for x in m.modules() if isinstance(x, nn.ModuleList))
-        layers[0].register_forward_hook(lambda module, args, out: out.detach() if isinstance(out, torch.Tensor) else (out[0].detach(), *out[1:]))
+        layers[0].register_forward_hook(
+            lambda module, args, out: out.detach() if isinstance(out, torch.Tensor) else (out[0].detach(), *out[1:])
+        )
+
     return _with_model(p, cut)
 
 # %% ../nbs/40_preflight.ipynb #a1b7e795
-def _own_loss(model, batch, labels): return _forward(model, dict(batch, labels=labels)).loss
+def _own_loss(model, batch, labels):
+    return _forward(model, dict(batch, labels=labels)).loss
 
-def _free(p, loss_fn): # the same run without a mask, with a loss function of its own
+
+def _free(p, loss_fn):  # the same run without a mask, with a loss function of its own
     return dict(batch={k: v for k, v in p.batch.items() if k not in ("states", "table")}, attach=None, loss_fn=loss_fn)
 
-@_mistake("end ignored by the loss", "places", "a loss of one's own with ignore_index=pad_token_id, where that is the end token")
+
+@_mistake(
+    "end ignored by the loss",
+    "places",
+    "a loss of one's own with ignore_index=pad_token_id, where that is the end token",
+)
 def _(p):
     end = p.tokenizer.convert_tokens_to_ids(p.format.end_token)
-    return _free(p, lambda model, batch: _own_loss(model, batch, torch.where(batch["labels"] == end, -100, batch["labels"])))
+    return _free(
+        p, lambda model, batch: _own_loss(model, batch, torch.where(batch["labels"] == end, -100, batch["labels"]))
+    )
+
 
 @_mistake("labels made by the loss", "places", "a loss of one's own that takes input_ids for labels", "never")
-def _(p): return _free(p, lambda model, batch: _own_loss(model, batch, torch.where(batch["attention_mask"] == 0, -100, batch["input_ids"])))
+def _(p):
+    return _free(
+        p,
+        lambda model, batch: _own_loss(
+            model, batch, torch.where(batch["attention_mask"] == 0, -100, batch["input_ids"])
+        ),
+    )
 
 # %% ../nbs/40_preflight.ipynb #75010880
-def _dropout(m, p=.1):
+def _dropout(m, p=0.1):
     "Dropout in front of the adapter."
     for layer in m.modules():
         if isinstance(getattr(layer, "lora_dropout", None), nn.ModuleDict):
-            for name in layer.lora_dropout: layer.lora_dropout[name] = nn.Dropout(p).train(m.training)
+            for name in layer.lora_dropout:
+                layer.lora_dropout[name] = nn.Dropout(p).train(m.training)
 
-@_mistake("evaluation with dropout", "evaluation", "nobody called model.eval()", "never", .1, (.01, .05, .1, .3, .5), "dropout in front of the adapter")
+
+@_mistake(
+    "evaluation with dropout",
+    "evaluation",
+    "nobody called model.eval()",
+    "never",
+    0.1,
+    (0.01, 0.05, 0.1, 0.3, 0.5),
+    "dropout in front of the adapter",
+)
 def _(p, rate):
     @torch.no_grad()
-    def awake(model, loss): return float(loss())
+    def awake(model, loss):
+        return float(loss())
+
     return _with_model(p, lambda m: _dropout(m, rate), evaluate=awake)
 
-@_mistake("training without dropout", "evaluation", "model.eval() before an evaluation, and no model.train() after it", "never")
+
+@_mistake(
+    "training without dropout",
+    "evaluation",
+    "model.eval() before an evaluation, and no model.train() after it",
+    "never",
+)
 def _(p):
     @torch.no_grad()
     def asleep(model, loss):
         model.eval()
         return float(loss())
+
     return dict(evaluate=asleep)
 
 # %% ../nbs/40_preflight.ipynb #a16adfa3
-@_mistake("mean of the means", "accumulation", "each part's loss was divided by its own labels, and then by the number of parts", "never")
+@_mistake(
+    "mean of the means",
+    "accumulation",
+    "each part's loss was divided by its own labels, and then by the number of parts",
+    "never",
+)
 def _(p):
     def accumulate(model, batch, loss_of):
-        for part in (parts := micro_batches(batch)): (loss_of(part) / len(parts)).backward()
+        for part in (parts := micro_batches(batch)):
+            (loss_of(part) / len(parts)).backward()
+
     return dict(accumulate=accumulate)
 
-@_mistake("parts not divided", "accumulation", "the gradients of the parts were added up as if each were the batch", "never", 4, (1.02, 1.1, 1.5, 2, 4), "by how much the gradient is too long")
+
+@_mistake(
+    "parts not divided",
+    "accumulation",
+    "the gradients of the parts were added up as if each were the batch",
+    "never",
+    4,
+    (1.02, 1.1, 1.5, 2, 4),
+    "by how much the gradient is too long",
+)
 def _(p, factor):
-    def accumulate(model, batch, loss_of): backward_in_parts(model, batch, lambda part: factor * loss_of(part))
+    def accumulate(model, batch, loss_of):
+        backward_in_parts(model, batch, lambda part: factor * loss_of(part))
+
     return dict(accumulate=accumulate)
 
-@_mistake("optimizer made too early", "step", "the optimizer was made, and then the adapter", "in the log", 1., SHARES, "share of the matrices that it does not hold")
+
+@_mistake(
+    "optimizer made too early",
+    "step",
+    "the optimizer was made, and then the adapter",
+    "in the log",
+    1.0,
+    SHARES,
+    "share of the matrices that it does not hold",
+)
 def _(p, share):
     def early(model, lr):
         learn = [w for w in model.parameters() if w.requires_grad]
         strangers = _some(learn, share)
-        return torch.optim.AdamW([*(nn.Parameter(w.detach().clone()) for w in strangers), *learn[len(strangers):]], lr=lr, weight_decay=0.)
+        return torch.optim.AdamW(
+            [*(nn.Parameter(w.detach().clone()) for w in strangers), *learn[len(strangers) :]], lr=lr, weight_decay=0.0
+        )
+
     return dict(optimizer=early)
 
 # %% ../nbs/40_preflight.ipynb #2330f7f6
 RATES = (3, 10, 30, 100, 1000)
 
-@_mistake("learning rate too high", "overfit", "a slip of two digits", "in the log", 100, RATES, "times the right one")
-def _(p, factor): return dict(lr=p.lr * factor)
 
-@_mistake("learning rate too low", "overfit", "a rate for full finetuning, and a small one", "in the log", 1000, RATES, "times too small")
-def _(p, factor): return dict(lr=p.lr / factor)
+@_mistake("learning rate too high", "overfit", "a slip of two digits", "in the log", 100, RATES, "times the right one")
+def _(p, factor):
+    return dict(lr=p.lr * factor)
+
+
+@_mistake(
+    "learning rate too low",
+    "overfit",
+    "a rate for full finetuning, and a small one",
+    "in the log",
+    1000,
+    RATES,
+    "times too small",
+)
+def _(p, factor):
+    return dict(lr=p.lr / factor)
+
 
 @_mistake("a run of weeks", "forecast", "epochs were multiplied where they should have been divided", "in the log")
-def _(p): return dict(plan=dict(p.plan, steps=10**8))
+def _(p):
+    return dict(plan=dict(p.plan, steps=10**8))
 
 # %% ../nbs/40_preflight.ipynb #6e2d764a
 @_mistake("optimizer not saved", "resume", "only the adapter was saved", "never")
-def _(p): return dict(save=save_state, load=lambda folder, model, optimizer: load_state(folder, model, adamw(model, 1.)))
+def _(p):
+    return dict(save=save_state, load=lambda folder, model, optimizer: load_state(folder, model, adamw(model, 1.0)))
+
 
 @_mistake("data from the start", "resume", "the place in the data was not saved", "never")
 def _(p):
-    def load(folder, model, optimizer): return load_state(folder, model, optimizer) * 0
+    def load(folder, model, optimizer):
+        return load_state(folder, model, optimizer) * 0
+
     return dict(save=save_state, load=load)
+
 
 @_mistake("dice not saved", "resume", "dropout went on with other dice", "never")
 def _(p):
@@ -1164,6 +1880,7 @@ def _(p):
         step = load_state(folder, model, optimizer)
         torch.manual_seed(step)
         return step
+
     return _with_model(p, _dropout, save=save_state, load=load)
 
 # %% ../nbs/40_preflight.ipynb #0080c073
@@ -1173,36 +1890,51 @@ def _bare(model):
 
 
 def four_bit_base(
-    model, # with an adapter of PEFT; stays as it is
-    whole: float = 0., # share of the linear layers that is left out
-): # a model without adapter, frozen
+    model,  # with an adapter of PEFT; stays as it is
+    whole: float = 0.0,  # share of the linear layers that is left out
+):  # a model without adapter, frozen
     "A copy of a model's base in 4 bits, but for a share of its linear layers."
     base = _bare(model)
     kept = _some(list(block_linears(base).items()), whole) if whole else []
-    never_packed(in_four_bits(base)).is_loaded_in_4bit = True # by this PEFT knows
-    for name, layer in kept: base.set_submodule(name, layer)
+    never_packed(in_four_bits(base)).is_loaded_in_4bit = True  # by this PEFT knows
+    for name, layer in kept:
+        base.set_submodule(name, layer)
     return base.requires_grad_(False)
 
 # %% ../nbs/40_preflight.ipynb #5debb804
-def _requantized(model): return copy.deepcopy(model).merge_and_unload()
+def _requantized(model):
+    return copy.deepcopy(model).merge_and_unload()
+
 
 @_mistake("merge into 4 bits", "merge", "merge_and_unload() on a base in 4 bits")
-def _(p): return _with_model(p, lambda m: add_adapter(four_bit_base(m)), merge=_requantized, quantization="nf4")
+def _(p):
+    return _with_model(p, lambda m: add_adapter(four_bit_base(m)), merge=_requantized, quantization="nf4")
 
-@_mistake("merged with another scale", "merge", "alpha was doubled between training and merging, or the adapter merged twice", "at the end", 2, (1.02, 1.1, 1.5, 2), "times the right scale")
+
+@_mistake(
+    "merged with another scale",
+    "merge",
+    "alpha was doubled between training and merging, or the adapter merged twice",
+    "at the end",
+    2,
+    (1.02, 1.1, 1.5, 2),
+    "times the right scale",
+)
 def _(p, factor):
     def merge(model):
         model = copy.deepcopy(model)
         for m in model.modules():
-            if isinstance(getattr(m, "scaling", None), dict): m.scaling = {k: factor * v for k, v in m.scaling.items()}
+            if isinstance(getattr(m, "scaling", None), dict):
+                m.scaling = {k: factor * v for k, v in m.scaling.items()}
         return merged_copy(model)
+
     return dict(merge=merge)
 
 # %% ../nbs/40_preflight.ipynb #f808270e
 def small_experts(
     vocab_size: int,
     seed: int = 0,
-): # a Qwen3 mixture of experts, 2 blocks, width 64, random weights
+):  # a Qwen3 mixture of experts, 2 blocks, width 64, random weights
     "The smallest mixture of experts."
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(small_config("qwen3-moe", vocab_size)).eval()
@@ -1213,54 +1945,69 @@ def _(p):
     make = lambda m: add_adapter(never_packed(in_four_bits(small_experts(m.config.vocab_size))).requires_grad_(False))
     return _with_model(p, make, quantization="nf4", merge=None)
 
-@_mistake("layers left in 16 bits", "quantized", "the setting for 4 bits was lost, or fits the names of some layers only", "at once", 1., SHARES, "share of the linear layers")
-def _(p, share): return _with_model(p, lambda m: add_adapter(four_bit_base(m, share)), quantization="nf4", merge=None)
+
+@_mistake(
+    "layers left in 16 bits",
+    "quantized",
+    "the setting for 4 bits was lost, or fits the names of some layers only",
+    "at once",
+    1.0,
+    SHARES,
+    "share of the linear layers",
+)
+def _(p, share):
+    return _with_model(p, lambda m: add_adapter(four_bit_base(m, share)), quantization="nf4", merge=None)
 
 # %% ../nbs/40_preflight.ipynb #6d66a744
 def caught_by(
-    name: str, # of MISTAKES
-    parts: Parts, # healthy ones
-    only=tuple(GATES), # gates that are there
-    severity: float = None, # of a mistake that has one; None: as people make it
-    **settings, # as in `preflight`
-) -> list: # names of the gates that failed
+    name: str,  # of MISTAKES
+    parts: Parts,  # healthy ones
+    only=tuple(GATES),  # gates that are there
+    severity: float = None,  # of a mistake that has one; None: as people make it
+    **settings,  # as in `preflight`
+) -> list:  # names of the gates that failed
     "Plant a mistake, go through the gates, say which ones stopped it."
-    if name not in MISTAKES: raise CantolyricError(f"no mistake {name!r}: there are {', '.join(MISTAKES)}")
+    if name not in MISTAKES:
+        raise CantolyricError(f"no mistake {name!r}: there are {', '.join(MISTAKES)}")
     return preflight(MISTAKES[name](parts, severity), only, **settings).failed
 
 # %% ../nbs/40_preflight.ipynb #f2dd72d5
 def wilson(
-    k: int, # times that it happened
-    n: int, # tries
-    z: float = 1.96, # 95 %
-) -> tuple: # two shares
+    k: int,  # times that it happened
+    n: int,  # tries
+    z: float = 1.96,  # 95 %
+) -> tuple:  # two shares
     "The interval for a share (Wilson 1927)."
-    if not 0 <= k <= n or not n: raise CantolyricError(f"{k} of {n}: some of one or more tries are wanted")
+    if not 0 <= k <= n or not n:
+        raise CantolyricError(f"{k} of {n}: some of one or more tries are wanted")
     middle, half = (k + z * z / 2) / (n + z * z), z * math.sqrt(k * (n - k) / n + z * z / 4) / (n + z * z)
-    return max(0., middle - half), min(1., middle + half)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 # %% ../nbs/40_preflight.ipynb #d94cc83a
 def full_run(
-    model: str = "Qwen2.5-1.5B", # as in `estimate`
-    pairs: int = 8192, # examples; this and the batch are lesson 41's
-    epochs: float = 1.,
-    batch: int = 32, # examples a step
-    seq_len: int = 64, # tokens an example
+    model: str = "Qwen2.5-1.5B",  # as in `estimate`
+    pairs: int = 8192,  # examples; this and the batch are lesson 41's
+    epochs: float = 1.0,
+    batch: int = 32,  # examples a step
+    seq_len: int = 64,  # tokens an example
     gpu: str = "L4",
     method: str = "qlora",
-    **how, # as in `estimate`
-) -> dict: # steps, step (seconds), hours; low and high: dollars an hour; prices: their month
+    **how,  # as in `estimate`
+) -> dict:  # steps, step (seconds), hours; low and high: dollars an hour; prices: their month
     "What a whole run takes."
     e = estimate(model, method, seq_len, batch, gpu, **how)
     steps = math.ceil(pairs * epochs / batch)
-    return dict(steps=steps, step=e.step, hours=steps * e.step / 3600, low=e.gpu.low, high=e.gpu.high, prices=e.gpu.dated)
+    return dict(
+        steps=steps, step=e.step, hours=steps * e.step / 3600, low=e.gpu.low, high=e.gpu.high, prices=e.gpu.dated
+    )
 
 
 def bill(
-    name: str, # of MISTAKES
-    run: dict, # from `full_run`
-) -> dict: # shows, hours, low and high (dollars)
+    name: str,  # of MISTAKES
+    run: dict,  # from `full_run`
+) -> dict:  # shows, hours, low and high (dollars)
     "What a mistake costs that is found only when it shows by itself."
-    if name not in MISTAKES: raise CantolyricError(f"no mistake {name!r}: there are {', '.join(MISTAKES)}")
+    if name not in MISTAKES:
+        raise CantolyricError(f"no mistake {name!r}: there are {', '.join(MISTAKES)}")
     hours = SHOWS[MISTAKES[name].shows] * run["hours"]
     return dict(shows=MISTAKES[name].shows, hours=hours, low=hours * run["low"], high=hours * run["high"])

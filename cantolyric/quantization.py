@@ -22,23 +22,31 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def check_weights(
-    w, # what should be a tensor of weights
-    block_size: int = 64, # weights that share a scale
+    w,  # what should be a tensor of weights
+    block_size: int = 64,  # weights that share a scale
 ):
     "Refuse what cannot be quantized."
     if not isinstance(w, torch.Tensor) or w.dtype not in FLOATS:
-        raise CantolyricError(f"weights in fp32, bf16 or fp16 are wanted, not {w.dtype if isinstance(w, torch.Tensor) else type(w).__name__}: quantize before anything else does, or call .float() first")
-    if not w.ndim or not w.numel(): raise CantolyricError(f"a tensor of shape {tuple(w.shape)} holds no rows of weights: give a vector or a matrix that is not empty")
-    if not isinstance(block_size, int) or block_size < 1: raise CantolyricError(f"block_size={block_size!r}: a whole number of at least 1 is wanted, such as 64")
+        raise CantolyricError(
+            f"weights in fp32, bf16 or fp16 are wanted, not {w.dtype if isinstance(w, torch.Tensor) else type(w).__name__}: quantize before anything else does, or call .float() first"
+        )
+    if not w.ndim or not w.numel():
+        raise CantolyricError(
+            f"a tensor of shape {tuple(w.shape)} holds no rows of weights: give a vector or a matrix that is not empty"
+        )
+    if not isinstance(block_size, int) or block_size < 1:
+        raise CantolyricError(f"block_size={block_size!r}: a whole number of at least 1 is wanted, such as 64")
     if not (ok := torch.isfinite(w)).all():
         at = tuple(torch.nonzero(~ok)[0].tolist())
-        raise CantolyricError(f"the weight at {at} is {w[at].item()}: it would spoil its whole block; look for what made it so (a step that diverged, an overflow in fp16)")
+        raise CantolyricError(
+            f"the weight at {at} is {w[at].item()}: it would spoil its whole block; look for what made it so (a step that diverged, an overflow in fp16)"
+        )
 
 
 def in_groups(
-    x: torch.Tensor, # any shape, n numbers
-    size: int, # numbers a group
-) -> torch.Tensor: # (ceil(n / size), size), filled up with zeros
+    x: torch.Tensor,  # any shape, n numbers
+    size: int,  # numbers a group
+) -> torch.Tensor:  # (ceil(n / size), size), filled up with zeros
     "Numbers one after another, cut into groups."
     return torch.nn.functional.pad(x.reshape(-1), (0, -x.numel() % size)).view(-1, size)
 
@@ -46,120 +54,131 @@ def in_groups(
 @dataclass
 class Int8:
     "Weights as whole numbers from -127 to 127, and what they are multiplied with."
-    values: torch.Tensor # int8, the shape of the weights
-    scale: torch.Tensor # fp32 (groups,): the largest absolute value of each group
-    size: int # weights a group
-    dtype: torch.dtype # of the weights
+
+    values: torch.Tensor  # int8, the shape of the weights
+    scale: torch.Tensor  # fp32 (groups,): the largest absolute value of each group
+    size: int  # weights a group
+    dtype: torch.dtype  # of the weights
 
 
 def quantize_int8(
-    w: torch.Tensor, # weights, (..., in)
-    by: str = "row", # what shares a scale: "tensor", "row", "block"
-    block_size: int = 64, # weights a block
+    w: torch.Tensor,  # weights, (..., in)
+    by: str = "row",  # what shares a scale: "tensor", "row", "block"
+    block_size: int = 64,  # weights a block
 ) -> Int8:
     "Absmax quantization to 8 bits."
     check_weights(w, block_size)
     sizes = {"tensor": w.numel(), "row": w.shape[-1], "block": block_size}
-    if by not in sizes: raise CantolyricError(f"no scale by {by!r}: there are {', '.join(sizes)}")
+    if by not in sizes:
+        raise CantolyricError(f"no scale by {by!r}: there are {', '.join(sizes)}")
     groups = in_groups(w.float(), sizes[by])
     scale = groups.abs().amax(1)
-    values = (groups * (127. / scale)[:, None]).nan_to_num(0.).round().clamp(-127, 127) # a group of zeros stays zero
-    return Int8(values.flatten()[:w.numel()].view(w.shape).to(torch.int8), scale, sizes[by], w.dtype)
+    values = (groups * (127.0 / scale)[:, None]).nan_to_num(0.0).round().clamp(-127, 127)  # a group of zeros stays zero
+    return Int8(values.flatten()[: w.numel()].view(w.shape).to(torch.int8), scale, sizes[by], w.dtype)
 
 # %% ../nbs/31_quantization.ipynb #21663d39
 def dequantize_int8(
     q: Int8,
-) -> torch.Tensor: # weights again, in their own dtype
+) -> torch.Tensor:  # weights again, in their own dtype
     "What the whole numbers stand for."
     w = in_groups(q.values.float(), q.size) * q.scale[:, None] * (1 / 127)
-    return w.flatten()[:q.values.numel()].view(q.values.shape).to(q.dtype)
+    return w.flatten()[: q.values.numel()].view(q.values.shape).to(q.dtype)
 
 
 def relative_error(
-    w: torch.Tensor, # weights
-    rounded: torch.Tensor, # what became of them
-) -> float: # root mean square of the difference, as a share of the weights' own
+    w: torch.Tensor,  # weights
+    rounded: torch.Tensor,  # what became of them
+) -> float:  # root mean square of the difference, as a share of the weights' own
     "How far rounding moved the weights."
     return float((w.float() - rounded.float()).square().mean().sqrt() / w.float().square().mean().sqrt())
 
 # %% ../nbs/31_quantization.ipynb #89259fa2
 def normal_code(
-    bits: int, # 2 to 8; 4: NF4
-) -> torch.Tensor: # fp32 (2 ** bits,), from -1 to 1, rising
+    bits: int,  # 2 to 8; 4: NF4
+) -> torch.Tensor:  # fp32 (2 ** bits,), from -1 to 1, rising
     "Values at quantiles of the normal distribution, zero among them; half of them above it."
-    if bits not in range(2, 9): raise CantolyricError(f"bits={bits!r}: a whole number from 2 to 8 is wanted")
-    n, quantile = 2 ** bits, NormalDist().inv_cdf
-    offset = round(1 - (1 / (2 * n) + 1 / (2 * n - 2)) / 2, 7) # bitsandbytes' constant has seven digits, and they show in the last bit
-    side = lambda k: [quantile(p) for p in torch.linspace(offset, .5, k + 1)[:-1].tolist()]
-    values = torch.tensor(sorted([-x for x in side(n // 2 - 1)] + [0.] + side(n // 2)))
+    if bits not in range(2, 9):
+        raise CantolyricError(f"bits={bits!r}: a whole number from 2 to 8 is wanted")
+    n, quantile = 2**bits, NormalDist().inv_cdf
+    offset = round(
+        1 - (1 / (2 * n) + 1 / (2 * n - 2)) / 2, 7
+    )  # bitsandbytes' constant has seven digits, and they show in the last bit
+    side = lambda k: [quantile(p) for p in torch.linspace(offset, 0.5, k + 1)[:-1].tolist()]
+    values = torch.tensor(sorted([-x for x in side(n // 2 - 1)] + [0.0] + side(n // 2)))
     return values / values.max()
 
 
 def uniform_code(
-    bits: int, # 2 to 8
-) -> torch.Tensor: # fp32 (2 ** bits - 1,), from -1 to 1, rising
+    bits: int,  # 2 to 8
+) -> torch.Tensor:  # fp32 (2 ** bits - 1,), from -1 to 1, rising
     "Values at even steps, zero among them: absmax quantization to whole numbers."
-    if bits not in range(2, 9): raise CantolyricError(f"bits={bits!r}: a whole number from 2 to 8 is wanted")
+    if bits not in range(2, 9):
+        raise CantolyricError(f"bits={bits!r}: a whole number from 2 to 8 is wanted")
     most = 2 ** (bits - 1) - 1
     return torch.arange(-most, most + 1) / most
 
 # %% ../nbs/31_quantization.ipynb #9b83b13f
 def nearest(
-    x: torch.Tensor, # fp32
-    code: torch.Tensor, # fp32 (n,), rising
-) -> torch.Tensor: # uint8, which value of the code
+    x: torch.Tensor,  # fp32
+    code: torch.Tensor,  # fp32 (n,), rising
+) -> torch.Tensor:  # uint8, which value of the code
     "The value of a code that is nearest to each number; of two equally near ones the lower."
     return torch.bucketize(x, (code[1:] + code[:-1]) / 2, out_int32=True).to(torch.uint8)
 
 
 def pack(
-    codes: torch.Tensor, # uint8 (n,), each below 16
-    fill: int = 7, # what stands in the last half of the last byte, if n is odd: NF4's zero
-) -> torch.Tensor: # uint8 (ceil(n / 2),)
+    codes: torch.Tensor,  # uint8 (n,), each below 16
+    fill: int = 7,  # what stands in the last half of the last byte, if n is odd: NF4's zero
+) -> torch.Tensor:  # uint8 (ceil(n / 2),)
     "Two 4-bit numbers a byte, the first in the upper half."
-    if len(codes) % 2: codes = torch.cat([codes, codes.new_tensor([fill])])
+    if len(codes) % 2:
+        codes = torch.cat([codes, codes.new_tensor([fill])])
     return codes[::2] << 4 | codes[1::2]
 
 
 def unpack(
-    packed: torch.Tensor, # uint8 (m,)
-    n: int, # how many numbers
-) -> torch.Tensor: # uint8 (n,)
+    packed: torch.Tensor,  # uint8 (m,)
+    n: int,  # how many numbers
+) -> torch.Tensor:  # uint8 (n,)
     "What `pack` put together."
     return torch.stack([packed >> 4, packed & 15], 1).flatten()[:n]
 
 # %% ../nbs/31_quantization.ipynb #e7674b78
 def quantize_blocks(
-    w: torch.Tensor, # weights, any shape, n numbers
-    code: torch.Tensor, # fp32, rising, from -1 to 1
+    w: torch.Tensor,  # weights, any shape, n numbers
+    code: torch.Tensor,  # fp32, rising, from -1 to 1
     block_size: int = 64,
-) -> tuple: # uint8 (n,): which value of the code; fp32 (ceil(n / block_size),): the largest absolute value of each block
+) -> (
+    tuple
+):  # uint8 (n,): which value of the code; fp32 (ceil(n / block_size),): the largest absolute value of each block
     "Divide each block by its largest absolute value, and round to a code."
     check_weights(w, block_size)
     blocks = in_groups(w.float(), block_size)
     absmax = blocks.abs().amax(1)
-    scaled = blocks * (1 / absmax.clamp(min=1e-38))[:, None] # a block of zeros is divided by next to nothing, and stays zero
-    if w.numel() % block_size: # bitsandbytes treats the last block, if it is short, a little differently
+    scaled = (
+        blocks * (1 / absmax.clamp(min=1e-38))[:, None]
+    )  # a block of zeros is divided by next to nothing, and stays zero
+    if w.numel() % block_size:  # bitsandbytes treats the last block, if it is short, a little differently
         absmax[-1] = absmax[-1].clamp(min=1e-38)
         scaled[-1] = blocks[-1] / absmax[-1]
-    return nearest(scaled.clamp(-1, 1), code).flatten()[:w.numel()], absmax
+    return nearest(scaled.clamp(-1, 1), code).flatten()[: w.numel()], absmax
 
 
 def dequantize_blocks(
-    codes: torch.Tensor, # uint8 (n,)
-    absmax: torch.Tensor, # fp32 (ceil(n / block_size),)
-    code: torch.Tensor, # fp32
+    codes: torch.Tensor,  # uint8 (n,)
+    absmax: torch.Tensor,  # fp32 (ceil(n / block_size),)
+    code: torch.Tensor,  # fp32
     block_size: int = 64,
-) -> torch.Tensor: # fp32 (n,)
+) -> torch.Tensor:  # fp32 (n,)
     "The values, times the scale of their block."
-    return (in_groups(code[codes.int()], block_size) * absmax[:, None]).flatten()[:len(codes)]
+    return (in_groups(code[codes.int()], block_size) * absmax[:, None]).flatten()[: len(codes)]
 
 # %% ../nbs/31_quantization.ipynb #a9231002
-def dynamic_code() -> torch.Tensor: # fp32 (256,), rising
+def dynamic_code() -> torch.Tensor:  # fp32 (256,), rising
     "The 8-bit code of bitsandbytes: finer by ten with every decade towards zero (Dettmers 2015)."
-    values = [0., 1.]
+    values = [0.0, 1.0]
     for i in range(7):
-        steps = torch.linspace(.1, 1, 2 ** i + 1)
+        steps = torch.linspace(0.1, 1, 2**i + 1)
         means = (10 ** (i - 6) * ((steps[1:] + steps[:-1]) / 2)).tolist()
         values += means + [-m for m in means]
     return torch.tensor(sorted(values))
@@ -168,32 +187,38 @@ def dynamic_code() -> torch.Tensor: # fp32 (256,), rising
 @dataclass
 class Scales:
     "Scales of blocks, quantized themselves."
-    codes: torch.Tensor # uint8 (blocks,)
-    absmax: torch.Tensor # fp32 (ceil(blocks / 256),)
-    offset: torch.Tensor # fp32 (): their mean
+
+    codes: torch.Tensor  # uint8 (blocks,)
+    absmax: torch.Tensor  # fp32 (ceil(blocks / 256),)
+    offset: torch.Tensor  # fp32 (): their mean
 
     @property
-    def nbytes(self) -> int: return self.codes.nbytes + self.absmax.nbytes + self.offset.nbytes
+    def nbytes(self) -> int:
+        return self.codes.nbytes + self.absmax.nbytes + self.offset.nbytes
 
 # %% ../nbs/31_quantization.ipynb #f66af187
 def quantize_scales(
-    absmax: torch.Tensor, # fp32 (blocks,)
-    size: int = 256, # scales that share one
+    absmax: torch.Tensor,  # fp32 (blocks,)
+    size: int = 256,  # scales that share one
 ) -> Scales:
     "Double quantization: the scales without their mean, in 8 bits."
     offset = absmax.mean()
     groups = in_groups(absmax - offset, size)
     most = groups.abs().amax(1)
     scaled = (groups * (1 / most)[:, None]).clamp(-1, 1)
-    grid = ((scaled + 1) * (65_535 / 2) + .5).floor() / 65_535 * 2 - 1 # bitsandbytes' CPU kernel looks values up in a table of 65,536
-    codes = torch.where(most[:, None] > 0, nearest(grid, dynamic_code()).int(), 0) # and writes 0 where a whole group is zero
-    return Scales(codes.flatten()[:len(absmax)].to(torch.uint8), most, offset)
+    grid = (
+        (scaled + 1) * (65_535 / 2) + 0.5
+    ).floor() / 65_535 * 2 - 1  # bitsandbytes' CPU kernel looks values up in a table of 65,536
+    codes = torch.where(
+        most[:, None] > 0, nearest(grid, dynamic_code()).int(), 0
+    )  # and writes 0 where a whole group is zero
+    return Scales(codes.flatten()[: len(absmax)].to(torch.uint8), most, offset)
 
 
 def dequantize_scales(
     s: Scales,
-    size: int = 256, # scales that share one
-) -> torch.Tensor: # fp32 (blocks,)
+    size: int = 256,  # scales that share one
+) -> torch.Tensor:  # fp32 (blocks,)
     "The scales again."
     return dequantize_blocks(s.codes, s.absmax, dynamic_code(), size) + s.offset
 
@@ -201,20 +226,22 @@ def dequantize_scales(
 @dataclass
 class NF4:
     "Weights in 4 bits: two codes a byte, one scale a block."
-    codes: torch.Tensor # uint8 (ceil(n / 2),)
-    absmax: object # fp32 (blocks,), or `Scales` where they are quantized too
-    shape: torch.Size # of the weights
-    dtype: torch.dtype # of the weights
+
+    codes: torch.Tensor  # uint8 (ceil(n / 2),)
+    absmax: object  # fp32 (blocks,), or `Scales` where they are quantized too
+    shape: torch.Size  # of the weights
+    dtype: torch.dtype  # of the weights
     block_size: int
 
     @property
-    def nbytes(self) -> int: return self.codes.nbytes + self.absmax.nbytes
+    def nbytes(self) -> int:
+        return self.codes.nbytes + self.absmax.nbytes
 
 # %% ../nbs/31_quantization.ipynb #70778919
 def quantize_nf4(
-    w: torch.Tensor, # weights, any shape
-    block_size: int = 64, # weights that share a scale
-    double: bool = False, # quantize the scales too
+    w: torch.Tensor,  # weights, any shape
+    block_size: int = 64,  # weights that share a scale
+    double: bool = False,  # quantize the scales too
 ) -> NF4:
     "Weights in 4 bits, as QLoRA keeps them."
     codes, absmax = quantize_blocks(w, normal_code(4), block_size)
@@ -223,21 +250,26 @@ def quantize_nf4(
 
 def dequantize_nf4(
     q: NF4,
-) -> torch.Tensor: # weights again: the same shape and dtype
+) -> torch.Tensor:  # weights again: the same shape and dtype
     "What the codes stand for."
     absmax = dequantize_scales(q.absmax) if isinstance(q.absmax, Scales) else q.absmax
-    return dequantize_blocks(unpack(q.codes, q.shape.numel()), absmax, normal_code(4), q.block_size).view(q.shape).to(q.dtype)
+    return (
+        dequantize_blocks(unpack(q.codes, q.shape.numel()), absmax, normal_code(4), q.block_size)
+        .view(q.shape)
+        .to(q.dtype)
+    )
 
 # %% ../nbs/31_quantization.ipynb #3d4cd171
 def round_weights(
-    w: torch.Tensor, # weights, any shape
-    bits: int, # 2 to 8
-    kind: str = "normal", # "normal": quantiles, NF4 at 4 bits; "uniform": even steps
+    w: torch.Tensor,  # weights, any shape
+    bits: int,  # 2 to 8
+    kind: str = "normal",  # "normal": quantiles, NF4 at 4 bits; "uniform": even steps
     block_size: int = 64,
-) -> torch.Tensor: # the same shape and dtype, at most 2 ** bits different values a block
+) -> torch.Tensor:  # the same shape and dtype, at most 2 ** bits different values a block
     "Quantize and dequantize: what is left of weights."
     makers = {"normal": normal_code, "uniform": uniform_code}
-    if kind not in makers: raise CantolyricError(f"no code {kind!r}: there are {', '.join(makers)}")
+    if kind not in makers:
+        raise CantolyricError(f"no code {kind!r}: there are {', '.join(makers)}")
     code = makers[kind](bits)
     return dequantize_blocks(*quantize_blocks(w, code, block_size), code, block_size).view(w.shape).to(w.dtype)
 
@@ -245,7 +277,7 @@ def round_weights(
 def _belonging(weight, module) -> list:
     "The tensors in which bitsandbytes keeps a weight's scales and codes."
     state = getattr(weight, "quant_state", None)
-    if state is None: # 8 bits: the scales of the rows lie with the weight, after a first forward with the layer
+    if state is None:  # 8 bits: the scales of the rows lie with the weight, after a first forward with the layer
         scales = (getattr(weight, "SCB", None), getattr(getattr(module, "state", None), "SCB", None))
         return [x for x in scales if isinstance(x, torch.Tensor)]
     owners = [x for x in (state, getattr(state, "state2", None)) if x is not None]
@@ -254,38 +286,57 @@ def _belonging(weight, module) -> list:
 
 def held(
     model: torch.nn.Module,
-) -> list: # dicts: name, module (its class), dtype, bits ("4", "8" or those of the dtype), tensors, bytes
+) -> list:  # dicts: name, module (its class), dtype, bits ("4", "8" or those of the dtype), tensors, bytes
     "What a model holds: each parameter with all that belongs to it; shared storage counts once."
     rows, seen = [], set()
     for path, module in model.named_modules():
         for name, p in module.named_parameters(recurse=False):
-            storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in (p, *_belonging(p, module))}
+            storages = {
+                x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in (p, *_belonging(p, module))
+            }
             new = {k: n for k, n in storages.items() if k not in seen}
             seen |= set(new)
-            kind = "4" if getattr(p, "quant_state", None) is not None else "8" if p.dtype == torch.int8 else str(8 * p.element_size())
-            rows.append(dict(name=f"{path}.{name}".removeprefix("."), module=type(module).__name__, dtype=str(p.dtype).removeprefix("torch."), bits=kind,
-                             numbers=p.numel() * (2 * p.element_size() if kind == "4" else 1), bytes=sum(new.values())))
+            kind = (
+                "4"
+                if getattr(p, "quant_state", None) is not None
+                else "8"
+                if p.dtype == torch.int8
+                else str(8 * p.element_size())
+            )
+            rows.append(
+                dict(
+                    name=f"{path}.{name}".removeprefix("."),
+                    module=type(module).__name__,
+                    dtype=str(p.dtype).removeprefix("torch."),
+                    bits=kind,
+                    numbers=p.numel() * (2 * p.element_size() if kind == "4" else 1),
+                    bytes=sum(new.values()),
+                )
+            )
     return rows
 
 # %% ../nbs/31_quantization.ipynb #1a8186c0
 def block_linears(
-    model: torch.nn.Module, # a causal language model
-) -> dict: # name -> linear layer
+    model: torch.nn.Module,  # a causal language model
+) -> dict:  # name -> linear layer
     "The linear layers of the blocks: all but the head."
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
 
 # %% ../nbs/31_quantization.ipynb #8edfbb75
 def in_four_bits(
-    model: torch.nn.Module, # a causal language model, changed in place
-    double: bool = True, # quantize the scales too
-    storage: torch.dtype = torch.uint8, # of the tensors in which the codes lie
-) -> torch.nn.Module: # the same
+    model: torch.nn.Module,  # a causal language model, changed in place
+    double: bool = True,  # quantize the scales too
+    storage: torch.dtype = torch.uint8,  # of the tensors in which the codes lie
+) -> torch.nn.Module:  # the same
     "Put bitsandbytes' NF4 layers in the place of the blocks' linear layers, as loading in 4 bits does."
     from bitsandbytes.nn import Linear4bit, Params4bit
+
     how = dict(compress_statistics=double, quant_type="nf4", quant_storage=storage)
     for name, old in block_linears(model).items():
-        new = Linear4bit(old.in_features, old.out_features, bias=old.bias is not None, compute_dtype=old.weight.dtype, **how)
+        new = Linear4bit(
+            old.in_features, old.out_features, bias=old.bias is not None, compute_dtype=old.weight.dtype, **how
+        )
         new.weight, new.bias = Params4bit(old.weight.data, requires_grad=False, module=new, **how), old.bias
         model.set_submodule(name, new.to(old.weight.device))
     return model
@@ -294,48 +345,63 @@ def in_four_bits(
 @contextmanager
 def rounded(
     model: torch.nn.Module,
-    change, # (name, weight) -> another weight of the same shape, or None to leave it
+    change,  # (name, weight) -> another weight of the same shape, or None to leave it
 ):
     "A model with other weights in its blocks' linear layers, for a while."
     before = {}
     try:
         for name, layer in block_linears(model).items():
-            if (new := change(name, layer.weight.data)) is not None: before[name], layer.weight.data = layer.weight.data, new
+            if (new := change(name, layer.weight.data)) is not None:
+                before[name], layer.weight.data = layer.weight.data, new
         yield model
     finally:
         layers = block_linears(model)
-        for name, weight in before.items(): layers[name].weight.data = weight
+        for name, weight in before.items():
+            layers[name].weight.data = weight
 
 # %% ../nbs/31_quantization.ipynb #f86eb025
 @contextmanager
 def outliers(
-    model: torch.nn.Module, # a Qwen3, Qwen2 or Llama: two norms a block, each before its projections
-    channels: list, # of the residual stream
-    factor: float = 32., # how much larger these columns become; below 1: the activations do instead; a power of two changes no logit
+    model: torch.nn.Module,  # a Qwen3, Qwen2 or Llama: two norms a block, each before its projections
+    channels: list,  # of the residual stream
+    factor: float = 32.0,  # how much larger these columns become; below 1: the activations do instead; a power of two changes no logit
 ):
     "The same function with outliers in the weights (or in the activations), for a while."
+
     def scale(by):
         for block in model.model.layers:
             a, m = block.self_attn, block.mlp
-            for norm, behind in ((block.input_layernorm, (a.q_proj, a.k_proj, a.v_proj)), (block.post_attention_layernorm, (m.gate_proj, m.up_proj))):
+            for norm, behind in (
+                (block.input_layernorm, (a.q_proj, a.k_proj, a.v_proj)),
+                (block.post_attention_layernorm, (m.gate_proj, m.up_proj)),
+            ):
                 norm.weight.data[channels] /= by
-                for layer in behind: layer.weight.data[:, channels] *= by
+                for layer in behind:
+                    layer.weight.data[:, channels] *= by
+
     scale(factor)
-    try: yield model
-    finally: scale(1 / factor)
+    try:
+        yield model
+    finally:
+        scale(1 / factor)
 
 # %% ../nbs/31_quantization.ipynb #a3938340
 def repacked(
     model: torch.nn.Module,
-) -> list: # names of layers
+) -> list:  # names of layers
     "The 4-bit layers whose bytes lie in the order of bitsandbytes' CPU kernel: their gradients, and merging into them, would be silently wrong."
-    return [n for n, m in model.named_modules() if getattr(getattr(m._parameters.get("weight"), "quant_state", None), "packing_format_for_cpu", False)]
+    return [
+        n
+        for n, m in model.named_modules()
+        if getattr(getattr(m._parameters.get("weight"), "quant_state", None), "packing_format_for_cpu", False)
+    ]
 
 
 def never_packed(
     model: torch.nn.Module,
-) -> torch.nn.Module: # the same
+) -> torch.nn.Module:  # the same
     "On a CPU: keep bitsandbytes from repacking 4-bit weights in the first forward of an evaluation."
     for m in model.modules():
-        if hasattr(m, "support_avx512bf16_for_cpu"): m.support_avx512bf16_for_cpu = False
+        if hasattr(m, "support_avx512bf16_for_cpu"):
+            m.support_avx512bf16_for_cpu = False
     return model

@@ -21,29 +21,35 @@ from .tones import SCHEMES, CantolyricError, Syllable, ToneScheme
 
 # %% ../nbs/01_reading.ipynb #4b7a3923
 HAN = "〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-RADICALS = "\u2e80-\u2fdf\u3038-\u303a" # signs that stand for a Chinese character, see `COMPATIBLE`
+RADICALS = "\u2e80-\u2fdf\u3038-\u303a"  # signs that stand for a Chinese character, see `COMPATIBLE`
 _is_han, _syllable = re.compile(f"[{HAN}{RADICALS}]+").fullmatch, re.compile("[a-z]+[1-6]")
-_han_only = re.compile(f"[{HAN}]+").fullmatch # as dictionaries and corpora write
+_han_only = re.compile(f"[{HAN}]+").fullmatch  # as dictionaries and corpora write
 
-def is_han(text: str # one or several characters
-          ) -> bool: # whether there are some and all are Chinese characters
+
+def is_han(
+    text: str,  # one or several characters
+) -> bool:  # whether there are some and all are Chinese characters
     "Whether a text consists of Chinese (Han) characters only."
     return bool(_is_han(text))
+
 
 syllable = lru_cache(None)(Syllable.parse)
 
 # %% ../nbs/01_reading.ipynb #424ab663
-def _data() -> Path: # the folder of PyCantonese's data files
+def _data() -> Path:  # the folder of PyCantonese's data files
     "Find PyCantonese's data without importing it; raise `CantolyricError` where it is not installed."
     spec = find_spec("pycantonese")
     if spec is None:
-        raise CantolyricError("the dictionaries come with PyCantonese, which is not installed; type: pip install pycantonese")
-    return Path(spec.submodule_search_locations[0])/"data"
+        raise CantolyricError(
+            "the dictionaries come with PyCantonese, which is not installed; type: pip install pycantonese"
+        )
+    return Path(spec.submodule_search_locations[0]) / "data"
+
 
 @lru_cache(None)
-def rime_words() -> dict[str, tuple[str, ...]]: # word -> one Jyutping a character
+def rime_words() -> dict[str, tuple[str, ...]]:  # word -> one Jyutping a character
     "The rime-cantonese table: words and single characters, one reading each."
-    raw = json.loads((_data()/"rime_cantonese/chars_to_jyutping.json").read_text(encoding="utf-8"))
+    raw = json.loads((_data() / "rime_cantonese/chars_to_jyutping.json").read_text(encoding="utf-8"))
     return {w: j for w, s in raw.items() if len(j := tuple(s.split())) == len(w) and _han_only(w)}
 
 # %% ../nbs/01_reading.ipynb #49094c5e
@@ -51,119 +57,160 @@ def _utterances(path: Path):
     "Yield the utterances of one CHAT file as lists of (word, its Jyutping)."
     words = None
     for line in path.read_text(encoding="utf-8").replace("\n\t", " ").splitlines():
-        if line.startswith("*"): words = line.partition("\t")[2].split()
+        if line.startswith("*"):
+            words = line.partition("\t")[2].split()
         elif line.startswith("%mor:") and words:
             mor = line.partition("\t")[2].split()
-            if len(mor) == len(words): yield [(w, m.partition("|")[2]) for w, m in zip(words, mor)]
+            if len(mor) == len(words):
+                yield [(w, m.partition("|")[2]) for w, m in zip(words, mor)]
             words = None
 
+
 @lru_cache(None)
-def conversations() -> dict[str, list]: # file name -> utterances, each a list of (word, its Jyutping)
+def conversations() -> dict[str, list]:  # file name -> utterances, each a list of (word, its Jyutping)
     "HKCanCor: conversations with hand-made Jyutping, sorted by file name."
-    return {p.name: list(_utterances(p)) for p in sorted((_data()/"hkcancor").glob("*.cha"))}
+    return {p.name: list(_utterances(p)) for p in sorted((_data() / "hkcancor").glob("*.cha"))}
 
 # %% ../nbs/01_reading.ipynb #a2702707
-def transcript(utterance # list of (word, its Jyutping)
-              ) -> tuple[str, list]: # the text, and one Jyutping or None a character
+def transcript(
+    utterance,  # list of (word, its Jyutping)
+) -> tuple[str, list]:  # the text, and one Jyutping or None a character
     "An utterance as text and what was said for each character."
     text, readings = "", []
     for word, jyutping in utterance:
         j = _syllable.findall(jyutping)
         text += word
-        readings += j if len(j) == len(word) and _han_only(word) else [None]*len(word)
+        readings += j if len(j) == len(word) and _han_only(word) else [None] * len(word)
     return text, readings
 
 # %% ../nbs/01_reading.ipynb #8c9ff4ab
-def _count_words(talks # iterable of conversations
-                ) -> dict[str, Counter]: # word -> how often each reading was heard
+def _count_words(
+    talks,  # iterable of conversations
+) -> dict[str, Counter]:  # word -> how often each reading was heard
     "Count the readings of every word in some conversations."
     counts = defaultdict(Counter)
     for talk in talks:
         for utterance in talk:
             for word, jyutping in utterance:
                 j = tuple(_syllable.findall(jyutping))
-                if len(j) == len(word) and _han_only(word): counts[word][j] += 1
+                if len(j) == len(word) and _han_only(word):
+                    counts[word][j] += 1
     return counts
 
 # %% ../nbs/01_reading.ipynb #c44e118c
-VARIANTS = {p[0]: p[1] for p in """爲為 裡裏 衆眾 羣群 峯峰 麪麵 綫線 牀床 啓啟 説說 脱脫 温溫 没沒 别別 内內 録錄 緑綠
+VARIANTS = {
+    p[0]: p[1]
+    for p in """爲為 裡裏 衆眾 羣群 峯峰 麪麵 綫線 牀床 啓啟 説說 脱脫 温溫 没沒 别別 内內 録錄 緑綠
     黄黃 悦悅 税稅 鋭銳 閲閱 户戶 强強 眞真 値值 衞衛 祕秘 汚污 囘回 吿告 决決 况況 凉涼 减減 净淨 凑湊 妳你 鷄雞 迹跡
     泪淚 烟煙 双雙 歎嘆 喫吃 踪蹤 卧臥 册冊 争爭 静靜 淸清 靑青 産產 横橫 卽即 旣既 槪概 恆恒 枱檯 脣唇 胷胸 葱蔥 窻窗
     鬰鬱 癡痴 滙匯 綉繡 粧妝 猪豬 猫貓 躱躲 溼濕 刦劫 却卻 脚腳 塲場 墙牆 坟墳 刹剎 兎兔 遥遙 摇搖 謡謠 灾災 栖棲 潜潛
     巖岩 臺台 佈布 麽麼 叠疊 徧遍 箇個 鄕鄉 榖穀 僞偽 嚐嘗 顔顏 彦彥 嵗歲 氷冰 隣鄰 閙鬧 艶艷 豔艷 胆膽 舘館 粤粵 遶繞 敎教 濶闊
     鈎鉤 儍傻 寃冤 廻迴 耻恥 砲炮 咏詠 韵韻 鬪鬥 妬妒 寳寶 幇幫 戯戲 挿插 揷插 携攜 擧舉 朶朵 縁緣 歩步 毎每 徳德 黒黑 髙高 増增 届屆
-    瑶瑤 緖緒 竪豎 笋筍 緜綿 聨聯 飃飄 隂陰 騐驗 駡罵 娱娛 娯娛 吴吳 呉吳 煖暖 晩晚 宫宮 冲沖 姉姊 徴徵 鉄鐵 抛拋 纔才 閑閒 穉稚""".split()}
+    瑶瑤 緖緒 竪豎 笋筍 緜綿 聨聯 飃飄 隂陰 騐驗 駡罵 娱娛 娯娛 吴吳 呉吳 煖暖 晩晚 宫宮 冲沖 姉姊 徴徵 鉄鐵 抛拋 纔才 閑閒 穉稚""".split()
+}
 
 # Radicals that look like a character of their own and have no decomposition in Unicode
-_LOOKALIKES = {p[0]: p[1] for p in """⺈刀 ⺌小 ⺒巳 ⺓幺 ⺜日 ⺝月 ⺠民 ⺧牛 ⺩王 ⺬示 ⺮竹 ⺶羊 ⺻聿 ⺼肉 ⺽臼 ⻁虎 ⻄西 ⻅见 ⻆角 ⻉贝
-    ⻋车 ⻑長 ⻓长 ⻔门 ⻗雨 ⻘青 ⻙韦 ⻚页 ⻛风 ⻜飞 ⻝食 ⻢马 ⻣骨 ⻤鬼 ⻥鱼 ⻦鸟 ⻧卤 ⻨麦 ⻩黄 ⻪黾 ⻬齐 ⻮齿 ⻰龙 ⻱龜 ⻲亀""".split()}
+_LOOKALIKES = {
+    p[0]: p[1]
+    for p in """⺈刀 ⺌小 ⺒巳 ⺓幺 ⺜日 ⺝月 ⺠民 ⺧牛 ⺩王 ⺬示 ⺮竹 ⺶羊 ⺻聿 ⺼肉 ⺽臼 ⻁虎 ⻄西 ⻅见 ⻆角 ⻉贝
+    ⻋车 ⻑長 ⻓长 ⻔门 ⻗雨 ⻘青 ⻙韦 ⻚页 ⻛风 ⻜飞 ⻝食 ⻢马 ⻣骨 ⻤鬼 ⻥鱼 ⻦鸟 ⻧卤 ⻨麦 ⻩黄 ⻪黾 ⻬齐 ⻮齿 ⻰龙 ⻱龜 ⻲亀""".split()
+}
 
-def _compatible() -> dict[str, str]: # compatibility form -> ordinary character
+
+def _compatible() -> dict[str, str]:  # compatibility form -> ordinary character
     "What Unicode says of radicals, Hangzhou numerals and compatibility ideographs; some of the last are ordinary and stay."
     blocks = ((0x2E80, 0x2FDF), (0x3038, 0x303A), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F))
     found = {chr(i): unicodedata.normalize("NFKC", chr(i)) for first, last in blocks for i in range(first, last + 1)}
     return {c: o for c, o in found.items() if c != o} | _LOOKALIKES
 
+
 COMPATIBLE = _compatible()
-FORMS = VARIANTS | {c: VARIANTS.get(o, o) for c, o in COMPATIBLE.items()} # every form -> the common one
+FORMS = VARIANTS | {c: VARIANTS.get(o, o) for c, o in COMPATIBLE.items()}  # every form -> the common one
 _TABLE, _ORDINARY = str.maketrans(FORMS), str.maketrans(COMPATIBLE)
-_COMPATIBLE = f"{RADICALS}\uf900-\ufaff\U0002f800-\U0002fa1f" # ranges: a list of them all would be slow
+_COMPATIBLE = f"{RADICALS}\uf900-\ufaff\U0002f800-\U0002fa1f"  # ranges: a list of them all would be slow
 _has_compatible = re.compile(f"[{_COMPATIBLE}]").search
 _has_variant = re.compile(f"[{''.join(VARIANTS)}{_COMPATIBLE}]").search
 
-def _fold(text: str # any text
-         ) -> str: # the same length
+
+def _fold(
+    text: str,  # any text
+) -> str:  # the same length
     "Replace variant and compatibility forms of characters by the common one."
     return text.translate(_TABLE) if _has_variant(text) else text
 
 # %% ../nbs/01_reading.ipynb #f6forms2
-def ordinary_forms(text: str # any text
-                  ) -> str: # the same length
+def ordinary_forms(
+    text: str,  # any text
+) -> str:  # the same length
     "Replace compatibility forms (U+2F00, U+F90A, …) by the ordinary character."
     return text.translate(_ORDINARY) if _has_compatible(text) else text
 
-def compatibility_forms(text: str # any text
-                       ) -> dict[str, str]: # form -> ordinary character, in the order of the text
+
+def compatibility_forms(
+    text: str,  # any text
+) -> dict[str, str]:  # form -> ordinary character, in the order of the text
     "The compatibility forms in a text."
     return {c: COMPATIBLE[c] for c in text if c in COMPATIBLE} if _has_compatible(text) else {}
 
+
 # Zero-width characters, direction marks, variation selectors
-_INVISIBLE = (0xAD, 0x061C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070),
-              *range(0xFE00, 0xFE10), 0xFEFF, *range(0xE0100, 0xE01F0))
+_INVISIBLE = (
+    0xAD,
+    0x061C,
+    0x180E,
+    *range(0x200B, 0x2010),
+    *range(0x202A, 0x202F),
+    *range(0x2060, 0x2070),
+    *range(0xFE00, 0xFE10),
+    0xFEFF,
+    *range(0xE0100, 0xE01F0),
+)
 _SPACES = (0x09, 0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000)
 _CLEAN = dict.fromkeys(_INVISIBLE) | dict.fromkeys(_SPACES, " ")
 
-def visible(text: str # any text
-           ) -> str: # may be shorter; line ends stay
+
+def visible(
+    text: str,  # any text
+) -> str:  # may be shorter; line ends stay
     "Drop what nobody sees, and make each space an ordinary one."
     return text.translate(_CLEAN)
 
-LINE_ENDS = "\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029" # those of `str.splitlines`
+
+LINE_ENDS = "\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"  # those of `str.splitlines`
 _line_end = re.compile(f"\r\n|[{LINE_ENDS}]")
 
-def text_lines(text: str # any text
-              ) -> list[str]: # as `text.split("\n")`, whatever its lines end in
+
+def text_lines(
+    text: str,  # any text
+) -> list[str]:  # as `text.split("\n")`, whatever its lines end in
     "The lines of a text."
     return _line_end.split(text)
 
 # %% ../nbs/01_reading.ipynb #8ba6916e
 class Reader:
     "Text to one syllable a character: the longest word of a lexicon, again and again."
-    def __init__(self,
-                 words: dict | None = None, # word -> one Jyutping a character; None: the default lexicon
-                 extra: dict | str | Path | None = None): # readings to add or override: a dict or a TSV file
+
+    def __init__(
+        self,
+        words: dict | None = None,  # word -> one Jyutping a character; None: the default lexicon
+        extra: dict | str | Path | None = None,
+    ):  # readings to add or override: a dict or a TSV file
         words = _default_lexicon() if words is None else words
         if not isinstance(words, dict):
-            raise ArgumentError("words", words, "expected a dict that maps words to Jyutping, one syllable per character, or None")
+            raise ArgumentError(
+                "words", words, "expected a dict that maps words to Jyutping, one syllable per character, or None"
+            )
         self.words = {_fold(w): j for w, j in words.items()}
-        if _has_variant("".join(words)): # the common form's own entry wins
+        if _has_variant("".join(words)):  # the common form's own entry wins
             self.words.update((w, j) for w, j in words.items() if w in self.words)
         self.words.update(_read_extra(extra))
         self.max_len = max(map(len, self.words), default=0)
         self._index()
 
-    def fold(self, ch: str # one character
-            ) -> str: # the form that the lexicon is written in
+    def fold(
+        self,
+        ch: str,  # one character
+    ) -> str:  # the form that the lexicon is written in
         "Replace a variant or compatibility form of a character by the common one."
         return FORMS.get(ch, ch)
 
@@ -174,25 +221,30 @@ def _index(self: Reader):
     self._single = {w: j[0] for w, j in self.words.items() if len(w) == 1}
     longer = defaultdict(set)
     for w in self.words:
-        if len(w) > 1: longer[w[:2]].add(len(w))
+        if len(w) > 1:
+            longer[w[:2]].add(len(w))
     self._pairs = {k: (tuple(sorted(n - {2}, reverse=True)), self.words.get(k)) for k, n in longer.items()}
 
 # %% ../nbs/01_reading.ipynb #fcddcf62
 def _text(text) -> str:
     "The same text; `ArgumentError` for anything else."
-    if isinstance(text, str): return text
+    if isinstance(text, str):
+        return text
     raise ArgumentError("text", text, "expected a string")
 
+
 @patch
-def jyutping(self: Reader, text: str # any text
-            ) -> list: # one Jyutping a character; None where there is no reading
+def jyutping(
+    self: Reader,
+    text: str,  # any text
+) -> list:  # one Jyutping a character; None where there is no reading
     "Read a text: at each place the longest word that starts there."
     text, out, i = _fold(_text(text)), [], 0
     get, single, pairs, end = self.words.get, self._single.get, self._pairs.get, len(text)
     while i < end:
-        longer, pair = pairs(text[i:i+2]) or ((), None)
+        longer, pair = pairs(text[i : i + 2]) or ((), None)
         for n in longer:
-            if j := get(text[i:i+n]):
+            if j := get(text[i : i + n]):
                 out += j
                 i += n
                 break
@@ -203,63 +255,86 @@ def jyutping(self: Reader, text: str # any text
 
 # %% ../nbs/01_reading.ipynb #51d52a77
 @patch
-def read(self: Reader, text: str # any text
-        ) -> list: # one `Syllable` a character; None where there is no reading
+def read(
+    self: Reader,
+    text: str,  # any text
+) -> list:  # one `Syllable` a character; None where there is no reading
     "Read a text as syllables."
     return [j and syllable(j) for j in self.jyutping(text)]
 
 # %% ../nbs/01_reading.ipynb #ace816f2
-def _read_file(path) -> dict: # word -> Jyutping
+def _read_file(path) -> dict:  # word -> Jyutping
     "The lines of a TSV file of readings; lines that start with # are left out."
-    try: lines = text_lines(Path(path).read_text(encoding="utf-8-sig"))
-    except OSError as e: raise CantolyricError(f"cannot read the file of readings {str(path)!r}: {e.strerror}") from None
+    try:
+        lines = text_lines(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as e:
+        raise CantolyricError(f"cannot read the file of readings {str(path)!r}: {e.strerror}") from None
     except UnicodeDecodeError as e:
-        raise CantolyricError(f"the file of readings {str(path)!r} is not UTF-8 text (byte {e.start + 1}): save it as UTF-8") from None
-    except ValueError as e: raise CantolyricError(f"cannot read the file of readings {str(path)!r}: {e}") from None
+        raise CantolyricError(
+            f"the file of readings {str(path)!r} is not UTF-8 text (byte {e.start + 1}): save it as UTF-8"
+        ) from None
+    except ValueError as e:
+        raise CantolyricError(f"cannot read the file of readings {str(path)!r}: {e}") from None
     return {w: j for w, _, j in (x.partition("\t") for x in lines if x.strip() and x[0] != "#")}
 
-def _read_extra(extra # None, a dict, or the path of a TSV file
-               ) -> dict[str, tuple[str, ...]]: # folded word -> one Jyutping a character
+
+def _read_extra(
+    extra,  # None, a dict, or the path of a TSV file
+) -> dict[str, tuple[str, ...]]:  # folded word -> one Jyutping a character
     "Check readings that a user gave; raise `CantolyricError` for a word or reading that cannot be."
     if not isinstance(extra, dict | str | Path | None):
         raise ArgumentError("extra", extra, "expected a dict such as {'長': 'zoeng2'}, or the path of a TSV file")
     extra, out = extra if isinstance(extra, dict) else _read_file(extra) if extra else {}, {}
     for word, jyutping in extra.items():
         if not isinstance(word, str) or not isinstance(jyutping, str | list | tuple):
-            raise ArgumentError("extra", {word: jyutping}, "expected words and their Jyutping, such as {'銀行': 'ngan4 hong4'}")
+            raise ArgumentError(
+                "extra", {word: jyutping}, "expected words and their Jyutping, such as {'銀行': 'ngan4 hong4'}"
+            )
         j = tuple(jyutping.split() if isinstance(jyutping, str) else jyutping)
-        if not is_han(word): raise CantolyricError(f"{word!r} is no word of Chinese characters; only those can be given a reading")
+        if not is_han(word):
+            raise CantolyricError(f"{word!r} is no word of Chinese characters; only those can be given a reading")
         if len(j) != len(word):
-            raise CantolyricError(f"{word!r} has {len(word)} characters but {len(j)} readings ({' '.join(j)}); give one a character")
-        for s in j: syllable(s)
+            raise CantolyricError(
+                f"{word!r} has {len(word)} characters but {len(j)} readings ({' '.join(j)}); give one a character"
+            )
+        for s in j:
+            syllable(s)
         out[_fold(word)] = j
     return out
 
 # %% ../nbs/01_reading.ipynb #f1960b90
-def folds() -> list[list[str]]: # two lists of file names
+def folds() -> list[list[str]]:  # two lists of file names
     "The fixed two-fold split of the conversations."
     names = list(conversations())
     return [names[0::2], names[1::2]]
 
-def accuracy(jyutping, # function: text -> one Jyutping or None a character
-             talks # iterable of conversations
-            ) -> dict: # percentages, and the number of characters
+
+def accuracy(
+    jyutping,  # function: text -> one Jyutping or None a character
+    talks,  # iterable of conversations
+) -> dict:  # percentages, and the number of characters
     "How often a reader gives the syllable, the tone and the 0243 class that were said."
     n = Counter()
-    for said, got in ((s, g) for talk in talks for u in talk for t, r in [transcript(u)] for s, g in zip(r, jyutping(t)) if s):
+    for said, got in (
+        (s, g) for talk in talks for u in talk for t, r in [transcript(u)] for s, g in zip(r, jyutping(t)) if s
+    ):
         n["characters"] += 1
-        if got is None: continue
+        if got is None:
+            continue
         n["syllable"] += said == got
         n["tone"] += said[-1] == got[-1]
         n["class"] += SCHEMES["0243"][int(said[-1]) - 1] == SCHEMES["0243"][int(got[-1]) - 1]
-    return {k: 100*n[k]/n["characters"] for k in ("syllable", "tone", "class")} | {"characters": n["characters"]}
+    return {k: 100 * n[k] / n["characters"] for k in ("syllable", "tone", "class")} | {"characters": n["characters"]}
 
 # %% ../nbs/01_reading.ipynb #4338a960
-SUNG = {w[0]: (w[1:],) for w in """着zoek6 著zoek6 吧baa6 這ze5 下haa6 為wai6 嗎maa3 到dou3 上soeng6 會wui5 當dong1 種zung2 斷tyun5 淡daam6 近gan6 散saan3 轉zyun2
+SUNG = {
+    w[0]: (w[1:],)
+    for w in """着zoek6 著zoek6 吧baa6 這ze5 下haa6 為wai6 嗎maa3 到dou3 上soeng6 會wui5 當dong1 種zung2 斷tyun5 淡daam6 近gan6 散saan3 轉zyun2
     相soeng1 無mou4 假gaa2 背bui3 樓lau4 友jau5 隊deoi6 被bei6 片pin3 畫waak6 透tau3 現jin6 了liu5 哋dei6 位wai6 樣joeng6 橋kiu4 房fong4
     繩sing4 戀lyun2 嶼zeoi6 喪song3 嘆taan3 間gaan1 中zung1 分fan1 少siu2 空hung1 難naan4 更gang3 看hon3 過gwo3 曾cang4 還waan4 沒mut6
     思si1 應jing1 教gaau3 傳cyun4 長coeng4 樂lok6 好hou2 數sou3 稱cing1 禁gam3 量loeng6 朝ziu1 正zing3 勝sing3 論leon6 藏cong4 彈taan4
-    倒dou2 冠gun3 似ci5 剩zing6 聽teng1 媚mei6 擾jiu2 繞jiu2 洩sit3 覺gok3 奔ban1 任jam6 冷laang5 吐tou3 昨zok3""".split()}
+    倒dou2 冠gun3 似ci5 剩zing6 聽teng1 媚mei6 擾jiu2 繞jiu2 洩sit3 覺gok3 奔ban1 任jam6 冷laang5 吐tou3 昨zok3""".split()
+}
 
 # %% ../nbs/01_reading.ipynb #3e7b21df
 WRITTEN = """上=soeng5 [愛戀走踏登爬飛跟合穿帶送印寫畫刻撞迎考鋪繫掛放坐換塗抹添攀躍跳衝湧襲浮升擁配賠付縫插吻押連接騎套黏燃扣戴貼披追趕]上
@@ -349,10 +424,14 @@ WRITTEN += """禁=gam1 不禁 禁不住 情不自禁 禁不起
 """
 
 # %% ../nbs/01_reading.ipynb #89f8cd8e
-_VERBS = ("睇講諗試問玩聽傾食搞行望做教揭爬拍搵揾等打估摸傳考浮讀剪修轉譯計揸換播改搬扮飲追拖幫聊捱返補認呻鬧罰驚信唱抄攞瞓嘆唞抖郁逛笑喊影洗煮煲"
-          "炒切掃抹敲踢踩跑跳練搖㩒撳執拎擺查批夾研學拜探湊氹呃嚇鬥賭掘挖搭瞄賣借買跟兜嗌叫聞咬嚼捉攤眨揩揀推踎郁畫")
-_ACTS = ("介紹 考慮 參考 準備 嘗試 體諒 留意 交流 合作 放鬆 研究 了解 檢討 休息 表現 見識 討論 商量 練習 運動 檢查 解釋 整理 收拾 安排 參觀 欣賞 享受 照顧 開心 "
-         "行行 睇睇 識識 寫寫 玩玩 傾傾 試試 問問 講講 聽聽 望望 諗諗 估估 坐坐 影影 做做 食食 飲飲 唱唱 笑笑 學學 搖搖 跳跳 讀讀 摸摸 等等")
+_VERBS = (
+    "睇講諗試問玩聽傾食搞行望做教揭爬拍搵揾等打估摸傳考浮讀剪修轉譯計揸換播改搬扮飲追拖幫聊捱返補認呻鬧罰驚信唱抄攞瞓嘆唞抖郁逛笑喊影洗煮煲"
+    "炒切掃抹敲踢踩跑跳練搖㩒撳執拎擺查批夾研學拜探湊氹呃嚇鬥賭掘挖搭瞄賣借買跟兜嗌叫聞咬嚼捉攤眨揩揀推踎郁畫"
+)
+_ACTS = (
+    "介紹 考慮 參考 準備 嘗試 體諒 留意 交流 合作 放鬆 研究 了解 檢討 休息 表現 見識 討論 商量 練習 運動 檢查 解釋 整理 收拾 安排 參觀 欣賞 享受 照顧 開心 "
+    "行行 睇睇 識識 寫寫 玩玩 傾傾 試試 問問 講講 聽聽 望望 諗諗 估估 坐坐 影影 做做 食食 飲飲 唱唱 笑笑 學學 搖搖 跳跳 讀讀 摸摸 等等"
+)
 TALK = f"""下=haa5 [{_VERBS}想見去養用甩嗰哩]下 [{_ACTS}]下 想問下
 吓=haa5 [{_VERBS}]吓 [{_ACTS}]吓 想問吓
 下=haa6 [問聽行望做等浮讀轉換改追拖信唱嘆笑寫跑跳練搖查學探挖跟叫想養用推試捱]下去 [浮改追拖寫跳爬傳搬學]下來
@@ -378,16 +457,19 @@ TALK += """魚=jyu2 [條啲缸養食釣買嘅]魚 嗰啲魚
 """
 
 # %% ../nbs/01_reading.ipynb #554e702a
-def _spelled(pattern: str # characters; one of those in brackets, or one of the words there if they are spaced
-            ) -> list[str]: # all that it stands for
+def _spelled(
+    pattern: str,  # characters; one of those in brackets, or one of the words there if they are spaced
+) -> list[str]:  # all that it stands for
     "Spell a pattern out."
     parts = [p.split() if " " in p else p for p in re.findall(r"[^\[\]]+", pattern)]
     inside = [q[0] == "[" for q in re.findall(r"\[[^\]]*\]|[^\[\]]+", pattern)]
     return ["".join(w) for w in product(*(p if i else [p] for p, i in zip(parts, inside)))]
 
-def _patterns(lines: str, # as WRITTEN and TALK
-              words: dict # the lexicon that reads the other characters
-             ) -> dict[str, tuple[str, ...]]: # word -> one Jyutping a character
+
+def _patterns(
+    lines: str,  # as WRITTEN and TALK
+    words: dict,  # the lexicon that reads the other characters
+) -> dict[str, tuple[str, ...]]:  # word -> one Jyutping a character
     "Read the words that patterns stand for; where two patterns make one word, both count."
     read, out = Reader(words).jyutping, {}
     for line in lines.splitlines():
@@ -398,78 +480,95 @@ def _patterns(lines: str, # as WRITTEN and TALK
     return out
 
 # %% ../nbs/01_reading.ipynb #7918078e
-def _rather(words: dict # the lexicon that reads the adjectives
-           ) -> dict[str, tuple[str, ...]]: # word -> one Jyutping a character
+def _rather(
+    words: dict,  # the lexicon that reads the adjectives
+) -> dict[str, tuple[str, ...]]:  # word -> one Jyutping a character
     "Doubled adjectives with 哋: the second syllable rises, unless it is high already."
     tone = {"1": "1"}
-    return {a + a + "哋": (j, j[:-1] + tone.get(j[-1], "2"), "dei2") for a, (j,) in
-            ((a, words[a]) for a in "傻肥瘦靚攣凍熱濕乾紅綠黃黑白藍灰甜酸苦高矮大細慢快醉暈怪呆麻壞平貴臭香軟硬圓尖神懶" if a in words)}
+    return {
+        a + a + "哋": (j, j[:-1] + tone.get(j[-1], "2"), "dei2")
+        for a, (j,) in (
+            (a, words[a])
+            for a in "傻肥瘦靚攣凍熱濕乾紅綠黃黑白藍灰甜酸苦高矮大細慢快醉暈怪呆麻壞平貴臭香軟硬圓尖神懶"
+            if a in words
+        )
+    }
 
 # %% ../nbs/01_reading.ipynb #3e452aeb
-def _vote(words: dict[str, tuple] # word -> one Jyutping a character
-         ) -> dict[str, tuple]: # single character -> its commonest reading inside words
+def _vote(
+    words: dict[str, tuple],  # word -> one Jyutping a character
+) -> dict[str, tuple]:  # single character -> its commonest reading inside words
     "Let the longer words of a table outvote its reading of a single character."
     votes = defaultdict(Counter)
     for word, readings in words.items():
         if len(word) > 1:
-            for ch, j in zip(word, readings): votes[ch][j] += 1
+            for ch, j in zip(word, readings):
+                votes[ch][j] += 1
     best = {ch: (*v.most_common(1)[0], v[words.get(ch, ("",))[0]]) for ch, v in votes.items()}
-    return {ch: (j,) for ch, (j, n, own) in best.items() if n > 1 and n > 2*own}
+    return {ch: (j,) for ch, (j, n, own) in best.items() if n > 1 and n > 2 * own}
 
 # %% ../nbs/01_reading.ipynb #ea3a2161
 @lru_cache(None)
-def _folded_table() -> dict[str, tuple]: # folded word -> one Jyutping a character
+def _folded_table() -> dict[str, tuple]:  # folded word -> one Jyutping a character
     "The rime table as it is, in the common form of each character."
     rime = rime_words()
     return {_fold(w): j for w, j in rime.items()} | {w: j for w, j in rime.items() if w == _fold(w)}
 
+
 @lru_cache(None)
-def _table() -> dict[str, tuple]: # folded word -> one Jyutping a character
+def _table() -> dict[str, tuple]:  # folded word -> one Jyutping a character
     "The folded table with its words' vote: what a reader can know without any talk."
     return _folded_table() | _vote(_folded_table())
 
 # %% ../nbs/01_reading.ipynb #5764e6bc
 @lru_cache(None)
-def _everyday() -> list[Counter]: # of single characters, of two, and of three that two words of the table overlap in
+def _everyday() -> list[Counter]:  # of single characters, of two, and of three that two words of the table overlap in
     "Count characters side by side in everyday text."
-    sentences = json.loads((_data()/"ctcpc/sents.json").read_text(encoding="utf-8"))
+    sentences = json.loads((_data() / "ctcpc/sents.json").read_text(encoding="utf-8"))
     runs, words = re.findall(f"[{HAN}]+", _fold("\n".join(sentences))), _table()
     one, two, three = Counter(), Counter(), Counter()
     for r in runs:
-        pairs = [r[i:i+2] for i in range(len(r) - 1)]
+        pairs = [r[i : i + 2] for i in range(len(r) - 1)]
         one.update(r)
         two.update(pairs)
         three.update(a + b[1] for a, b in zip(pairs, pairs[1:]) if a in words and b in words)
     return [one, two, three]
 
-def _classes(readings) -> list: # one digit a syllable
+
+def _classes(readings) -> list:  # one digit a syllable
     "The 0243 classes of some Jyutping."
     return [SCHEMES["0243"][int(j[-1]) - 1] for j in readings]
 
-def _overlaps(words: dict, least: int = 3 # how often the three must have stood together
-             ) -> dict[str, tuple[str, ...]]: # three characters -> how to read them
+
+def _overlaps(
+    words: dict,
+    least: int = 3,  # how often the three must have stood together
+) -> dict[str, tuple[str, ...]]:  # three characters -> how to read them
     "Where two words overlap, let the bond that is stronger in everyday text win."
     (one, two, three), out = _everyday(), {}
-    bond = lambda w: two[w]/(one[w[0]]*one[w[1]])
+    bond = lambda w: two[w] / (one[w[0]] * one[w[1]])
     for t, n in three.items():
         if n >= least and t not in words and {t[0], t[2]} <= words.keys() and bond(t[1:]) > bond(t[:2]):
             left, right = words[t[:2]] + words[t[2]], words[t[0]] + words[t[1:]]
-            if _classes(left) != _classes(right): out[t] = right
+            if _classes(left) != _classes(right):
+                out[t] = right
     return out
 
 # %% ../nbs/01_reading.ipynb #a5474087
-def _stretches(texts, # list of (text, readings)
-               sizes=(2, 3, 4)
-              ) -> tuple: # stretch -> how it was read, counted; stretch -> numbers of the texts that have it
+def _stretches(
+    texts,  # list of (text, readings)
+    sizes=(2, 3, 4),
+) -> tuple:  # stretch -> how it was read, counted; stretch -> numbers of the texts that have it
     "Count the readings of all short stretches of characters."
     counts, where = defaultdict(Counter), defaultdict(set)
     for k, (text, said) in enumerate(texts):
         for n in sizes:
             for i in range(len(text) - n + 1):
-                if all(said[i:i+n]):
-                    counts[text[i:i+n]][tuple(said[i:i+n])] += 1
-                    where[text[i:i+n]].add(k)
+                if all(said[i : i + n]):
+                    counts[text[i : i + n]][tuple(said[i : i + n])] += 1
+                    where[text[i : i + n]].add(k)
     return counts, where
+
 
 def _penalty(read, said) -> int:
     "How wrong a reading is: 1 for a wrong syllable, 2 if the tone is wrong too, 4 if the class is."
@@ -477,41 +576,54 @@ def _penalty(read, said) -> int:
     return sum(1 if g and g[-1] == s[-1] else 2 if g and _classes([g]) == _classes([s]) else 4 for g, s in wrong)
 
 # %% ../nbs/01_reading.ipynb #74cd9ba9
-COLLOQUIAL = set("嘅咗喺唔佢哋冇嗰啲乜嘢咁噉嚟畀俾瞓攞諗睇嚿啩喎嘞㗎囉喇咩吖呀咋緊埋返度點揾搵𡃉𠻺嚹囖啫咪哩喀啱誒啊呢係靚乸仔吓嘥攰嗌嘩呃")
+COLLOQUIAL = set(
+    "嘅咗喺唔佢哋冇嗰啲乜嘢咁噉嚟畀俾瞓攞諗睇嚿啩喎嘞㗎囉喇咩吖呀咋緊埋返度點揾搵𡃉𠻺嚹囖啫咪哩喀啱誒啊呢係靚乸仔吓嘥攰嗌嘩呃"
+)
+
 
 def _belongs(s, j, old, n) -> bool:
     "Whether a stretch shows that it is talk, where it overrules a character as sung."
-    return not {"這", "重"} & set(s) and (n > 2 or not COLLOQUIAL.isdisjoint(s) or not any(c in SUNG and x != y for c, x, y in zip(s, old, j)))
+    return not {"這", "重"} & set(s) and (
+        n > 2 or not COLLOQUIAL.isdisjoint(s) or not any(c in SUNG and x != y for c, x, y in zip(s, old, j))
+    )
 
-def _around(reader, texts, counts, share) -> dict: # stretch -> its commonest reading
+
+def _around(reader, texts, counts, share) -> dict:  # stretch -> its commonest reading
     "The stretches around a reader's mistakes that were mostly read one way."
     found = set()
     for text, said in texts:
         for i, (got, right) in enumerate(zip(reader.jyutping(text), said)):
             if right and got != right:
-                found.update(text[a:a+n] for n in (2, 3, 4) for a in range(max(0, i-n+1), i+1))
+                found.update(text[a : a + n] for n in (2, 3, 4) for a in range(max(0, i - n + 1), i + 1))
     best = {s: counts[s].most_common(1)[0] for s in found if s in counts}
-    return {s: j for s, (j, n) in best.items() if n >= share*counts[s].total() and _belongs(s, j, reader.jyutping(s), n)}
+    return {
+        s: j for s, (j, n) in best.items() if n >= share * counts[s].total() and _belongs(s, j, reader.jyutping(s), n)
+    }
 
 # %% ../nbs/01_reading.ipynb #28c27961
 @patch
 def _put(self: Reader, word, reading):
     "Add an entry of two or more characters, change it, or with None take it back."
     longer, pair = self._pairs.get(word[:2], ((), None))
-    if reading: self.words[word] = reading
-    else: self.words.pop(word, None)
-    self._pairs[word[:2]] = (longer, reading) if len(word) == 2 else (tuple(sorted({*longer, len(word)}, reverse=True)), pair)
+    if reading:
+        self.words[word] = reading
+    else:
+        self.words.pop(word, None)
+    self._pairs[word[:2]] = (
+        (longer, reading) if len(word) == 2 else (tuple(sorted({*longer, len(word)}, reverse=True)), pair)
+    )
 
 # %% ../nbs/01_reading.ipynb #a62a1b9b
-def learn_contexts(words: dict, # the lexicon so far
-                   talks, # conversations to learn from
-                   share: float = .75, # in how large a part of its cases a stretch must have been read one way
-                   margin: int = 3 # by how much the training talk must be read better
-                  ) -> dict[str, tuple[str, ...]]: # short stretches and how to read them
+def learn_contexts(
+    words: dict,  # the lexicon so far
+    talks,  # conversations to learn from
+    share: float = 0.75,  # in how large a part of its cases a stretch must have been read one way
+    margin: int = 3,  # by how much the training talk must be read better
+) -> dict[str, tuple[str, ...]]:  # short stretches and how to read them
     "Learn the stretches of two to four characters that make a lexicon read some talk better, all things counted."
     texts = [(_fold(t), r) for talk in talks for t, r in map(transcript, talk)]
     (counts, where), reader, learnt = _stretches(texts), Reader(words), {}
-    for _ in range(8): # it comes to rest after four or five
+    for _ in range(8):  # it comes to rest after four or five
         now, gains = [_penalty(reader.jyutping(t), r) for t, r in texts], []
         for s, j in _around(reader, texts, counts, share).items():
             old = reader.words.get(s)
@@ -520,24 +632,31 @@ def learn_contexts(words: dict, # the lexicon so far
             reader._put(s, old)
         touched, new = set(), {}
         for gain, s, j in sorted(gains, key=lambda g: (-g[0], g[1])):
-            if gain >= margin and 2*len(where[s] & touched) <= len(where[s]): # those that mend the same wait for the next round
+            if gain >= margin and 2 * len(where[s] & touched) <= len(
+                where[s]
+            ):  # those that mend the same wait for the next round
                 touched |= where[s]
                 new[s] = j
-        for s, j in new.items(): reader._put(s, j)
+        for s, j in new.items():
+            reader._put(s, j)
         learnt |= new
-        if not new: break
+        if not new:
+            break
     return learnt
 
 # %% ../nbs/01_reading.ipynb #d4e09205
-def build_lexicon(talks=None # conversations to learn from; None: all of HKCanCor
-                 ) -> dict[str, tuple[str, ...]]: # word -> one Jyutping a character
+def build_lexicon(
+    talks=None,  # conversations to learn from; None: all of HKCanCor
+) -> dict[str, tuple[str, ...]]:  # word -> one Jyutping a character
     "Make a lexicon from the table, the lists and the conversations."
     talks, words = list(conversations().values() if talks is None else talks), dict(_table())
     for word, counts in _count_words(talks).items():
-        (j, n), = counts.most_common(1)
-        if n > 2 or n > 1 and len(word) > 1 or _fold(word) not in words: words[_fold(word)] = j
-    for word in words: # one reading for 這 in all its words
-        if "這" in word: words[word] = tuple("ze5" if c == "這" else j for c, j in zip(word, words[word]))
+        ((j, n),) = counts.most_common(1)
+        if n > 2 or n > 1 and len(word) > 1 or _fold(word) not in words:
+            words[_fold(word)] = j
+    for word in words:  # one reading for 這 in all its words
+        if "這" in word:
+            words[word] = tuple("ze5" if c == "這" else j for c, j in zip(word, words[word]))
     words |= SUNG
     talk, written = _patterns(TALK, words), _patterns(WRITTEN, words)
     words |= talk | _rather(words) | written
@@ -545,24 +664,29 @@ def build_lexicon(talks=None # conversations to learn from; None: all of HKCanCo
     return words | {s: j for s, j in learn_contexts(words, talks).items() if s not in written}
 
 # %% ../nbs/01_reading.ipynb #6117ccf2
-def _lexicon_file() -> Path: # a TSV file: word, Jyutping
+def _lexicon_file() -> Path:  # a TSV file: word, Jyutping
     "Where the package keeps what it learnt."
-    return Path(find_spec("cantolyric").submodule_search_locations[0])/"assets/readings.tsv"
+    return Path(find_spec("cantolyric").submodule_search_locations[0]) / "assets/readings.tsv"
 
-def write_lexicon(path=None # None: the package's own file
-                 ) -> int: # entries written
+
+def write_lexicon(
+    path=None,  # None: the package's own file
+) -> int:  # entries written
     "Learn from all conversations; write the entries that differ from the rime-cantonese table."
     new = {w: j for w, j in build_lexicon().items() if _folded_table().get(w) != j}
-    head = "# Readings learnt from HKCanCor (CC BY) and rime-cantonese (CC BY 4.0) by cantolyric.reading.write_lexicon\n"
+    head = (
+        "# Readings learnt from HKCanCor (CC BY) and rime-cantonese (CC BY 4.0) by cantolyric.reading.write_lexicon\n"
+    )
     text = head + "".join(f"{w}\t{' '.join(j)}\n" for w, j in sorted(new.items()))
     Path(path or _lexicon_file()).write_text(text, encoding="utf-8")
     return len(new)
 
 # %% ../nbs/01_reading.ipynb #56b98b9b
 @lru_cache(None)
-def _default_lexicon() -> dict: # word -> one Jyutping a character
+def _default_lexicon() -> dict:  # word -> one Jyutping a character
     "The table, changed by what was learnt."
     return _folded_table() | {w: tuple(j.split()) for w, j in _read_file(_lexicon_file()).items()}
+
 
 @lru_cache(None)
 def default_reader() -> Reader:
@@ -570,81 +694,113 @@ def default_reader() -> Reader:
     return Reader()
 
 # %% ../nbs/01_reading.ipynb #0955fc08
-def hand_read(kind: str | None = None # "verse", "own", or None for both
-             ) -> list[tuple]: # (line, the right readings of each character)
+def hand_read(
+    kind: str | None = None,  # "verse", "own", or None for both
+) -> list[tuple]:  # (line, the right readings of each character)
     "Lines in the written register that were read by hand."
-    path = _lexicon_file().parent/"written_register.tsv"
+    path = _lexicon_file().parent / "written_register.tsv"
     rows = [x.split("\t") for x in path.read_text(encoding="utf-8").splitlines() if x[0] != "#"]
     return [(text, [j.split("/") for j in readings.split()]) for text, readings, k in rows if kind in (None, k)]
 
-def class_right(jyutping, # function: text -> one Jyutping or None a character
-                lines # list of (line, the right readings of each character); "-" where there is none
-               ) -> float: # percentage
+
+def class_right(
+    jyutping,  # function: text -> one Jyutping or None a character
+    lines,  # list of (line, the right readings of each character); "-" where there is none
+) -> float:  # percentage
     "How often a reader gives one of the right 0243 classes."
-    hits = [bool(g) and _classes([g])[0] in _classes(right) for text, said in lines
-            for g, right in zip(jyutping(text), said) if right != ["-"]]
-    return 100*sum(hits)/len(hits)
+    hits = [
+        bool(g) and _classes([g])[0] in _classes(right)
+        for text, said in lines
+        for g, right in zip(jyutping(text), said)
+        if right != ["-"]
+    ]
+    return 100 * sum(hits) / len(hits)
 
 # %% ../nbs/01_reading.ipynb #93faa595
 @patch
-def tones(self: Reader, text: str, # any text
-          scheme: str = "0243" # a key of `SCHEMES`
-         ) -> str: # one digit for each character that has a reading; a new line for each line
+def tones(
+    self: Reader,
+    text: str,  # any text
+    scheme: str = "0243",  # a key of `SCHEMES`
+) -> str:  # one digit for each character that has a reading; a new line for each line
     "The tone digits of a text; what has no reading is left out, see `report`."
     digits = str.maketrans("123456", SCHEMES[ToneScheme(scheme).name])
-    return "\n".join("".join(j[-1] for j in self.jyutping(line) if j) for line in text_lines(_text(text))).translate(digits)
+    return "\n".join("".join(j[-1] for j in self.jyutping(line) if j) for line in text_lines(_text(text))).translate(
+        digits
+    )
+
 
 @patch
-def report(self: Reader, text: str # any text
-          ) -> list: # (line, column, character), both counted from 1
+def report(
+    self: Reader,
+    text: str,  # any text
+) -> list:  # (line, column, character), both counted from 1
     "What `tones` leaves out, apart from punctuation and spaces."
-    return [(r, c, ch) for r, line in enumerate(text_lines(_text(text)), 1)
-            for c, (ch, j) in enumerate(zip(line, self.jyutping(line)), 1) if j is None and (ch.isalnum() or is_han(ch))]
+    return [
+        (r, c, ch)
+        for r, line in enumerate(text_lines(_text(text)), 1)
+        for c, (ch, j) in enumerate(zip(line, self.jyutping(line)), 1)
+        if j is None and (ch.isalnum() or is_han(ch))
+    ]
 
 # %% ../nbs/01_reading.ipynb #16294bfe
 @lru_cache(None)
-def _heard() -> dict[str, Counter]: # folded word or character -> readings, counted
+def _heard() -> dict[str, Counter]:  # folded word or character -> readings, counted
     "Readings of words in talk, and of characters inside the words of talk and of the table."
     counts = defaultdict(Counter)
-    for word, c in _count_words(conversations().values()).items(): counts[_fold(word)].update(c)
-    for word, j in _folded_table().items(): counts[word][j] += 1
+    for word, c in _count_words(conversations().values()).items():
+        counts[_fold(word)].update(c)
+    for word, j in _folded_table().items():
+        counts[word][j] += 1
     for word, c in list(counts.items()):
         if len(word) > 1:
             for j, n in c.items():
-                for ch, s in zip(word, j): counts[ch][s,] += n
+                for ch, s in zip(word, j):
+                    counts[ch][s,] += n
     return counts
 
+
 @patch
-def candidates(self: Reader, text: str # a character or a word
-              ) -> dict[str, float]: # Jyutping -> its weight, heaviest first; the weights add up to 1
+def candidates(
+    self: Reader,
+    text: str,  # a character or a word
+) -> dict[str, float]:  # Jyutping -> its weight, heaviest first; the weights add up to 1
     "All readings of a character or word that the sources know, and the reader's own."
     text = _fold(_text(text))
     found, own = Counter(_heard().get(text, {})), self.jyutping(text)
-    if own and all(own): found[tuple(own)] += 1
-    return {" ".join(j): n/found.total() for j, n in found.most_common()}
+    if own and all(own):
+        found[tuple(own)] += 1
+    return {" ".join(j): n / found.total() for j, n in found.most_common()}
 
 # %% ../nbs/01_reading.ipynb #3e32a710
 PARTICLES = set("呀喇㗎啦嗎吧呢吖咧咩喎囉嘞嚹啊𡃉囖啫噃咯嘩哦唉哎")
 
+
 @lru_cache(None)
-def certain_characters() -> dict[str, str]: # folded character -> its 0243 class
+def certain_characters() -> dict[str, str]:  # folded character -> its 0243 class
     "The characters on whose class the table, its words and the talk agree."
     out, heard = {}, _heard()
     for ch, readings in _folded_table().items():
-        if len(ch) > 1 or ch in PARTICLES: continue
+        if len(ch) > 1 or ch in PARTICLES:
+            continue
         (cls,), found = _classes(readings), Counter()
-        for j, n in heard[ch].items(): found[_classes(j)[0]] += n
-        if found.total() >= 20 and found[cls] >= .9*found.total(): out[ch] = cls
+        for j, n in heard[ch].items():
+            found[_classes(j)[0]] += n
+        if found.total() >= 20 and found[cls] >= 0.9 * found.total():
+            out[ch] = cls
     return out
 
 # %% ../nbs/01_reading.ipynb #674d5df4
 class _CertainReader(Reader):
     "A reader that leaves unread what its sources dispute."
+
     def jyutping(self, text):
         "Read a text; None where there is no certain reading."
         return [None if j == "0" else j for j in super().jyutping(text)]
 
+
 Reader._certain = None
+
 
 @patch
 def certain(self: Reader) -> Reader:
@@ -652,23 +808,32 @@ def certain(self: Reader) -> Reader:
     if self._certain is None:
         sure, words = {c: k for c, k in certain_characters().items() if _classes(self.words.get(c, ())) == [k]}, {}
         for w, j in self.words.items():
-            if all(c in sure for c in w): words[w] = j if _classes(j) == [sure[c] for c in w] else ("0",)*len(w)
+            if all(c in sure for c in w):
+                words[w] = j if _classes(j) == [sure[c] for c in w] else ("0",) * len(w)
         self._certain = _CertainReader(words)
     return self._certain
 
 # %% ../nbs/01_reading.ipynb #a859d057
 @lru_cache(None)
-def _character_reader() -> Reader: return Reader({w: j for w, j in _default_lexicon().items() if len(w) == 1})
+def _character_reader() -> Reader:
+    return Reader({w: j for w, j in _default_lexicon().items() if len(w) == 1})
+
 
 Reader.characters = classmethod(lambda cls: _character_reader())
 
-def as_reader(reader=None # None: the default; "characters": each character by itself; "certain"; or a `Reader`
-             ) -> Reader:
+
+def as_reader(
+    reader=None,  # None: the default; "characters": each character by itself; "certain"; or a `Reader`
+) -> Reader:
     "Resolve what a function was given as its reader."
-    if reader is None: return default_reader()
+    if reader is None:
+        return default_reader()
     if isinstance(reader, str):
-        if reader == "characters": return _character_reader()
-        if reader == "certain": return default_reader().certain()
+        if reader == "characters":
+            return _character_reader()
+        if reader == "certain":
+            return default_reader().certain()
         raise CantolyricError(f"no reader {reader!r}; give a Reader, None for the default, 'characters' or 'certain'")
-    if all(hasattr(reader, name) for name in ("jyutping", "fold", "candidates")): return reader
+    if all(hasattr(reader, name) for name in ("jyutping", "fold", "candidates")):
+        return reader
     raise ArgumentError("reader", reader, "expected a Reader, None for the default, 'characters' or 'certain'")

@@ -33,7 +33,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    FSDPModule,
+    FullyShardedDataParallel,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -42,7 +48,7 @@ from .quantization import never_packed
 from .tones import CantolyricError
 
 # %% ../nbs/32_sharding.ipynb #25117f30
-def world() -> tuple: # rank of this process, number of processes
+def world() -> tuple:  # rank of this process, number of processes
     "Who this process is among how many; (0, 1) where it is alone."
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
@@ -52,7 +58,7 @@ def given() -> dict:
     return json.loads(Path(os.environ["CANTOLYRIC_LAUNCH"], "given.json").read_text(encoding="utf-8"))
 
 
-def report(**values): # what JSON can hold
+def report(**values):  # what JSON can hold
     "In a launched script: hand values back to `launch`, from this process."
     rank = int(os.environ.get("RANK", 0))
     Path(os.environ["CANTOLYRIC_LAUNCH"], f"{rank}.json").write_text(json.dumps(values), encoding="utf-8")
@@ -61,50 +67,74 @@ def report(**values): # what JSON can hold
 @dataclass
 class Launch:
     "What some processes did."
-    ranks: list # what each of them reported, a dict each
-    output: str # what they printed
-    seconds: float
-    code: int = 0 # exit code of torchrun
 
-    def __str__(self): return self.output.strip()
+    ranks: list  # what each of them reported, a dict each
+    output: str  # what they printed
+    seconds: float
+    code: int = 0  # exit code of torchrun
+
+    def __str__(self):
+        return self.output.strip()
+
     __repr__ = __str__
 
 
 def _ended(process, limit):
     "Wait for torchrun; past the limit, let it end its processes, then itself."
-    try: return process.communicate(timeout=limit)
+    try:
+        return process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGTERM) # it passes this on to each process it started
-        try: out, err = process.communicate(timeout=30)
+        process.send_signal(signal.SIGTERM)  # it passes this on to each process it started
+        try:
+            out, err = process.communicate(timeout=30)
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
-        raise CantolyricError(f"the processes did not end in {limit:g} s and were stopped: does each of them reach every gather and reduce? {_last(err or out)}") from None
+        raise CantolyricError(
+            f"the processes did not end in {limit:g} s and were stopped: does each of them reach every gather and reduce? {_last(err or out)}"
+        ) from None
 
 
-def _last(text, lines=4): return " | ".join([x.strip() for x in text.strip().splitlines() if x.strip()][-lines:])
+def _last(text, lines=4):
+    return " | ".join([x.strip() for x in text.strip().splitlines() if x.strip()][-lines:])
 
 # %% ../nbs/32_sharding.ipynb #ac281d36
 def launch(
-    script: str, # Python text, or path of a file
-    n: int = 2, # processes
-    limit: float = 300., # seconds
-    restarts: int = 0, # how often all are started again after one of them died
-    config=None, # path of a config: start by accelerate launch instead of torchrun
-    **values, # what the script gets from `given()`
+    script: str,  # Python text, or path of a file
+    n: int = 2,  # processes
+    limit: float = 300.0,  # seconds
+    restarts: int = 0,  # how often all are started again after one of them died
+    config=None,  # path of a config: start by accelerate launch instead of torchrun
+    **values,  # what the script gets from `given()`
 ) -> Launch:
     "Run a script in `n` processes of this machine; `CantolyricError` with the reason if one of them fails or all take too long."
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "script.py")
-        path.write_text(Path(script).read_text(encoding="utf-8") if str(script).endswith(".py") else script, encoding="utf-8")
+        path.write_text(
+            Path(script).read_text(encoding="utf-8") if str(script).endswith(".py") else script, encoding="utf-8"
+        )
         Path(folder, "given.json").write_text(json.dumps(values), encoding="utf-8")
-        env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)), OMP_NUM_THREADS="1", CANTOLYRIC_LAUNCH=folder)
+        env = dict(
+            os.environ,
+            PYTHONPATH=os.pathsep.join(filter(None, sys.path)),
+            OMP_NUM_THREADS="1",
+            CANTOLYRIC_LAUNCH=folder,
+        )
         how = ["torch.distributed.run", "--standalone", f"--nproc-per-node={n}", f"--max-restarts={restarts}"]
-        if config: how = ["accelerate.commands.launch", f"--config_file={config}", f"--num_processes={n}", "--main_process_port=0"]
+        if config:
+            how = [
+                "accelerate.commands.launch",
+                f"--config_file={config}",
+                f"--num_processes={n}",
+                "--main_process_port=0",
+            ]
         start = time.perf_counter()
-        process = subprocess.Popen([sys.executable, "-m", *how, str(path)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", *how, str(path)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         out, err = _ended(process, limit)
-        if process.returncode: raise CantolyricError(f"one of {n} processes failed: {_reason(err)}")
+        if process.returncode:
+            raise CantolyricError(f"one of {n} processes failed: {_reason(err)}")
         found = [Path(folder, f"{r}.json") for r in range(n)]
         ranks = [json.loads(f.read_text(encoding="utf-8")) if f.exists() else {} for f in found]
     return Launch(ranks, out, time.perf_counter() - start)
@@ -113,69 +143,92 @@ def launch(
 def _reason(err):
     "The line of a traceback that says what was wrong."
     lines = [re.sub(r"^\[rank\d+\]:", "", x).rstrip() for x in err.splitlines()]
-    said = [x.strip() for x in lines if re.match(r" ?(\w+\.)*\w*(Error|Exception): |  what\(\):", x) and "ChildFailedError" not in x]
+    said = [
+        x.strip()
+        for x in lines
+        if re.match(r" ?(\w+\.)*\w*(Error|Exception): |  what\(\):", x) and "ChildFailedError" not in x
+    ]
     return said[0] if said else _last(err)
 
 # %% ../nbs/32_sharding.ipynb #466c97e4
-def join() -> tuple: # rank of this process, number of processes
+def join() -> tuple:  # rank of this process, number of processes
     "Where torchrun or accelerate started several processes: meet them. Alone: nothing."
     env = os.environ
     if {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= set(env) and not dist.is_initialized():
         cuda, how = torch.cuda.is_available(), {}
-        if cuda: torch.cuda.set_device(int(env.get("LOCAL_RANK", 0)))
+        if cuda:
+            torch.cuda.set_device(int(env.get("LOCAL_RANK", 0)))
         if env.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             store = dist.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False)
-            how = dict(store=dist.PrefixStore(f"start-{env.get('TORCHELASTIC_RESTART_COUNT', 0)}", store), rank=int(env["RANK"]), world_size=int(env["WORLD_SIZE"]))
+            how = dict(
+                store=dist.PrefixStore(f"start-{env.get('TORCHELASTIC_RESTART_COUNT', 0)}", store),
+                rank=int(env["RANK"]),
+                world_size=int(env["WORLD_SIZE"]),
+            )
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", **how)
-        if not cuda: atexit.register(_leave) # a group that is still open when Python ends may be found broken by its own threads
+        if not cuda:
+            atexit.register(
+                _leave
+            )  # a group that is still open when Python ends may be found broken by its own threads
     return world()
 
 
 def _leave():
-    if dist.is_initialized(): dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 # %% ../nbs/32_sharding.ipynb #cd49524a
 class HandUnit:
     "Parameters that are put together at once; this process keeps a piece of them."
-    def __init__(self,
-        module: nn.Module, # its forward needs them
-        params: list, # of `nn.Parameter`, all of one dtype
-        keep: bool = False, # leave them whole between forward and backward
+
+    def __init__(
+        self,
+        module: nn.Module,  # its forward needs them
+        params: list,  # of `nn.Parameter`, all of one dtype
+        keep: bool = False,  # leave them whole between forward and backward
     ):
         (rank, self.n), self.params = world(), params
         row = torch.cat([p.detach().flatten() for p in params])
         row = F.pad(row, (0, -len(row) % self.n))
-        self.piece = nn.Parameter(row.chunk(self.n)[rank].clone()) # what the optimizer sees
+        self.piece = nn.Parameter(row.chunk(self.n)[rank].clone())  # what the optimizer sees
         self.whole, self.bytes, self.missing = torch.empty_like(row), row.nbytes, len(params)
-        for p, part in zip(params, self.whole.split([*(p.numel() for p in params), len(row) - sum(p.numel() for p in params)])): p.data = part.view_as(p)
+        for p, part in zip(
+            params, self.whole.split([*(p.numel() for p in params), len(row) - sum(p.numel() for p in params)])
+        ):
+            p.data = part.view_as(p)
         self.free()
         module.register_forward_pre_hook(lambda *_: self.gather())
         if not keep:
             module.register_forward_hook(lambda *_: self.free())
             module.register_full_backward_pre_hook(lambda *_: self.gather())
-        for p in params: p.register_post_accumulate_grad_hook(self.reduce)
+        for p in params:
+            p.register_post_accumulate_grad_hook(self.reduce)
 
 # %% ../nbs/32_sharding.ipynb #89c3b19d
 def _gather(self):
     "Put the parameters together from everyone's pieces."
-    if self.whole.untyped_storage().size(): return
+    if self.whole.untyped_storage().size():
+        return
     self.whole.untyped_storage().resize_(self.bytes)
     dist.all_gather_into_tensor(self.whole, self.piece.detach())
 
 
-def _free(self): self.whole.untyped_storage().resize_(0)
+def _free(self):
+    self.whole.untyped_storage().resize_(0)
 
 
 def _reduce(self, _):
     "When the last gradient is there: add up everyone's, keep the mean of one's own piece, free the rest."
     self.missing -= 1
-    if self.missing: return
+    if self.missing:
+        return
     row = torch.cat([p.grad.flatten() for p in self.params])
     mine = torch.empty_like(self.piece)
     dist.reduce_scatter_tensor(mine, F.pad(row, (0, -len(row) % self.n)))
     mine /= self.n
     self.piece.grad = mine if self.piece.grad is None else self.piece.grad + mine
-    for p in self.params: p.grad = None
+    for p in self.params:
+        p.grad = None
     self.missing = len(self.params)
     self.free()
 
@@ -184,19 +237,22 @@ HandUnit.gather, HandUnit.free, HandUnit.reduce = _gather, _free, _reduce
 
 # %% ../nbs/32_sharding.ipynb #740e444f
 def blocks_of(
-    model: nn.Module, # a transformers model, bare or under PEFT
-) -> dict: # name -> module
+    model: nn.Module,  # a transformers model, bare or under PEFT
+) -> dict:  # name -> module
     "The decoder blocks of a model, in order."
     bare = model.get_base_model() if hasattr(model, "get_base_model") else model
     kinds = set(getattr(bare, "_no_split_modules", None) or ())
     found = {n: m for n, m in model.named_modules() if type(m).__name__.removeprefix("FSDP") in kinds}
-    if not found: raise CantolyricError(f"no decoder blocks in a {type(bare).__name__}: its _no_split_modules ({', '.join(sorted(kinds)) or 'none'}) name no module of it; give a causal language model of transformers")
+    if not found:
+        raise CantolyricError(
+            f"no decoder blocks in a {type(bare).__name__}: its _no_split_modules ({', '.join(sorted(kinds)) or 'none'}) name no module of it; give a causal language model of transformers"
+        )
     return found
 
 
 def hand_shard(
-    model: nn.Module, # every parameter trained
-) -> list: # of `HandUnit`
+    model: nn.Module,  # every parameter trained
+) -> list:  # of `HandUnit`
     "Cut a model in pieces by hand: a unit a block, and one for the rest."
     blocks = blocks_of(model)
     inside = {id(p) for b in blocks.values() for p in b.parameters()}
@@ -205,177 +261,242 @@ def hand_shard(
 
 # %% ../nbs/32_sharding.ipynb #6d1832eb
 def share_of(
-    batch: int, # rows a step, of all processes
-    n: int = None, # processes; None: as many as there are
-) -> int: # rows a step, of each
+    batch: int,  # rows a step, of all processes
+    n: int = None,  # processes; None: as many as there are
+) -> int:  # rows a step, of each
     "What each process takes of a batch."
     n = n or world()[1]
-    if batch % n: raise CantolyricError(f"a batch of {batch} rows cannot be shared out evenly among {n} processes: take a multiple of {n}, or another number of processes")
+    if batch % n:
+        raise CantolyricError(
+            f"a batch of {batch} rows cannot be shared out evenly among {n} processes: take a multiple of {n}, or another number of processes"
+        )
     return batch // n
 
 
 def rank_rows(
-    batch: dict, # tensors (B, ...): the batch of all processes together
-    rank: int = None, # None: this process
+    batch: dict,  # tensors (B, ...): the batch of all processes together
+    rank: int = None,  # None: this process
     n: int = None,
-) -> dict: # tensors (B / n, ...)
+) -> dict:  # tensors (B / n, ...)
     "This process's rows of a batch: each row goes to exactly one process."
-    if rank is None: rank, n = world()
+    if rank is None:
+        rank, n = world()
     share = share_of(len(next(iter(batch.values()))), n)
-    return {k: v[rank * share:(rank + 1) * share] for k, v in batch.items()}
+    return {k: v[rank * share : (rank + 1) * share] for k, v in batch.items()}
 
 # %% ../nbs/32_sharding.ipynb #92d41944
 def label_count(
-    labels: torch.Tensor, # int64 (B, T), this process's, -100 where nothing is learnt
-) -> float: # labels that are predicted, of all processes, divided by the number of processes
+    labels: torch.Tensor,  # int64 (B, T), this process's, -100 where nothing is learnt
+) -> float:  # labels that are predicted, of all processes, divided by the number of processes
     "What this process divides its sum of losses by, so that the mean over processes is the mean over tokens."
     count = (labels[:, 1:] != -100).sum()
-    if world()[1] > 1: dist.all_reduce(count)
+    if world()[1] > 1:
+        dist.all_reduce(count)
     return max(int(count), 1) / world()[1]
 
 # %% ../nbs/32_sharding.ipynb #49ce3467
 def train_step(
     model: nn.Module,
-    optimizer, # of torch
-    parts: list, # of batches (dicts with "labels"): this process's rows, in one part or several
-    summed_loss, # (model, part) -> summed loss of the part's labels
-    reduce_each: bool = False, # add up over processes after each part, not only after the last
-) -> float: # mean loss of all labels of all parts of all processes
+    optimizer,  # of torch
+    parts: list,  # of batches (dicts with "labels"): this process's rows, in one part or several
+    summed_loss,  # (model, part) -> summed loss of the part's labels
+    reduce_each: bool = False,  # add up over processes after each part, not only after the last
+) -> float:  # mean loss of all labels of all parts of all processes
     "One optimizer step: the gradient of all parts together, whatever they are shared out by."
     count, total = label_count(torch.cat([p["labels"].flatten(1) for p in parts])), torch.zeros(())
     for part in parts:
-        if isinstance(model, FSDPModule): model.set_requires_gradient_sync(reduce_each or part is parts[-1])
+        if isinstance(model, FSDPModule):
+            model.set_requires_gradient_sync(reduce_each or part is parts[-1])
         loss = summed_loss(model, part) / count
         loss.backward()
         total += loss.detach().cpu()
     optimizer.step()
     optimizer.zero_grad()
-    if world()[1] > 1: dist.all_reduce(total)
+    if world()[1] > 1:
+        dist.all_reduce(total)
     return float(total) / world()[1]
 
 # %% ../nbs/32_sharding.ipynb #7934b4c8
 def check_quantized(
     model: nn.Module,
-    param_dtype: torch.dtype = None, # in which weights are to be gathered; None: as they are stored
+    param_dtype: torch.dtype = None,  # in which weights are to be gathered; None: as they are stored
 ):
     "Refuse quantized weights that would not survive being gathered."
     for name, p in model.named_parameters():
         kind = type(p).__name__
-        if kind == "Int8Params": raise CantolyricError(f"{name} is in 8 bits: its scales would be lost when it is cut in pieces; load the base in 4 bits instead")
-        if kind == "Params4bit" and p.dtype.is_floating_point and param_dtype not in (None, p.dtype): # whole numbers are never cast
-            raise CantolyricError(f"the 4-bit weights of {name} are stored as {p.dtype} and would be gathered as {param_dtype}, cast number by number until they mean nothing: "
-                                  f"load the base with bnb_4bit_quant_storage={param_dtype}, or leave param_dtype out")
+        if kind == "Int8Params":
+            raise CantolyricError(
+                f"{name} is in 8 bits: its scales would be lost when it is cut in pieces; load the base in 4 bits instead"
+            )
+        if (
+            kind == "Params4bit" and p.dtype.is_floating_point and param_dtype not in (None, p.dtype)
+        ):  # whole numbers are never cast
+            raise CantolyricError(
+                f"the 4-bit weights of {name} are stored as {p.dtype} and would be gathered as {param_dtype}, cast number by number until they mean nothing: "
+                f"load the base with bnb_4bit_quant_storage={param_dtype}, or leave param_dtype out"
+            )
 
 # %% ../nbs/32_sharding.ipynb #91d09002
 def shard_model(
-    model: nn.Module, # a transformers model, bare or under PEFT; changed in place
-    mesh=None, # a `DeviceMesh`; None: all processes
-    param_dtype: torch.dtype = None, # in which weights are gathered and computed with; None: their own
-    reduce_dtype: torch.dtype = None, # in which gradients are added up; None: as they are computed
-    reshard_after_forward: bool = True, # free a block after its forward; False: keep it whole until its backward
-) -> nn.Module: # the same model
+    model: nn.Module,  # a transformers model, bare or under PEFT; changed in place
+    mesh=None,  # a `DeviceMesh`; None: all processes
+    param_dtype: torch.dtype = None,  # in which weights are gathered and computed with; None: their own
+    reduce_dtype: torch.dtype = None,  # in which gradients are added up; None: as they are computed
+    reshard_after_forward: bool = True,  # free a block after its forward; False: keep it whole until its backward
+) -> nn.Module:  # the same model
     "Cut a model in pieces with FSDP2: a unit a block, and one for the rest."
-    if not dist.is_initialized(): raise CantolyricError("there is no process group to shard among: start the script with torchrun, and call `join` first")
+    if not dist.is_initialized():
+        raise CantolyricError(
+            "there is no process group to shard among: start the script with torchrun, and call `join` first"
+        )
     check_quantized(model, param_dtype)
-    never_packed(model) # or weights gathered next would be taken for repacked ones
+    never_packed(model)  # or weights gathered next would be taken for repacked ones
     how = dict(mesh=mesh, mp_policy=MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=reduce_dtype))
     told = {m: vars(m.weight) for m in model.modules() if type(getattr(m, "weight", None)).__name__ == "Params4bit"}
-    for block in blocks_of(model).values(): fully_shard(block, reshard_after_forward=reshard_after_forward, **how)
+    for block in blocks_of(model).values():
+        fully_shard(block, reshard_after_forward=reshard_after_forward, **how)
     fully_shard(model, **how)
-    for m, kept in told.items(): # PEFT asks the weights how they were quantized, when an adapter is put on a base in pieces
-        for k in ("compress_statistics", "quant_type"): setattr(m.weight, k, kept[k])
-    if hasattr(model, "generate"): register_fsdp_forward_method(model, "generate")
-    for unit in (m for m in model.modules() if isinstance(m, FSDPModule)): # gathered for the first time in inference mode, they could never be trained
+    for (
+        m,
+        kept,
+    ) in told.items():  # PEFT asks the weights how they were quantized, when an adapter is put on a base in pieces
+        for k in ("compress_statistics", "quant_type"):
+            setattr(m.weight, k, kept[k])
+    if hasattr(model, "generate"):
+        register_fsdp_forward_method(model, "generate")
+    for unit in (
+        m for m in model.modules() if isinstance(m, FSDPModule)
+    ):  # gathered for the first time in inference mode, they could never be trained
         unit.unshard()
         unit.reshard()
-    model.register_forward_hook(lambda m, *_: None if torch.is_grad_enabled() else m.reshard()) # no backward will come to free the rest
+    model.register_forward_hook(
+        lambda m, *_: None if torch.is_grad_enabled() else m.reshard()
+    )  # no backward will come to free the rest
     return model
 
 # %% ../nbs/32_sharding.ipynb #f10de47c
-def _local(t): return t.to_local() if isinstance(t, DTensor) else t
+def _local(t):
+    return t.to_local() if isinstance(t, DTensor) else t
 
 
 def local_bytes(
     model: nn.Module,
-    optimizer=None, # a torch optimizer
-) -> dict: # weights, gradients, optimizer -> bytes that this process keeps
+    optimizer=None,  # a torch optimizer
+) -> dict:  # weights, gradients, optimizer -> bytes that this process keeps
     "What this process holds of a model between steps."
     params = list(model.parameters())
-    states = [v for s in (optimizer.state.values() if optimizer else ()) for v in s.values() if isinstance(v, torch.Tensor) and v.dim()]
+    states = [
+        v
+        for s in (optimizer.state.values() if optimizer else ())
+        for v in s.values()
+        if isinstance(v, torch.Tensor) and v.dim()
+    ]
     size = lambda tensors: sum(_local(t).nbytes for t in tensors)
-    return dict(weights=size(params), gradients=size(p.grad for p in params if p.grad is not None), optimizer=size(states))
+    return dict(
+        weights=size(params), gradients=size(p.grad for p in params if p.grad is not None), optimizer=size(states)
+    )
 
 # %% ../nbs/32_sharding.ipynb #eb41c5f4
 def strategy(
-    model: nn.Module, # as it is trained: `trainer.model_wrapped`, not `trainer.model`
-) -> str: # "fsdp2", "fsdp1", "ddp" or "none"
+    model: nn.Module,  # as it is trained: `trainer.model_wrapped`, not `trainer.model`
+) -> str:  # "fsdp2", "fsdp1", "ddp" or "none"
     "How a model is really spread over the processes."
-    if any(isinstance(m, FullyShardedDataParallel) for m in model.modules()): return "fsdp1"
-    if any(isinstance(m, FSDPModule) for m in model.modules()) and any(isinstance(p.data, DTensor) for p in model.parameters()): return "fsdp2"
+    if any(isinstance(m, FullyShardedDataParallel) for m in model.modules()):
+        return "fsdp1"
+    if any(isinstance(m, FSDPModule) for m in model.modules()) and any(
+        isinstance(p.data, DTensor) for p in model.parameters()
+    ):
+        return "fsdp2"
     return "ddp" if isinstance(model, DistributedDataParallel) else "none"
 
 
 def check_strategy(
-    model: nn.Module, # as it is trained
-    wanted: str, # one of `strategy`'s answers
+    model: nn.Module,  # as it is trained
+    wanted: str,  # one of `strategy`'s answers
 ):
     "Refuse to train in another way than was asked for."
     got = strategy(model)
-    if got != wanted: raise CantolyricError(f"{wanted} was asked for, but the model is spread by {got}: " + (
-        "every process would hold all of it; on a CPU, Trainer leaves out fsdp= without a word. Shard it with `shard_model`, or ask for ddp" if got == "ddp" else "see `strategy`"))
+    if got != wanted:
+        raise CantolyricError(
+            f"{wanted} was asked for, but the model is spread by {got}: "
+            + (
+                "every process would hold all of it; on a CPU, Trainer leaves out fsdp= without a word. Shard it with `shard_model`, or ask for ddp"
+                if got == "ddp"
+                else "see `strategy`"
+            )
+        )
 
 # %% ../nbs/32_sharding.ipynb #457208ab
 def unit_times(
-    events: list, # of a profile: `profile.events()`
-) -> list: # dicts unit, phase, start, end (ms)
+    events: list,  # of a profile: `profile.events()`
+) -> list:  # dicts unit, phase, start, end (ms)
     "When each unit was whole: from the gathers and frees that FSDP2 leaves in a profile."
-    whole, maybe, out = {}, {}, [] # since when; since when it may be free
-    def close(unit, end, phase): out.append(dict(unit=unit, phase=phase, start=whole.pop(unit), end=end))
+    whole, maybe, out = {}, {}, []  # since when; since when it may be free
+
+    def close(unit, end, phase):
+        out.append(dict(unit=unit, phase=phase, start=whole.pop(unit), end=end))
+
     for e in sorted(events, key=lambda e: e.time_range.start):
-        if not (m := re.fullmatch(r"FSDP::(all_gather|post_forward|post_backward_reshard)(?: \((.*)\))?", e.name)): continue
+        if not (m := re.fullmatch(r"FSDP::(all_gather|post_forward|post_backward_reshard)(?: \((.*)\))?", e.name)):
+            continue
         what, unit, at = m[1], m[2] or "the rest", (e.time_range.start / 1e3, e.time_range.end / 1e3)
         if what == "all_gather":
-            if unit in whole: close(unit, maybe.pop(unit), "forward") # it is gathered anew, so it had been freed
+            if unit in whole:
+                close(unit, maybe.pop(unit), "forward")  # it is gathered anew, so it had been freed
             whole[unit] = at[0]
-        elif what == "post_forward": maybe[unit] = at[1] # kept, if no gather follows
-        elif unit in whole: close(unit, at[1], "backward" if unit not in maybe else "both"); maybe.pop(unit, None)
+        elif what == "post_forward":
+            maybe[unit] = at[1]  # kept, if no gather follows
+        elif unit in whole:
+            close(unit, at[1], "backward" if unit not in maybe else "both")
+            maybe.pop(unit, None)
     return sorted(out, key=lambda x: x["start"])
 
 # %% ../nbs/32_sharding.ipynb #0667b868
 def rank_memory(
-    model: nn.Module, # not sharded; on the meta device it costs nothing
-    n: int, # processes
+    model: nn.Module,  # not sharded; on the meta device it costs nothing
+    n: int,  # processes
     rank: int = 0,
-    gather_bytes: int = None, # a number of a gathered weight, as by param_dtype; None: as stored
-) -> dict: # weights, gradients, optimizer, gathered -> bytes of one process; unit -> bytes of each
+    gather_bytes: int = None,  # a number of a gathered weight, as by param_dtype; None: as stored
+) -> dict:  # weights, gradients, optimizer, gathered -> bytes of one process; unit -> bytes of each
     "What one of `n` processes holds under FSDP2 with AdamW."
     units = {k: list(b.parameters()) for k, b in blocks_of(model).items()}
     inside = {id(p) for u in units.values() for p in u}
     units["the rest"] = [p for p in model.parameters() if id(p) not in inside]
-    def mine(p, size): # cut along its rows: all pieces but the last ones have the same number
+
+    def mine(p, size):  # cut along its rows: all pieces but the last ones have the same number
         rows, a_row = (p.shape[0], p.numel() // p.shape[0]) if p.dim() else (1, 1)
         each = -(-rows // n)
         return size * a_row * max(0, min(each, rows - rank * each))
+
     every, learn = [p for u in units.values() for p in u], [p for u in units.values() for p in u if p.requires_grad]
-    size = {k: sum(p.numel() * (gather_bytes if gather_bytes and p.is_floating_point() else p.itemsize) for p in u) for k, u in units.items()}
-    return dict(weights=sum(mine(p, p.itemsize) for p in every), gradients=sum(mine(p, p.itemsize) for p in learn), optimizer=2 * sum(mine(p, p.itemsize) for p in learn),
-                gathered=size["the rest"] + sum(sorted((v for k, v in size.items() if k != "the rest"), reverse=True)[:2]), units=size)
+    size = {
+        k: sum(p.numel() * (gather_bytes if gather_bytes and p.is_floating_point() else p.itemsize) for p in u)
+        for k, u in units.items()
+    }
+    return dict(
+        weights=sum(mine(p, p.itemsize) for p in every),
+        gradients=sum(mine(p, p.itemsize) for p in learn),
+        optimizer=2 * sum(mine(p, p.itemsize) for p in learn),
+        gathered=size["the rest"] + sum(sorted((v for k, v in size.items() if k != "the rest"), reverse=True)[:2]),
+        units=size,
+    )
 
 # %% ../nbs/32_sharding.ipynb #cee1a89a
 def wait():
     "Until all processes have come here."
-    if world()[1] > 1: dist.barrier()
+    if world()[1] > 1:
+        dist.barrier()
 
 # %% ../nbs/32_sharding.ipynb #e15f6272
 @contextmanager
 def whole_folder(
-    folder, # the folder to be
-): # the path to write to
+    folder,  # the folder to be
+):  # the path to write to
     "Write a folder under another name, then rename it: it is there whole or not at all. Its files follow the umask."
     folder = Path(folder)
     unfinished, old = (folder.with_name(folder.name + end) for end in (".tmp", ".old"))
     for left in (unfinished, old):
-        shutil.rmtree(left, ignore_errors=True) # of a process that was killed
+        shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
     unfinished.mkdir(parents=True)
     try:
         yield unfinished
@@ -384,15 +505,15 @@ def whole_folder(
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     if folder.exists():
-        os.replace(folder, old) # deleted first, it could be found half deleted after a kill
+        os.replace(folder, old)  # deleted first, it could be found half deleted after a kill
     os.replace(unfinished, folder)
     shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/32_sharding.ipynb #f2f94f1e
 @contextmanager
 def together(
-    folder, # the folder to be, the same for all processes
-): # the path to write to
+    folder,  # the folder to be, the same for all processes
+):  # the path to write to
     "All processes write one folder; it is there whole or not at all."
     folder = Path(folder)
     with whole_folder(folder) if world()[0] == 0 else nullcontext(folder.with_name(folder.name + ".tmp")) as unfinished:
@@ -402,23 +523,31 @@ def together(
     wait()
 
 # %% ../nbs/32_sharding.ipynb #374fabaa
-def _kept(model, optimizer) -> dict: # name -> tensor
+def _kept(model, optimizer) -> dict:  # name -> tensor
     "What a checkpoint holds: trained parameters, and what the optimizer knows about them."
     names = {p: n for n, p in model.named_parameters() if p.requires_grad}
-    if not optimizer.state: _make_room(optimizer)
+    if not optimizer.state:
+        _make_room(optimizer)
     out = {f"model.{n}": p.data for p, n in names.items()}
-    return out | {f"optimizer.{names[p]}.{k}": v for p, state in optimizer.state.items() for k, v in state.items() if isinstance(v, torch.Tensor)}
+    return out | {
+        f"optimizer.{names[p]}.{k}": v
+        for p, state in optimizer.state.items()
+        for k, v in state.items()
+        if isinstance(v, torch.Tensor)
+    }
 
 
 def _make_room(optimizer):
     "A step that moves nothing."
     rates = [g["lr"] for g in optimizer.param_groups]
     for g in optimizer.param_groups:
-        g["lr"] = 0.
-        for p in g["params"]: p.grad = torch.zeros_like(p)
+        g["lr"] = 0.0
+        for p in g["params"]:
+            p.grad = torch.zeros_like(p)
     optimizer.step()
     optimizer.zero_grad()
-    for g, lr in zip(optimizer.param_groups, rates): g["lr"] = lr
+    for g, lr in zip(optimizer.param_groups, rates):
+        g["lr"] = lr
 
 # %% ../nbs/32_sharding.ipynb #ef63194c
 @contextmanager
@@ -430,59 +559,69 @@ def _quiet_checkpoints():
 
 
 def save_checkpoint(
-    folder, # of all checkpoints of a run
-    model, # sharded or not
-    optimizer, # of torch
-    step: int, # that are done
-    keep: int = 2, # so many checkpoints are left
-    **more, # what JSON can hold
-) -> Path: # of this checkpoint
+    folder,  # of all checkpoints of a run
+    model,  # sharded or not
+    optimizer,  # of torch
+    step: int,  # that are done
+    keep: int = 2,  # so many checkpoints are left
+    **more,  # what JSON can hold
+) -> Path:  # of this checkpoint
     "All processes together write what a run needs to go on: safetensors, each process its piece."
     path = Path(folder) / f"step-{step}"
     with together(path) as f, _quiet_checkpoints():
         dcp.save(_kept(model, optimizer), storage_writer=HuggingFaceStorageWriter(str(f), save_distributed=True))
-        if world()[0] == 0: (f / "rest.json").write_text(json.dumps(dict(more, step=step, lr=[g["lr"] for g in optimizer.param_groups])), encoding="utf-8")
+        if world()[0] == 0:
+            (f / "rest.json").write_text(
+                json.dumps(dict(more, step=step, lr=[g["lr"] for g in optimizer.param_groups])), encoding="utf-8"
+            )
     if world()[0] == 0:
-        for old in saved_checkpoints(folder)[:-keep]: shutil.rmtree(old)
+        for old in saved_checkpoints(folder)[:-keep]:
+            shutil.rmtree(old)
     return path
 
 # %% ../nbs/32_sharding.ipynb #169220ea
-def saved_checkpoints(folder) -> list: # paths, the latest last
+def saved_checkpoints(folder) -> list:  # paths, the latest last
     "The whole checkpoints of a folder."
     found = [p for p in Path(folder).glob("step-*") if p.name[5:].isdigit() and (p / "rest.json").exists()]
     return sorted(found, key=lambda p: int(p.name[5:]))
 
 
 def load_checkpoint(
-    folder, # of all checkpoints of a run
-    model, # as it was saved, on however many processes
+    folder,  # of all checkpoints of a run
+    model,  # as it was saved, on however many processes
     optimizer,
-) -> dict: # step, and what else was saved; {} if there is none
+) -> dict:  # step, and what else was saved; {} if there is none
     "Take up the last checkpoint; each process reads what its pieces need."
     found = saved_checkpoints(folder)
-    if not found: return {}
+    if not found:
+        return {}
     with _quiet_checkpoints():
-        try: dcp.load(_kept(model, optimizer), storage_reader=HuggingFaceStorageReader(str(found[-1])))
-        except (Exception, CheckpointException) as e: # the latter is no Exception
-            raise CantolyricError(f"the checkpoint {str(found[-1])!r} cannot be loaded into this model ({_last(str(e), 1)}): is it of another model, or a file of it cut short? Delete it to go on from the one before") from None
+        try:
+            dcp.load(_kept(model, optimizer), storage_reader=HuggingFaceStorageReader(str(found[-1])))
+        except (Exception, CheckpointException) as e:  # the latter is no Exception
+            raise CantolyricError(
+                f"the checkpoint {str(found[-1])!r} cannot be loaded into this model ({_last(str(e), 1)}): is it of another model, or a file of it cut short? Delete it to go on from the one before"
+            ) from None
     rest = json.loads((found[-1] / "rest.json").read_text(encoding="utf-8"))
-    for g, lr in zip(optimizer.param_groups, rest["lr"]): g["lr"] = lr
+    for g, lr in zip(optimizer.param_groups, rest["lr"]):
+        g["lr"] = lr
     return rest
 
 # %% ../nbs/32_sharding.ipynb #eabed940
 def first(
-    value=None, # what JSON can hold; only the first process's counts
-): # the first process's value
+    value=None,  # what JSON can hold; only the first process's counts
+):  # the first process's value
     "Agree on what the first process found: times and memory differ, and whoever stops alone leaves the others waiting."
-    if world()[1] == 1: return value
+    if world()[1] == 1:
+        return value
     said = [json.dumps(value)]
     dist.broadcast_object_list(said, src=0)
     return json.loads(said[0])
 
 
 def agreed(
-    call, # () -> what JSON can hold
-): # what the first process got
+    call,  # () -> what JSON can hold
+):  # what the first process got
     "Call something in the first process only; if it raises a `CantolyricError` there, all processes raise it."
     if world()[1] == 1:
         return call()
@@ -500,7 +639,7 @@ def agreed(
 
 @contextmanager
 def owned_run(
-    folder, # of the run
+    folder,  # of the run
 ):
     "Lock a run's folder for all processes of this run: the first one takes the lock, the others learn the outcome."
     with ExitStack() as held:
@@ -508,17 +647,26 @@ def owned_run(
         yield
 
 # %% ../nbs/32_sharding.ipynb #197acb37
-def launch_settings() -> dict: # reshard_after_forward, activation_checkpointing
+def launch_settings() -> dict:  # reshard_after_forward, activation_checkpointing
     "What an accelerate config with FSDP asks for; `CantolyricError` where it asks for what is not done here."
     on = lambda k, default: os.environ.get(k, default).lower() in ("true", "1", "full_shard")
-    for k, what in (("FSDP_OFFLOAD_PARAMS", "fsdp_offload_params"), ("FSDP_CPU_RAM_EFFICIENT_LOADING", "fsdp_cpu_ram_efficient_loading")):
-        if on("ACCELERATE_USE_FSDP", "false") and on(k, "false"): raise CantolyricError(f"the accelerate config sets {what}: true, which cantolyric does not do: set it to false, or take one of the shipped configs")
-    return dict(reshard_after_forward=on("FSDP_RESHARD_AFTER_FORWARD", "true"), activation_checkpointing=on("FSDP_ACTIVATION_CHECKPOINTING", "false"))
+    for k, what in (
+        ("FSDP_OFFLOAD_PARAMS", "fsdp_offload_params"),
+        ("FSDP_CPU_RAM_EFFICIENT_LOADING", "fsdp_cpu_ram_efficient_loading"),
+    ):
+        if on("ACCELERATE_USE_FSDP", "false") and on(k, "false"):
+            raise CantolyricError(
+                f"the accelerate config sets {what}: true, which cantolyric does not do: set it to false, or take one of the shipped configs"
+            )
+    return dict(
+        reshard_after_forward=on("FSDP_RESHARD_AFTER_FORWARD", "true"),
+        activation_checkpointing=on("FSDP_ACTIVATION_CHECKPOINTING", "false"),
+    )
 
 
 def shard_base(
-    model: nn.Module, # a base to put adapters on
-) -> nn.Module: # the same model
+    model: nn.Module,  # a base to put adapters on
+) -> nn.Module:  # the same model
     "Freeze a base and cut it in pieces; accelerate is told that there is nothing left for it to shard."
     how = launch_settings()
     os.environ.pop("ACCELERATE_USE_FSDP", None)
@@ -526,15 +674,20 @@ def shard_base(
 
 # %% ../nbs/32_sharding.ipynb #3e87079e
 def adopt(
-    trainer, # a transformers Trainer, made but not started
-    wanted: str, # "fsdp2" or "ddp", refused before the first step if it is not so; "none": one process
+    trainer,  # a transformers Trainer, made but not started
+    wanted: str,  # "fsdp2" or "ddp", refused before the first step if it is not so; "none": one process
 ):
     "Let a Trainer train a model that `shard_base` has cut, or one that it will wrap by itself; check which it is."
     from transformers import TrainerCallback
+
     class Check(TrainerCallback):
         def on_train_begin(self, args, state, control, **kw):
-            if wanted != "none": check_strategy(trainer.model_wrapped, wanted) # of one process, whatever it is wrapped in
-    trainer.is_distributed_loading_by_transformers = wanted == "fsdp2" # neither wrap nor shard it; average the gradients of what is whole
+            if wanted != "none":
+                check_strategy(trainer.model_wrapped, wanted)  # of one process, whatever it is wrapped in
+
+    trainer.is_distributed_loading_by_transformers = (
+        wanted == "fsdp2"
+    )  # neither wrap nor shard it; average the gradients of what is whole
     trainer.add_callback(Check())
 
 # %% ../nbs/32_sharding.ipynb #35438c7f
@@ -542,8 +695,11 @@ CONFIGS = (1, 2, 8)
 
 
 def launch_config(
-    gpus: int = 2, # one of `CONFIGS`
-) -> Path: # a YAML file
+    gpus: int = 2,  # one of `CONFIGS`
+) -> Path:  # a YAML file
     "A shipped config for `accelerate launch`."
-    if gpus not in CONFIGS: raise CantolyricError(f"there is no config for {gpus!r} GPUs: there are {', '.join(map(str, CONFIGS))}; in another number of processes change num_processes")
+    if gpus not in CONFIGS:
+        raise CantolyricError(
+            f"there is no config for {gpus!r} GPUs: there are {', '.join(map(str, CONFIGS))}; in another number of processes change num_processes"
+        )
     return Path(str(files("cantolyric") / f"assets/accelerate/{gpus}gpu.yaml"))

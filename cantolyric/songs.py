@@ -25,8 +25,18 @@ from pathlib import Path
 
 import numpy as np
 
-from .data import (SPLITS, content_key, cut_words, han_only, load_verses, lyric_pairs, near_duplicates, rhyme_letters,
-                             topic_of, windows)
+from cantolyric.data import (
+    SPLITS,
+    content_key,
+    cut_words,
+    han_only,
+    load_verses,
+    lyric_pairs,
+    near_duplicates,
+    rhyme_letters,
+    topic_of,
+    windows,
+)
 from .lyricfile import decode_lyrics, parse_lyrics
 from .reading import default_reader, text_lines
 from .errors import ArgumentError, brief
@@ -36,53 +46,73 @@ from .tones import CantolyricError
 @dataclass(frozen=True)
 class Stanza:
     "Lines that belong together."
+
     lines: tuple[str, ...]
-    topic: str = "" # "" if none is given
+    topic: str = ""  # "" if none is given
 
 
 @dataclass(frozen=True)
 class Song:
     "A song as read from its source, before its lines are cleaned."
-    place: str # the file, and the row if it holds several songs
-    title: str # "" if it has none
+
+    place: str  # the file, and the row if it holds several songs
+    title: str  # "" if it has none
     stanzas: tuple[Stanza, ...]
 
     @property
-    def hash(self) -> str: return content_key(self.title, self.stanzas) # 16 hexadecimal digits
+    def hash(self) -> str:
+        return content_key(self.title, self.stanzas)  # 16 hexadecimal digits
 
 # %% ../nbs/lib/songs.ipynb #sg000008
-COLUMNS = dict(lyrics=("lyrics", "lines", "lyric", "text", "歌詞", "歌词", "詞"), topic=("topic", "theme", "主題", "題目"),
-               title=("title", "song", "name", "歌名", "曲名")) # accepted names for each column
+COLUMNS = dict(
+    lyrics=("lyrics", "lines", "lyric", "text", "歌詞", "歌词", "詞"),
+    topic=("topic", "theme", "主題", "題目"),
+    title=("title", "song", "name", "歌名", "曲名"),
+)  # accepted names for each column
 TEXTS = (".txt", ".lrc")
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
 def parse_pairs(
-    name: str, # of the argument, for messages
-    text: str, # "lyrics=words,topic=theme"
-    split: Callable = str.partition, # str.rpartition if a key may hold a "="
+    name: str,  # of the argument, for messages
+    text: str,  # "lyrics=words,topic=theme"
+    split: Callable = str.partition,  # str.rpartition if a key may hold a "="
 ) -> dict[str, str]:
     "Parse pairs; `ArgumentError` if two of them give the same key different values."
     out: dict[str, str] = {}
     for part in text.split(","):
         key, _, value = (x.strip() for x in split(part, "="))
-        if out.setdefault(key, value) != value: raise ArgumentError(name, text, f"{brief(key)} is given twice, as {brief(out[key])} and {brief(value)}; give it once")
+        if out.setdefault(key, value) != value:
+            raise ArgumentError(
+                name, text, f"{brief(key)} is given twice, as {brief(out[key])} and {brief(value)}; give it once"
+            )
     return out
 
 
 def check_columns(
-    columns: Mapping[str, str] | str | None, # our name for a column -> its name in the data; or text, "lyrics=words,topic=theme"
+    columns: Mapping[str, str] | str | None,  # our name -> name in the data; or "lyrics=words,topic=theme"
 ) -> dict[str, str]:
     "Parse and check a column mapping; `CantolyricError` for an unknown or empty name."
-    if isinstance(columns, str): columns = parse_pairs("columns", columns)
+    if isinstance(columns, str):
+        columns = parse_pairs("columns", columns)
     if not isinstance(columns or {}, Mapping) or not all(isinstance(k, str) for k in columns or {}):
         raise ArgumentError("columns", columns, "expected pairs such as lyrics=words,topic=theme")
     columns = dict(columns or {})
     if empty := [k for k, v in columns.items() if not isinstance(v, str) or not v]:
-        raise ArgumentError("columns", columns, f"{brief(empty[0])} names no column of the data; expected pairs such as lyrics=words,topic=theme", False)
+        raise ArgumentError(
+            "columns",
+            columns,
+            f"{brief(empty[0])} names no column of the data; expected pairs such as lyrics=words,topic=theme",
+            False,
+        )
     if unknown := set(columns) - set(COLUMNS):
-        raise ArgumentError("columns", columns, f"{brief(min(unknown))} is not a column that can be mapped; expected {', '.join(COLUMNS)}, "
-                            "as in lyrics=words,topic=theme", False)
+        raise ArgumentError(
+            "columns",
+            columns,
+            f"{brief(min(unknown))} is not a column that can be mapped; expected {', '.join(COLUMNS)}, "
+            "as in lyrics=words,topic=theme",
+            False,
+        )
     return columns
 
 
@@ -93,32 +123,38 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def find_columns(
-    names: Iterable[str], # of the columns in the data
-    columns: Mapping[str, str], # from `check_columns`
-    place: str, # of the data, for messages
-) -> dict[str, str]: # "lyrics", and "topic" and "title" if there are such columns -> name of the column
+    names: Iterable[str],  # of the columns in the data
+    columns: Mapping[str, str],  # from `check_columns`
+    place: str,  # of the data, for messages
+) -> dict[str, str]:  # "lyrics", and "topic" and "title" if there are such columns -> name of the column
     "Find the columns of lyrics, topics and titles; `CantolyricError` if there is no column of lyrics."
     names = [n for n in names if n and isinstance(n, str)]
     if missing := [n for n in columns.values() if n not in names]:
-        raise CantolyricError(f"{place} has no column {brief(missing[0])}: it has {_listed(names)}; name one of these in --columns")
+        raise CantolyricError(
+            f"{place} has no column {brief(missing[0])}: it has {_listed(names)}; name one of these in --columns"
+        )
     lower = {n.strip().lower(): n for n in reversed(names)}
     found = {k: lower[n] for k, known in COLUMNS.items() for n in reversed(known) if n in lower} | columns
-    if "lyrics" in found: return found
-    raise CantolyricError(f"{place} has no lyrics column: it has {_listed(names)}; expected one of "
-                          f"{', '.join(COLUMNS['lyrics'])}; name yours with --columns lyrics={names[0] if names and names[0].isprintable() and len(names[0]) < 40 else 'NAME'}")
+    if "lyrics" in found:
+        return found
+    raise CantolyricError(
+        f"{place} has no lyrics column: it has {_listed(names)}; expected one of "
+        f"{', '.join(COLUMNS['lyrics'])}; name yours with --columns lyrics={names[0] if names and names[0].isprintable() and len(names[0]) < 40 else 'NAME'}"
+    )
 
 # %% ../nbs/lib/songs.ipynb #sg000011
 def songs_of_text(
     text: str,
-    place: str, # for messages
-    title: str = "", # takes precedence over a title in the text
-    topic: str = "", # for stanzas without a topic in the text
+    place: str,  # for messages
+    title: str = "",  # takes precedence over a title in the text
+    topic: str = "",  # for stanzas without a topic in the text
 ) -> Iterator[Song]:
     "Split a text into songs: one for each `# topic` heading, or a single song if there is none."
     parsed = parse_lyrics(text)
     parts: list[list] = []
     for section in parsed.sections:
-        if not parts or section.topic != parts[-1][0].topic: parts.append([])
+        if not parts or section.topic != parts[-1][0].topic:
+            parts.append([])
         parts[-1].append(section)
     for part in parts:
         where = place if len(parts) == 1 else f"{place}, row {part[0].lines[0].number}"
@@ -132,80 +168,115 @@ def _words(value: object) -> str:
 
 
 def songs_of_rows(
-    rows: Iterable[tuple[str, object]], # (place, row)
-    columns: Mapping[str, str], # from `check_columns`
+    rows: Iterable[tuple[str, object]],  # (place, row)
+    columns: Mapping[str, str],  # from `check_columns`
 ) -> Iterator[Song]:
     "Yield the songs in the rows of a table; a row without lyrics becomes a song without stanzas."
     names = None
     for place, row in rows:
-        if not isinstance(row, Mapping): raise CantolyricError(f"{place}: expected an object with lyrics, got {str(row)[:40]!r}")
-        if names is None or not set(names.values()) <= set(row): names = find_columns(row, columns, place)
+        if not isinstance(row, Mapping):
+            raise CantolyricError(f"{place}: expected an object with lyrics, got {str(row)[:40]!r}")
+        if names is None or not set(names.values()) <= set(row):
+            names = find_columns(row, columns, place)
         value = row[names["lyrics"]]
         text = "\n".join(map(_words, value)) if isinstance(value, (list, tuple, np.ndarray)) else _words(value)
-        if len(text_lines(text)) == 1: text = re.sub("[/／]", "\n", text)
+        if len(text_lines(text)) == 1:
+            text = re.sub("[/／]", "\n", text)
         title, topic = (_words(row.get(names.get(k))) for k in ("title", "topic"))
         yield from list(songs_of_text(text, place, title, topic)) or [Song(place, title, ())]
 
 # %% ../nbs/lib/songs.ipynb #sg000013
 def _bytes(path: Path) -> bytes:
-    try: return path.read_bytes()
-    except OSError as e: raise CantolyricError(f"cannot read {str(path)!r}: {e.strerror}") from None
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        raise CantolyricError(f"cannot read {str(path)!r}: {e.strerror}") from None
 
 
 def _csv_rows(text: str, name: str, delimiter: str) -> Iterator[tuple[str, dict]]:
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        for n, row in enumerate(rows, 2): yield f"{name}, row {n}", {k: v for k, v in row.items() if k is not None} # numbered as in a spreadsheet, whose row 1 is the header
-    except csv.Error as e: raise CantolyricError(f"{name}, line {rows.line_num}: cannot be read as CSV ({e})") from None
+        for n, row in enumerate(rows, 2):
+            yield (
+                f"{name}, row {n}",
+                {k: v for k, v in row.items() if k is not None},
+            )  # numbered as in a spreadsheet, whose row 1 is the header
+    except csv.Error as e:
+        raise CantolyricError(f"{name}, line {rows.line_num}: cannot be read as CSV ({e})") from None
 
 
 def _json_rows(text: str, name: str) -> Iterator[tuple[str, object]]:
-    for n, line in enumerate(re.split("\r\n|[\r\n]", text), 1): # JSON may hold U+2028 and other line ends inside a string
-        if not line.strip(): continue
-        try: yield f"{name}, row {n}", json.loads(line)
-        except (ValueError, RecursionError) as e: # ValueError: also a number of more than 4,300 digits
+    for n, line in enumerate(
+        re.split("\r\n|[\r\n]", text), 1
+    ):  # JSON may hold U+2028 and other line ends inside a string
+        if not line.strip():
+            continue
+        try:
+            yield f"{name}, row {n}", json.loads(line)
+        except (ValueError, RecursionError) as e:  # ValueError: also a number of more than 4,300 digits
             raise CantolyricError(f"{name}, row {n}: not JSON ({e}); expected one object per row") from None
 
 
 def _json_list(text: str, name: str) -> Iterator[tuple[str, object]]:
-    try: rows = json.loads(text)
-    except (ValueError, RecursionError) as e: raise CantolyricError(f"{name}: not JSON ({e}); expected a list of objects") from None
-    if not isinstance(rows, list): raise CantolyricError(f"{name}: expected a JSON list of objects, got {type(rows).__name__}")
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise CantolyricError(f"{name}: not JSON ({e}); expected a list of objects") from None
+    if not isinstance(rows, list):
+        raise CantolyricError(f"{name}: expected a JSON list of objects, got {type(rows).__name__}")
     return ((f"{name}, row {n}", row) for n, row in enumerate(rows, 1))
 
 
 def _parquet_rows(path: Path, name: str) -> Iterator[tuple[str, dict]]:
     import pyarrow as pa
     from pyarrow import parquet
-    try: rows = parquet.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as e: # ValueError: text that is not UTF-8, or a date that Python does not have
-        raise CantolyricError(f"{name}: cannot be read as Parquet ({next(iter(str(e).splitlines()), type(e).__name__)})") from None
+
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        OverflowError,
+    ) as e:  # ValueError: text that is not UTF-8, or a date that Python does not have
+        raise CantolyricError(
+            f"{name}: cannot be read as Parquet ({next(iter(str(e).splitlines()), type(e).__name__)})"
+        ) from None
     return ((f"{name}, row {n}", row) for n, row in enumerate(rows, 1))
 
 # %% ../nbs/lib/songs.ipynb #sg000014
 def read_file(
-    path: Path, # a text file, or a table
-    name: str, # of the file, for messages
-    columns: Mapping[str, str], # from `check_columns`
+    path: Path,  # a text file, or a table
+    name: str,  # of the file, for messages
+    columns: Mapping[str, str],  # from `check_columns`
 ) -> Iterator[Song]:
     "Read the songs in one file; its suffix determines the format."
     kind = path.suffix.lower()
-    if kind == ".parquet": return songs_of_rows(_parquet_rows(path, name), columns)
+    if kind == ".parquet":
+        return songs_of_rows(_parquet_rows(path, name), columns)
     text = decode_lyrics(_bytes(path), name)
-    if kind in (".csv", ".tsv"): return songs_of_rows(_csv_rows(text, name, "," if kind == ".csv" else "\t"), columns)
-    if kind == ".jsonl": return songs_of_rows(_json_rows(text, name), columns)
-    if kind == ".json": return songs_of_rows(_json_list(text, name), columns)
-    if kind in TEXTS: return songs_of_text(text, name)
+    if kind in (".csv", ".tsv"):
+        return songs_of_rows(_csv_rows(text, name, "," if kind == ".csv" else "\t"), columns)
+    if kind == ".jsonl":
+        return songs_of_rows(_json_rows(text, name), columns)
+    if kind == ".json":
+        return songs_of_rows(_json_list(text, name), columns)
+    if kind in TEXTS:
+        return songs_of_text(text, name)
     raise CantolyricError(f"{name}: songs are read from {', '.join(TEXTS + TABLES)} files; save it as one of these")
 
 
 def _folder(folder: Path, columns: Mapping[str, str]) -> tuple[list[Song], Counter]:
     "The songs of all files in a folder and its subfolders, and how many other files there are, by suffix."
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.relative_to(folder).parts))
+    paths = sorted(
+        p for p in folder.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.relative_to(folder).parts)
+    )
     known = [p for p in paths if p.suffix.lower() in TEXTS + TABLES]
     if not known:
         held = f"only files of other types ({len(paths)})" if paths else "no files"
-        raise CantolyricError(f"the folder {str(folder)!r} holds {held}: expected songs in {', '.join(TEXTS + TABLES)} files")
+        raise CantolyricError(
+            f"the folder {str(folder)!r} holds {held}: expected songs in {', '.join(TEXTS + TABLES)} files"
+        )
     skipped = Counter(p.suffix or p.name for p in paths if p not in set(known))
     return [s for p in known for s in read_file(p, str(p.relative_to(folder)), columns)], skipped
 
@@ -218,64 +289,91 @@ def _dataset_rows(data) -> Iterator[tuple[str, dict]]:
     parts = data.items() if isinstance(data, Mapping) else [("", data)]
     for part, rows in parts:
         if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
-            raise ArgumentError("data", data, "expected a path, the name of a dataset on the Hub, a datasets.Dataset or a list of dictionaries")
-        for n, row in enumerate(rows, 1): yield f"{part} row {n}".strip(), row
+            raise ArgumentError(
+                "data",
+                data,
+                "expected a path, the name of a dataset on the Hub, a datasets.Dataset or a list of dictionaries",
+            )
+        for n, row in enumerate(rows, 1):
+            yield f"{part} row {n}".strip(), row
 
 
 def _from_hub(name: str):
     "Load a dataset from the Hub; `CantolyricError` with the reason if that fails."
     from datasets import load_dataset
     from huggingface_hub.errors import HfHubHTTPError
-    try: return load_dataset(name)
-    except (OSError, ValueError, RuntimeError, HfHubHTTPError) as e: # the errors that datasets raises belong to these types
+
+    try:
+        return load_dataset(name)
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        HfHubHTTPError,
+    ) as e:  # the errors that datasets raises belong to these types
         said = next(iter(str(e).strip().splitlines()), type(e).__name__)
-        raise CantolyricError(f"{name!r} is neither a file or folder here nor a dataset that could be loaded from the Hub: {said}") from None
+        raise CantolyricError(
+            f"{name!r} is neither a file or folder here nor a dataset that could be loaded from the Hub: {said}"
+        ) from None
 
 
 def read_songs(
-    data, # the path of a file or folder, the name of a dataset on the Hub, a `datasets.Dataset`, or a list of dicts
-    columns: Mapping[str, str] | None = None, # as in `check_columns`
-) -> tuple[list[Song], Counter]: # the songs; and, for a folder, how many files were skipped, by suffix
+    data,  # the path of a file or folder, the name of a dataset on the Hub, a `datasets.Dataset`, or a list of dicts
+    columns: Mapping[str, str] | None = None,  # as in `check_columns`
+) -> tuple[list[Song], Counter]:  # the songs; and, for a folder, how many files were skipped, by suffix
     "Read songs from any supported source, without cleaning them; `CantolyricError` if that fails."
     columns = check_columns(columns)
-    if not isinstance(data, (str, Path)): return list(songs_of_rows(_dataset_rows(data), columns)), Counter()
-    if not str(data).strip(): raise ArgumentError("data", data, "expected the path of a file or folder, or the name of a dataset on the Hub")
+    if not isinstance(data, (str, Path)):
+        return list(songs_of_rows(_dataset_rows(data), columns)), Counter()
+    if not str(data).strip():
+        raise ArgumentError("data", data, "expected the path of a file or folder, or the name of a dataset on the Hub")
     path = Path(os.path.expanduser(data))
-    if os.path.isdir(path): return _folder(path, columns) # unlike Path.is_dir, it says no to a name that is too long
-    if os.path.exists(path): return list(read_file(path, path.name, columns)), Counter()
+    if os.path.isdir(path):
+        return _folder(path, columns)  # unlike Path.is_dir, it says no to a name that is too long
+    if os.path.exists(path):
+        return list(read_file(path, path.name, columns)), Counter()
     if HUB_NAME.fullmatch(str(data)) and path.suffix.lower() not in TEXTS + TABLES:
         return list(songs_of_rows(_dataset_rows(_from_hub(str(data))), columns)), Counter()
-    raise CantolyricError(f"there is no file or folder {brief(str(data))}: check the path; a dataset on the Hub is written user/name")
+    raise CantolyricError(
+        f"there is no file or folder {brief(str(data))}: check the path; a dataset on the Hub is written user/name"
+    )
 
 # %% ../nbs/lib/songs.ipynb #sg000018
-LONGEST = 16 # characters in a line, at most
-MOST_LINES = 12 # lines in a stanza, at most; a longer one is cut into pieces of about equal length
-LEAST = 4 # characters in a piece, at least
+LONGEST = 16  # characters in a line, at most
+MOST_LINES = 12  # lines in a stanza, at most; a longer one is cut into pieces of about equal length
+LEAST = 4  # characters in a piece, at least
 
 
 def line_problem(
-    text: str, # a line
-) -> str: # why it can't be used; "" if it can
+    text: str,  # a line
+) -> str:  # why it can't be used; "" if it can
     "The reason to leave a line out."
     letters = [c for c in text if c.isalnum() and not han_only(c)]
-    if any(c.isdigit() for c in letters): return "digits"
-    if any(c.isascii() or "LATIN" in _unicode_name(c) for c in letters): return "Latin letters"
-    if letters: return "letters that are not Chinese"
+    if any(c.isdigit() for c in letters):
+        return "digits"
+    if any(c.isascii() or "LATIN" in _unicode_name(c) for c in letters):
+        return "Latin letters"
+    if letters:
+        return "letters that are not Chinese"
     line = han_only(text)
-    if not line: return "no Chinese characters"
-    if len(line) > LONGEST: return f"longer than {LONGEST} characters"
-    if None in default_reader().read(line): return "a character without a reading"
+    if not line:
+        return "no Chinese characters"
+    if len(line) > LONGEST:
+        return f"longer than {LONGEST} characters"
+    if None in default_reader().read(line):
+        return "a character without a reading"
     return ""
 
 
 def _unicode_name(c: str) -> str:
     import unicodedata
+
     return unicodedata.name(c, "")
 
 
 def even_pieces(
     lines: Sequence[str],
-    most: int = MOST_LINES, # lines per piece
+    most: int = MOST_LINES,  # lines per piece
 ) -> list[tuple[str, ...]]:
     "Cut lines into as few pieces as possible, of about equal length."
     n = max(1, math.ceil(len(lines) / most))
@@ -286,8 +384,9 @@ def even_pieces(
 @dataclass
 class LeftOut:
     "What was left out of a collection, by reason."
-    counts: Counter = field(default_factory=Counter) # (kind, reason) -> how many
-    first: dict = field(default_factory=dict) # (kind, reason) -> a description of the first one
+
+    counts: Counter = field(default_factory=Counter)  # (kind, reason) -> how many
+    first: dict = field(default_factory=dict)  # (kind, reason) -> a description of the first one
 
     def add(self, kind: str, reason: str, example: str):
         self.counts[kind, reason] += 1
@@ -295,7 +394,10 @@ class LeftOut:
 
     def __str__(self) -> str:
         one = lambda kind, n: f"{n:,} {kind}" + ("" if n == 1 else "s")
-        return "; ".join(f"{one(kind, n)}: {reason} (the first: {self.first[kind, reason]})" for (kind, reason), n in self.counts.most_common())
+        return "; ".join(
+            f"{one(kind, n)}: {reason} (the first: {self.first[kind, reason]})"
+            for (kind, reason), n in self.counts.most_common()
+        )
 
 
 def _clean_stanza(stanza: Stanza, place: str, out: LeftOut) -> list[Stanza]:
@@ -305,35 +407,44 @@ def _clean_stanza(stanza: Stanza, place: str, out: LeftOut) -> list[Stanza]:
         if reason := line_problem(line):
             out.add("line", reason, f"{place}, {line[:20]!r}")
             runs.append([])
-        else: runs[-1].append(han_only(line))
+        else:
+            runs[-1].append(han_only(line))
     pieces = [piece for run in runs if run for piece in even_pieces(run)]
     for piece in pieces:
-        if len("".join(piece)) < LEAST: out.add("piece", f"fewer than {LEAST} characters", f"{place}, {'/'.join(piece)!r}")
+        if len("".join(piece)) < LEAST:
+            out.add("piece", f"fewer than {LEAST} characters", f"{place}, {'/'.join(piece)!r}")
     return [Stanza(piece, stanza.topic) for piece in pieces if len("".join(piece)) >= LEAST]
 
 
 def clean_song(
     song: Song,
-    out: LeftOut, # collects what is left out
-) -> Song: # its lines hold only Chinese characters that have a reading
+    out: LeftOut,  # collects what is left out
+) -> Song:  # its lines hold only Chinese characters that have a reading
     "Keep the part of a song that can be used for training under tones."
     pieces = [piece for stanza in song.stanzas for piece in _clean_stanza(stanza, song.place, out)]
-    once = list({piece.lines: piece for piece in reversed(pieces)}.values())[::-1] # choruses often repeat word for word
-    for _ in range(len(pieces) - len(once)): out.add("stanza", "repeated in the same song", song.place)
+    once = list({piece.lines: piece for piece in reversed(pieces)}.values())[
+        ::-1
+    ]  # choruses often repeat word for word
+    for _ in range(len(pieces) - len(once)):
+        out.add("stanza", "repeated in the same song", song.place)
     return Song(song.place, song.title, tuple(once))
 
 # %% ../nbs/lib/songs.ipynb #sg000021
 @dataclass(frozen=True)
 class Collection:
     "The usable songs of one source, and a record of what was left out."
-    name: str # of the file, folder or dataset
+
+    name: str  # of the file, folder or dataset
     songs: tuple[Song, ...]
     left_out: LeftOut
 
     @property
-    def stanzas(self) -> int: return sum(len(s.stanzas) for s in self.songs)
+    def stanzas(self) -> int:
+        return sum(len(s.stanzas) for s in self.songs)
+
     @property
-    def manifest(self) -> dict[str, str]: return {s.place: s.hash for s in self.songs} # place -> hash of the content
+    def manifest(self) -> dict[str, str]:
+        return {s.place: s.hash for s in self.songs}  # place -> hash of the content
 
 
 def data_name(data) -> str:
@@ -342,80 +453,97 @@ def data_name(data) -> str:
 
 
 def load_songs(
-    data, # as in `read_songs`
-    columns: Mapping[str, str] | None = None, # as in `check_columns`
+    data,  # as in `read_songs`
+    columns: Mapping[str, str] | None = None,  # as in `check_columns`
 ) -> Collection:
     "Read and clean songs, and drop exact duplicates; `CantolyricError` if none of them can be used."
     songs, skipped = read_songs(data, columns)
     out, kept, seen = LeftOut(), [], {}
     for ending, n in skipped.items():
-        for _ in range(n): out.add("file", "unsupported type", ending)
+        for _ in range(n):
+            out.add("file", "unsupported type", ending)
     for song in songs:
         clean = clean_song(song, out)
         text = tuple(s.lines for s in clean.stanzas)
-        if not text: out.add("song", "no usable line" if song.stanzas else "no lyrics", song.place)
-        elif text in seen: out.add("song", "the same as another", f"{song.place} and {seen[text]}")
+        if not text:
+            out.add("song", "no usable line" if song.stanzas else "no lyrics", song.place)
+        elif text in seen:
+            out.add("song", "the same as another", f"{song.place} and {seen[text]}")
         else:
             kept.append(clean)
             seen[text] = song.place
     name = data_name(data)
-    if not kept: raise CantolyricError(f"nothing in {brief(name)} can be used: {out or 'it is empty'}")
+    if not kept:
+        raise CantolyricError(f"nothing in {brief(name)} can be used: {out or 'it is empty'}")
     return Collection(name, tuple(kept), out)
 
 # %% ../nbs/lib/songs.ipynb #sg000023
 def split_songs(
     songs: Sequence[Song],
-    share: float = .1, # of the songs for validation, and the same again for test; at least one song each
-    name: str = "the collection", # for messages
-) -> list[str]: # the split of each song
+    share: float = 0.1,  # of the songs for validation, and the same again for test; at least one song each
+    name: str = "the collection",  # for messages
+) -> list[str]:  # the split of each song
     "Split songs by ratio, with near-duplicates in the same split; `CantolyricError` if there are too few."
     first = near_duplicates(["".join(x for s in song.stanzas for x in s.lines) for song in songs])
     groups = defaultdict(list)
-    for n, f in enumerate(first): groups[f].append(n)
+    for n, f in enumerate(first):
+        groups[f].append(n)
     order = sorted(groups.values(), key=lambda g: min(songs[n].hash for n in g))
     if len(order) < len(SPLITS):
-        raise CantolyricError(f"{name!r} has {len(songs)} song{'s' if len(songs) > 1 else ''} ({len(order)} distinct): at least {len(SPLITS)} are needed, "
-                              "one each for training, validation and test; add songs, or mix them with others, as in --mix songs.csv=0.5,verses=0.5")
+        raise CantolyricError(
+            f"{name!r} has {len(songs)} song{'s' if len(songs) > 1 else ''} ({len(order)} distinct): at least {len(SPLITS)} are needed, "
+            "one each for training, validation and test; add songs, or mix them with others, as in --mix songs.csv=0.5,verses=0.5"
+        )
     n = max(1, round(share * len(order)))
-    if len(order) - 2 * n < 1: n = (len(order) - 1) // 2
+    if len(order) - 2 * n < 1:
+        n = (len(order) - 1) // 2
     names = ["test"] * n + ["validation"] * n + ["train"] * (len(order) - 2 * n)
     out = {k: name for g, name in zip(order, names) for k in g}
     return [out[k] for k in range(len(songs))]
 
 # %% ../nbs/lib/songs.ipynb #sg000026
-KINDS = ("verses", "windows", "both") # whole stanzas, pieces of two to four lines, or both
+KINDS = ("verses", "windows", "both")  # whole stanzas, pieces of two to four lines, or both
 
 
 def pieces_of(
-    lines: Sequence[str], # of a stanza
-    kind: str, # one of KINDS
+    lines: Sequence[str],  # of a stanza
+    kind: str,  # one of KINDS
 ) -> list[tuple[str, ...]]:
     "The groups of lines that become examples: the whole stanza, its windows, or both; a stanza too short to cut stays whole."
     whole, parts = [tuple(lines)], [tuple(x) for x in windows(list(lines))]
     return list(dict.fromkeys({"verses": whole, "windows": parts or whole, "both": whole + parts}[kind]))
 
 
-def _longest_word(lines: Sequence[str]) -> str: # "" if the dictionary knows none
+def _longest_word(lines: Sequence[str]) -> str:  # "" if the dictionary knows none
     "The longest word in some lines, for use as a topic when there is nothing better."
     return max((x[i:j] for x in lines for i, j in cut_words(x)), key=len, default="")
 
 
 def song_examples(
-    song: Song, # cleaned
-    kind: str, # one of KINDS
+    song: Song,  # cleaned
+    kind: str,  # one of KINDS
     split: str,
-    source: str, # the collection's name
-    out: LeftOut, # collects examples without a topic
-) -> Iterator[dict]: # topic, keyword, tones, rhyme, lyrics, source, split
+    source: str,  # the collection's name
+    out: LeftOut,  # collects examples without a topic
+) -> Iterator[dict]:  # topic, keyword, tones, rhyme, lyrics, source, split
     "Yield the examples of one song."
     tones = default_reader().tones
     for stanza in song.stanzas:
         for lines in pieces_of(stanza.lines, kind):
             keyword = topic_of(list(lines)) or topic_of([x for s in song.stanzas for x in s.lines])
             topic = stanza.topic or keyword or han_only(song.title) or _longest_word(lines)
-            if topic: yield dict(topic=topic, keyword=keyword or "", tones="/".join(map(tones, lines)), rhyme=rhyme_letters(list(lines)),
-                                 lyrics="\n".join(lines), source=source, split=split)
-            else: out.add("example", "no topic given and none found", f"{song.place}, {lines[0]}")
+            if topic:
+                yield dict(
+                    topic=topic,
+                    keyword=keyword or "",
+                    tones="/".join(map(tones, lines)),
+                    rhyme=rhyme_letters(list(lines)),
+                    lyrics="\n".join(lines),
+                    source=source,
+                    split=split,
+                )
+            else:
+                out.add("example", "no topic given and none found", f"{song.place}, {lines[0]}")
 
 # %% ../nbs/lib/songs.ipynb #sg000029
 BUILTIN = ("builtin", "verses", "corpora")
@@ -423,7 +551,9 @@ BUILTIN = ("builtin", "verses", "corpora")
 
 class _Lazy(dict):
     "Rows by split, made on first access, because the package has a great many of its own."
-    def __init__(self, make: Callable[[str], list[dict]]): self.make = make
+
+    def __init__(self, make: Callable[[str], list[dict]]):
+        self.make = make
 
     def __missing__(self, split: str) -> list[dict]:
         self[split] = self.make(split)
@@ -433,10 +563,11 @@ class _Lazy(dict):
 @dataclass(frozen=True)
 class Source:
     "Rows of one origin, by split."
+
     name: str
-    rows: Mapping[str, Sequence[dict]] # split -> rows
-    manifest: Callable[[], dict[str, str]] # () -> {part: hash of its content}
-    notes: tuple[str, ...] = () # what a user should know about it
+    rows: Mapping[str, Sequence[dict]]  # split -> rows
+    manifest: Callable[[], dict[str, str]]  # () -> {part: hash of its content}
+    notes: tuple[str, ...] = ()  # what a user should know about it
 
     def drawn(self, split: str, seed: int) -> list[dict]:
         "All rows of a split, shuffled with a seed."
@@ -447,30 +578,41 @@ class Source:
 def _builtin_rows(name: str, kind: str, split: str) -> list[dict]:
     "Rows of the package's own data; `kind` selects among the rows made from verses."
     whole = {"\n".join(v["lines"]) for v in load_verses(split=split)}
-    fits = {"both": lambda r: True, "verses": lambda r: r["lyrics"] in whole,
-            "windows": lambda r: r["lyrics"] not in whole or r["lyrics"].count("\n") < 3}[kind]
-    wanted = {"builtin": lambda r: r["source"] != "verses" or fits(r), "corpora": lambda r: r["source"] != "verses",
-              "verses": lambda r: r["source"] == "verses" and fits(r)}[name]
+    fits = {
+        "both": lambda r: True,
+        "verses": lambda r: r["lyrics"] in whole,
+        "windows": lambda r: r["lyrics"] not in whole or r["lyrics"].count("\n") < 3,
+    }[kind]
+    wanted = {
+        "builtin": lambda r: r["source"] != "verses" or fits(r),
+        "corpora": lambda r: r["source"] != "verses",
+        "verses": lambda r: r["source"] == "verses" and fits(r),
+    }[name]
     return [r for r in lyric_pairs(split) if wanted(r)]
 
 
-def _hash_rows(rows: Mapping[str, Sequence[str]]) -> str: # rows: columns topic, tones, lyrics
+def _hash_rows(rows: Mapping[str, Sequence[str]]) -> str:  # rows: columns topic, tones, lyrics
     h = hashlib.sha256()
-    for row in zip(rows["topic"], rows["tones"], rows["lyrics"]): h.update("\t".join((*row, "\n")).encode())
+    for row in zip(rows["topic"], rows["tones"], rows["lyrics"]):
+        h.update("\t".join((*row, "\n")).encode())
     return h.hexdigest()[:16]
 
 
 def builtin_source(
-    name: str, # one of BUILTIN
-    kind: str, # one of KINDS
+    name: str,  # one of BUILTIN
+    kind: str,  # one of KINDS
 ) -> Source:
     "One of the package's own data sets as a source."
     rows = _Lazy(lambda split: _builtin_rows(name, kind, split))
-    columns = lambda split: lyric_pairs(split)[:] if (name, kind) == ("builtin", "both") else {k: [r[k] for r in rows[split]] for k in ("topic", "tones", "lyrics")}
+    columns = lambda split: (
+        lyric_pairs(split)[:]
+        if (name, kind) == ("builtin", "both")
+        else {k: [r[k] for r in rows[split]] for k in ("topic", "tones", "lyrics")}
+    )
     return Source(name, rows, lambda: {f"{name}, {split}": _hash_rows(columns(split)) for split in SPLITS})
 
 # %% ../nbs/lib/songs.ipynb #sg000030
-FEW = 50 # with fewer held-out examples than this, a figure says little
+FEW = 50  # with fewer held-out examples than this, a figure says little
 
 
 def _song_notes(c: Collection, splits: Sequence[str], rows: Mapping[str, Sequence[dict]]) -> Iterator[str]:
@@ -478,34 +620,41 @@ def _song_notes(c: Collection, splits: Sequence[str], rows: Mapping[str, Sequenc
     count = Counter(splits)
     parts = ", ".join(f"{split} {count[split]:,} ({len(rows[split]):,} examples)" for split in SPLITS)
     yield f"{c.name}: {len(c.songs):,} songs, {c.stanzas:,} stanzas; {parts}"
-    if c.left_out.counts: yield f"{c.name}: left out: {c.left_out}"
-    if not rows["test"]: yield f"{c.name}: too few songs to hold any out, so all of them are used for training and none for measurement"
+    if c.left_out.counts:
+        yield f"{c.name}: left out: {c.left_out}"
+    if not rows["test"]:
+        yield f"{c.name}: too few songs to hold any out, so all of them are used for training and none for measurement"
     elif len(rows["test"]) < FEW:
-        yield (f"{c.name}: held-out figures come from only {len(rows['test'])} examples of {count['test']} song{'s' if count['test'] > 1 else ''}: "
-               "they can show that training went wrong, but not which of two settings is better")
+        yield (
+            f"{c.name}: held-out figures come from only {len(rows['test'])} examples of {count['test']} song{'s' if count['test'] > 1 else ''}: "
+            "they can show that training went wrong, but not which of two settings is better"
+        )
 
 
 def song_source(
-    data, # as in `read_songs`
+    data,  # as in `read_songs`
     columns: Mapping[str, str] | None = None,
-    kind: str = "verses", # one of KINDS
-    share: float = .1, # as in `split_songs`
-    alone: bool = True, # whether it is the only source; if not, it may be too small to hold anything out
+    kind: str = "verses",  # one of KINDS
+    share: float = 0.1,  # as in `split_songs`
+    alone: bool = True,  # whether it is the only source; if not, it may be too small to hold anything out
 ) -> Source:
     "A user's songs as a source; `CantolyricError` if a split would be empty."
     c = load_songs(data, columns)
-    splits = ["train"] * len(c.songs) if not alone and len(c.songs) < len(SPLITS) else split_songs(c.songs, share, c.name)
+    splits = (
+        ["train"] * len(c.songs) if not alone and len(c.songs) < len(SPLITS) else split_songs(c.songs, share, c.name)
+    )
     rows: dict[str, list] = {split: [] for split in SPLITS}
-    for song, split in zip(c.songs, splits): rows[split] += song_examples(song, kind, split, Path(c.name).name, c.left_out)
+    for song, split in zip(c.songs, splits):
+        rows[split] += song_examples(song, kind, split, Path(c.name).name, c.left_out)
     if alone and (empty := [split for split in SPLITS if not rows[split]]):
         raise CantolyricError(f"{c.name!r} yields no {empty[0]} examples: {c.left_out}; add songs, or give topics")
     return Source(c.name, rows, lambda: c.manifest, tuple(_song_notes(c, splits, rows)))
 
 # %% ../nbs/lib/songs.ipynb #sg000032
 def interleave(
-    weights: Sequence[float], # of each source; they add up to 1
-    n: int, # number of draws
-) -> list[int]: # the index of the source for each draw
+    weights: Sequence[float],  # of each source; they add up to 1
+    n: int,  # number of draws
+) -> list[int]:  # the index of the source for each draw
     "Choose sources in proportion to their weights: each draw takes the source that is furthest behind its share."
     given, out = np.zeros(len(weights)), []
     for k in range(1, n + 1):
@@ -516,46 +665,59 @@ def interleave(
 
 
 def mixed(
-    parts: Sequence[Sequence[dict]], # rows of each source, in the order in which they are drawn
-    weights: Sequence[float], # as in `interleave`
-    repeat: bool, # whether a source that runs out starts over; if not, the others continue without it
+    parts: Sequence[Sequence[dict]],  # rows of each source, in the order in which they are drawn
+    weights: Sequence[float],  # as in `interleave`
+    repeat: bool,  # whether a source that runs out starts over; if not, the others continue without it
 ) -> Iterator[dict]:
     "Yield rows of several sources in proportion, until every row has been used."
     present = [i for i, rows in enumerate(parts) if rows]
-    if not present: return
+    if not present:
+        return
     total = sum(weights[i] for i in present)
     share = [weights[i] / total for i in present]
     n = max(math.ceil(len(parts[i]) / s) for i, s in zip(present, share))
     at = Counter()
     for k in interleave(share, n):
         i = present[k]
-        if repeat or at[i] < len(parts[i]): yield parts[i][at[i] % len(parts[i])]
+        if repeat or at[i] < len(parts[i]):
+            yield parts[i][at[i] % len(parts[i])]
         at[i] += 1
 
 # %% ../nbs/lib/songs.ipynb #sg000034
 def check_mix(
-    mix: Mapping[str, float] | str | None, # source -> weight; or text, "songs.csv=0.7,verses=0.3"
+    mix: Mapping[str, float] | str | None,  # source -> weight; or text, "songs.csv=0.7,verses=0.3"
 ) -> dict[str, float]:
     "Parse and check the weights of sources, which need not add up to 1; `CantolyricError` for a bad one."
-    if not mix: return {}
+    if not mix:
+        return {}
     if not isinstance(mix, (str, Mapping)) or not all(isinstance(k, str) for k in mix):
         raise ArgumentError("mix", mix, "expected sources with weights, as in songs.csv=0.7,verses=0.3")
-    if isinstance(mix, str): mix = parse_pairs("mix", mix, str.rpartition)
+    if isinstance(mix, str):
+        mix = parse_pairs("mix", mix, str.rpartition)
     out = {}
     for name, weight in mix.items():
-        try: out[name] = float(weight)
-        except (TypeError, ValueError): out[name] = math.nan
+        try:
+            out[name] = float(weight)
+        except (TypeError, ValueError):
+            out[name] = math.nan
         if not name or not 0 < out[name] < math.inf:
-            raise ArgumentError("mix", mix, f"expected sources with weights above 0, as in songs.csv=0.7,verses=0.3, got {brief(f'{name}={weight}')[1:-1]}", False)
+            raise ArgumentError(
+                "mix",
+                mix,
+                f"expected sources with weights above 0, as in songs.csv=0.7,verses=0.3, got {brief(f'{name}={weight}')[1:-1]}",
+                False,
+            )
     return out
 
 
 class Examples:
     "Examples of one source or of a mixture: `examples(split, n, seed)`."
-    def __init__(self,
+
+    def __init__(
+        self,
         sources: Sequence[Source],
-        weights: Sequence[float], # of each
-        everything: bool = False, # draw all of the package's own data as `lyric_pairs` does, with more of the multi-line lyrics near the start
+        weights: Sequence[float],  # of each
+        everything: bool = False,  # draw all of the package's own data as `lyric_pairs` does, with more of the multi-line lyrics near the start
     ):
         self.sources, self.everything = tuple(sources), everything
         self.weights = [w / sum(weights) for w in weights]
@@ -563,18 +725,20 @@ class Examples:
     @cached_property
     def _held(self) -> frozenset[str]:
         "Every held-out lyric, so that no source trains on a lyric that another source holds out."
-        if len(self.sources) == 1 and self.sources[0].name in BUILTIN: return frozenset() # its fixed split has no leaks
+        if len(self.sources) == 1 and self.sources[0].name in BUILTIN:
+            return frozenset()  # its fixed split has no leaks
         return frozenset(_key(r) for s in self.sources for split in SPLITS[1:] for r in s.rows[split])
 
     @cached_property
-    def manifest(self) -> dict[str, str]: # part -> hash
+    def manifest(self) -> dict[str, str]:  # part -> hash
         out: dict[str, str] = {}
-        for s in self.sources: # two files of a mixture may have the same name
+        for s in self.sources:  # two files of a mixture may have the same name
             out |= {k if k not in out else f"{k} of {s.name}": v for k, v in s.manifest().items()}
         return out
 
     @cached_property
-    def hash(self) -> str: return content_key(*sorted(self.manifest.values()))
+    def hash(self) -> str:
+        return content_key(*sorted(self.manifest.values()))
 
     @cached_property
     def notes(self) -> list[str]:
@@ -583,36 +747,47 @@ class Examples:
         told = [f"{leaks:,} training examples are left out because the same lyrics are held out"] if leaks else []
         return [n for s in self.sources for n in s.notes] + told
 
-    def count(self, split: str = "train") -> int: # distinct examples
-        if self.everything: return len(lyric_pairs(split))
+    def count(self, split: str = "train") -> int:  # distinct examples
+        if self.everything:
+            return len(lyric_pairs(split))
         return sum(len(s.rows[split]) for s in self.sources)
 
-    def __call__(self,
+    def __call__(
+        self,
         split: str,
-        n: int | None = None, # at most this many; None: one full pass
-        seed: int = 0, # determines their order
-    ) -> list[dict]: # rows as from `lyric_pairs`
-        if self.everything: return list(lyric_pairs(split, n, seed))
+        n: int | None = None,  # at most this many; None: one full pass
+        seed: int = 0,  # determines their order
+    ) -> list[dict]:  # rows as from `lyric_pairs`
+        if self.everything:
+            return list(lyric_pairs(split, n, seed))
         parts = [s.drawn(split, seed) for s in self.sources]
-        if split == "train": parts = [[r for r in rows if _key(r) not in self._held] for rows in parts]
+        if split == "train":
+            parts = [[r for r in rows if _key(r) not in self._held] for rows in parts]
         rows = list(mixed(parts, self.weights, repeat=split == "train" and len(parts) > 1))
         return rows if n is None else rows[:n]
 
 
-def _key(row: dict) -> str: return "".join(row["lyrics"].split())
+def _key(row: dict) -> str:
+    return "".join(row["lyrics"].split())
 
 # %% ../nbs/lib/songs.ipynb #sg000035
 def load_examples(
-    data="builtin", # one of BUILTIN, or as in `read_songs`
-    mix: Mapping[str, float] | str | None = None, # several sources with weights, instead of `data`
-    columns: Mapping[str, str] | None = None, # as in `check_columns`
-    kind: str = "both", # one of KINDS
-    share: float = .1, # as in `split_songs`
+    data="builtin",  # one of BUILTIN, or as in `read_songs`
+    mix: Mapping[str, float] | str | None = None,  # several sources with weights, instead of `data`
+    columns: Mapping[str, str] | None = None,  # as in `check_columns`
+    kind: str = "both",  # one of KINDS
+    share: float = 0.1,  # as in `split_songs`
 ) -> Examples:
     "Load the examples that a finetune draws from; `CantolyricError` for bad data or settings."
-    if kind not in KINDS: raise ArgumentError("examples", kind, f"expected one of {', '.join(KINDS)}")
-    if not isinstance(share, (int, float)) or not 0 < share <= .45: raise ArgumentError("share", share, "expected a number above 0 and at most 0.45")
-    weights = check_mix(mix) or {data if isinstance(data, str) else "": 1.}
-    source = lambda name: builtin_source(name, kind) if name in BUILTIN else song_source(name or data, columns, kind, share, len(weights) == 1)
+    if kind not in KINDS:
+        raise ArgumentError("examples", kind, f"expected one of {', '.join(KINDS)}")
+    if not isinstance(share, (int, float)) or not 0 < share <= 0.45:
+        raise ArgumentError("share", share, "expected a number above 0 and at most 0.45")
+    weights = check_mix(mix) or {data if isinstance(data, str) else "": 1.0}
+    source = lambda name: (
+        builtin_source(name, kind)
+        if name in BUILTIN
+        else song_source(name or data, columns, kind, share, len(weights) == 1)
+    )
     everything = list(weights) == ["builtin"] and kind == "both"
     return Examples([source(name) for name in weights], list(weights.values()), everything)

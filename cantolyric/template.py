@@ -15,40 +15,59 @@ from typing import NamedTuple
 from ._patch import patch
 from .errors import ArgumentError, brief
 from .tones import CHAO, FINALS, CantolyricError, Syllable, ToneScheme, rhyme
-from .reading import (HAN, LINE_ENDS, VARIANTS, as_reader, is_han, ordinary_forms, syllable, text_lines,
-                                visible)
+from cantolyric.reading import (
+    HAN,
+    LINE_ENDS,
+    VARIANTS,
+    as_reader,
+    is_han,
+    ordinary_forms,
+    syllable,
+    text_lines,
+    visible,
+)
 
 # %% ../nbs/02_template.ipynb #9cb2d018
-MAX_SLOTS = 40 # in one line
-MAX_TEMPLATE = 100_000 # characters of a template as typed
-MAX_TEMPLATE_LINES = 10_000 # as sung, repeated sections included
+MAX_SLOTS = 40  # in one line
+MAX_TEMPLATE = 100_000  # characters of a template as typed
+MAX_TEMPLATE_LINES = 10_000  # as sung, repeated sections included
 ALL_TONES = frozenset(range(1, 7))
+
 
 @dataclass(frozen=True)
 class Slot:
     "One place in a line: the tones that it allows, or the one character that stands there."
-    tones: frozenset[int]   # Jyutping tones
-    char: str | None = None # a fixed character, read as its neighbours have it
-    text: str = "*"         # as it is written in a template
-    def __str__(self): return self.text
+
+    tones: frozenset[int]  # Jyutping tones
+    char: str | None = None  # a fixed character, read as its neighbours have it
+    text: str = "*"  # as it is written in a template
+
+    def __str__(self):
+        return self.text
 
 # %% ../nbs/02_template.ipynb #3684f2e1
 @dataclass(frozen=True)
 class Rhyme:
     "A rhyme letter: lines that have it end alike."
-    letter: str    # one capital letter, but not X
-    grade: int = 3 # as in `rhyme`: 3 the same final, 2 the same vowel and kind of coda, 1 the same vowel
-    def __str__(self): return self.letter + ("" if self.grade == 3 else str(self.grade))
+
+    letter: str  # one capital letter, but not X
+    grade: int = 3  # as in `rhyme`: 3 the same final, 2 the same vowel and kind of coda, 1 the same vowel
+
+    def __str__(self):
+        return self.letter + ("" if self.grade == 3 else str(self.grade))
 
 # %% ../nbs/02_template.ipynb #7cf90e9f
 @dataclass(frozen=True)
 class ToneTemplate:
     "The tones of a verse: lines of slots."
+
     lines: tuple[tuple[Slot, ...], ...]
-    scheme: str = "0243" # a key of `SCHEMES`
-    rhymes: tuple = ()   # a `Rhyme` or None for each line; () where no line has one
-    breaks: tuple = ()   # for each line, the numbers of the slots behind which a break may stand; () where there is none
-    sections: tuple = field(default=(), compare=False) # as typed: (lines, times), one after another; times is None outside ( )
+    scheme: str = "0243"  # a key of `SCHEMES`
+    rhymes: tuple = ()  # a `Rhyme` or None for each line; () where no line has one
+    breaks: tuple = ()  # for each line, the numbers of the slots behind which a break may stand; () where there is none
+    sections: tuple = field(
+        default=(), compare=False
+    )  # as typed: (lines, times), one after another; times is None outside ( )
 
     def _line(self, n):
         breaks = self.breaks[n] if self.breaks else ()
@@ -60,194 +79,300 @@ class ToneTemplate:
         for size, times in self.sections or ((len(self.lines), None),):
             part = "/".join(map(self._line, range(n, n + size)))
             parts.append(f"({part})x{times}" if times else part)
-            n += size*(times or 1)
+            n += size * (times or 1)
         return "/".join(parts)
 
 # %% ../nbs/02_template.ipynb #b0bc6600
-def _set(inside: str, # what stands between [ and ]
-         scheme: ToneScheme) -> Slot:
+def _set(
+    inside: str,  # what stands between [ and ]
+    scheme: ToneScheme,
+) -> Slot:
     "A slot of several digits."
     digits = sorted({d for d in inside if not d.isspace()})
-    if not digits: raise CantolyricError("an empty set []")
+    if not digits:
+        raise CantolyricError("an empty set []")
     tones = frozenset().union(*map(scheme.tones, digits))
     return Slot(tones, None, digits[0] if len(digits) == 1 else f"[{''.join(digits)}]")
 
-def _slot(token: str, # one sign, a set with its brackets, or a character with "=" and one of the two
-          scheme: ToneScheme) -> Slot:
+
+def _slot(
+    token: str,  # one sign, a set with its brackets, or a character with "=" and one of the two
+    scheme: ToneScheme,
+) -> Slot:
     "Read one slot; raise `CantolyricError` where it is none."
-    if "=" in token[1:] and is_han(token[0]): return _fixed(token[0], token.partition("=")[2].strip(), scheme)
-    if len(token) > 1: return _set(token[1:-1], scheme)
-    if token in "*.-": return Slot(ALL_TONES, None, "*")
-    if is_han(token): return Slot(ALL_TONES, token, token)
-    if token.isascii() and token.isdigit(): return Slot(scheme.tones(token), None, token)
-    if token == "[": raise CantolyricError("a '[' without its ']'")
+    if "=" in token[1:] and is_han(token[0]):
+        return _fixed(token[0], token.partition("=")[2].strip(), scheme)
+    if len(token) > 1:
+        return _set(token[1:-1], scheme)
+    if token in "*.-":
+        return Slot(ALL_TONES, None, "*")
+    if is_han(token):
+        return Slot(ALL_TONES, token, token)
+    if token.isascii() and token.isdigit():
+        return Slot(scheme.tones(token), None, token)
+    if token == "[":
+        raise CantolyricError("a '[' without its ']'")
     raise CantolyricError(f"the {'letter' if token.isalpha() else 'sign'} {token!r}, which is no slot")
 
 # %% ../nbs/02_template.ipynb #f1958627
-def _fixed(char: str, # a Chinese character
-           tones: str, # what stands behind its "="
-           scheme: ToneScheme) -> Slot:
+def _fixed(
+    char: str,  # a Chinese character
+    tones: str,  # what stands behind its "="
+    scheme: ToneScheme,
+) -> Slot:
     "A slot of one character with certain tones."
-    try: slot = _slot(tones, scheme) if tones else None
-    except CantolyricError as e: raise CantolyricError(f"{e}, behind '{char}='") from None
-    if slot is None or slot.char: raise CantolyricError(f"'{char}=' without a digit or a set behind it")
+    try:
+        slot = _slot(tones, scheme) if tones else None
+    except CantolyricError as e:
+        raise CantolyricError(f"{e}, behind '{char}='") from None
+    if slot is None or slot.char:
+        raise CantolyricError(f"'{char}=' without a digit or a set behind it")
     return Slot(slot.tones, char, char if slot.tones == ALL_TONES else f"{char}={slot}")
 
 # %% ../nbs/02_template.ipynb #2308709f
 @dataclass
 class _Row:
     "One typed line, as far as it has been read."
-    n: int # its number, from 1
+
+    n: int  # its number, from 1
     slots: list = field(default_factory=list)
-    breaks: list = field(default_factory=list) # numbers of slots
-    rhyme: tuple | None = None # (letter, grade or None, column)
+    breaks: list = field(default_factory=list)  # numbers of slots
+    rhyme: tuple | None = None  # (letter, grade or None, column)
     opens: int = 0  # column of a "("
-    closes: int = 0 # column of a ")"
+    closes: int = 0  # column of a ")"
     times: int = 0  # how often the section that ends here is sung
 
-    def place(self, column) -> str: return f"line {self.n}, column {column} of the template: "
+    def place(self, column) -> str:
+        return f"line {self.n}, column {column} of the template: "
 
     def may(self, scheme) -> str:
         "What may stand next."
-        if self.closes: return "'/' or a new line"
-        if self.rhyme: return "'/', a new line, or the end of a section such as )x2"
+        if self.closes:
+            return "'/' or a new line"
+        if self.rhyme:
+            return "'/', a new line, or the end of a section such as )x2"
         slot = f"a digit of {scheme.name} ({' '.join(scheme.digits)}), a set such as [{scheme.digits[-2:]}], * for any tone, or a Chinese character"
-        return slot + ("; behind a slot also a break (,) or, last, a capital letter for the rhyme" if self.slots else "")
+        return slot + (
+            "; behind a slot also a break (,) or, last, a capital letter for the rhyme" if self.slots else ""
+        )
 
 # %% ../nbs/02_template.ipynb #209d4750
-def _times(token: str # such as ")x2"
-          ) -> int:
+def _times(
+    token: str,  # such as ")x2"
+) -> int:
     "How often a section is sung."
     digits = token.lstrip(") xX")
-    if not digits: raise CantolyricError("a ')' without how often the section is sung, such as )x2")
-    if not re.fullmatch("[1-9][0-9]?", digits): raise CantolyricError(f"a section sung {digits[:9]} times; 1 to 99 are allowed")
+    if not digits:
+        raise CantolyricError("a ')' without how often the section is sung, such as )x2")
+    if not re.fullmatch("[1-9][0-9]?", digits):
+        raise CantolyricError(f"a section sung {digits[:9]} times; 1 to 99 are allowed")
     return int(digits)
 
-def _letter(token: str, # such as "A" or "A2"
-            column: int) -> tuple: # (letter, grade or None, column)
+
+def _letter(
+    token: str,  # such as "A" or "A2"
+    column: int,
+) -> tuple:  # (letter, grade or None, column)
     "A rhyme letter with its grade."
     grade = int(token[1:] or 3)
-    if grade not in (1, 2, 3): raise CantolyricError(f"the grade {grade} after the rhyme letter {token[0]}; the grades are 1, 2 and 3")
+    if grade not in (1, 2, 3):
+        raise CantolyricError(f"the grade {grade} after the rhyme letter {token[0]}; the grades are 1, 2 and 3")
     return token[0], grade if token[1:] else None, column
 
 # %% ../nbs/02_template.ipynb #f65aa580
 def _take(row: _Row, token: str, column: int, scheme: ToneScheme):
     "Add one token to a row; raise `CantolyricError` where it may not stand."
-    if row.closes: raise CantolyricError(f"{brief(token, 100)} after the end of a section")
-    if token[0] == ")": row.times, row.closes = _times(token), column
-    elif row.rhyme: raise CantolyricError(f"{brief(token, 100)} behind the rhyme letter {row.rhyme[0]}")
+    if row.closes:
+        raise CantolyricError(f"{brief(token, 100)} after the end of a section")
+    if token[0] == ")":
+        row.times, row.closes = _times(token), column
+    elif row.rhyme:
+        raise CantolyricError(f"{brief(token, 100)} behind the rhyme letter {row.rhyme[0]}")
     elif token == "(":
-        if row.opens or row.slots: raise CantolyricError("a '(' inside a line; a section starts with a line")
+        if row.opens or row.slots:
+            raise CantolyricError("a '(' inside a line; a section starts with a line")
         row.opens = column
     elif token == ",":
-        if not row.slots or row.breaks[-1:] == [len(row.slots)]: raise CantolyricError("a break (,) with no slot before it")
+        if not row.slots or row.breaks[-1:] == [len(row.slots)]:
+            raise CantolyricError("a break (,) with no slot before it")
         row.breaks.append(len(row.slots))
-    elif row.slots and re.fullmatch("[A-Z][0-9]?", token): row.rhyme = _letter(token, column)
+    elif row.slots and re.fullmatch("[A-Z][0-9]?", token):
+        row.rhyme = _letter(token, column)
     else:
         row.slots.append(_slot(token, scheme))
-        if len(row.slots) > MAX_SLOTS: raise CantolyricError(f"the line has {len(row.slots)} slots; at most {MAX_SLOTS} are allowed, so break it with '/'")
+        if len(row.slots) > MAX_SLOTS:
+            raise CantolyricError(
+                f"the line has {len(row.slots)} slots; at most {MAX_SLOTS} are allowed, so break it with '/'"
+            )
 
 # %% ../nbs/02_template.ipynb #fdc18e4d
 _TOKEN = re.compile(rf"[{HAN}]\s*=\s*(?:\[[^\]]*\]|[^\s/])?|\[[^\]]*\]|[A-Z][0-9]?|\)(?:\s*[xX]\s*[0-9]+)?|\S")
 
-_LONE = re.compile(r"(?:(?<=\S\S)|(?<=\S)(?=\s+\S\s+\S\S))\s+(?P<sign>[-.])\s+\S") # not in 0 2 - 4, where all slots stand apart
+_LONE = re.compile(
+    r"(?:(?<=\S\S)|(?<=\S)(?=\s+\S\s+\S\S))\s+(?P<sign>[-.])\s+\S"
+)  # not in 0 2 - 4, where all slots stand apart
 
-def _row(line: str, # one line of a template
-         n: int, # its number, from 1
-         scheme: ToneScheme) -> _Row:
+
+def _row(
+    line: str,  # one line of a template
+    n: int,  # its number, from 1
+    scheme: ToneScheme,
+) -> _Row:
     "Read one line; raise `CantolyricError` naming line and column, what stands there, and what may."
     row = _Row(n)
     if lone := _LONE.search(line):
-        raise CantolyricError(f"{row.place(lone.start('sign') + 1)}a {lone['sign']!r} between spaces, which could be a slot of "
-                              "any tone or a mark between two parts. Write * for such a slot, / for a new line, "
-                              "or leave it out")
+        raise CantolyricError(
+            f"{row.place(lone.start('sign') + 1)}a {lone['sign']!r} between spaces, which could be a slot of "
+            "any tone or a mark between two parts. Write * for such a slot, / for a new line, "
+            "or leave it out"
+        )
     for token in _TOKEN.finditer(line):
         column = token.start() + 1
-        try: _take(row, token[0], column, scheme)
-        except CantolyricError as e: raise CantolyricError(f"{row.place(column)}{e}. What may stand there: {row.may(scheme)}") from None
+        try:
+            _take(row, token[0], column, scheme)
+        except CantolyricError as e:
+            raise CantolyricError(f"{row.place(column)}{e}. What may stand there: {row.may(scheme)}") from None
     if not row.slots:
-        raise CantolyricError(f"line {n} of the template is empty: put a slot at column {len(line.rstrip()) + 1}, that is {_Row(n).may(scheme)}; or take one '/' away")
+        raise CantolyricError(
+            f"line {n} of the template is empty: put a slot at column {len(line.rstrip()) + 1}, that is {_Row(n).may(scheme)}; or take one '/' away"
+        )
     if row.breaks[-1:] == [len(row.slots)]:
-        raise CantolyricError(f"{row.place(line.rindex(',') + 1)}a break (,) with no slot behind it. What may stand there: {_Row(n).may(scheme)}; or nothing")
+        raise CantolyricError(
+            f"{row.place(line.rindex(',') + 1)}a break (,) with no slot behind it. What may stand there: {_Row(n).may(scheme)}; or nothing"
+        )
     return row
 
 # %% ../nbs/02_template.ipynb #dd0180e6
-def _sections(rows: list # of `_Row`
-             ) -> list: # of (rows, times); times is None outside of ( )
+def _sections(
+    rows: list,  # of `_Row`
+) -> list:  # of (rows, times); times is None outside of ( )
     "Put rows together to sections; raise `CantolyricError` where brackets do not fit."
     out, inside = [], None
     for row in rows:
-        if row.opens and inside: raise CantolyricError(f"{row.place(row.opens)}a '(' inside the section of line {inside[0].n}. What may stand there: a slot; or end that section before, with )x2")
-        if row.opens: inside = []
-        if row.closes and inside is None: raise CantolyricError(f"{row.place(row.closes)}a ')' without its '('. What may stand there: '/' or a new line")
-        if inside is None: out.append(([row], None))
-        else: inside.append(row)
-        if row.closes: out, inside = out + [(inside, row.times)], None
-    if inside: raise CantolyricError(f"{inside[0].place(inside[0].opens)}a '(' without its ')'. What may stand there: a slot; or end the section, with )x2")
+        if row.opens and inside:
+            raise CantolyricError(
+                f"{row.place(row.opens)}a '(' inside the section of line {inside[0].n}. What may stand there: a slot; or end that section before, with )x2"
+            )
+        if row.opens:
+            inside = []
+        if row.closes and inside is None:
+            raise CantolyricError(
+                f"{row.place(row.closes)}a ')' without its '('. What may stand there: '/' or a new line"
+            )
+        if inside is None:
+            out.append(([row], None))
+        else:
+            inside.append(row)
+        if row.closes:
+            out, inside = out + [(inside, row.times)], None
+    if inside:
+        raise CantolyricError(
+            f"{inside[0].place(inside[0].opens)}a '(' without its ')'. What may stand there: a slot; or end the section, with )x2"
+        )
     return out
 
 # %% ../nbs/02_template.ipynb #41e19cc0
-def _rhymes(rows: list, # of `_Row`, as they are sung
-            grade: int # of letters that are typed without one
-           ) -> tuple: # a `Rhyme` or None for each line; () where no line has one
+def _rhymes(
+    rows: list,  # of `_Row`, as they are sung
+    grade: int,  # of letters that are typed without one
+) -> tuple:  # a `Rhyme` or None for each line; () where no line has one
     "The rhymes of the lines."
     grades = {}
     for row in rows:
         letter, g, column = row.rhyme or (None, None, 0)
         if g and grades.setdefault(letter, g) != g:
-            raise CantolyricError(f"{row.place(column)}{letter}{g}, but {letter} has grade {grades[letter]} in a line before. What may stand there: {letter}, or another letter")
-    out = tuple(Rhyme(r[0], grades.get(r[0], grade)) if r and r[0] != "X" else None for r in (row.rhyme for row in rows))
+            raise CantolyricError(
+                f"{row.place(column)}{letter}{g}, but {letter} has grade {grades[letter]} in a line before. What may stand there: {letter}, or another letter"
+            )
+    out = tuple(
+        Rhyme(r[0], grades.get(r[0], grade)) if r and r[0] != "X" else None for r in (row.rhyme for row in rows)
+    )
     return out if any(out) else ()
 
-def _letters(letters: str, # such as "AABA"; "-", "." or X for a line that need not rhyme
-             rows: list) -> list: # of rows with these letters
+
+def _letters(
+    letters: str,  # such as "AABA"; "-", "." or X for a line that need not rhyme
+    rows: list,
+) -> list:  # of rows with these letters
     "Give lines their letters by one word."
-    if not isinstance(letters, str): raise ArgumentError("rhyme", letters, "expected one letter per line, such as 'AABA'")
+    if not isinstance(letters, str):
+        raise ArgumentError("rhyme", letters, "expected one letter per line, such as 'AABA'")
     wrong = lambda problem: ArgumentError("rhyme", letters, problem, shown=len(letters) <= 100)
     signs = [(k, ch) for k, ch in enumerate(letters, 1) if not ch.isspace() and ch != "/"]
     for k, ch in signs:
-        if not re.fullmatch("[A-Z.-]", ch): raise wrong(f"position {k} is {ch!r}; expected a capital letter, or - for a line that need not rhyme")
-    if len(signs) != len(rows): raise wrong(f"{len(signs)} letters for {len(rows)} lines; give one per line, and - for a line that need not rhyme")
+        if not re.fullmatch("[A-Z.-]", ch):
+            raise wrong(f"position {k} is {ch!r}; expected a capital letter, or - for a line that need not rhyme")
+    if len(signs) != len(rows):
+        raise wrong(
+            f"{len(signs)} letters for {len(rows)} lines; give one per line, and - for a line that need not rhyme"
+        )
     if row := next((r for r in rows if r.rhyme), None):
-        raise wrong(f"{row.place(row.rhyme[2])}the rhyme letter {row.rhyme[0]} is already given here; give letters in one place")
-    return [_Row(row.n, row.slots, row.breaks, (ch, None, 0) if ch.isalpha() else None) for row, (_, ch) in zip(rows, signs)]
+        raise wrong(
+            f"{row.place(row.rhyme[2])}the rhyme letter {row.rhyme[0]} is already given here; give letters in one place"
+        )
+    return [
+        _Row(row.n, row.slots, row.breaks, (ch, None, 0) if ch.isalpha() else None) for row, (_, ch) in zip(rows, signs)
+    ]
 
 # %% ../nbs/02_template.ipynb #7e297389
-_WIDE = str.maketrans("０１２３４５６７８９／［］＊．－—　（）＝×，、；;｜|" + "".join(chr(0xFF21 + i) for i in range(26)),
-                      "0123456789/[]*.-- ()=x,,,,,," + "".join(chr(65 + i) for i in range(26)))
+_WIDE = str.maketrans(
+    "０１２３４５６７８９／［］＊．－—　（）＝×，、；;｜|" + "".join(chr(0xFF21 + i) for i in range(26)),
+    "0123456789/[]*.-- ()=x,,,,,," + "".join(chr(65 + i) for i in range(26)),
+)
 
-def _typed(text: str # a template as typed
-          ) -> list: # of (number, line), without the empty lines around them
+
+def _typed(
+    text: str,  # a template as typed
+) -> list:  # of (number, line), without the empty lines around them
     "The lines of a template; `CantolyricError` if it is not a string or is too long."
-    if not isinstance(text, str): raise ArgumentError("tones", text, "expected a template as a string, such as '0243324/3324043'")
+    if not isinstance(text, str):
+        raise ArgumentError("tones", text, "expected a template as a string, such as '0243324/3324043'")
     if len(text) > MAX_TEMPLATE:
-        raise CantolyricError(f"the template has {len(text):,} characters; at most {MAX_TEMPLATE:,} are allowed: split it into parts")
+        raise CantolyricError(
+            f"the template has {len(text):,} characters; at most {MAX_TEMPLATE:,} are allowed: split it into parts"
+        )
     *rows, last = text_lines(ordinary_forms(visible(text)).translate(_WIDE))
-    text = "/".join([row.rstrip().removesuffix("/") for row in rows] + [last]) # a slash that ends a row is no line more
+    text = "/".join(
+        [row.rstrip().removesuffix("/") for row in rows] + [last]
+    )  # a slash that ends a row is no line more
     lines = list(enumerate(text.split("/"), 1))
-    while lines and not lines[-1][1].strip(): lines.pop()
-    while lines and not lines[0][1].strip(): lines.pop(0)
+    while lines and not lines[-1][1].strip():
+        lines.pop()
+    while lines and not lines[0][1].strip():
+        lines.pop(0)
     return lines
 
-def _parse(cls, text: str, # lines apart by "/" or new lines, such as "0243324 A/3324043 A"
-           scheme: str = "0243", # a key of `SCHEMES`
-           rhyme: str | None = None, # letters of the lines, such as "AABA", instead of letters in `text`
-           grade: int = 3, # how well lines must rhyme, where `text` does not say it
-           reader=None # what characters and rhymes are tried with; None: the default `Reader`
-          ) -> "ToneTemplate":
+
+def _parse(
+    cls,
+    text: str,  # lines apart by "/" or new lines, such as "0243324 A/3324043 A"
+    scheme: str = "0243",  # a key of `SCHEMES`
+    rhyme: str | None = None,  # letters of the lines, such as "AABA", instead of letters in `text`
+    grade: int = 3,  # how well lines must rhyme, where `text` does not say it
+    reader=None,  # what characters and rhymes are tried with; None: the default `Reader`
+) -> "ToneTemplate":
     "Read a template as lyricists type it; raise `CantolyricError` for anything unclear or impossible."
     scheme, lines = ToneScheme(scheme), _typed(text)
     if isinstance(grade, bool) or not isinstance(grade, int) or grade not in (1, 2, 3):
-        raise ArgumentError("grade", grade, "the grades are 3 (the same final), 2 (the same vowel and kind of coda) "
-                                            "and 1 (the same vowel)")
-    if reader not in (None, "characters", "certain"): as_reader(reader) # which refuses what is no reader
-    if not lines: raise CantolyricError("the template has no line; write one such as '0243324/3324043'")
+        raise ArgumentError(
+            "grade",
+            grade,
+            "the grades are 3 (the same final), 2 (the same vowel and kind of coda) and 1 (the same vowel)",
+        )
+    if reader not in (None, "characters", "certain"):
+        as_reader(reader)  # which refuses what is no reader
+    if not lines:
+        raise CantolyricError("the template has no line; write one such as '0243324/3324043'")
     sections = _sections([_row(line, n, scheme) for n, line in lines])
-    if (size := sum(len(part)*(times or 1) for part, times in sections)) > MAX_TEMPLATE_LINES:
-        raise CantolyricError(f"the template has {size:,} lines with its repeats; at most {MAX_TEMPLATE_LINES:,} are allowed")
-    rows = [row for part, times in sections for row in part*(times or 1)]
-    if rhyme is not None: rows, sections = _letters(rhyme, rows), []
+    if (size := sum(len(part) * (times or 1) for part, times in sections)) > MAX_TEMPLATE_LINES:
+        raise CantolyricError(
+            f"the template has {size:,} lines with its repeats; at most {MAX_TEMPLATE_LINES:,} are allowed"
+        )
+    rows = [row for part, times in sections for row in part * (times or 1)]
+    if rhyme is not None:
+        rows, sections = _letters(rhyme, rows), []
     return _built(cls, rows, sections, scheme.name, grade, reader)
+
 
 ToneTemplate.parse = classmethod(_parse)
 
@@ -255,78 +380,111 @@ ToneTemplate.parse = classmethod(_parse)
 def _built(cls, rows, sections, scheme, grade, reader) -> "ToneTemplate":
     "A template of rows, tried where it could be impossible."
     breaks, sizes = tuple(tuple(row.breaks) for row in rows), tuple((len(part), times) for part, times in sections)
-    made = cls(tuple(tuple(row.slots) for row in rows), scheme, _rhymes(rows, grade),
-               breaks if any(breaks) else (), sizes if any(times for _, times in sizes) else ())
-    if made.rhymes or any(s.char and s.tones != ALL_TONES for line in made.lines for s in line): made.automaton(reader)
+    made = cls(
+        tuple(tuple(row.slots) for row in rows),
+        scheme,
+        _rhymes(rows, grade),
+        breaks if any(breaks) else (),
+        sizes if any(times for _, times in sizes) else (),
+    )
+    if made.rhymes or any(s.char and s.tones != ALL_TONES for line in made.lines for s in line):
+        made.automaton(reader)
     return made
 
 # %% ../nbs/02_template.ipynb #92761cb3
-def lyric_lines(text: str # lyrics as typed
-               ) -> list[str]: # one string of Chinese characters a line; lines without any are left out
+def lyric_lines(
+    text: str,  # lyrics as typed
+) -> list[str]:  # one string of Chinese characters a line; lines without any are left out
     "The lines of a lyric, Chinese characters only."
-    if not isinstance(text, str): raise ArgumentError("text", text, "expected lyrics as a string")
+    if not isinstance(text, str):
+        raise ArgumentError("text", text, "expected lyrics as a string")
     lines = ("".join(filter(is_han, line)) for line in text_lines(ordinary_forms(text)))
     return [line for line in lines if line]
 
 # %% ../nbs/02_template.ipynb #fb5a0e57
-def _is_sung(ch: str) -> bool: return is_han(ch) or unicodedata.category(ch)[0] in "LN"
+def _is_sung(ch: str) -> bool:
+    return is_han(ch) or unicodedata.category(ch)[0] in "LN"
+
 
 class _Sung(NamedTuple):
     "A character that is sung."
+
     char: str
     jyutping: str | None
-    line: int   # in the text, from 1
-    column: int # in the text, from 1
-    second: str | None # another reader's Jyutping
+    line: int  # in the text, from 1
+    column: int  # in the text, from 1
+    second: str | None  # another reader's Jyutping
 
-def _sung(text: str, # lyrics as typed
-          reader,
-          second=None # function: line -> one Jyutping or None a character
-         ) -> list[list[_Sung]]: # lines
+
+def _sung(
+    text: str,  # lyrics as typed
+    reader,
+    second=None,  # function: line -> one Jyutping or None a character
+) -> list[list[_Sung]]:  # lines
     "The characters that are sung, with their readings; each line is read by itself, as it is typed."
-    if not isinstance(text, str): raise ArgumentError("text", text, "expected lyrics as a string")
+    if not isinstance(text, str):
+        raise ArgumentError("text", text, "expected lyrics as a string")
     if not callable(second) and second is not None:
-        raise ArgumentError("second", second, "expected a function that takes a line and returns one Jyutping or None per character")
+        raise ArgumentError(
+            "second", second, "expected a function that takes a line and returns one Jyutping or None per character"
+        )
     lines = []
     for r, line in enumerate(text_lines(text), 1):
-        other = second(ordinary_forms(line)) if second else [None]*len(line)
+        other = second(ordinary_forms(line)) if second else [None] * len(line)
         if not isinstance(other, list | tuple):
-            raise CantolyricError(f"second= returned {brief(other, 100)} for line {r} of the text; expected a list with one Jyutping or None per character")
-        if len(other) != len(line): raise CantolyricError(f"second= gave {len(other)} readings for the {len(line)} characters of line {r} of the text; it must give one or None for each")
+            raise CantolyricError(
+                f"second= returned {brief(other, 100)} for line {r} of the text; expected a list with one Jyutping or None per character"
+            )
+        if len(other) != len(line):
+            raise CantolyricError(
+                f"second= gave {len(other)} readings for the {len(line)} characters of line {r} of the text; it must give one or None for each"
+            )
         signs = zip(line, reader.jyutping(line), range(1, len(line) + 1), other)
         lines.append([_Sung(ch, j, r, c, o) for ch, j, c, o in signs if j or _is_sung(ch)])
     return [line for line in lines if line]
 
 # %% ../nbs/02_template.ipynb #edfc155b
-def _of(cls, text: str, # lyrics
-        reader=None, # None: the default `Reader`; "characters"; or a `Reader`
-        scheme: str = "0243", # a key of `SCHEMES`
-        grade: int | None = None # 3, 2 or 1: also note which lines rhyme at least so well
-       ) -> "ToneTemplate":
+def _of(
+    cls,
+    text: str,  # lyrics
+    reader=None,  # None: the default `Reader`; "characters"; or a `Reader`
+    scheme: str = "0243",  # a key of `SCHEMES`
+    grade: int | None = None,  # 3, 2 or 1: also note which lines rhyme at least so well
+) -> "ToneTemplate":
     "Read the template off a text; raise `CantolyricError` for a character that has no reading."
     s, sung = ToneScheme(scheme), _sung(text, as_reader(reader))
     for ch, j, r, c, _ in (x for line in sung for x in line):
-        if j is None: raise CantolyricError(f"line {r}, column {c} of the text: no reading is known for {ch!r}; "
-                                            "leave it out, or give the Reader one with extra={...}")
-    if not sung: raise CantolyricError("the text has no Chinese characters, so there is no template in it")
+        if j is None:
+            raise CantolyricError(
+                f"line {r}, column {c} of the text: no reading is known for {ch!r}; "
+                "leave it out, or give the Reader one with extra={...}"
+            )
+    if not sung:
+        raise CantolyricError("the text has no Chinese characters, so there is no template in it")
     digits = [s.encode([int(x.jyutping[-1]) for x in line]) for line in sung]
     lines = tuple(tuple(Slot(s.tones(d), None, d) for d in line) for line in digits)
     return cls(lines, s.name, _rhymes_of([line[-1].jyutping for line in sung], grade) if grade else ())
+
 
 ToneTemplate.of = classmethod(_of)
 
 # %% ../nbs/02_template.ipynb #3405c279
 @lru_cache(None)
-def rhyme_group(final: str, # such as "ang"
-                grade: int # 3, 2 or 1, as in `rhyme`
-               ) -> str: # a final
+def rhyme_group(
+    final: str,  # such as "ang"
+    grade: int,  # 3, 2 or 1, as in `rhyme`
+) -> str:  # a final
     "The name of the group of finals that rhyme with this one: its first in the alphabet."
-    if final not in FINALS: raise CantolyricError(f"no final {final!r}; the finals are: {' '.join(sorted(FINALS))}")
+    if final not in FINALS:
+        raise CantolyricError(f"no final {final!r}; the finals are: {' '.join(sorted(FINALS))}")
     syllable_of = lambda f: Syllable.parse(("h" if f in ("m", "ng") else "") + f + "1")
     return min(f for f in FINALS if rhyme(syllable_of(f), syllable_of(final)) >= grade)
 
-def _rhymes_of(last: list, # Jyutping of the last syllable of each line
-               grade: int) -> tuple: # as in `ToneTemplate.rhymes`
+
+def _rhymes_of(
+    last: list,  # Jyutping of the last syllable of each line
+    grade: int,
+) -> tuple:  # as in `ToneTemplate.rhymes`
     "Letters for lines that rhyme, in the order in which the rhymes come."
     groups = [rhyme_group(syllable(j).final, grade) for j in last]
     shared = list(dict.fromkeys(g for g in groups if groups.count(g) > 1))
@@ -337,21 +495,24 @@ def _rhymes_of(last: list, # Jyutping of the last syllable of each line
 @dataclass(frozen=True)
 class Check:
     "One slot of a report: what was wanted and what stands there."
-    slot: Slot | None    # None: a character too many
-    char: str            # "" where a character is missing
-    jyutping: str | None # None: no reading
-    wanted: str          # as in the template; "-" for a character too many
-    got: str             # a digit of the scheme; "?" without a reading, "-" where a character is missing
+
+    slot: Slot | None  # None: a character too many
+    char: str  # "" where a character is missing
+    jyutping: str | None  # None: no reading
+    wanted: str  # as in the template; "-" for a character too many
+    got: str  # a digit of the scheme; "?" without a reading, "-" where a character is missing
     right: bool
-    others: tuple = ()   # where it is wrong: other readings of the character that would fit, the commonest first
-    second: str | None = None # a second reader's Jyutping, where it hears another digit
+    others: tuple = ()  # where it is wrong: other readings of the character that would fit, the commonest first
+    second: str | None = None  # a second reader's Jyutping, where it hears another digit
+
 
 @dataclass(frozen=True)
 class RhymeCheck:
     "How one line rhymes."
+
     rhyme: Rhyme
-    jyutping: str | None # of the line's last character
-    first: int   # number of the line that it has to rhyme with, which sets the rhyme; its own for the first one
+    jyutping: str | None  # of the line's last character
+    first: int  # number of the line that it has to rhyme with, which sets the rhyme; its own for the first one
     wanted: str  # the final that it has to rhyme with; "?" where there is none
     right: bool
 
@@ -359,16 +520,25 @@ class RhymeCheck:
 @dataclass(frozen=True)
 class Report:
     "A text against a template, slot by slot."
+
     lines: tuple[tuple[Check, ...], ...]
     scheme: str
-    rhymes: tuple = () # a `RhymeCheck` or None for each line of the template; () where no line has a letter
-    def __iter__(self): return (c for line in self.lines for c in line)
+    rhymes: tuple = ()  # a `RhymeCheck` or None for each line of the template; () where no line has a letter
+
+    def __iter__(self):
+        return (c for line in self.lines for c in line)
+
     @property
-    def ok(self) -> bool: return all(c.right for c in self) and all(r.right for r in self.rhymes if r)
+    def ok(self) -> bool:
+        return all(c.right for c in self) and all(r.right for r in self.rhymes if r)
+
     @property
-    def slots(self) -> int: return sum(map(len, self.lines))
+    def slots(self) -> int:
+        return sum(map(len, self.lines))
+
     @property
-    def right(self) -> int: return sum(c.right for c in self)
+    def right(self) -> int:
+        return sum(c.right for c in self)
 
 # %% ../nbs/02_template.ipynb #3888cbd6
 def _compare(slot: Slot | None, sung: _Sung, scheme: ToneScheme, reader) -> Check:
@@ -378,16 +548,21 @@ def _compare(slot: Slot | None, sung: _Sung, scheme: ToneScheme, reader) -> Chec
     same = slot is not None and bool(ch) and (slot.char is None or reader.fold(slot.char) == reader.fold(ch))
     right = bool(same and j) and int(j[-1]) in slot.tones
     heard = reader.candidates(ch).items() if same and not right else ()
-    others = tuple(o for o, weight in heard if weight > .01 and int(o[-1]) in slot.tones) # rarer ones are mostly slips of the sources
-    if second and scheme.of(int(second[-1])) == got: second = None
+    others = tuple(
+        o for o, weight in heard if weight > 0.01 and int(o[-1]) in slot.tones
+    )  # rarer ones are mostly slips of the sources
+    if second and scheme.of(int(second[-1])) == got:
+        second = None
     return Check(slot, ch, j, str(slot) if slot else "-", got, right, others, second)
 
-def _check_rhymes(template, lines) -> tuple: # of `RhymeCheck` or None
+
+def _check_rhymes(template, lines) -> tuple:  # of `RhymeCheck` or None
     "Compare the last syllables of lines that share a letter with the first of them."
     out, first = [], {}
     for n, r in enumerate(template.rhymes):
         j = next((c.jyutping for c in reversed(lines[n]) if c.char), None)
-        if r and j: first.setdefault(r.letter, (n, syllable(j)))
+        if r and j:
+            first.setdefault(r.letter, (n, syllable(j)))
         start, wanted = first.get(r.letter, (n, None)) if r else (n, None)
         right = bool(j and wanted) and rhyme(wanted, syllable(j)) >= (r.grade if r else 0)
         out.append(r and RhymeCheck(r, j, start + 1, wanted.final if wanted else "?", right))
@@ -396,19 +571,22 @@ def _check_rhymes(template, lines) -> tuple: # of `RhymeCheck` or None
 # %% ../nbs/02_template.ipynb #d72578cf
 _MISSING = _Sung("", None, 0, 0, None)
 
+
 @patch
-def check(self: ToneTemplate, text: str, # lyrics
-          reader=None, # None: the default `Reader`; "characters"; or a `Reader`
-          second=None # a second opinion: function of a line of text -> one Jyutping or None a character
-         ) -> Report:
+def check(
+    self: ToneTemplate,
+    text: str,  # lyrics
+    reader=None,  # None: the default `Reader`; "characters"; or a `Reader`
+    second=None,  # a second opinion: function of a line of text -> one Jyutping or None a character
+) -> Report:
     "Say slot by slot where a text meets the template and where it does not."
     reader, scheme = as_reader(reader), ToneScheme(self.scheme)
     wanted, sung = list(self.lines), _sung(text, reader, second)
     height = max(len(wanted), len(sung))
     lines = []
-    for slots, chars in zip(wanted + [()]*(height - len(wanted)), sung + [[]]*(height - len(sung))):
+    for slots, chars in zip(wanted + [()] * (height - len(wanted)), sung + [[]] * (height - len(sung))):
         width = max(len(slots), len(chars))
-        pairs = zip([*slots] + [None]*(width - len(slots)), chars + [_MISSING]*(width - len(chars)))
+        pairs = zip([*slots] + [None] * (width - len(slots)), chars + [_MISSING] * (width - len(chars)))
         lines.append(tuple(_compare(slot, x, scheme, reader) for slot, x in pairs))
     return Report(tuple(lines), self.scheme, _check_rhymes(self, lines))
 
@@ -418,66 +596,90 @@ def _said(c: Check) -> str:
     other = f" (as {' or '.join(c.others)} it would fit)" if c.others else ""
     return f"{c.char or 'nothing'}{' ' + c.jyutping if c.jyutping else ''} is {c.got}, wanted {c.wanted}{other}"
 
+
 def _no_rhyme(r: RhymeCheck) -> str:
     "Why a line does not rhyme, in words."
-    if not r.jyutping: return f"{r.rhyme}: nothing that could rhyme with -{r.wanted} of line {r.first}"
+    if not r.jyutping:
+        return f"{r.rhyme}: nothing that could rhyme with -{r.wanted} of line {r.first}"
     return f"{r.rhyme}: -{syllable(r.jyutping).final} does not rhyme with -{r.wanted} of line {r.first}"
+
 
 @patch
 def __str__(self: Report):
     rows = []
     for n, line in enumerate(self.lines, 1):
         wrong = [_said(c) for c in line if not c.right]
-        r = self.rhymes[n-1] if n <= len(self.rhymes) else None
+        r = self.rhymes[n - 1] if n <= len(self.rhymes) else None
         wrong += [_no_rhyme(r)] if r and not r.right else []
         doubt = "".join(f"; {c.char} disputed: {c.second}" for c in line if c.second)
-        rows.append(f"{n}. {''.join(c.char or '□' for c in line)}  {' '.join(c.jyutping or '?' for c in line)}  "
-                    f"wanted {''.join(c.wanted for c in line)}{f' {r.rhyme}' if r else ''}, got {''.join(c.got for c in line)}: {'; '.join(wrong) or 'right'}{doubt}")
+        rows.append(
+            f"{n}. {''.join(c.char or '□' for c in line)}  {' '.join(c.jyutping or '?' for c in line)}  "
+            f"wanted {''.join(c.wanted for c in line)}{f' {r.rhyme}' if r else ''}, got {''.join(c.got for c in line)}: {'; '.join(wrong) or 'right'}{doubt}"
+        )
     asked = [r.right for r in self.rhymes if r]
-    return "\n".join([*rows, f"{self.right} of {self.slots} slots right" + (f", {sum(asked)} of {len(asked)} rhymes" if asked else "")])
+    return "\n".join(
+        [
+            *rows,
+            f"{self.right} of {self.slots} slots right" + (f", {sum(asked)} of {len(asked)} rhymes" if asked else ""),
+        ]
+    )
 
 # %% ../nbs/02_template.ipynb #9cd75831
-def _contour(tones, # Jyutping tones
-             width: int = 30) -> str: # SVG
+def _contour(
+    tones,  # Jyutping tones
+    width: int = 30,
+) -> str:  # SVG
     "How the pitch of some tones moves, between the lowest and the highest of five lines."
     glides = [CHAO[t] for t in sorted(tones)]
-    path = "".join(f"M3 {24 - 4*a}L{width - 3} {24 - 4*b}" for a, b in glides)
+    path = "".join(f"M3 {24 - 4 * a}L{width - 3} {24 - 4 * b}" for a, b in glides)
     name = ", ".join(f"pitch {a} to {b}" if a != b else f"pitch {a}" for a, b in glides)
-    return (f"<svg role='img' aria-label='{name}' width='{width}' height='24' viewBox='0 0 {width} 24' fill='none' stroke='currentColor'>"
-            f"<path d='M0 4H{width}M0 20H{width}' opacity='.3'/><path d='{path}' stroke-width='2.5' stroke-linecap='round'/></svg>")
+    return (
+        f"<svg role='img' aria-label='{name}' width='{width}' height='24' viewBox='0 0 {width} 24' fill='none' stroke='currentColor'>"
+        f"<path d='M0 4H{width}M0 20H{width}' opacity='.3'/><path d='{path}' stroke-width='2.5' stroke-linecap='round'/></svg>"
+    )
 
-def _cell(c: Check) -> str: # HTML
+
+def _cell(c: Check) -> str:  # HTML
     "One cell of a grid."
     border = "3px double" if not c.right else "2px dotted" if c.second else "1px solid #bbb"
-    notes = ([] if c.right else [f"✗ wanted {c.wanted}"]) + [f"as {o}: fits" for o in c.others] + ([f"or {c.second}?"] if c.second else [])
-    return (f"<td style='padding:.2em .6em;text-align:center;border:{border}'><span lang='yue' style='font-size:1.4em'>{html.escape(c.char) or '□'}</span>"
-            f"<br><small>{c.jyutping or '–'}</small><br>{_contour([int(c.jyutping[-1])]) + '<br>' if c.jyutping else ''}{html.escape(c.got)}"
-            f"{''.join(f'<br><b>{html.escape(n)}</b>' for n in notes)}</td>")
+    notes = (
+        ([] if c.right else [f"✗ wanted {c.wanted}"])
+        + [f"as {o}: fits" for o in c.others]
+        + ([f"or {c.second}?"] if c.second else [])
+    )
+    return (
+        f"<td style='padding:.2em .6em;text-align:center;border:{border}'><span lang='yue' style='font-size:1.4em'>{html.escape(c.char) or '□'}</span>"
+        f"<br><small>{c.jyutping or '–'}</small><br>{_contour([int(c.jyutping[-1])]) + '<br>' if c.jyutping else ''}{html.escape(c.got)}"
+        f"{''.join(f'<br><b>{html.escape(n)}</b>' for n in notes)}</td>"
+    )
 
 # %% ../nbs/02_template.ipynb #127af803
-def _rhyme_cell(r: RhymeCheck | None) -> str: # HTML
+def _rhyme_cell(r: RhymeCheck | None) -> str:  # HTML
     "The cell of a line's rhyme."
-    if r is None: return ""
+    if r is None:
+        return ""
     own = f"-{syllable(r.jyutping).final}" if r.jyutping else "–"
     note = "" if r.right else f"<br><b>✗ not like -{r.wanted} of line {r.first}</b>"
     return f"<td style='padding:.2em .6em;border:{'1px solid #bbb' if r.right else '3px double'}'>{r.rhyme}<br>{own}{note}</td>"
+
 
 @patch
 def _repr_html_(self: Report) -> str:
     "The report as a grid of characters, readings, contours and digits, with the rhymes beside it."
     width, rows = max(map(len, self.lines)), ""
     for n, line in enumerate(self.lines, 1):
-        r = self.rhymes[n-1] if n <= len(self.rhymes) else None
+        r = self.rhymes[n - 1] if n <= len(self.rhymes) else None
         gap = f"<td colspan='{width - len(line)}'></td>" if r and len(line) < width else ""
         rows += f"<tr><th scope='row'>{n}</th>{''.join(map(_cell, line))}{gap}{_rhyme_cell(r)}</tr>"
     return f"<table><caption>{html.escape(str(self).rpartition(chr(10))[2])} ({self.scheme})</caption>{rows}</table>"
 
 # %% ../nbs/02_template.ipynb #c0d55ec2
-def _slot_cell(slot: Slot, after: str) -> str: # HTML
+def _slot_cell(slot: Slot, after: str) -> str:  # HTML
     "One cell of a template; `after` is a comma where a break may stand."
     char = f"<span lang='yue' style='font-size:1.4em'>{html.escape(slot.char)}</span><br>" if slot.char else ""
     picture = "" if slot.tones == ALL_TONES else _contour(slot.tones) + "<br>"
     return f"<td style='padding:.2em .6em;text-align:center;border:1px solid #bbb'>{char}{picture}{html.escape(str(slot))}{after}</td>"
+
 
 @patch
 def _repr_html_(self: ToneTemplate) -> str:
@@ -486,46 +688,59 @@ def _repr_html_(self: ToneTemplate) -> str:
     for n, line in enumerate(self.lines):
         rhyme = self.rhymes[n] if self.rhymes else None
         gap = f"<td colspan='{width - len(line)}'></td>" if rhyme and len(line) < width else ""
-        cells = "".join(_slot_cell(s, "," if self.breaks and k in self.breaks[n] else "") for k, s in enumerate(line, 1))
+        cells = "".join(
+            _slot_cell(s, "," if self.breaks and k in self.breaks[n] else "") for k, s in enumerate(line, 1)
+        )
         rows += f"<tr><th scope='row'>{n + 1}</th>{cells}{gap}{f'<td>{rhyme}</td>' if rhyme else ''}</tr>"
     return f"<table><caption>{html.escape(str(self))} ({self.scheme})</caption>{rows}</table>"
 
 # %% ../nbs/02_template.ipynb #ac4fd5bc
-def reads_right(template: ToneTemplate, text: str, # lyrics
-                reader=None # None: the default `Reader`; "characters"; or a `Reader`
-               ) -> bool:
+def reads_right(
+    template: ToneTemplate,
+    text: str,  # lyrics
+    reader=None,  # None: the default `Reader`; "characters"; or a `Reader`
+) -> bool:
     "The oracle: whether a text has a template's lines, tones, characters and rhymes, by reading the whole of it."
-    if not isinstance(text, str): raise ArgumentError("text", text, "expected lyrics as a string")
+    if not isinstance(text, str):
+        raise ArgumentError("text", text, "expected lyrics as a string")
     reader = as_reader(reader)
     lines = [[(ch, s) for ch, s in zip(line, reader.read(line)) if s or _is_sung(ch)] for line in text_lines(text)]
     lines = [line for line in lines if line]
-    if [len(line) for line in lines] != [len(slots) for slots in template.lines]: return False
+    if [len(line) for line in lines] != [len(slots) for slots in template.lines]:
+        return False
     for line, slots in zip(lines, template.lines):
         for (ch, s), slot in zip(line, slots):
-            if s is None or s.tone not in slot.tones: return False
-            if slot.char and reader.fold(slot.char) != reader.fold(ch): return False
+            if s is None or s.tone not in slot.tones:
+                return False
+            if slot.char and reader.fold(slot.char) != reader.fold(ch):
+                return False
     first = {}
     pairs = [(r, first.setdefault(r.letter, line[-1][1]), line[-1][1]) for line, r in zip(lines, template.rhymes) if r]
     return all(rhyme(a, b) >= r.grade for r, a, b in pairs)
 
 # %% ../nbs/02_template.ipynb #e9477af9
 @patch
-def matches(self: ToneTemplate, text: str, # lyrics
-            reader=None # None: the default `Reader`; "characters"; or a `Reader`
-           ) -> bool:
+def matches(
+    self: ToneTemplate,
+    text: str,  # lyrics
+    reader=None,  # None: the default `Reader`; "characters"; or a `Reader`
+) -> bool:
     "Whether a text has exactly these lines, slots, tones and rhymes."
     return reads_right(self, text, reader)
 
 # %% ../nbs/02_template.ipynb #21656dc4
 class Lexicon:
     "A `Reader`'s words as an automaton that reads one character at a time."
-    def __init__(self, reader): # a `Reader`
+
+    def __init__(self, reader):  # a `Reader`
         self.fold, self.spoken = reader.fold, reader.words
-        self.words = {w: bytes(int(j[-1]) for j in js) for w, js in reader.words.items()} # word -> its tones
-        self.next = {} # a text that longer words start with -> the characters that may follow it
+        self.words = {w: bytes(int(j[-1]) for j in js) for w, js in reader.words.items()}  # word -> its tones
+        self.next = {}  # a text that longer words start with -> the characters that may follow it
         for w in self.words:
-            for n in range(1, len(w)): self.next.setdefault(w[:n], set()).add(w[n])
+            for n in range(1, len(w)):
+                self.next.setdefault(w[:n], set()).add(w[n])
         self.chars = {c for w in self.words for c in w}
+
 
 @lru_cache(8)
 def lexicon_of(reader) -> Lexicon:
@@ -536,11 +751,15 @@ def lexicon_of(reader) -> Lexicon:
 def _longest(self, text, start=0):
     "The longest word at `start`, or one character."
     for end in range(len(text), start + 1, -1):
-        if text[start:end] in self.words: return text[start:end]
+        if text[start:end] in self.words:
+            return text[start:end]
     return text[start]
 
-def _read(self, text: str # folded characters with nothing behind them
-         ) -> bytes: # one tone a character; 0 where there is no reading
+
+def _read(
+    self,
+    text: str,  # folded characters with nothing behind them
+) -> bytes:  # one tone a character; 0 where there is no reading
     "The tones of a text that ends here."
     out, i = b"", 0
     while i < len(text):
@@ -549,26 +768,32 @@ def _read(self, text: str # folded characters with nothing behind them
         i += len(w)
     return out
 
+
 Lexicon._longest, Lexicon.read = _longest, _read
 
 # %% ../nbs/02_template.ipynb #b62aa8b5
 @lru_cache(2**17)
-def _step(self, pending: str, # read, but a longer word may still change its reading
-          char: str # the next character, folded
-         ) -> tuple: # (tones that are now certain, what is pending now)
+def _step(
+    self,
+    pending: str,  # read, but a longer word may still change its reading
+    char: str,  # the next character, folded
+) -> tuple:  # (tones that are now certain, what is pending now)
     "Read one more character."
     text, sure = pending + char, b""
     while text and text not in self.next:
         w = self._longest(text)
         sure += self.words.get(w, b"\0")
-        text = text[len(w):]
+        text = text[len(w) :]
     return sure, text
+
 
 Lexicon.step = _step
 
 # %% ../nbs/02_template.ipynb #2892d973
-def _final(self, text: str # folded, with nothing behind it; its last character has a reading
-          ) -> str:
+def _final(
+    self,
+    text: str,  # folded, with nothing behind it; its last character has a reading
+) -> str:
     "The final of the last character of a text."
     i = 0
     while i < len(text):
@@ -576,56 +801,74 @@ def _final(self, text: str # folded, with nothing behind it; its last character 
         i += len(w)
     return syllable(self.spoken[w][-1]).final
 
+
 def _meets(self, pending: str) -> set:
     "The characters whose reading could depend on `pending`, or change it."
     return set().union(*(self.next.get(pending[i:], ()) for i in range(len(pending))))
+
 
 Lexicon.final, Lexicon.meets = _final, _meets
 
 # %% ../nbs/02_template.ipynb #fb604b0d
 class _Loners(dict):
     "tone -> final -> a character that is read so and stands in no longer word."
+
     def __init__(self, words):
         social = set("".join(w for w in words if len(w) > 1))
         for c, (j, *_) in words.items():
-            if len(c) == 1 and c not in social and j[-1] != "0": self.setdefault(int(j[-1]), {}).setdefault(syllable(j).final, c)
+            if len(c) == 1 and c not in social and j[-1] != "0":
+                self.setdefault(int(j[-1]), {}).setdefault(syllable(j).final, c)
         self.tones = sum(1 << t for t in self)
 
-def _by_char(self) -> dict: # character -> the words that it stands in
+
+def _by_char(self) -> dict:  # character -> the words that it stands in
     out = {}
     for w in self.words:
-        for c in set(w): out.setdefault(c, []).append(w)
+        for c in set(w):
+            out.setdefault(c, []).append(w)
     return out
 
-def _endings(self) -> dict: # (tone, final) -> the words that end so, the shortest first
+
+def _endings(self) -> dict:  # (tone, final) -> the words that end so, the shortest first
     out = {}
     for w in sorted(self.words, key=len):
-        if tone := self.words[w][-1]: out.setdefault((tone, syllable(self.spoken[w][-1]).final), []).append(w)
+        if tone := self.words[w][-1]:
+            out.setdefault((tone, syllable(self.spoken[w][-1]).final), []).append(w)
     return out
+
 
 for _name, _make in (("loners", lambda self: _Loners(self.spoken)), ("by_char", _by_char), ("endings", _endings)):
     setattr(Lexicon, _name, cached_property(_make))
     getattr(Lexicon, _name).__set_name__(Lexicon, _name)
 
 # %% ../nbs/02_template.ipynb #182d7411
-def _crowds(self, least=0): # list of (most characters that may meet it, pending text), the largest first
+def _crowds(self, least=0):  # list of (most characters that may meet it, pending text), the largest first
     near = {"": 0}
+
     def count(s):
-        if s not in near: near[s] = len(self.next.get(s, ())) + count(s[1:])
+        if s not in near:
+            near[s] = len(self.next.get(s, ())) + count(s[1:])
         return near[s]
+
     return sorted(((n, s) for s in self.next if (n := count(s)) >= least), reverse=True)
 
 
 @lru_cache(None)
-def _roomy(self, tones: int, # bit t is set where tone t may stand
-           finals=None # frozenset: those that count; None: all
-          ) -> bool:
+def _roomy(
+    self,
+    tones: int,  # bit t is set where tone t may stand
+    finals=None,  # frozenset: those that count; None: all
+) -> bool:
     "Whether behind any text some character of these tones leaves everything before it as it is."
     ok = lambda c: tones >> self.words[c][0] & 1 and (finals is None or self.final(c) in finals)
     free = {c for c in self.words if len(c) == 1 and ok(c)}
-    for most, pending in self.crowds if len(free) > 64 else _crowds(self): # only where few are free do small crowds matter
-        if most < len(free): return True
-        if free <= self.meets(pending): return False
+    for most, pending in (
+        self.crowds if len(free) > 64 else _crowds(self)
+    ):  # only where few are free do small crowds matter
+        if most < len(free):
+            return True
+        if free <= self.meets(pending):
+            return False
     return bool(free)
 
 
@@ -633,41 +876,53 @@ Lexicon.crowds, Lexicon.roomy = cached_property(lambda self: _crowds(self, 64)),
 Lexicon.crowds.__set_name__(Lexicon, "crowds")
 
 # %% ../nbs/02_template.ipynb #3ff782dc
-def fits(tones: bytes, # one tone a character
-         window # uint8 or bytes, one slot each: bit t is set where tone t may stand
-        ) -> bool:
+def fits(
+    tones: bytes,  # one tone a character
+    window,  # uint8 or bytes, one slot each: bit t is set where tone t may stand
+) -> bool:
     "Whether `tones` may stand in the first slots of `window`."
     return len(tones) <= len(window) and all(window[i] >> t & 1 for i, t in enumerate(tones))
 
+
 class Place(NamedTuple):
     "Where a text stands in its template."
-    line: int = 0 # index of the line
-    slot: int = 0 # slot of the first pending character: those before it are read for good
-    pending: str = "" # characters whose reading what follows may still change, folded
-    rhymes: tuple = () # for each letter that several lines share: the group that it is bound to, or None
+
+    line: int = 0  # index of the line
+    slot: int = 0  # slot of the first pending character: those before it are read for good
+    pending: str = ""  # characters whose reading what follows may still change, folded
+    rhymes: tuple = ()  # for each letter that several lines share: the group that it is bound to, or None
+
 
 class Automaton:
     "Decides character by character whether a text reads right, and never calls `Reader.read`."
-    def __init__(self, template: ToneTemplate, reader=None): # as in `reads_right`
+
+    def __init__(self, template: ToneTemplate, reader=None):  # as in `reads_right`
         self.template, self.lexicon = template, lexicon_of(as_reader(reader))
         self.windows = [bytes(sum(1 << t for t in s.tones) for s in line) for line in template.lines]
         self.fixed = [[s.char and self.lexicon.fold(s.char) for s in line] for line in template.lines]
         self.sparse = [any(not w & self.lexicon.loners.tones for w in window) for window in self.windows]
         self._found, self._known = {}, {}
-        for n in range(len(self.windows)): self._check_line(n)
+        for n in range(len(self.windows)):
+            self._check_line(n)
         self._bind_letters()
 
-    def start(self) -> Place: return Place(rhymes=(None,)*len(self.letters))
+    def start(self) -> Place:
+        return Place(rhymes=(None,) * len(self.letters))
 
 # %% ../nbs/02_template.ipynb #6e683eab
 @patch
-def step(self: Automaton, p: Place, char: str # any one character
-        ) -> Place | None:
+def step(
+    self: Automaton,
+    p: Place,
+    char: str,  # any one character
+) -> Place | None:
     "The place after one more character; None where no right text goes on so."
-    if char in LINE_ENDS: return self._end_line(p)
+    if char in LINE_ENDS:
+        return self._end_line(p)
     text = p.pending + self.lexicon.fold(char)
     tones, pending = self.lexicon.step(p.pending, text[-1])
-    return self._settle(p, text[:len(tones)], tones, pending)
+    return self._settle(p, text[: len(tones)], tones, pending)
+
 
 @patch
 def _settle(self: Automaton, p, text, tones, pending):
@@ -675,10 +930,13 @@ def _settle(self: Automaton, p, text, tones, pending):
     slot, rhymes, end = p.slot, p.rhymes, 0
     window, fixed = (self.windows[p.line], self.fixed[p.line]) if p.line < len(self.windows) else (b"", ())
     for k, (ch, t) in enumerate(zip(text, tones), 1):
-        if not t and not _is_sung(ch): continue
-        if slot == len(window) or not window[slot] >> t & 1 or fixed[slot] not in (None, ch): return None
+        if not t and not _is_sung(ch):
+            continue
+        if slot == len(window) or not window[slot] >> t & 1 or fixed[slot] not in (None, ch):
+            return None
         slot, end = slot + 1, k
-    if end and slot == len(window): rhymes = self.bind(p.line, rhymes, self.lexicon.final(text[:end]))
+    if end and slot == len(window):
+        rhymes = self.bind(p.line, rhymes, self.lexicon.final(text[:end]))
     return None if rhymes is None else Place(p.line, slot, pending, rhymes)
 
 # %% ../nbs/02_template.ipynb #1f7679f2
@@ -686,8 +944,10 @@ def _settle(self: Automaton, p, text, tones, pending):
 def _end_line(self: Automaton, p):
     "The place behind the end of a line; a line in which nothing is sung does not count."
     p = self._settle(p, p.pending, self.lexicon.read(p.pending), "")
-    if p is None or not p.slot: return p
+    if p is None or not p.slot:
+        return p
     return Place(p.line + 1, 0, "", p.rhymes) if p.slot == len(self.windows[p.line]) else None
+
 
 @patch
 def is_final(self: Automaton, p: Place) -> bool:
@@ -695,18 +955,22 @@ def is_final(self: Automaton, p: Place) -> bool:
     p = self._end_line(p)
     return p is not None and p.line == len(self.windows)
 
+
 @patch
 def accepts(self: Automaton, text: str) -> bool:
     "Whether a text reads right."
     p = self.start()
     for ch in text:
-        if (p := self.step(p, ch)) is None: return False
+        if (p := self.step(p, ch)) is None:
+            return False
     return self.is_final(p)
 
 # %% ../nbs/02_template.ipynb #6c382bc2
 @patch
-def automaton(self: ToneTemplate, reader=None # as in `matches`
-             ) -> Automaton:
+def automaton(
+    self: ToneTemplate,
+    reader=None,  # as in `matches`
+) -> Automaton:
     "The automaton that accepts the texts that match; `CantolyricError` with the reason where there can be none."
     return Automaton(self, reader)
 
@@ -716,56 +980,81 @@ def _bind_letters(self: Automaton):
     "Find the letters that several lines share and the groups that each of them can be bound to."
     rhymes, lines = self.template.rhymes, {}
     for n, r in enumerate(rhymes):
-        if r: lines.setdefault(r.letter, []).append(n)
-    lines = {letter: ns for letter, ns in lines.items() if len(ns) > 1} # a letter that stands alone asks for nothing
+        if r:
+            lines.setdefault(r.letter, []).append(n)
+    lines = {letter: ns for letter, ns in lines.items() if len(ns) > 1}  # a letter that stands alone asks for nothing
     self.letters, self.groups = tuple(lines), {}
-    self.letter_of = [self.letters.index(r.letter) if r and r.letter in lines else None for r in rhymes] or [None]*len(self.windows)
+    self.letter_of = [self.letters.index(r.letter) if r and r.letter in lines else None for r in rhymes] or [
+        None
+    ] * len(self.windows)
     self.last_line = [ns[-1] for ns in lines.values()]
     for letter, ns in lines.items():
         possible = [{rhyme_group(f, rhymes[n].grade) for f in self.ends(n)} for n in ns]
         self.groups[letter] = frozenset.intersection(*map(frozenset, possible))
-        if not self.groups[letter]: self._refuse_letter(letter, ns)
+        if not self.groups[letter]:
+            self._refuse_letter(letter, ns)
+
 
 @patch
 def _refuse_letter(self: Automaton, letter, ns):
-    can = "; ".join(f"line {n + 1} can end in {' '.join('-' + f for f in sorted(self.ends(n))[:6])}{' …' if len(self.ends(n)) > 6 else ''}" for n in ns)
-    raise CantolyricError(f"the lines of the template with the letter {letter} cannot all rhyme (grade {self.template.rhymes[ns[0]].grade}): {can}; "
-                          "change a letter, the grade, or the last slot of a line")
+    can = "; ".join(
+        f"line {n + 1} can end in {' '.join('-' + f for f in sorted(self.ends(n))[:6])}{' …' if len(self.ends(n)) > 6 else ''}"
+        for n in ns
+    )
+    raise CantolyricError(
+        f"the lines of the template with the letter {letter} cannot all rhyme (grade {self.template.rhymes[ns[0]].grade}): {can}; "
+        "change a letter, the grade, or the last slot of a line"
+    )
 
 # %% ../nbs/02_template.ipynb #060adca0
 @patch
-def finals(self: Automaton, line: int, rhymes: tuple # as in `Place`
-          ) -> frozenset | None: # None: any
+def finals(
+    self: Automaton,
+    line: int,
+    rhymes: tuple,  # as in `Place`
+) -> frozenset | None:  # None: any
     "The finals that a line may end in, with what its letter is bound to."
     k = self.letter_of[line]
-    if k is None: return None
+    if k is None:
+        return None
     key = line, rhymes[k]
     if key not in self._known:
         groups = self.groups[self.letters[k]] if rhymes[k] is None else {rhymes[k]}
         self._known[key] = frozenset(f for f in FINALS if rhyme_group(f, self.template.rhymes[line].grade) in groups)
     return self._known[key]
 
+
 @patch
-def bind(self: Automaton, line: int, rhymes: tuple, final: str # that the line ends in
-        ) -> tuple | None:
+def bind(
+    self: Automaton,
+    line: int,
+    rhymes: tuple,
+    final: str,  # that the line ends in
+) -> tuple | None:
     "What the letters are bound to behind a line; None where its final does not rhyme. A letter whose last line this is, is forgotten."
     k = self.letter_of[line]
-    if k is None: return rhymes
-    if final not in self.finals(line, rhymes): return None
+    if k is None:
+        return rhymes
+    if final not in self.finals(line, rhymes):
+        return None
     group = None if line == self.last_line[k] else rhyme_group(final, self.template.rhymes[line].grade)
-    return rhymes[:k] + (group,) + rhymes[k+1:]
+    return rhymes[:k] + (group,) + rhymes[k + 1 :]
 
 # %% ../nbs/02_template.ipynb #e788ca40
 @patch
-def ends(self: Automaton, n: int # index of the line
-        ) -> frozenset:
+def ends(
+    self: Automaton,
+    n: int,  # index of the line
+) -> frozenset:
     "The finals that a text of this line can end in."
     key = "ends", self.windows[n], tuple(self.fixed[n])
     if key not in self._known:
         lex, w, last = self.lexicon, self.windows[n], self.fixed[n][-1]
-        fit = lambda v: len(v) <= len(w) and fits(lex.words[v], w[len(w) - len(v):])
-        if last: could = {syllable(lex.spoken[v][-1]).final for v in lex.by_char.get(last, ()) if v[-1] == last and fit(v)}
-        else: could = {f for (t, f), words in lex.endings.items() if w[-1] >> t & 1 and any(map(fit, words))}
+        fit = lambda v: len(v) <= len(w) and fits(lex.words[v], w[len(w) - len(v) :])
+        if last:
+            could = {syllable(lex.spoken[v][-1]).final for v in lex.by_char.get(last, ()) if v[-1] == last and fit(v)}
+        else:
+            could = {f for (t, f), words in lex.endings.items() if w[-1] >> t & 1 and any(map(fit, words))}
         searched = any(self.fixed[n]) or self.sparse[n]
         self._known[key] = frozenset(f for f in could if not searched or self.search(n, 0, "", frozenset((f,))))
     return self._known[key]
@@ -775,13 +1064,18 @@ def ends(self: Automaton, n: int # index of the line
 def _useful(self: Automaton, n, finals):
     "For each slot of a line the characters worth trying there, those that keep to themselves first."
     lex, w, fixed = self.lexicon, self.windows[n], self.fixed[n]
-    if self.sparse[n]: return [sorted(lex.chars)]*len(w)
-    out = [dict.fromkeys(next(iter(finals.values())) for t, finals in lex.loners.items() if slot >> t & 1) for slot in w]
+    if self.sparse[n]:
+        return [sorted(lex.chars)] * len(w)
+    out = [
+        dict.fromkeys(next(iter(finals.values())) for t, finals in lex.loners.items() if slot >> t & 1) for slot in w
+    ]
     for at, c in enumerate(fixed):
-        for v in lex.by_char.get(c, ()) if c else (): self._lay(out, n, v, [at - o for o, d in enumerate(v) if d == c])
+        for v in lex.by_char.get(c, ()) if c else ():
+            self._lay(out, n, v, [at - o for o, d in enumerate(v) if d == c])
     for (t, f), words in lex.endings.items() if finals else ():
         if f in finals and w[-1] >> t & 1:
-            for v in words: self._lay(out, n, v, [len(w) - len(v)])
+            for v in words:
+                self._lay(out, n, v, [len(w) - len(v)])
     return out
 
 # %% ../nbs/02_template.ipynb #69195a73
@@ -790,46 +1084,73 @@ def _lay(self: Automaton, out, n, word, starts):
     "Note the characters of a word at the slots where it can stand."
     w, fixed = self.windows[n], self.fixed[n]
     for s in starts:
-        if 0 <= s <= len(w) - len(word) and fits(self.lexicon.words[word], w[s:]) and all(fixed[s + k] in (None, c) for k, c in enumerate(word)):
-            for k, c in enumerate(word): out[s + k][c] = None
+        if (
+            0 <= s <= len(w) - len(word)
+            and fits(self.lexicon.words[word], w[s:])
+            and all(fixed[s + k] in (None, c) for k, c in enumerate(word))
+        ):
+            for k, c in enumerate(word):
+                out[s + k][c] = None
+
 
 @patch
-def push(self: Automaton, line: int, slot: int, pending: str, char: str, # as in `Place`, and one more folded character that is sung
-         finals=None, # that the line may end in; None: any
-         length=None # slots that count; None: all of the line
-        ) -> tuple | None: # (slot, pending)
+def push(
+    self: Automaton,
+    line: int,
+    slot: int,
+    pending: str,
+    char: str,  # as in `Place`, and one more folded character that is sung
+    finals=None,  # that the line may end in; None: any
+    length=None,  # slots that count; None: all of the line
+) -> tuple | None:  # (slot, pending)
     "One more character in a line."
     length, at = length or len(self.windows[line]), slot + len(pending)
-    if at >= length or self.fixed[line][at] not in (None, char): return None
+    if at >= length or self.fixed[line][at] not in (None, char):
+        return None
     sure, rest = self.lexicon.step(pending, char)
-    if not fits(sure, self.windows[line][slot:length]): return None
-    if finals is not None and at + 1 == length and not rest and self.lexicon.final(pending + char) not in finals: return None
+    if not fits(sure, self.windows[line][slot:length]):
+        return None
+    if finals is not None and at + 1 == length and not rest and self.lexicon.final(pending + char) not in finals:
+        return None
     return slot + len(sure), rest
 
 # %% ../nbs/02_template.ipynb #3de4636d
 @patch
-def search(self: Automaton, line: int, slot: int, pending: str, # as in `Place`
-           finals=None, # frozenset of finals that the line may end in; None: any
-           length=None # slots that count; None: all of the line
-          ) -> bool:
+def search(
+    self: Automaton,
+    line: int,
+    slot: int,
+    pending: str,  # as in `Place`
+    finals=None,  # frozenset of finals that the line may end in; None: any
+    length=None,  # slots that count; None: all of the line
+) -> bool:
     "Whether the line can be finished from here."
     key = line, slot, pending, finals, length
     if key not in self._found:
         window, at = self.windows[line][slot:length], slot + len(pending)
         settled = fits(self.lexicon.read(pending), window)
-        if len(pending) == len(window): found = settled and (not pending or finals is None or self.lexicon.final(pending) in finals)
-        else: found = any(self.search(line, *s, finals, length) for c in self._worth(line, at, pending, settled, finals)
-                          if (s := self.push(line, slot, pending, c, finals, length)))
+        if len(pending) == len(window):
+            found = settled and (not pending or finals is None or self.lexicon.final(pending) in finals)
+        else:
+            found = any(
+                self.search(line, *s, finals, length)
+                for c in self._worth(line, at, pending, settled, finals)
+                if (s := self.push(line, slot, pending, c, finals, length))
+            )
         self._found[key] = found
     return self._found[key]
+
 
 @patch
 def _worth(self: Automaton, line, at, pending, settled, finals):
     "The characters worth trying in a slot."
-    if self.fixed[line][at]: return [self.fixed[line][at]]
-    if not settled: return self.lexicon.meets(pending)
+    if self.fixed[line][at]:
+        return [self.fixed[line][at]]
+    if not settled:
+        return self.lexicon.meets(pending)
     key = "useful", line, finals
-    if key not in self._known: self._known[key] = self._useful(line, finals)
+    if key not in self._known:
+        self._known[key] = self._useful(line, finals)
     return [*self._known[key][at], *(self.lexicon.meets(pending) if pending else ())]
 
 # %% ../nbs/02_template.ipynb #aff032d8
@@ -837,60 +1158,90 @@ def _worth(self: Automaton, line, at, pending, settled, finals):
 def _check_fixed(self: Automaton, n):
     "Refuse a fixed character that is never read as its slot wants: a search would try everything before it first."
     for k, (slot, c) in enumerate(zip(self.template.lines[n], self.fixed[n]), 1):
-        if not c: continue
-        if not any(int(j[-1]) in slot.tones for j in self._heard(c)): self._refuse_fixed(n, k, "")
+        if not c:
+            continue
+        if not any(int(j[-1]) in slot.tones for j in self._heard(c)):
+            self._refuse_fixed(n, k, "")
+
 
 @patch
 def _heard(self: Automaton, c) -> list:
-    "The readings of a character in all words; the reader of certain characters has \"0\" where there is a dispute."
+    'The readings of a character in all words; the reader of certain characters has "0" where there is a dispute.'
     words = self.lexicon.by_char.get(c, ())
     return sorted({j for w in words for d, j in zip(w, self.lexicon.spoken[w]) if d == c and j != "0"})
 
+
 @patch
 def _refuse_fixed(self: Automaton, n, k, why):
-    read = self._heard(self.fixed[n][k-1])
-    slot, digits, place = self.template.lines[n][k-1], ToneScheme(self.template.scheme), f"line {n + 1}, slot {k} of the template cannot be filled: "
-    if not read: raise CantolyricError(f"{place}the reader knows no reading of {slot.char}; take another character, or give the Reader one with extra={{...}}")
+    read = self._heard(self.fixed[n][k - 1])
+    slot, digits, place = (
+        self.template.lines[n][k - 1],
+        ToneScheme(self.template.scheme),
+        f"line {n + 1}, slot {k} of the template cannot be filled: ",
+    )
+    if not read:
+        raise CantolyricError(
+            f"{place}the reader knows no reading of {slot.char}; take another character, or give the Reader one with extra={{...}}"
+        )
     said = ", ".join(f"{j} ({digits.of(int(j[-1]))})" for j in read)
-    raise CantolyricError(f"{place}the slot is {slot}, but {slot.char} is read {said}{why}; change the slot or the character")
+    raise CantolyricError(
+        f"{place}the slot is {slot}, but {slot.char} is read {said}{why}; change the slot or the character"
+    )
+
 
 @patch
 def _check_line(self: Automaton, n):
     "Refuse a line that no text can meet, naming the first slot that cannot be filled after those before it."
     self._check_fixed(n)
-    if not any(self.fixed[n]) and all(map(self.lexicon.roomy, self.windows[n])) or self.search(n, 0, ""): return
+    if not any(self.fixed[n]) and all(map(self.lexicon.roomy, self.windows[n])) or self.search(n, 0, ""):
+        return
     k = 1 + max(k for k in range(len(self.windows[n])) if not k or self.search(n, 0, "", None, k))
-    slot = self.template.lines[n][k-1]
-    if not slot.char: raise CantolyricError(f"line {n + 1}, slot {k} of the template cannot be filled: no character that the reader knows fits {slot} behind the slots before it; change the slot")
+    slot = self.template.lines[n][k - 1]
+    if not slot.char:
+        raise CantolyricError(
+            f"line {n + 1}, slot {k} of the template cannot be filled: no character that the reader knows fits {slot} behind the slots before it; change the slot"
+        )
     self._refuse_fixed(n, k, ", and no word that fits here reads it so")
 
-
 # %% ../nbs/02_template.ipynb #0738fb7b
-BREAKS = "，、。；：！？ " # what may stand at a break in an exported language
+BREAKS = "，、。；：！？ "  # what may stand at a break in an exported language
+
 
 @lru_cache(256)
-def _class_of(slot: Slot, final: str | None = None, grade: int = 3) -> str: # characters, sorted
+def _class_of(slot: Slot, final: str | None = None, grade: int = 3) -> str:  # characters, sorted
     "The characters that a slot allows when each is read by itself, those that rhyme with a final."
     reader = as_reader("characters")
     known = reader.words
-    right = lambda j: int(j[-1]) in slot.tones and (final is None or rhyme_group(syllable(j).final, grade) == rhyme_group(final, grade))
+    right = lambda j: (
+        int(j[-1]) in slot.tones
+        and (final is None or rhyme_group(syllable(j).final, grade) == rhyme_group(final, grade))
+    )
     found = {w for w in ([reader.fold(slot.char)] if slot.char else known) if w in known and right(known[w][0])}
     if not found:
-        raise CantolyricError(f"no character that has a reading fits the slot {slot}" + (f" and rhymes with -{final}" if final else "") + " when characters are read alone")
+        raise CantolyricError(
+            f"no character that has a reading fits the slot {slot}"
+            + (f" and rhymes with -{final}" if final else "")
+            + " when characters are read alone"
+        )
     return "".join(sorted(found | {v for v, w in VARIANTS.items() if w in found}))
 
 # %% ../nbs/02_template.ipynb #076e88eb
-def _given(template, finals) -> list: # for each line, the final that it has to rhyme with, or None
+def _given(template, finals) -> list:  # for each line, the final that it has to rhyme with, or None
     "The finals of the rhyme letters; `CantolyricError` for a shared letter without one."
-    if not isinstance(finals, dict | None): raise ArgumentError("finals", finals, "expected a dict such as {'A': 'oeng'}")
-    letters, finals = [r and r.letter for r in template.rhymes] or [None]*len(template.lines), finals or {}
-    if strange := finals.keys() - set(letters): raise CantolyricError(f"finals= has the letter {min(strange)}, which no line of the template has")
+    if not isinstance(finals, dict | None):
+        raise ArgumentError("finals", finals, "expected a dict such as {'A': 'oeng'}")
+    letters, finals = [r and r.letter for r in template.rhymes] or [None] * len(template.lines), finals or {}
+    if strange := finals.keys() - set(letters):
+        raise CantolyricError(f"finals= has the letter {min(strange)}, which no line of the template has")
     for letter in letters:
         if letter and letters.count(letter) > 1 and letter not in finals:
-            raise CantolyricError(f"the rhyme letter {letter} is open, and no regular expression or grammar can bind it: say what it is, such as finals={{{letter!r}: 'oeng'}}")
+            raise CantolyricError(
+                f"the rhyme letter {letter} is open, and no regular expression or grammar can bind it: say what it is, such as finals={{{letter!r}: 'oeng'}}"
+            )
     return [finals.get(letter) for letter in letters]
 
-def _language(template, finals) -> list: # for each line a list of classes of characters; "" where a break may stand
+
+def _language(template, finals) -> list:  # for each line a list of classes of characters; "" where a break may stand
     "The character-level language of a template."
     out = []
     for n, (line, final) in enumerate(zip(template.lines, _given(template, finals))):
@@ -902,16 +1253,27 @@ def _language(template, finals) -> list: # for each line a list of classes of ch
 
 # %% ../nbs/02_template.ipynb #4771c599
 @patch
-def to_regex(self: ToneTemplate, finals: dict | None = None # rhyme letter -> final, such as {"A": "oeng"}
-            ) -> str:
+def to_regex(
+    self: ToneTemplate,
+    finals: dict | None = None,  # rhyme letter -> final, such as {"A": "oeng"}
+) -> str:
     "A regular expression for the character-level language of the template."
-    return r"\n".join("".join(f"[{c or BREAKS}]" + ("" if c else "?") for c in line) for line in _language(self, finals))
+    return r"\n".join(
+        "".join(f"[{c or BREAKS}]" + ("" if c else "?") for c in line) for line in _language(self, finals)
+    )
+
 
 @patch
-def to_gbnf(self: ToneTemplate, finals: dict | None = None # as in `to_regex`
-           ) -> str:
+def to_gbnf(
+    self: ToneTemplate,
+    finals: dict | None = None,  # as in `to_regex`
+) -> str:
     "A GBNF grammar for the character-level language of the template."
     lines, names = _language(self, finals), {}
-    for c in (c for line in lines for c in line): names.setdefault(c, f"slot{len(names)}" if c else "pause")
+    for c in (c for line in lines for c in line):
+        names.setdefault(c, f"slot{len(names)}" if c else "pause")
     root = ' "\\n" '.join(" ".join(names[c] for c in line) for line in lines)
-    return "\n".join([f"root ::= {root}", *(f"{name} ::= [{c or BREAKS}]{'' if c else '?'}" for c, name in names.items())]) + "\n"
+    return (
+        "\n".join([f"root ::= {root}", *(f"{name} ::= [{c or BREAKS}]{'' if c else '?'}" for c, name in names.items())])
+        + "\n"
+    )

@@ -12,35 +12,43 @@ from dataclasses import dataclass
 from ._patch import patch
 
 # %% ../nbs/00_tones.ipynb #6019ba29
-CHAO = {1: (5, 5), 2: (2, 5), 3: (3, 3), 4: (2, 1), 5: (2, 3), 6: (2, 2)} # tone -> where its pitch starts and ends
+CHAO = {1: (5, 5), 2: (2, 5), 3: (3, 3), 4: (2, 1), 5: (2, 3), 6: (2, 2)}  # tone -> where its pitch starts and ends
 
 # %% ../nbs/00_tones.ipynb #fc52fe50
 INITIALS = "b p m f d t n l g k ng h gw kw w z c s j".split()
 NUCLEI = "aa oe eo yu a e i o u".split()
 CODAS = "i u m n ng p t k".split()
-FINALS = frozenset("""aa aai aau aam aan aang aap aat aak a ai au am an ang ap at ak
+FINALS = frozenset(
+    """aa aai aau aam aan aang aap aat aak a ai au am an ang ap at ak
     e ei eu em en eng ep et ek i iu im in ing ip it ik o oi ou on ong ot ok
-    u ui um un ung up ut uk oe oeng oet oek eoi eon eot yu yun yut m ng""".split())
+    u ui um un ung up ut uk oe oeng oet oek eoi eon eot yu yun yut m ng""".split()
+)
 
 # %% ../nbs/00_tones.ipynb #356594d9
-def _split_final(final: str # such as "aang"
-                ) -> tuple[str, str]: # nucleus and coda
+def _split_final(
+    final: str,  # such as "aang"
+) -> tuple[str, str]:  # nucleus and coda
     "Split a final into nucleus and coda; syllabic m and ng are their own nucleus."
     if final not in ("m", "ng"):
         for nucleus in NUCLEI:
-            if final.startswith(nucleus): return nucleus, final[len(nucleus):]
+            if final.startswith(nucleus):
+                return nucleus, final[len(nucleus) :]
     return final, ""
 
 # %% ../nbs/00_tones.ipynb #6426eba8
-def shortened(message: str, most: int = 900 # characters
-             ) -> str:
+def shortened(
+    message: str,
+    most: int = 900,  # characters
+) -> str:
     "The same message; of a very long one, its start and its end."
-    return message if len(message) <= most else f"{message[:2*most//3]} … {message[-most//4:]}"
+    return message if len(message) <= most else f"{message[: 2 * most // 3]} … {message[-most // 4 :]}"
+
 
 class CantolyricError(ValueError):
     "A mistake in what the user gave: the message names the input, the place and the remedy."
-    def __str__(self): return shortened(super().__str__())
 
+    def __str__(self):
+        return shortened(super().__str__())
 
 # %% ../nbs/00_tones.ipynb #3c8e0f51
 def _check_tone(tone):
@@ -49,79 +57,106 @@ def _check_tone(tone):
         raise CantolyricError(f"no tone {tone!r}; Jyutping tones are the whole numbers 1 to 6")
 
 # %% ../nbs/00_tones.ipynb #9e9d3392
-_ELSEWHERE = {"zh": "z", "ch": "c", "sh": "s"} # initials of other romanizations -> Jyutping's
+_ELSEWHERE = {"zh": "z", "ch": "c", "sh": "s"}  # initials of other romanizations -> Jyutping's
 
-def _check_parts(s): # a `Syllable`
+
+def _check_parts(s):  # a `Syllable`
     "Raise `CantolyricError` naming the part that is wrong."
     if s.initial not in ("", *INITIALS):
         known = _ELSEWHERE.get(s.initial)
         remedy = f"Jyutping writes {known!r}" if known else f"the initials are: {' '.join(INITIALS)}"
         raise CantolyricError(f"no initial {s.initial!r} in {str(s)!r}; {remedy}")
-    if not s.final: raise CantolyricError(f"no final in {str(s)!r}; a syllable needs a vowel, or m or ng in its place")
+    if not s.final:
+        raise CantolyricError(f"no final in {str(s)!r}; a syllable needs a vowel, or m or ng in its place")
     if s.final not in FINALS:
         near = [f for f in sorted(FINALS) if f[0] == s.final[0]] or sorted(FINALS)
         hint = " (the initial that others write 'y' is 'j')" if s.final[0] == "y" else ""
         raise CantolyricError(f"no final {s.final!r} in {str(s)!r}; there are: {' '.join(near)}{hint}")
     if s.final in ("m", "ng") and s.initial not in ("", "h"):
-        raise CantolyricError(f"no final {s.final!r} after {s.initial!r} in {str(s)!r}; without a vowel, m and ng stand alone or after h")
+        raise CantolyricError(
+            f"no final {s.final!r} after {s.initial!r} in {str(s)!r}; without a vowel, m and ng stand alone or after h"
+        )
     if (s.nucleus, s.coda) != _split_final(s.final):
-        raise CantolyricError(f"no nucleus {s.nucleus!r} with the coda {s.coda!r}; {s.final!r} has the parts {_split_final(s.final)}")
+        raise CantolyricError(
+            f"no nucleus {s.nucleus!r} with the coda {s.coda!r}; {s.final!r} has the parts {_split_final(s.final)}"
+        )
 
 # %% ../nbs/00_tones.ipynb #6c5df919
 _SHAPE = re.compile("(zh|ch|sh|ng|gw|kw|[b-df-hj-np-tv-xz]?)([a-z]*)(.*)", re.S)
 
-def _split(text) -> tuple[str, str, int]: # initial, final, tone
+
+def _split(text) -> tuple[str, str, int]:  # initial, final, tone
     "Cut up one syllable of Jyutping; raise `CantolyricError` where it has not the shape of one."
-    if not isinstance(text, str): raise CantolyricError(f"a syllable is a string of Jyutping, not {text!r}")
-    if not text: raise CantolyricError("an empty string is no syllable; write one such as 'ngan4'")
+    if not isinstance(text, str):
+        raise CantolyricError(f"a syllable is a string of Jyutping, not {text!r}")
+    if not text:
+        raise CantolyricError("an empty string is no syllable; write one such as 'ngan4'")
     initial, final, tone = _SHAPE.fullmatch(text).groups()
-    if initial in ("m", "ng") and not final: initial, final = "", initial
-    if tone in tuple("123456"): return initial, final, int(tone)
-    if not tone: raise CantolyricError(f"{text!r} has no tone; end it with one digit from 1 to 6")
+    if initial in ("m", "ng") and not final:
+        initial, final = "", initial
+    if tone in tuple("123456"):
+        return initial, final, int(tone)
+    if not tone:
+        raise CantolyricError(f"{text!r} has no tone; end it with one digit from 1 to 6")
     if tone in tuple("0789"):
         old = "; Jyutping writes the entering tones 7, 8 and 9 as 1, 3 and 6" if tone != "0" else ""
         raise CantolyricError(f"{text!r} has the tone {tone}; end it with one digit from 1 to 6{old}")
     at = len(text) - len(tone) + (tone[0] in "123456")
-    raise CantolyricError(f"{text!r} is not one syllable of Jyutping: {text[at]!r} at character {at + 1}; "
-                          "write small letters and one tone digit, such as 'ngan4'")
+    raise CantolyricError(
+        f"{text!r} is not one syllable of Jyutping: {text[at]!r} at character {at + 1}; "
+        "write small letters and one tone digit, such as 'ngan4'"
+    )
 
 # %% ../nbs/00_tones.ipynb #418080eb
 @dataclass(frozen=True)
 class Syllable:
     "One Cantonese syllable in Jyutping parts; raises `CantolyricError` where there is no such part."
-    initial: str # "" where there is none
-    nucleus: str # the vowel, or syllabic "m" or "ng"
-    coda: str    # "", "i", "u", "m", "n", "ng", "p", "t" or "k"
-    tone: int    # 1 to 6
 
-    def __post_init__(self): _check_parts(self); _check_tone(self.tone)
+    initial: str  # "" where there is none
+    nucleus: str  # the vowel, or syllabic "m" or "ng"
+    coda: str  # "", "i", "u", "m", "n", "ng", "p", "t" or "k"
+    tone: int  # 1 to 6
+
+    def __post_init__(self):
+        _check_parts(self)
+        _check_tone(self.tone)
+
     @classmethod
-    def parse(cls, text: str # one syllable of Jyutping, such as "ngan4"
-             ) -> "Syllable":
+    def parse(
+        cls,
+        text: str,  # one syllable of Jyutping, such as "ngan4"
+    ) -> "Syllable":
         "Parse one syllable strictly; raise `CantolyricError` naming the part that is wrong."
         initial, final, tone = _split(text)
         return cls(initial, *_split_final(final), tone)
+
     @property
     def final(self) -> str:
         "Nucleus and coda together."
         return self.nucleus + self.coda
-    def __str__(self): return f"{self.initial}{self.final}{self.tone}"
+
+    def __str__(self):
+        return f"{self.initial}{self.final}{self.tone}"
 
 # %% ../nbs/00_tones.ipynb #f78b8050
-SCHEMES = {         # the class of Jyutping tones 1 to 6, in this order
-    "0243":     "334042",
-    "02493":    "394042",
-    "394052":   "394052",
-    "jyutping": "123456"}
+SCHEMES = {  # the class of Jyutping tones 1 to 6, in this order
+    "0243": "334042",
+    "02493": "394042",
+    "394052": "394052",
+    "jyutping": "123456",
+}
 
 # %% ../nbs/00_tones.ipynb #0604cd7a
 @dataclass(frozen=True)
 class ToneScheme:
     "A way to write the six tones as digits."
-    name: str = "0243" # a key of `SCHEMES`
+
+    name: str = "0243"  # a key of `SCHEMES`
+
     def __post_init__(self):
         if not isinstance(self.name, str) or self.name not in SCHEMES:
             raise CantolyricError(f"no tone scheme {self.name!r}; the schemes are: {', '.join(SCHEMES)}")
+
     @property
     def digits(self) -> str:
         "The digits of this scheme, each once, in ascending order."
@@ -129,84 +164,117 @@ class ToneScheme:
 
 # %% ../nbs/00_tones.ipynb #17560363
 @patch
-def of(self: ToneScheme,
-       tone: int # Jyutping tone, 1 to 6
-      ) -> str: # one digit of this scheme
+def of(
+    self: ToneScheme,
+    tone: int,  # Jyutping tone, 1 to 6
+) -> str:  # one digit of this scheme
     "The class of one tone."
     _check_tone(tone)
     return SCHEMES[self.name][tone - 1]
 
+
 @patch
-def encode(self: ToneScheme,
-           tones # Jyutping tones (1 to 6) or `Syllable`s
-          ) -> str: # one digit each
+def encode(
+    self: ToneScheme,
+    tones,  # Jyutping tones (1 to 6) or `Syllable`s
+) -> str:  # one digit each
     "The digits of several tones."
     return "".join(self.of(getattr(t, "tone", t)) for t in tones)
 
 # %% ../nbs/00_tones.ipynb #95d0f7ae
 @patch
-def tones(self: ToneScheme,
-          digit: str # one digit of this scheme
-         ) -> frozenset[int]: # Jyutping tones
+def tones(
+    self: ToneScheme,
+    digit: str,  # one digit of this scheme
+) -> frozenset[int]:  # Jyutping tones
     "The tones that a digit stands for."
     found = frozenset(t for t in range(1, 7) if SCHEMES[self.name][t - 1] == digit)
-    if found: return found
+    if found:
+        return found
     raise CantolyricError(f"no digit {digit!r} in the scheme {self.name}; its digits are: {' '.join(self.digits)}")
 
 # %% ../nbs/00_tones.ipynb #82c90d3e
 @patch
-def convert(self: ToneScheme,
-            digits: str, # of this scheme, such as "394052"
-            to: "ToneScheme | str", # another scheme, or its name
-            sets: bool = False # write [39] where a digit may be 3 or 9 there; False: raise
-           ) -> str: # the same line in the other scheme
+def convert(
+    self: ToneScheme,
+    digits: str,  # of this scheme, such as "394052"
+    to: "ToneScheme | str",  # another scheme, or its name
+    sets: bool = False,  # write [39] where a digit may be 3 or 9 there; False: raise
+) -> str:  # the same line in the other scheme
     "Write digits in another scheme; raise `CantolyricError` where it keeps apart what they do not."
     to, out = to if isinstance(to, ToneScheme) else ToneScheme(to), []
     for i, d in enumerate(digits, 1):
         if d not in self.digits:
-            raise CantolyricError(f"no digit {d!r} in the scheme {self.name} (character {i} of {digits!r}); "
-                                  f"its digits are: {' '.join(self.digits)}")
+            raise CantolyricError(
+                f"no digit {d!r} in the scheme {self.name} (character {i} of {digits!r}); "
+                f"its digits are: {' '.join(self.digits)}"
+            )
         options = "".join(sorted({to.of(t) for t in self.tones(d)}))
         if len(options) > 1 and not sets:
-            raise CantolyricError(f"the digit {d!r} (character {i} of {digits!r}) may be {' or '.join(options)} "
-                                  f"in the scheme {to.name}; sets=True writes [{options}]")
+            raise CantolyricError(
+                f"the digit {d!r} (character {i} of {digits!r}) may be {' or '.join(options)} "
+                f"in the scheme {to.name}; sets=True writes [{options}]"
+            )
         out.append(options if len(options) == 1 else f"[{options}]")
     return "".join(out)
 
 # %% ../nbs/00_tones.ipynb #e8e44abd
-def level(tone: int # Jyutping tone, 1 to 6
-         ) -> int: # 0 (lowest) to 3 (highest)
+def level(
+    tone: int,  # Jyutping tone, 1 to 6
+) -> int:  # 0 (lowest) to 3 (highest)
     "How high a tone ends, among the four heights of 0243."
     return "0243".index(ToneScheme("0243").of(tone))
 
 # %% ../nbs/00_tones.ipynb #e11014ea
-def against(tones, # Jyutping tones (1 to 6) or `Syllable`s, those of one phrase
-            pitches # the pitch of each syllable's first note, in semitones
-           ) -> list[int]: # positions (from 0) of the first syllable of each offending step
+def against(
+    tones,  # Jyutping tones (1 to 6) or `Syllable`s, those of one phrase
+    pitches,  # the pitch of each syllable's first note, in semitones
+) -> list[int]:  # positions (from 0) of the first syllable of each offending step
     "The steps at which the tune does not move the way that the tones do."
     levels, pitches = [level(getattr(t, "tone", t)) for t in tones], list(pitches)
     if len(levels) != len(pitches):
-        raise CantolyricError(f"{len(levels)} tones for {len(pitches)} notes; give one note a syllable, the first that it is sung on")
+        raise CantolyricError(
+            f"{len(levels)} tones for {len(pitches)} notes; give one note a syllable, the first that it is sung on"
+        )
     move = lambda x, i: (x[i + 1] > x[i]) - (x[i + 1] < x[i])
     return [i for i in range(len(levels) - 1) if move(levels, i) not in (0, move(pitches, i))]
 
 # %% ../nbs/00_tones.ipynb #2422da73
-_CODA_CLASS = {"": "open", "i": "i", "u": "u", "m": "nasal", "n": "nasal", "ng": "nasal", "p": "stop", "t": "stop", "k": "stop"}
+_CODA_CLASS = {
+    "": "open",
+    "i": "i",
+    "u": "u",
+    "m": "nasal",
+    "n": "nasal",
+    "ng": "nasal",
+    "p": "stop",
+    "t": "stop",
+    "k": "stop",
+}
 
-def rhyme_key(s, # a `Syllable`, or its Jyutping
-              grade: int # 3 the same final, 2 the same vowel and kind of coda, 1 the same vowel
-             ) -> str: # such as "aang", "aa-nasal", "aa-any"
+
+def rhyme_key(
+    s,  # a `Syllable`, or its Jyutping
+    grade: int,  # 3 the same final, 2 the same vowel and kind of coda, 1 the same vowel
+) -> str:  # such as "aang", "aa-nasal", "aa-any"
     "The name of the rhyme group that a syllable is in: equal for all that rhyme with it at least so well."
-    if isinstance(s, str): s = Syllable.parse(s)
-    if grade == 3: return s.final
-    if grade == 2: return f"{s.nucleus}-{_CODA_CLASS[s.coda]}"
-    if grade == 1: return f"{s.nucleus}-any"
-    raise CantolyricError(f"no grade {grade!r} of rhyme; the grades are 3 (the same final), 2 (vowel and kind of coda), 1 (vowel)")
+    if isinstance(s, str):
+        s = Syllable.parse(s)
+    if grade == 3:
+        return s.final
+    if grade == 2:
+        return f"{s.nucleus}-{_CODA_CLASS[s.coda]}"
+    if grade == 1:
+        return f"{s.nucleus}-any"
+    raise CantolyricError(
+        f"no grade {grade!r} of rhyme; the grades are 3 (the same final), 2 (vowel and kind of coda), 1 (vowel)"
+    )
 
 # %% ../nbs/00_tones.ipynb #5b1d7c0e
-def rhyme(a, # a `Syllable`, or its Jyutping
-          b, # another
-         ) -> int: # 3 the same final, 2 the same vowel and kind of coda, 1 the same vowel, 0 none
+def rhyme(
+    a,  # a `Syllable`, or its Jyutping
+    b,  # another
+) -> int:  # 3 the same final, 2 the same vowel and kind of coda, 1 the same vowel, 0 none
     "How well two syllables rhyme; the tone does not count."
     a, b = (Syllable.parse(s) if isinstance(s, str) else s for s in (a, b))
     return next((g for g in (3, 2, 1) if rhyme_key(a, g) == rhyme_key(b, g)), 0)

@@ -17,8 +17,17 @@ from itertools import pairwise
 
 import numpy as np
 
-from .data import (AVOID, asset_path, bigrams, cut_words, han_only, lyric_pairs, rhyme_ends, rhyme_letters,
-                             windows)
+from cantolyric.data import (
+    AVOID,
+    asset_path,
+    bigrams,
+    cut_words,
+    han_only,
+    lyric_pairs,
+    rhyme_ends,
+    rhyme_letters,
+    windows,
+)
 from .reading import default_reader
 from .template import ToneTemplate
 from .tones import Syllable, ToneScheme
@@ -27,13 +36,13 @@ from .tones import Syllable, ToneScheme
 SECTIONS = ("verse", "pre-chorus", "chorus", "bridge", "song")
 REGISTERS = ("口語", "書面語", "混合")
 PERSONS = ("first", "second", "third")
-LINES = (2, 16) # per verse
-CHARACTERS = (3, 14) # per line
-GLOSS = (30, 320) # characters of the English gloss
+LINES = (2, 16)  # per verse
+CHARACTERS = (3, 14)  # per line
+GLOSS = (30, 320)  # characters of the English gloss
 
 # %% ../nbs/lib/verses.ipynb #vs000008
 @lru_cache(1)
-def stock_phrases() -> tuple[str, ...]: # each of three characters or more
+def stock_phrases() -> tuple[str, ...]:  # each of three characters or more
     "Worn-out phrases of Cantopop that no verse of this collection may use."
     return tuple(asset_path("cliches.txt").read_text(encoding="utf-8").split())
 
@@ -41,47 +50,57 @@ def stock_phrases() -> tuple[str, ...]: # each of three characters or more
 def _line_problems(lines: Sequence[str]) -> Iterator[str]:
     least, most = CHARACTERS
     for k, line in enumerate(lines, 1):
-        if not least <= len(line) <= most: yield f"line {k}, {line}: {len(line)} characters, expected {least} to {most}"
-        if han_only(line) != line: yield f"line {k}, {line}: expected Chinese characters only"
+        if not least <= len(line) <= most:
+            yield f"line {k}, {line}: {len(line)} characters, expected {least} to {most}"
+        if han_only(line) != line:
+            yield f"line {k}, {line}: expected Chinese characters only"
         yield from (f"line {k}, {line}: has {word}" for word in AVOID if word in line)
         yield from (f"line {k}, {line}: has the stock phrase {phrase}" for phrase in stock_phrases() if phrase in line)
 
 
 def _label_problems(verse: dict) -> Iterator[str]:
     for name, allowed in (("section", SECTIONS), ("register", REGISTERS), ("person", PERSONS)):
-        if verse[name] not in allowed: yield f"{name} is {verse[name]!r}, expected one of {', '.join(allowed)}"
-    if verse["section"] == "song" and len(verse["stanzas"]) < 2: yield "a song needs two stanzas or more, as in [4, 4]"
+        if verse[name] not in allowed:
+            yield f"{name} is {verse[name]!r}, expected one of {', '.join(allowed)}"
+    if verse["section"] == "song" and len(verse["stanzas"]) < 2:
+        yield "a song needs two stanzas or more, as in [4, 4]"
     if verse["stanzas"] and sum(verse["stanzas"]) != len(verse["lines"]):
         yield f"stanzas {list(verse['stanzas'])} have {sum(verse['stanzas'])} lines, expected {len(verse['lines'])}"
     least, most = GLOSS
     n = len(verse["gloss"])
-    if not least <= n <= most: yield f"the gloss has {n} characters, expected {least} to {most}"
-    if han_only(verse["gloss"]): yield "the gloss has Chinese characters, expected English only"
+    if not least <= n <= most:
+        yield f"the gloss has {n} characters, expected {least} to {most}"
+    if han_only(verse["gloss"]):
+        yield "the gloss has Chinese characters, expected English only"
 
 # %% ../nbs/lib/verses.ipynb #vs000009
 def form_problems(
-    verse: dict, # as `load_verses` gives it
+    verse: dict,  # as `load_verses` gives it
 ) -> Iterator[str]:
     "Problems with the labels, the number of lines, their length, and their wording."
     least, most = LINES
-    if not least <= len(verse["lines"]) <= most: yield f"{len(verse['lines'])} lines, expected {least} to {most}"
+    if not least <= len(verse["lines"]) <= most:
+        yield f"{len(verse['lines'])} lines, expected {least} to {most}"
     yield from _label_problems(verse)
     yield from _line_problems(verse["lines"])
     hook, counts = verse["hook"], Counter(verse["lines"])
     if hook and sum(hook in line for line in verse["lines"]) < 2:
         yield f"the hook {hook} appears in fewer than two lines"
     for line, n in counts.items():
-        if n > 1 and (not hook or hook not in line): yield f"the line {line} repeats but does not contain the hook"
+        if n > 1 and (not hook or hook not in line):
+            yield f"the line {line} repeats but does not contain the hook"
 
 # %% ../nbs/lib/verses.ipynb #vs000012
 def rhyme_problems(
-    verse: dict, # as `load_verses` gives it
+    verse: dict,  # as `load_verses` gives it
 ) -> Iterator[str]:
     "Where the stated rhyme scheme does not hold."
-    groups: dict[str, dict[str, str]] = defaultdict(dict) # letter -> line -> final
+    groups: dict[str, dict[str, str]] = defaultdict(dict)  # letter -> line -> final
     for letter, line, end in zip(verse["rhyme"], verse["lines"], rhyme_ends(verse["lines"])):
-        if letter != "X": groups[letter][line] = end
-    if not any(len(g) > 1 for g in groups.values()): yield "nothing rhymes"
+        if letter != "X":
+            groups[letter][line] = end
+    if not any(len(g) > 1 for g in groups.values()):
+        yield "nothing rhymes"
     for letter, group in groups.items():
         if len(set(group.values())) > 1:
             yield f"the rhyme {letter} does not hold: " + ", ".join(f"{line[-1]} -{end}" for line, end in group.items())
@@ -93,37 +112,41 @@ def rhyme_problems(
     yield from (f"two letters rhyme on -{final}; use one letter for both" for final, n in finals.items() if n > 1)
 
 # %% ../nbs/lib/verses.ipynb #vs000015
-Reading = Callable[[str], Sequence[str | None]] # text -> one Jyutping syllable, or None, per character
+Reading = Callable[[str], Sequence[str | None]]  # text -> one Jyutping syllable, or None, per character
 _SCHEME = ToneScheme("0243")
 
 
-def _tone_class(jyutping: str) -> str: return _SCHEME.encode([Syllable.parse(jyutping).tone])
+def _tone_class(jyutping: str) -> str:
+    return _SCHEME.encode([Syllable.parse(jyutping).tone])
 
 
 def reading_problems(
-    verse: dict, # as `load_verses` gives it
-    second: Reading, # a second reader, independent of ours
+    verse: dict,  # as `load_verses` gives it
+    second: Reading,  # a second reader, independent of ours
 ) -> Iterator[str]:
     "Lines with a character that one reader cannot read, or that two readers put in different tone classes."
     for k, line in enumerate(verse["lines"], 1):
         pairs = zip(line, default_reader().jyutping(line), second(line), strict=True)
         bad = [f"{c} {a}, {b}" for c, a, b in pairs if not a or not b or _tone_class(a) != _tone_class(b)]
-        if bad: yield f"line {k}, {line}: readers differ ({'; '.join(bad)})"
+        if bad:
+            yield f"line {k}, {line}: readers differ ({'; '.join(bad)})"
 
 # %% ../nbs/lib/verses.ipynb #vs000017
 # Pairs of forms that Hong Kong uses side by side: OpenCC's choice, and the common one
 _SAME_FORM = str.maketrans("説脱户悦温鋭閲税蜕兑揾枱葱敍麪線夥", "說脫戶悅溫銳閱稅蛻兌搵檯蔥敘麵綫伙")
-_HOUSE_STYLE = str.maketrans("裡床群", "裏牀羣") # pairs that OpenCC leaves alone
+_HOUSE_STYLE = str.maketrans("裡床群", "裏牀羣")  # pairs that OpenCC leaves alone
 
 
 def _in_big5(character: str) -> bool:
-    try: return bool(character.encode("big5hkscs"))
-    except UnicodeEncodeError: return False
+    try:
+        return bool(character.encode("big5hkscs"))
+    except UnicodeEncodeError:
+        return False
 
 
 def character_problems(
-    verse: dict, # as `load_verses` gives it
-    hong_kong: Callable[[str], str], # text -> the same text in Hong Kong's forms, such as OpenCC("t2hk").convert
+    verse: dict,  # as `load_verses` gives it
+    hong_kong: Callable[[str], str],  # text -> the same text in Hong Kong's forms, such as OpenCC("t2hk").convert
 ) -> Iterator[str]:
     "Characters that are not in Hong Kong's Traditional forms."
     for k, line in enumerate(verse["lines"], 1):
@@ -139,11 +162,11 @@ MOST_OPENINGS = 4
 
 def _shared_run(a: str, b: str, length: int = 5) -> str | None:
     "The first `length` characters in a row that two lines share."
-    return next((a[i:i + length] for i in range(len(a) - length + 1) if a[i:i + length] in b), None)
+    return next((a[i : i + length] for i in range(len(a) - length + 1) if a[i : i + length] in b), None)
 
 
 def repetition_problems(
-    verses: Iterable[dict], # as `load_verses` gives them
+    verses: Iterable[dict],  # as `load_verses` gives them
 ) -> Iterator[str]:
     "Duplicate and near-duplicate lines in the collection."
     lines = [(v["id"], v["hook"], line, bigrams(line)) for v in verses for line in v["lines"]]
@@ -151,18 +174,21 @@ def repetition_problems(
     for n, (own, hook, line, grams) in enumerate(lines):
         for m, shared in Counter(m for g in grams for m in seen[g]).items():
             other, _, twin, theirs = lines[m]
-            if own == other and hook and hook in line and hook in twin: continue
-            if own != other and min(len(line), len(twin)) <= CHARACTERS[0]: continue
+            if own == other and hook and hook in line and hook in twin:
+                continue
+            if own != other and min(len(line), len(twin)) <= CHARACTERS[0]:
+                continue
             similarity = shared / (len(grams) + len(theirs) - shared)
-            if similarity >= (.8 if own == other else .6):
+            if similarity >= (0.8 if own == other else 0.6):
                 yield f"{other} and {own}: {twin} and {line} are nearly the same line"
             elif own != other and (run := _shared_run(line, twin)):
                 yield f"{other} and {own}: {twin} and {line} share {run}"
-        for g in grams: seen[g].append(n)
+        for g in grams:
+            seen[g].append(n)
 
 
 def opening_problems(
-    verses: Iterable[dict], # as `load_verses` gives them
+    verses: Iterable[dict],  # as `load_verses` gives them
 ) -> Iterator[str]:
     "Openings and endings that too many verses share."
     verses = list(verses)
@@ -170,10 +196,11 @@ def opening_problems(
     endings = Counter(v["lines"][-1][-3:] for v in verses)
     for what, counts in (("open with", openings), ("end in", endings)):
         for x, n in counts.items():
-            if n > MOST_OPENINGS: yield f"{n} verses {what} {x}, expected at most {MOST_OPENINGS}"
+            if n > MOST_OPENINGS:
+                yield f"{n} verses {what} {x}, expected at most {MOST_OPENINGS}"
 
 # %% ../nbs/lib/verses.ipynb #vs000023
-MOST_PER_SCHEME = .2 # share of a collection
+MOST_PER_SCHEME = 0.2  # share of a collection
 
 
 def _words(line: str) -> list[str]:
@@ -184,35 +211,35 @@ def _words(line: str) -> list[str]:
 
 
 def richness(
-    lines: Iterable[str], # lines of Han characters
-) -> tuple[int, int]: # distinct characters, distinct pairs of neighbouring words
+    lines: Iterable[str],  # lines of Han characters
+) -> tuple[int, int]:  # distinct characters, distinct pairs of neighbouring words
     "How many characters and word pairs some lines use."
     lines = list(lines)
     return len(set("".join(lines))), len({pair for line in lines for pair in pairwise(_words(line))})
 
 
 def richness_curve(
-    lines: Sequence[str], # lines of Han characters, in a random order
-    sizes: Iterable[int], # numbers of characters
-) -> list[tuple[int, int]]: # distinct characters, distinct character bigrams, at each size
+    lines: Sequence[str],  # lines of Han characters, in a random order
+    sizes: Iterable[int],  # numbers of characters
+) -> list[tuple[int, int]]:  # distinct characters, distinct character bigrams, at each size
     "How the vocabulary of a text grows with its length."
     ends = np.cumsum([len(line) for line in lines])
-    first = lambda size: lines[:int(np.searchsorted(ends, size)) + 1]
+    first = lambda size: lines[: int(np.searchsorted(ends, size)) + 1]
     return [(len(set("".join(part))), len(set().union(*map(bigrams, part)))) for part in map(first, sizes)]
 
 # %% ../nbs/lib/verses.ipynb #vs000024
 def corpus_lines(
-    characters: int, # about how many in all
+    characters: int,  # about how many in all
 ) -> list[str]:
     "Lines from the corpora's training pieces, with about that many characters in all."
-    rows = lyric_pairs("train", verses=False, n=characters // 4)["lyrics"] # a piece has at least four characters
+    rows = lyric_pairs("train", verses=False, n=characters // 4)["lyrics"]  # a piece has at least four characters
     pieces = [line for lyrics in rows for line in lyrics.split("\n")]
-    return pieces[:1 + int(np.searchsorted(np.cumsum([len(x) for x in pieces]), characters))]
+    return pieces[: 1 + int(np.searchsorted(np.cumsum([len(x) for x in pieces]), characters))]
 
 
 def variety_problems(
-    verses: Sequence[dict], # as `load_verses` gives them
-    least: float, # smallest allowed share of the corpus's variety
+    verses: Sequence[dict],  # as `load_verses` gives them
+    least: float,  # smallest allowed share of the corpus's variety
 ) -> Iterator[str]:
     "Whether the collection uses too few characters, word pairs, or rhyme schemes."
     lines = [line for v in verses for line in v["lines"]]
@@ -227,18 +254,20 @@ def variety_problems(
 
 # %% ../nbs/lib/verses.ipynb #vs000026
 def check_verses(
-    verses: Iterable[dict], # as `load_verses` gives them
-    second: Reading | None = None, # a second reader; None: readings are not compared
-    hong_kong: Callable[[str], str] | None = None, # text -> the text in Hong Kong's forms; None: forms are not compared
-    least: float = .8, # share of the corpus's variety that the collection must have; 0 for a few verses
-) -> list[str]: # complaints; empty if there are none
+    verses: Iterable[dict],  # as `load_verses` gives them
+    second: Reading | None = None,  # a second reader; None: readings are not compared
+    hong_kong: Callable[[str], str] | None = None,  # text -> its Hong Kong form; None: not compared
+    least: float = 0.8,  # share of the corpus's variety that the collection must have; 0 for a few verses
+) -> list[str]:  # complaints; empty if there are none
     "Everything that a program can find wrong with a collection of verses."
     verses = list(verses)
     out = []
     for v in verses:
         found = [*form_problems(v), *rhyme_problems(v)]
-        if second: found += reading_problems(v, second)
-        if hong_kong: found += character_problems(v, hong_kong)
+        if second:
+            found += reading_problems(v, second)
+        if hong_kong:
+            found += character_problems(v, hong_kong)
         out += [f"{v['id']}, {v['topic']}: {x}" for x in found]
     topics = Counter(v["topic"] for v in verses)
     crowded = {t: n for t, n in topics.items() if n > MOST_PER_TOPIC}
@@ -258,12 +287,13 @@ def _request(verse: dict, lines: Sequence[str], group: int, rhymed: bool) -> dic
 
 
 def verse_requests(
-    verses: Iterable[dict], # as `load_verses` gives them; the test split
-) -> list[dict]: # as `benchmark_requests` gives them, with the verse's id, register and section; one `group` per verse
+    verses: Iterable[dict],  # as `load_verses` gives them; the test split
+) -> list[dict]:  # as `benchmark_requests` gives them, with the verse's id, register and section; one `group` per verse
     "Two requests per verse: its whole template, and that of one of its windows."
     out = []
     for group, verse in enumerate(verses):
         out.append(_request(verse, verse["lines"], group, rhymed=group % 2 == 0))
         parts = windows(verse["lines"])
-        if parts: out.append(_request(verse, parts[group % len(parts)], group, rhymed=False))
+        if parts:
+            out.append(_request(verse, parts[group % len(parts)], group, rhymed=False))
     return out

@@ -3,6 +3,7 @@
 The comments beside the parameters (docments: shape and unit) become tables. Modules are read, never imported, so
 that neither torch nor anything else that they need has to be there.
 """
+
 import ast
 import io
 import re
@@ -13,27 +14,29 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "cantolyric"
 PROPERTIES = {"property", "cached_property"}
 WRAPPERS = PROPERTIES | {"classmethod", "staticmethod"}
-LONG = 60 # characters of a constant's value that are still shown
+LONG = 60  # characters of a constant's value that are still shown
 
 
 @dataclass
 class Thing:
     "A function, class or constant as a page shows it."
-    kind: str # "function", "class", "data", "method", "property"
+
+    kind: str  # "function", "class", "data", "method", "property"
     name: str
     signature: str = ""
     doc: str = ""
-    rows: list = field(default_factory=list) # (name, type, default, comment)
-    returns: tuple = () # (type, comment)
-    parts: list = field(default_factory=list) # methods
+    rows: list = field(default_factory=list)  # (name, type, default, comment)
+    returns: tuple = ()  # (type, comment)
+    parts: list = field(default_factory=list)  # methods
 
 
 def comments(source: str) -> dict:
     "Line number -> the comment at its end."
     found = {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        alone = token.line[:token.start[1]].strip() == ""
-        if token.type == tokenize.COMMENT and not alone: found[token.start[0]] = token.string.lstrip("# ").strip()
+        alone = token.line[: token.start[1]].strip() == ""
+        if token.type == tokenize.COMMENT and not alone:
+            found[token.start[0]] = token.string.lstrip("# ").strip()
     return found
 
 
@@ -41,30 +44,46 @@ def arguments(node) -> list:
     "(name with its stars, annotation, default) of each parameter, self and cls left out."
     a, rows = node.args, []
     plain = [*a.posonlyargs, *a.args]
-    defaults = [None]*(len(plain) - len(a.defaults)) + a.defaults
+    defaults = [None] * (len(plain) - len(a.defaults)) + a.defaults
     rows += [(p.arg, p, d) for p, d in zip(plain, defaults)]
-    if a.vararg: rows.append(("*" + a.vararg.arg, a.vararg, None))
+    if a.vararg:
+        rows.append(("*" + a.vararg.arg, a.vararg, None))
     rows += [(p.arg, p, d) for p, d in zip(a.kwonlyargs, a.kw_defaults)]
-    if a.kwarg: rows.append(("**" + a.kwarg.arg, a.kwarg, None))
+    if a.kwarg:
+        rows.append(("**" + a.kwarg.arg, a.kwarg, None))
     return rows
 
 
 def written(node) -> str:
     "Source of an annotation or a default; the quotes of an annotation that is a string are left out."
-    if node is None: return ""
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.match(r"[A-Z]\w*$", node.value) else ast.unparse(node)
+    if node is None:
+        return ""
+    return (
+        node.value
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.match(r"[A-Z]\w*$", node.value)
+        else ast.unparse(node)
+    )
 
 
 def function(node, said: dict, kind: str = "function") -> Thing:
     "A function from its syntax tree."
     own = arguments(node)
-    if kind != "function" and not any(ast.unparse(d) == "staticmethod" for d in node.decorator_list): own = own[1:]
+    if kind != "function" and not any(ast.unparse(d) == "staticmethod" for d in node.decorator_list):
+        own = own[1:]
     lines = [(d or p).end_lineno for _, p, d in own]
     # Of several parameters in a line the last has its comment, as fastcore reads it; a comment in the body is none.
-    about = lambda i: said.get(lines[i], "") if lines[i] not in lines[i + 1:] and lines[i] < node.body[0].lineno else ""
-    rows = [(name, written(p.annotation), "" if d is None else ast.unparse(d), about(i)) for i, (name, p, d) in enumerate(own)]
-    shown = [name + (f": {t}" if t else "") + (f" = {d}" if d and t else f"={d}" if d else "") for name, t, d, _ in rows]
-    if node.args.kwonlyargs and not node.args.vararg: shown.insert(len(own) - len(node.args.kwonlyargs) - bool(node.args.kwarg), "*")
+    about = lambda i: (
+        said.get(lines[i], "") if lines[i] not in lines[i + 1 :] and lines[i] < node.body[0].lineno else ""
+    )
+    rows = [
+        (name, written(p.annotation), "" if d is None else ast.unparse(d), about(i))
+        for i, (name, p, d) in enumerate(own)
+    ]
+    shown = [
+        name + (f": {t}" if t else "") + (f" = {d}" if d and t else f"={d}" if d else "") for name, t, d, _ in rows
+    ]
+    if node.args.kwonlyargs and not node.args.vararg:
+        shown.insert(len(own) - len(node.args.kwonlyargs) - bool(node.args.kwarg), "*")
     back = written(node.returns)
     # The comment on what comes back stands after the colon, on a line where no parameter is.
     end = node.returns.end_lineno if node.returns else node.lineno
@@ -75,19 +94,26 @@ def function(node, said: dict, kind: str = "function") -> Thing:
 
 def fields(node, said: dict) -> list:
     "Rows of a dataclass's or named tuple's fields."
-    return [(x.target.id, written(x.annotation), written(x.value), said.get(x.end_lineno, "")) for x in node.body
-            if isinstance(x, ast.AnnAssign) and not x.target.id.startswith("_")]
+    return [
+        (x.target.id, written(x.annotation), written(x.value), said.get(x.end_lineno, ""))
+        for x in node.body
+        if isinstance(x, ast.AnnAssign) and not x.target.id.startswith("_")
+    ]
 
 
 def method(node, said: dict, name: str = None, wrap: str = None):
     "A method or property, or None where it is private; `name` and decorator `wrap`: those that an assignment gives it."
     name = name or node.name
-    if name.startswith("_"): return None
-    if isinstance(node, ast.Lambda): made = Thing("method", name, f"({', '.join(x for x, _, _ in arguments(node)[wrap != 'staticmethod':])})")
-    else: made = function(node, said, "function" if wrap == "staticmethod" else "method")
+    if name.startswith("_"):
+        return None
+    if isinstance(node, ast.Lambda):
+        made = Thing("method", name, f"({', '.join(x for x, _, _ in arguments(node)[wrap != 'staticmethod' :])})")
+    else:
+        made = function(node, said, "function" if wrap == "staticmethod" else "method")
     names = {wrap, *(ast.unparse(d) for d in getattr(node, "decorator_list", []))}
     made.kind, made.name = "method", name
-    if names & PROPERTIES: return Thing("property", name, made.returns[0] if made.returns else "", made.doc, [], made.returns)
+    if names & PROPERTIES:
+        return Thing("property", name, made.returns[0] if made.returns else "", made.doc, [], made.returns)
     return made
 
 
@@ -96,40 +122,60 @@ def class_(node, said: dict) -> Thing:
     made = Thing("class", node.name, "", ast.get_docstring(node) or "", fields(node, said))
     own = {x.name: x for x in node.body if isinstance(x, ast.FunctionDef)}
     for x in node.body:
-        if isinstance(x, ast.Assign) and (f := resolved(x.value, own))[1]: made.parts += filter(None, [method(f[1], said, n, f[0]) for n in assigned(x)])
-        if not isinstance(x, ast.FunctionDef): continue
+        if isinstance(x, ast.Assign) and (f := resolved(x.value, own))[1]:
+            made.parts += filter(None, [method(f[1], said, n, f[0]) for n in assigned(x)])
+        if not isinstance(x, ast.FunctionDef):
+            continue
         if x.name == "__init__":
             init = function(x, said, "method")
             made.signature, made.rows = init.signature, init.rows
-        elif part := method(x, said): made.parts.append(part)
+        elif part := method(x, said):
+            made.parts.append(part)
     return made
 
 
 def assigned(node) -> list:
     "Names that an assignment makes; `Class.name = ...` makes none."
     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-    return [t.id for target in targets for t in (target.elts if isinstance(target, ast.Tuple) else [target]) if isinstance(t, ast.Name)]
+    return [
+        t.id
+        for target in targets
+        for t in (target.elts if isinstance(target, ast.Tuple) else [target])
+        if isinstance(t, ast.Name)
+    ]
 
 
 def resolved(value, functions: dict) -> tuple:
     "(decorator or None, function) of an assigned value: `f`, `classmethod(f)`, `property(lambda self: ...)`; (None, None) for anything else."
     wrap = None
-    if isinstance(value, ast.Call) and ast.unparse(value.func) in WRAPPERS and value.args: wrap, value = ast.unparse(value.func), value.args[0]
-    if isinstance(value, ast.Name): value = functions.get(value.id)
-    return (wrap, value) if isinstance(value, (ast.FunctionDef, ast.Lambda)) and (wrap or isinstance(value, ast.FunctionDef)) else (None, None)
+    if isinstance(value, ast.Call) and ast.unparse(value.func) in WRAPPERS and value.args:
+        wrap, value = ast.unparse(value.func), value.args[0]
+    if isinstance(value, ast.Name):
+        value = functions.get(value.id)
+    return (
+        (wrap, value)
+        if isinstance(value, (ast.FunctionDef, ast.Lambda)) and (wrap or isinstance(value, ast.FunctionDef))
+        else (None, None)
+    )
 
 
 def patched(tree) -> list:
     "(class, name, decorator, function) of what is made a method later: by @patch, or by `Class.name = function`, alone or in a tuple."
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    made = [(written(f.args.args[0].annotation), f.name, None, f) for f in tree.body if isinstance(f, ast.FunctionDef) and any(ast.unparse(d).startswith("patch") for d in f.decorator_list)]
+    made = [
+        (written(f.args.args[0].annotation), f.name, None, f)
+        for f in tree.body
+        if isinstance(f, ast.FunctionDef) and any(ast.unparse(d).startswith("patch") for d in f.decorator_list)
+    ]
     for node in tree.body:
-        if not isinstance(node, ast.Assign): continue
+        if not isinstance(node, ast.Assign):
+            continue
         for target in node.targets:
             several = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
             for t, value in zip(target.elts, node.value.elts) if several else [(target, node.value)]:
                 wrap, f = resolved(value, functions)
-                if isinstance(t, ast.Attribute) and f: made.append((ast.unparse(t.value), t.attr, wrap, f))
+                if isinstance(t, ast.Attribute) and f:
+                    made.append((ast.unparse(t.value), t.attr, wrap, f))
     return made
 
 
@@ -137,22 +183,33 @@ def things(source: str) -> list:
     "All public names of a module, in the order of its `__all__`."
     tree, said, found = ast.parse(source), comments(source), {}
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef): found[node.name] = lambda node=node: function(node, said)
-        elif isinstance(node, ast.ClassDef): found[node.name] = lambda node=node: class_(node, said)
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = lambda node=node: function(node, said)
+        elif isinstance(node, ast.ClassDef):
+            found[node.name] = lambda node=node: class_(node, said)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            for name in assigned(node): found[name] = lambda node=node, name=name: constant(node, name, said)
-    names = next(ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and written(n.targets[0]) == "__all__")
+            for name in assigned(node):
+                found[name] = lambda node=node, name=name: constant(node, name, said)
+    names = next(
+        ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and written(n.targets[0]) == "__all__"
+    )
     made = {name: found[name]() for name in names if not name.startswith("_")}
     for cls, name, wrap, node in patched(tree):
         part = method(node, said, name, wrap)
-        if part and cls in made: made[cls].parts.append(part)
+        if part and cls in made:
+            made[cls].parts.append(part)
     return list(made.values())
 
 
 def constant(node, name: str, said: dict) -> Thing:
     "A constant: its value where that is short, and the comment beside it."
     value = ast.unparse(node.value) if node.value is not None and not isinstance(node.value, ast.Lambda) else ""
-    return Thing("data", name, value if len(value) <= LONG and "\n" not in value else "", said.get(node.end_lineno, "") or said.get(node.lineno, ""))
+    return Thing(
+        "data",
+        name,
+        value if len(value) <= LONG and "\n" not in value else "",
+        said.get(node.end_lineno, "") or said.get(node.lineno, ""),
+    )
 
 
 def text(s: str, cell: bool = False) -> str:
@@ -175,7 +232,8 @@ def table(thing: Thing) -> str:
     code = lambda s: f"`{s}`".replace("|", "\\|") if s else ""
     head = "field" if thing.kind == "class" and not thing.signature else "parameter"
     rows = [(code(name), code(kind), code(default), text(said, cell=True)) for name, kind, default, said in thing.rows]
-    if any(thing.returns) and thing.kind != "property": rows.append(("*returns*", code(thing.returns[0]), "", text(thing.returns[1], cell=True)))
+    if any(thing.returns) and thing.kind != "property":
+        rows.append(("*returns*", code(thing.returns[0]), "", text(thing.returns[1], cell=True)))
     return grid([head, "type", "default", ""], rows)
 
 
@@ -188,8 +246,10 @@ def block(thing: Thing, colons: int = 4) -> str:
     "One name as a directive of Sphinx's Python domain."
     fence, options = ":" * colons, []
     head = thing.name + (thing.signature if thing.kind in ("function", "method", "class") else "")
-    if thing.kind == "property" and thing.signature: options = [f":type: {quoted(thing.signature)}"]
-    if thing.kind == "data" and thing.signature: options = [f":value: {quoted(thing.signature)}"]
+    if thing.kind == "property" and thing.signature:
+        options = [f":type: {quoted(thing.signature)}"]
+    if thing.kind == "data" and thing.signature:
+        options = [f":value: {quoted(thing.signature)}"]
     inside = [text(thing.doc), table(thing), *(block(p, colons - 1) for p in thing.parts)]
     return "\n".join([f"{fence}{{py:{thing.kind}}} {head}", *options, "", "\n\n".join(filter(None, inside)), fence])
 
@@ -203,7 +263,11 @@ def notebook_of(name: str, lessons: list) -> tuple:
 def module_page(name: str, lessons: list) -> str:
     "The page of one module."
     page, called = notebook_of(name, lessons)
-    where = f"Explained, built and tried in lesson [{called}]({page})." if called != "library" else f"Explained for maintainers in its [library notebook]({page})."
+    where = (
+        f"Explained, built and tried in lesson [{called}]({page})."
+        if called != "library"
+        else f"Explained for maintainers in its [library notebook]({page})."
+    )
     source = (PACKAGE / f"{name}.py").read_text(encoding="utf-8")
     about = ast.get_docstring(ast.parse(source)) or ""
     head = f"# cantolyric.{name}\n\n{text(about)}. {where}\n\n```{{py:module}} cantolyric.{name}\n```"
@@ -218,7 +282,9 @@ def pages(lessons: list) -> dict:
     for name in names:
         about = ast.get_docstring(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))) or ""
         page, called = notebook_of(name, lessons)
-        rows.append(f"| [{name}]({name}.md) | {text(about, cell=True)} | [{called[:2] if called != 'library' else called}]({page}) |")
+        rows.append(
+            f"| [{name}]({name}.md) | {text(about, cell=True)} | [{called[:2] if called != 'library' else called}]({page}) |"
+        )
     nav = "```{toctree}\n:hidden:\n\n" + "\n".join(f"{n} <{n}>" for n in names) + "\n```"
     index = "# Modules\n\nEvery public name, with the shape and unit of each parameter. The light ones (tones, reading, template, ngram) need no torch.\n\n"
     head = ["| module | what it is | notebook |", "|---|---|---|"]

@@ -1,4 +1,5 @@
 """Sphinx's settings. `make docs` writes the source (docs/source.py), builds it with these and checks the result."""
+
 import configparser
 import sys
 from pathlib import Path
@@ -22,8 +23,8 @@ release = version = config["metadata"]["version"]
 language = "en"
 extensions = ["myst_nb", "sphinx_copybutton"]
 
-nb_execution_mode = "off" # the committed outputs are shown
-nb_ipywidgets_js = {} # no script from elsewhere
+nb_execution_mode = "off"  # the committed outputs are shown
+nb_ipywidgets_js = {}  # no script from elsewhere
 nb_render_markdown_format = "myst"
 myst_enable_extensions = ["colon_fence", "dollarmath", "html_image"]
 myst_heading_anchors = 3
@@ -47,10 +48,12 @@ toc_object_entries_show_parents = "hide"
 
 class Search(SearchEnglish):
     "English stems, and Chinese by characters."
-    lang = "yue" # language_name stays: the script has the stemmer under it
+
+    lang = "yue"  # language_name stays: the script has the stemmer under it
     js_splitter_code = han.JAVASCRIPT
 
-    def split(self, input): return han.split(input)
+    def split(self, input):
+        return han.split(input)
 
 
 def formula(self, node):
@@ -63,7 +66,8 @@ def formula(self, node):
 
 def cantonese(app, pagename, templatename, context, doctree):
     "The language that a page is in, for fonts and screen readers."
-    if pagename == "zh-hk": context["language"] = "yue-Hant-HK"
+    if pagename == "zh-hk":
+        context["language"] = "yue-Hant-HK"
 
 
 def setup(app):

@@ -3,12 +3,13 @@
 The index and the query are cut alike. A query of several characters asks for all its pairs, so that 夜雨 finds the
 pages where 夜 is followed by 雨, and not every page with both.
 """
+
 import re
 
 HAN = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 WORD = re.compile(f"[{HAN}]+|[^\\W{HAN}]+")
 IS_HAN = re.compile(f"[{HAN}]")
-DIGITS = "n" # before a word of digits: Sphinx leaves bare numbers out, and tone codes are nothing else
+DIGITS = "n"  # before a word of digits: Sphinx leaves bare numbers out, and tone codes are nothing else
 
 # The same for the browser, but a query of several characters is not cut into single ones: its pairs say more.
 JAVASCRIPT = r"""
@@ -26,6 +27,8 @@ def split(text: str) -> list:
     "Words to index: Latin ones whole; of a run of Han each character and each pair."
     words = []
     for run in WORD.findall(text):
-        if not IS_HAN.match(run): words.append(DIGITS + run if run.isdigit() else run)
-        else: words += [*run, *(a + b for a, b in zip(run, run[1:]))]
+        if not IS_HAN.match(run):
+            words.append(DIGITS + run if run.isdigit() else run)
+        else:
+            words += [*run, *(a + b for a, b in zip(run, run[1:]))]
     return words

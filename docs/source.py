@@ -5,6 +5,7 @@ python docs/source.py FOLDER
 Nothing under nbs/ is changed. A page keeps its place: nbs/24_loss.ipynb becomes 24_loss.html, and a link that
 leads to no page of the site leads to the repository.
 """
+
 import configparser
 import json
 import posixpath
@@ -17,19 +18,31 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import api  # noqa: E402
 
-PAGES = { # file of the repository -> page of the site; notebooks come beside them
-    "GLOSSARY.md": "glossary.md", "README.zh-HK.md": "zh-hk.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md",
-    "cantolyric/assets/CORPORA.md": "corpora.md", "cantolyric/assets/VERSES.md": "verses.md", "cantolyric/assets/base/README.md": "base-model.md",
+PAGES = {  # file of the repository -> page of the site; notebooks come beside them
+    "GLOSSARY.md": "glossary.md",
+    "README.zh-HK.md": "zh-hk.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "cantolyric/assets/CORPORA.md": "corpora.md",
+    "cantolyric/assets/VERSES.md": "verses.md",
+    "cantolyric/assets/base/README.md": "base-model.md",
 }
-OTHER = {"README.md": "index.ipynb", "nbs/solutions": "solutions/index.md"} # where else a link may lead
+OTHER = {"README.md": "index.ipynb", "nbs/solutions": "solutions/index.md"}  # where else a link may lead
 LINK = re.compile(r"(\]\(|(?:src|href)=\")(?![a-z]+:|#|/)([^)\"\s#]+)(#[^)\"\s]*)?")
 BADGE = re.compile(r"\[!\[([^\]]*)\]\([^)]*\)\]\(([^)]*)\)")
 IMAGE = re.compile(r"!\[[^\]]*\]\(https?:[^)]*\)")
 DIRECTIVE = re.compile(r"^#\|\s*(\w+)(?:[: ]+(.*))?$", re.M)
 ROW = re.compile(r"^\|\s*(?:\*\*(.+?)\*\*)?\s*\| \[(\d\d_\w+)\]", re.M)
-TERM = re.compile(r"\| ([\u3400-\u9fff]+) \|") # a cell of Chinese alone
-HIDE = {"hide", "default_exp"} # cells that nbdev does not show either
-MARKS = {"export", "exporti", "slow", "gpu", "hub", "qwen"} # directives that a reader is told of: a word above the cell
+TERM = re.compile(r"\| ([\u3400-\u9fff]+) \|")  # a cell of Chinese alone
+HIDE = {"hide", "default_exp"}  # cells that nbdev does not show either
+MARKS = {
+    "export",
+    "exporti",
+    "slow",
+    "gpu",
+    "hub",
+    "qwen",
+}  # directives that a reader is told of: a word above the cell
 
 
 def repository():
@@ -51,9 +64,12 @@ def library_notebooks():
 
 def page_of(path: str):
     "The page (or picture) for a file of the repository, or None."
-    if path in PAGES: return PAGES[path]
-    if path in OTHER: return OTHER[path]
-    if path.startswith("nbs/colab/"): return None # it is run in Colab and has no outputs to show
+    if path in PAGES:
+        return PAGES[path]
+    if path in OTHER:
+        return OTHER[path]
+    if path.startswith("nbs/colab/"):
+        return None  # it is run in Colab and has no outputs to show
     inside = path.removeprefix("nbs/")
     return inside if inside != path and (path.endswith(".ipynb") or inside.startswith("images/")) else None
 
@@ -61,13 +77,17 @@ def page_of(path: str):
 def relink(text: str, path: str, html: bool = False) -> str:
     "Links of the file at `path`, as they have to be on the site; `html`: in an output, where Sphinx does not look."
     here, at = posixpath.dirname(path), posixpath.dirname(page_of(path))
+
     def mend(m):
         target = posixpath.normpath(posixpath.join(here, m[2]))
-        if not (ROOT / target).exists(): raise SystemExit(f"{path}: the link to {m[2]} leads nowhere; mend it there")
+        if not (ROOT / target).exists():
+            raise SystemExit(f"{path}: the link to {m[2]} leads nowhere; mend it there")
         page = page_of(target)
-        if page is None: return f"{m[1]}{repository()}/{'tree' if (ROOT / target).is_dir() else 'blob'}/main/{target}{m[3] or ''}"
+        if page is None:
+            return f"{m[1]}{repository()}/{'tree' if (ROOT / target).is_dir() else 'blob'}/main/{target}{m[3] or ''}"
         page = posixpath.relpath(page, at or ".")
         return m[1] + (re.sub(r"\.(ipynb|md)$", ".html", page) if html or m[1] != "](" else page) + (m[3] or "")
+
     return LINK.sub(mend, text)
 
 
@@ -81,11 +101,13 @@ def outputs(cell: dict, path: str) -> list:
     kept = []
     for out in cell["outputs"]:
         data = out.get("data", {})
-        if "application/vnd.jupyter.widget-view+json" in data: continue
+        if "application/vnd.jupyter.widget-view+json" in data:
+            continue
         if "text/html" in data:
             text = relink("".join(data["text/html"]), path, html=True)
             data["text/html"] = f'<div class="wide">{text}</div>' if "<table" in text else text
-        if "text/markdown" in data: data["text/markdown"] = relink("".join(data["text/markdown"]), path)
+        if "text/markdown" in data:
+            data["text/markdown"] = relink("".join(data["text/markdown"]), path)
         kept.append(out)
     return kept
 
@@ -94,9 +116,11 @@ def code_cell(cell: dict, path: str):
     "The cell as the site has it, or None where nbdev would hide it too."
     source = "".join(cell["source"])
     said = {m[1]: (m[2] or "").strip() for m in DIRECTIVE.finditer(source)}
-    if HIDE & set(said) or not source.strip(): return None
+    if HIDE & set(said) or not source.strip():
+        return None
     tags = [f"mark-{name}" for name in said if name in MARKS]
-    if said.get("echo") == "false": tags.append("remove-input")
+    if said.get("echo") == "false":
+        tags.append("remove-input")
     source = "\n".join(line for line in source.split("\n") if not line.startswith("#|")).strip("\n")
     return dict(cell, source=source, outputs=outputs(cell, path), execution_count=None, metadata={"tags": tags})
 
@@ -109,11 +133,15 @@ def markdown(text: str, id: str) -> dict:
 def under_title(path: str) -> str:
     "The line below a lesson's title: where its solutions, its module's page and the notebook itself are."
     name, repo = Path(path).stem, repository()
-    places = [f"[Open in Colab](https://colab.research.google.com/github/{repo.removeprefix('https://github.com/')}/blob/main/{path})",
-              f"[the notebook]({repo}/blob/main/{path})"]
+    places = [
+        f"[Open in Colab](https://colab.research.google.com/github/{repo.removeprefix('https://github.com/')}/blob/main/{path})",
+        f"[the notebook]({repo}/blob/main/{path})",
+    ]
     module = name.partition("_")[2]
-    if (ROOT / f"cantolyric/{module}.py").exists(): places.insert(0, f"[cantolyric.{module}](api/{module}.md)")
-    if (ROOT / f"nbs/solutions/{name}.ipynb").exists(): places.insert(0, f"[Solutions](solutions/{name}.ipynb)")
+    if (ROOT / f"cantolyric/{module}.py").exists():
+        places.insert(0, f"[cantolyric.{module}](api/{module}.md)")
+    if (ROOT / f"nbs/solutions/{name}.ipynb").exists():
+        places.insert(0, f"[Solutions](solutions/{name}.ipynb)")
     return " · ".join(places)
 
 
@@ -121,13 +149,20 @@ def notebook(path: str) -> dict:
     "One notebook, ready for the site."
     nb, cells = json.loads((ROOT / path).read_text(encoding="utf-8")), []
     for cell in nb["cells"]:
-        if cell.get("id", "").startswith("colab-") or cell["cell_type"] == "raw": continue
-        if cell["cell_type"] == "code": cell = code_cell(cell, path)
-        else: cell = dict(cell, source=relink(no_remote_images("".join(cell["source"])), path), metadata={})
-        if cell: cells.append(cell)
+        if cell.get("id", "").startswith("colab-") or cell["cell_type"] == "raw":
+            continue
+        if cell["cell_type"] == "code":
+            cell = code_cell(cell, path)
+        else:
+            cell = dict(cell, source=relink(no_remote_images("".join(cell["source"])), path), metadata={})
+        if cell:
+            cells.append(cell)
     if Path(path).stem in lessons() and "solutions" not in path:
         cells.insert(1, markdown(under_title(path), "site-places"))
-    nb["metadata"] = {"kernelspec": nb["metadata"].get("kernelspec", {}), "language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+    nb["metadata"] = {
+        "kernelspec": nb["metadata"].get("kernelspec", {}),
+        "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+    }
     return dict(nb, cells=cells)
 
 
@@ -135,7 +170,8 @@ def title(path: str) -> str:
     "The first heading of a notebook."
     for cell in json.loads((ROOT / path).read_text(encoding="utf-8"))["cells"]:
         m = re.search(r"^# (.+)$", "".join(cell["source"]), re.M)
-        if cell["cell_type"] == "markdown" and m: return m[1].strip()
+        if cell["cell_type"] == "markdown" and m:
+            return m[1].strip()
     raise SystemExit(f"{path} has no title: its first cell should begin with  # Title")
 
 
@@ -147,13 +183,18 @@ def parts() -> dict:
             part = m[1] or part
             found.setdefault(part, []).append(m[2])
     missing = set(lessons()) - {name for names in found.values() for name in names}
-    if missing: raise SystemExit(f"not in the table of lessons in nbs/index.ipynb: {', '.join(sorted(missing))}")
+    if missing:
+        raise SystemExit(f"not in the table of lessons in nbs/index.ipynb: {', '.join(sorted(missing))}")
     return found
 
 
 def toctree(caption: str, entries: list, depth: int = 1) -> str:
     "A part of the navigation; it is seen at the side, not in the page."
-    head = f"```{{toctree}}\n:hidden:\n:maxdepth: {depth}\n:caption: {caption}\n\n" if caption else f"```{{toctree}}\n:maxdepth: {depth}\n\n"
+    head = (
+        f"```{{toctree}}\n:hidden:\n:maxdepth: {depth}\n:caption: {caption}\n\n"
+        if caption
+        else f"```{{toctree}}\n:maxdepth: {depth}\n\n"
+    )
     return head + "\n".join(entries) + "\n```"
 
 
@@ -164,34 +205,49 @@ def navigation() -> str:
     back = ["Solutions <solutions/index>", "Modules <api/index>", "glossary", "粵語 <zh-hk>"]
     library = [f"{title(f'nbs/lib/{name}.ipynb')} <lib/{name}>" for name in library_notebooks()]
     about = ["contributing", "changelog", "corpora", "verses", "base-model"]
-    return "\n\n".join([*groups, toctree("To look up", back), toctree("For maintainers", library), toctree("The project", about)])
+    return "\n\n".join(
+        [*groups, toctree("To look up", back), toctree("For maintainers", library), toctree("The project", about)]
+    )
 
 
 def page(path: str) -> str:
     "A Markdown file, without the fields that the Hub reads in a model card."
     text = re.sub(r"\A---\n.*?\n---\n", "", (ROOT / path).read_text(encoding="utf-8"), flags=re.S)
     text = re.sub(r"^<table.*?</table>$", r'<div class="wide">\g<0></div>', text, flags=re.M | re.S)
-    if path == "GLOSSARY.md": text = TERM.sub(r'| <span lang="yue" class="nowrap">\1</span> |', text)
+    if path == "GLOSSARY.md":
+        text = TERM.sub(r'| <span lang="yue" class="nowrap">\1</span> |', text)
     return relink(no_remote_images(text), path)
 
 
 def write(folder: Path):
     "The whole source."
     shutil.rmtree(folder, ignore_errors=True)
+
     def put(name, text):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-    for path in sorted(p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("nbs/*.ipynb"), *ROOT.glob("nbs/lib/*.ipynb"), *ROOT.glob("nbs/solutions/*.ipynb")]):
+
+    for path in sorted(
+        p.relative_to(ROOT).as_posix()
+        for p in [*ROOT.glob("nbs/*.ipynb"), *ROOT.glob("nbs/lib/*.ipynb"), *ROOT.glob("nbs/solutions/*.ipynb")]
+    ):
         nb = notebook(path)
-        if path == "nbs/index.ipynb": nb["cells"].append(markdown(navigation(), "site-navigation"))
+        if path == "nbs/index.ipynb":
+            nb["cells"].append(markdown(navigation(), "site-navigation"))
         put(page_of(path), json.dumps(nb, ensure_ascii=False))
     shutil.copytree(ROOT / "nbs/images", folder / "images")
-    for path, name in PAGES.items(): put(name, page(path))
+    for path, name in PAGES.items():
+        put(name, page(path))
     solved = [f"{name[:2]} {title(f'nbs/{name}.ipynb')} <{name}>" for name in lessons()]
-    put("solutions/index.md", "# Solutions\n\nTry the exercises first; each lesson ends with its own.\n\n" + toctree("", solved))
-    for name, text in api.pages(lessons()).items(): put(f"api/{name}.md", text)
+    put(
+        "solutions/index.md",
+        "# Solutions\n\nTry the exercises first; each lesson ends with its own.\n\n" + toctree("", solved),
+    )
+    for name, text in api.pages(lessons()).items():
+        put(f"api/{name}.md", text)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2: sys.exit(__doc__)
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     write(Path(sys.argv[1]))

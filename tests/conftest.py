@@ -2,6 +2,7 @@
 
 Hypothesis itself marks these tests `hypothesis`, so `pytest -m hypothesis` runs them alone.
 """
+
 from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
 

@@ -6,6 +6,7 @@
 Quantizing changes the weights. `write_gguf` therefore returns a copy of the model that holds exactly the values which
 the file decodes to, so a test can compare it bit by bit with whatever was loaded from the file.
 """
+
 import copy
 import json
 from pathlib import Path

@@ -1,4 +1,5 @@
 """Writing to given tones with many architectures and every kind of cache: the texts do not depend on the cache."""
+
 import json
 import logging
 import sys
@@ -12,7 +13,13 @@ from transformers.cache_utils import DynamicLayer  # noqa: E402
 
 from cantolyric import constraint as module  # noqa: E402
 from cantolyric.constraint import (  # noqa: E402
-    CacheUse, beams, check_writing, decode_ids, particles, sampled, write_tokens,
+    CacheUse,
+    beams,
+    check_writing,
+    decode_ids,
+    particles,
+    sampled,
+    write_tokens,
 )
 from cantolyric.tones import CantolyricError  # noqa: E402
 
@@ -23,9 +30,31 @@ from architectures import ARCHITECTURES, PROMPT, RIGHT, small_model  # noqa: E40
 
 TABLE = json.loads((BENCHMARKS / "results/architectures.json").read_text(encoding="utf-8"))["architectures"]
 QUICK = {
-    "llama", "mistral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_5_text", "deepseek_v2",
-    "deepseek_v3", "deepseek_v4", "gemma3_text", "glm4", "hunyuan_v1_dense", "minimax_m2", "ernie4_5", "phi3",
-    "gpt_oss", "granite", "olmo2", "smollm3", "falcon_h1", "jamba", "lfm2", "mamba2",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen2_moe",
+    "qwen3",
+    "qwen3_moe",
+    "qwen3_next",
+    "qwen3_5_text",
+    "deepseek_v2",
+    "deepseek_v3",
+    "deepseek_v4",
+    "gemma3_text",
+    "glm4",
+    "hunyuan_v1_dense",
+    "minimax_m2",
+    "ernie4_5",
+    "phi3",
+    "gpt_oss",
+    "granite",
+    "olmo2",
+    "smollm3",
+    "falcon_h1",
+    "jamba",
+    "lfm2",
+    "mamba2",
 }
 KINDS = {  # kinds of cache, and an architecture that has it
     "keys and values": "llama",
@@ -82,7 +111,8 @@ def test_the_same_texts_without_a_cache(kind, constraint, batch):
             written.append(write_tokens(model, ids, constraint, mask, copies, choose(), cache=cache))
         assert written[0].ids == written[1].ids
         assert written[0].bits == pytest.approx(written[1].bits, abs=RIGHT)
-        for text in written[0].ids: assert constraint.template.matches(decode_ids(constraint.table, text))
+        for text in written[0].ids:
+            assert constraint.template.matches(decode_ids(constraint.table, text))
     alone = write_tokens(model, ids[1:, 1:], constraint, cache=False)
     assert write_tokens(model, ids, constraint, mask).ids[1] == alone.ids[0]
 
@@ -121,7 +151,8 @@ def test_why_rows_are_copied_by_reordering():
     ids = torch.tensor([PROMPT])
     filled = lambda name: small_model(name)(input_ids=ids, use_cache=True).past_key_values
     linear = filled("qwen3_5_text")
-    with pytest.raises(AttributeError, match="batch_repeat_interleave"): linear.batch_repeat_interleave(3)
+    with pytest.raises(AttributeError, match="batch_repeat_interleave"):
+        linear.batch_repeat_interleave(3)
     once, again = filled("falcon_h1"), filled("falcon_h1")
     once.batch_repeat_interleave(3)
     again.reorder_cache(torch.zeros(3, dtype=torch.long))
@@ -136,15 +167,18 @@ def test_a_cache_that_cannot_copy_rows(monkeypatch, caplog, constraint, batch):
     "The texts are the same, and the log says once that they took longer."
     model, (ids, mask) = small_model("llama"), batch
     want = write_tokens(model, ids, constraint, mask, 3, beams)
-    def refuse(self, rows): raise NotImplementedError("no rows here")
+
+    def refuse(self, rows):
+        raise NotImplementedError("no rows here")
+
     monkeypatch.setattr(DynamicLayer, "reorder_cache", refuse)
     with caplog.at_level(logging.WARNING):
-        for _ in range(2): got = write_tokens(model, ids, constraint, mask, 3, beams)
+        for _ in range(2):
+            got = write_tokens(model, ids, constraint, mask, 3, beams)
     assert got.ids == want.ids and got.bits == pytest.approx(want.bits, abs=RIGHT)
     said = [r.message for r in caplog.records if "no rows here" in r.message]
     assert said == [
-        "the cache of llama cannot copy rows (no rows here): "
-        "the whole text is read again at each step, which is slower"
+        "the cache of llama cannot copy rows (no rows here): the whole text is read again at each step, which is slower"
     ]
 
 

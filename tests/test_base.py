@@ -1,4 +1,5 @@
 """Lesson 20: layers written by hand, checkpoints that are whole or not there, figures that do not hang on batches, and folders that hold no base."""
+
 import math
 import os
 import shutil
@@ -10,8 +11,25 @@ from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: E402
 
 from cantolyric import base  # noqa: E402
 from cantolyric._exercises import base as exercises  # noqa: E402
-from cantolyric.base import (BaseConfig, add_dropout, bits_per_character, bits_per_text, find_checkpoint, forward_by_hand, is_evaluated, load_base,  # noqa: E402
-                             load_checkpoint, make_optimizers, next_token_loss, pretrain, same_config, sample_texts, save_checkpoint, tiny_config, train_step)
+from cantolyric.base import (
+    BaseConfig,
+    add_dropout,
+    bits_per_character,
+    bits_per_text,
+    find_checkpoint,
+    forward_by_hand,
+    is_evaluated,
+    load_base,  # noqa: E402
+    load_checkpoint,
+    make_optimizers,
+    next_token_loss,
+    pretrain,
+    same_config,
+    sample_texts,
+    save_checkpoint,
+    tiny_config,
+    train_step,
+)
 from cantolyric.data import asset_path  # noqa: E402
 from cantolyric.tones import CantolyricError  # noqa: E402
 
@@ -45,12 +63,16 @@ def comes_back(run, saved):
 def test_killed_between_the_two_renames(run, monkeypatch):
     folder, model, optimizers, saved = run
     calls, replace = [], os.replace
+
     def killed(a, b):
         calls.append(1)
-        if len(calls) == 2: raise KeyboardInterrupt
+        if len(calls) == 2:
+            raise KeyboardInterrupt
         replace(a, b)
+
     monkeypatch.setattr(base.os, "replace", killed)
-    with pytest.raises(KeyboardInterrupt): save_checkpoint(folder / "checkpoint", model, optimizers, dict(step=2))
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(folder / "checkpoint", model, optimizers, dict(step=2))
     monkeypatch.undo()
     assert not (folder / "checkpoint").exists()
     assert comes_back(folder, saved)
@@ -58,12 +80,18 @@ def test_killed_between_the_two_renames(run, monkeypatch):
 
 def test_full_disk_leaves_the_old_one_whole(run, monkeypatch):
     folder, model, optimizers, saved = run
-    def full(tensors, path): raise OSError(28, "No space left on device", str(path))
+
+    def full(tensors, path):
+        raise OSError(28, "No space left on device", str(path))
+
     monkeypatch.setattr(base, "save_file", full)
-    with pytest.raises(OSError): save_checkpoint(folder / "checkpoint", model, optimizers, dict(step=2))
+    with pytest.raises(OSError):
+        save_checkpoint(folder / "checkpoint", model, optimizers, dict(step=2))
     assert comes_back(folder, saved)
     monkeypatch.undo()
-    save_checkpoint(folder / "checkpoint", model, optimizers, dict(step=2)) # what was left half-written is no hindrance
+    save_checkpoint(
+        folder / "checkpoint", model, optimizers, dict(step=2)
+    )  # what was left half-written is no hindrance
     assert sorted(p.name for p in folder.iterdir()) == ["checkpoint"] and not comes_back(folder, saved)
 
 
@@ -71,9 +99,11 @@ def test_settings_are_remembered(tmp_path):
     same_config(tmp_path / "run", SMALL)
     same_config(tmp_path / "run", SMALL)
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["config.json"]
-    with pytest.raises(CantolyricError, match="started with layers=1, not 2"): same_config(tmp_path / "run", BaseConfig(**vars(SMALL) | dict(layers=2)))
+    with pytest.raises(CantolyricError, match="started with layers=1, not 2"):
+        same_config(tmp_path / "run", BaseConfig(**vars(SMALL) | dict(layers=2)))
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CantolyricError, match="is a file"): same_config(tmp_path / "file", SMALL)
+    with pytest.raises(CantolyricError, match="is a file"):
+        same_config(tmp_path / "file", SMALL)
 
 
 def test_bits_do_not_hang_on_the_batch():
@@ -82,30 +112,39 @@ def test_bits_do_not_hang_on_the_batch():
     together = bits_per_text(model, tokenizer, texts)
     for text, bits in zip(texts, together):
         ids = torch.tensor([[tokenizer.eos_token_id, *tokenizer(text)["input_ids"], tokenizer.eos_token_id]])
-        with torch.no_grad(): p = model(ids).logits[0, :-1].double().log_softmax(-1)
+        with torch.no_grad():
+            p = model(ids).logits[0, :-1].double().log_softmax(-1)
         assert bits == pytest.approx(float(-p.gather(1, ids[0, 1:, None]).sum()) / math.log(2), rel=1e-4)
-    assert bits_per_character(model, tokenizer, texts) == pytest.approx(together.sum() / (sum(map(len, texts)) + len(texts)))
+    assert bits_per_character(model, tokenizer, texts) == pytest.approx(
+        together.sum() / (sum(map(len, texts)) + len(texts))
+    )
     for wrong, says in (("夜雨", r"write \[text\]"), ([], "texts is empty"), ([1], "text 1 is 1")):
-        with pytest.raises(CantolyricError, match=says): bits_per_character(model, tokenizer, wrong)
+        with pytest.raises(CantolyricError, match=says):
+            bits_per_character(model, tokenizer, wrong)
 
 
 def test_folders_that_hold_no_base(tmp_path):
-    with pytest.raises(CantolyricError, match="config.json, model.safetensors, tokenizer.json missing"): load_base(tmp_path)
+    with pytest.raises(CantolyricError, match="config.json, model.safetensors, tokenizer.json missing"):
+        load_base(tmp_path)
     shutil.copytree(asset_path("base"), tmp_path / "base")
     (tmp_path / "base/tokenizer.json").rename(tmp_path / "away")
-    with pytest.raises(CantolyricError, match=r"\(tokenizer.json missing\)"): load_base(tmp_path / "base")
+    with pytest.raises(CantolyricError, match=r"\(tokenizer.json missing\)"):
+        load_base(tmp_path / "base")
     (tmp_path / "away").rename(tmp_path / "base/tokenizer.json")
     weights = tmp_path / "base/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1_000_000])
-    with pytest.raises(CantolyricError, match="cut short"): load_base(tmp_path / "base")
+    with pytest.raises(CantolyricError, match="cut short"):
+        load_base(tmp_path / "base")
 
 
 def both(model, ids, mask=None, positions=None):
     "The stream before the first and after each layer, its end after the norm, and the logits: by hand, and as transformers has them."
     after = []
     hooks = [layer.register_forward_hook(lambda module, args, out: after.append(out)) for layer in model.model.layers]
-    with torch.no_grad(): theirs = model(ids, attention_mask=mask, position_ids=positions, output_hidden_states=True)
-    for h in hooks: h.remove()
+    with torch.no_grad():
+        theirs = model(ids, attention_mask=mask, position_ids=positions, output_hidden_states=True)
+    for h in hooks:
+        h.remove()
     streams, logits = forward_by_hand(model.state_dict(), model.config, ids, mask, positions)
     normed = base.rms_norm(streams[-1], model.state_dict()["model.norm.weight"], model.config.rms_norm_eps)
     return [*streams, normed, logits], [theirs.hidden_states[0], *after, theirs.hidden_states[-1], theirs.logits]
@@ -117,23 +156,45 @@ def agree(model, ids, mask=None, positions=None):
     ours, theirs = both(model, ids, mask, positions)
     assert len(ours) == len(theirs) == model.config.num_hidden_layers + 3
     for k, (a, b) in enumerate(zip(ours, theirs)):
-        assert (a - b)[real].abs().max() <= 1e-5 * max(1., float(b[real].abs().max())), k
+        assert (a - b)[real].abs().max() <= 1e-5 * max(1.0, float(b[real].abs().max())), k
 
 
 def random_qwen3(**sizes):
     torch.manual_seed(0)
-    config = Qwen3Config(**dict(vocab_size=97, hidden_size=48, num_hidden_layers=3, intermediate_size=80, num_attention_heads=8, num_key_value_heads=1, head_dim=10,
-        max_position_embeddings=256, bos_token_id=None, eos_token_id=0, pad_token_id=0) | sizes)
+    config = Qwen3Config(
+        **dict(
+            vocab_size=97,
+            hidden_size=48,
+            num_hidden_layers=3,
+            intermediate_size=80,
+            num_attention_heads=8,
+            num_key_value_heads=1,
+            head_dim=10,
+            max_position_embeddings=256,
+            bos_token_id=None,
+            eos_token_id=0,
+            pad_token_id=0,
+        )
+        | sizes
+    )
     model = Qwen3ForCausalLM(config).eval()
     with torch.no_grad():
-        for p in model.parameters(): # norms are ones and matrices tiny at the start: a model in which every part counts
-            p.copy_(torch.rand_like(p) + .5 if p.ndim == 1 else torch.randn_like(p) * p.shape[1] ** -.5)
+        for (
+            p
+        ) in model.parameters():  # norms are ones and matrices tiny at the start: a model in which every part counts
+            p.copy_(torch.rand_like(p) + 0.5 if p.ndim == 1 else torch.randn_like(p) * p.shape[1] ** -0.5)
     return model
 
 
-MODELS = {"shipped": lambda: load_base()[0], "one key head for eight": random_qwen3, "a head of its own": lambda: random_qwen3(tie_word_embeddings=False),
-          "as many key heads": lambda: random_qwen3(num_attention_heads=3, num_key_value_heads=3, head_dim=16),
-          "other constants": lambda: random_qwen3(rms_norm_eps=1e-3, rope_parameters=dict(rope_type="default", rope_theta=1e6))}
+MODELS = {
+    "shipped": lambda: load_base()[0],
+    "one key head for eight": random_qwen3,
+    "a head of its own": lambda: random_qwen3(tie_word_embeddings=False),
+    "as many key heads": lambda: random_qwen3(num_attention_heads=3, num_key_value_heads=3, head_dim=16),
+    "other constants": lambda: random_qwen3(
+        rms_norm_eps=1e-3, rope_parameters=dict(rope_type="default", rope_theta=1e6)
+    ),
+}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -143,10 +204,12 @@ def test_every_layer_by_hand(name):
     agree(model, ids[:1])
     agree(model, ids)
     left_out = torch.ones_like(ids)
-    left_out[0, :4], left_out[1, 5:7], left_out[2, 9:] = 0, 0, 0 # padding on the left, a hole, padding on the right
+    left_out[0, :4], left_out[1, 5:7], left_out[2, 9:] = 0, 0, 0  # padding on the left, a hole, padding on the right
     agree(model, ids, left_out)
-    agree(model, ids, positions=torch.tensor([0, 1, 5, 6, 7, 20, 21, 50, 51, 52, 100, 101]).expand_as(ids)) # some are skipped
-    agree(model, ids, left_out, (left_out.cumsum(1) - 1).clamp(min=0)) # as generation counts them
+    agree(
+        model, ids, positions=torch.tensor([0, 1, 5, 6, 7, 20, 21, 50, 51, 52, 100, 101]).expand_as(ids)
+    )  # some are skipped
+    agree(model, ids, left_out, (left_out.cumsum(1) - 1).clamp(min=0))  # as generation counts them
 
 
 def test_nobody_looks_ahead():
@@ -161,7 +224,7 @@ def test_nobody_looks_ahead():
 
 def test_looking_at_a_run_does_not_disturb_it():
     model, tokenizer = load_base()
-    add_dropout(model.train(), .1)
+    add_dropout(model.train(), 0.1)
     torch.manual_seed(3)
     was = torch.get_rng_state()
     texts = sample_texts(model, tokenizer)
@@ -182,7 +245,7 @@ def test_evaluations_are_in_the_log(tmp_path, monkeypatch):
     assert [x["step"] for x in looked] == [5, 10, 12] and all(len(x["samples"]) == 3 for x in looked)
     assert [x["step"] for x in base._log(tmp_path / "run")["log"]] == [1, 5, 10, 11, 12]
     _, _, seldom = pretrain(tmp_path / "other", config, eval_every=100, compile=False)
-    assert [x["loss"] for x in seldom["log"]] == [x["loss"] for x in straight["log"]] # a look changes nothing
+    assert [x["loss"] for x in seldom["log"]] == [x["loss"] for x in straight["log"]]  # a look changes nothing
 
 
 CHECKERS = [getattr(exercises, n) for n in dir(exercises) if n.startswith("check_")]
@@ -190,12 +253,19 @@ CHECKERS = [getattr(exercises, n) for n in dir(exercises) if n.startswith("check
 
 @pytest.mark.parametrize("check", CHECKERS, ids=lambda c: c.__name__)
 def test_unfinished_answers_are_told_so(check):
-    for answer in (lambda *a: ..., lambda *a: None, lambda *a: "x", lambda: 1): assert check(answer).startswith("Not yet: ")
+    for answer in (lambda *a: ..., lambda *a: None, lambda *a: "x", lambda: 1):
+        assert check(answer).startswith("Not yet: ")
 
 
 def test_heads_are_told_apart():
     right = lambda mixed, o_proj, head: mixed[head] @ o_proj.unflatten(1, (len(mixed), -1))[:, head].T
     assert exercises.check_head_adds(right) == exercises.RIGHT
-    assert "head 0" in exercises.check_head_adds(lambda mixed, o_proj, head: mixed[head] @ o_proj.unflatten(1, (-1, len(mixed)))[:, :, head].T) # every fourth column
-    assert "head 1" in exercises.check_head_adds(lambda mixed, o_proj, head: right(mixed, o_proj, 0)) # always the first
-    assert "(5, 12)" in exercises.check_head_adds(lambda mixed, o_proj, head: mixed.transpose(0, 1).flatten(1)) # never multiplied
+    assert "head 0" in exercises.check_head_adds(
+        lambda mixed, o_proj, head: mixed[head] @ o_proj.unflatten(1, (-1, len(mixed)))[:, :, head].T
+    )  # every fourth column
+    assert "head 1" in exercises.check_head_adds(
+        lambda mixed, o_proj, head: right(mixed, o_proj, 0)
+    )  # always the first
+    assert "(5, 12)" in exercises.check_head_adds(
+        lambda mixed, o_proj, head: mixed.transpose(0, 1).flatten(1)
+    )  # never multiplied

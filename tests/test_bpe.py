@@ -1,4 +1,5 @@
 """Byte-level BPE against published vocabularies, the `tokenizers` library, and arbitrary bytes."""
+
 import random
 import unicodedata
 from collections import Counter
@@ -9,10 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cantolyric._published import TOKENIZERS, at_hand, published
-from cantolyric.bpe import DEEPSEEK_PATTERN, GPT2_PATTERN, QWEN2_PATTERN, ByteLevelBPE, count_chunks, learn_merges, splitter
+from cantolyric.bpe import (
+    DEEPSEEK_PATTERN,
+    GPT2_PATTERN,
+    QWEN2_PATTERN,
+    ByteLevelBPE,
+    count_chunks,
+    learn_merges,
+    splitter,
+)
 from cantolyric.tones import CantolyricError
 
-needs_published = pytest.mark.skipif(len(at_hand()) < 3, reason="CANTOLYRIC_DATA does not name a folder with published vocabularies")
+needs_published = pytest.mark.skipif(
+    len(at_hand()) < 3, reason="CANTOLYRIC_DATA does not name a folder with published vocabularies"
+)
 
 
 @needs_published
@@ -25,21 +36,26 @@ def test_conformance(name):
     assert len(texts) == len(wanted) == 47
     tokenizer = published(name)
     assert [tokenizer.encode(t) for t in texts] == wanted
-    assert [tokenizer.decode(w) for w in wanted] == [unicodedata.normalize("NFC", t) if name == "Qwen2" else t for t in texts]
+    assert [tokenizer.decode(w) for w in wanted] == [
+        unicodedata.normalize("NFC", t) if name == "Qwen2" else t for t in texts
+    ]
 
 
 @pytest.fixture(scope="module")
-def ours(): return ByteLevelBPE.from_file(Path(__file__).parent.parent / "cantolyric/assets/base/tokenizer.json")
+def ours():
+    return ByteLevelBPE.from_file(Path(__file__).parent.parent / "cantolyric/assets/base/tokenizer.json")
 
 
 def lines(split, n):
     from cantolyric.data import load_corpus
+
     texts = load_corpus(split)["text"][:]
     return random.Random(0).sample(texts, min(n, len(texts)))
 
 
 def test_equals_tokenizers(ours, tmp_path):
     from tokenizers import Tokenizer
+
     ours.save(tmp_path / "tokenizer.json")
     rust, texts = Tokenizer.from_file(str(tmp_path / "tokenizer.json")), lines("train", 20_000)
     assert len(texts) == 20_000
@@ -48,8 +64,11 @@ def test_equals_tokenizers(ours, tmp_path):
 
 def test_auto_tokenizer_loads_it(ours, tmp_path):
     from transformers import AutoTokenizer
+
     ours.save(tmp_path / "tokenizer.json")
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}')
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}'
+    )
     auto, texts = AutoTokenizer.from_pretrained(tmp_path), lines("test", 500)
     assert auto(texts, add_special_tokens=False)["input_ids"] == [ours.encode(t) for t in texts]
     assert len(auto) == len(ours)
@@ -58,13 +77,17 @@ def test_auto_tokenizer_loads_it(ours, tmp_path):
 @needs_published
 def test_qwen2_equals_tokenizers():
     from transformers import AutoTokenizer
+
     texts = lines("test", 1_000)
-    assert AutoTokenizer.from_pretrained(TOKENIZERS / "qwen2")(texts)["input_ids"] == [published("Qwen2").encode(t) for t in texts]
+    assert AutoTokenizer.from_pretrained(TOKENIZERS / "qwen2")(texts)["input_ids"] == [
+        published("Qwen2").encode(t) for t in texts
+    ]
 
 
 def test_patterns_lose_nothing():
     for pattern in (QWEN2_PATTERN, GPT2_PATTERN, DEEPSEEK_PATTERN):
-        for t in lines("test", 500) + [" \n\t a  b\r\n\x00１２ ３é́"]: assert "".join(splitter(pattern)(t)) == t
+        for t in lines("test", 500) + [" \n\t a  b\r\n\x00１２ ３é́"]:
+            assert "".join(splitter(pattern)(t)) == t
 
 
 @settings(max_examples=300, deadline=None)
@@ -81,7 +104,7 @@ def test_bytes_come_back(ours, data):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.text(alphabet="夜雨落銀行，a "), st.floats(0, .9), st.integers(0, 99))
+@given(st.text(alphabet="夜雨落銀行，a "), st.floats(0, 0.9), st.integers(0, 99))
 def test_dropout_changes_ids_only(ours, text, p, seed):
     assert ours.decode(ours.encode(text, dropout=p, rng=random.Random(seed))) == text
 
@@ -98,24 +121,30 @@ def simple_merges(chunks, n):
     while len(merges) < n:
         pairs = Counter()
         for w, k in words:
-            for p in zip(w, w[1:]): pairs[p] += k
+            for p in zip(w, w[1:]):
+                pairs[p] += k
         best = min(pairs, key=lambda p: (-pairs[p], tokens[p[0]], tokens[p[1]], p), default=None)
-        if best is None or pairs[best] < 2: break
+        if best is None or pairs[best] < 2:
+            break
         merges.append((tokens[best[0]], tokens[best[1]]))
         tokens.append(tokens[best[0]] + tokens[best[1]])
         for w, _ in words:
             i = 0
             while i < len(w) - 1:
-                if (w[i], w[i + 1]) == best: w[i:i + 2] = [len(tokens) - 1]
+                if (w[i], w[i + 1]) == best:
+                    w[i : i + 2] = [len(tokens) - 1]
                 i += 1
     return merges
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.text(alphabet="abc", min_size=1, max_size=12), st.integers(1, 4)), min_size=1, max_size=20))
+@given(
+    st.lists(st.tuples(st.text(alphabet="abc", min_size=1, max_size=12), st.integers(1, 4)), min_size=1, max_size=20)
+)
 def test_training_equals_counting_anew(words):
     chunks = Counter()
-    for w, n in words: chunks[w.encode()] += n
+    for w, n in words:
+        chunks[w.encode()] += n
     assert learn_merges(chunks, 25) == simple_merges(chunks, 25)
 
 
@@ -127,28 +156,49 @@ def test_merges_do_not_hang_on_the_order_of_texts():
 @pytest.mark.slow
 def test_shipped_merges_are_what_training_gives(ours):
     from cantolyric.data import load_corpus
+
     assert ByteLevelBPE.train(load_corpus("train")["text"], len(ours), tuple(ours.special)).merges == ours.merges
 
 
 def test_mistakes(ours, tmp_path):
-    for wrong, text in [(lambda: ByteLevelBPE.from_file(tmp_path / "none.json"), "no tokenizer file"), (lambda: ours.decode([10**6]), "outside the vocabulary"),
-                        (lambda: ByteLevelBPE.train(["a"], 10), "too small"), (lambda: ByteLevelBPE.train("夜雨", 300), r"write \[text\]"), (lambda: ByteLevelBPE.train([], 300), "no text"),
-                        (lambda: ByteLevelBPE.from_file(tmp_path), "cannot read"), (lambda: ours.save(tmp_path / "no" / "t.json"), "cannot write"), (lambda: ours.encode(None), "wanted is a text"),
-                        (lambda: ByteLevelBPE.from_files({"▁a": 0}, []), "SentencePiece"), (lambda: ByteLevelBPE.from_files({"a": 0, "b": 1}, ["a b"]).encode("ab"), "belong together")]:
-        with pytest.raises(CantolyricError, match=text): wrong()
+    for wrong, text in [
+        (lambda: ByteLevelBPE.from_file(tmp_path / "none.json"), "no tokenizer file"),
+        (lambda: ours.decode([10**6]), "outside the vocabulary"),
+        (lambda: ByteLevelBPE.train(["a"], 10), "too small"),
+        (lambda: ByteLevelBPE.train("夜雨", 300), r"write \[text\]"),
+        (lambda: ByteLevelBPE.train([], 300), "no text"),
+        (lambda: ByteLevelBPE.from_file(tmp_path), "cannot read"),
+        (lambda: ours.save(tmp_path / "no" / "t.json"), "cannot write"),
+        (lambda: ours.encode(None), "wanted is a text"),
+        (lambda: ByteLevelBPE.from_files({"▁a": 0}, []), "SentencePiece"),
+        (lambda: ByteLevelBPE.from_files({"a": 0, "b": 1}, ["a b"]).encode("ab"), "belong together"),
+    ]:
+        with pytest.raises(CantolyricError, match=text):
+            wrong()
 
 
-@pytest.mark.parametrize("content, message", [("{", "no JSON: .* line 1, column 2"), ('{"model": {"type": "Unigram"}}', "not a byte-level BPE"), ("[1]", "not a byte-level BPE"), ("夜".encode("big5"), "byte 0 is not UTF-8")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{", "no JSON: .* line 1, column 2"),
+        ('{"model": {"type": "Unigram"}}', "not a byte-level BPE"),
+        ("[1]", "not a byte-level BPE"),
+        ("夜".encode("big5"), "byte 0 is not UTF-8"),
+    ],
+)
 def test_files_that_are_no_tokenizer(tmp_path, content, message):
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(CantolyricError, match=message): ByteLevelBPE.from_file(path)
+    with pytest.raises(CantolyricError, match=message):
+        ByteLevelBPE.from_file(path)
 
 
 def test_half_a_character(ours):
     "What a shell hands over where its bytes are no UTF-8."
-    with pytest.raises(CantolyricError, match=r"place 3 of the text holds half a character \(U\+DCE9\)"): ours.encode("夜雨\udce9")
+    with pytest.raises(CantolyricError, match=r"place 3 of the text holds half a character \(U\+DCE9\)"):
+        ours.encode("夜雨\udce9")
 
 
 def test_special_tokens_stay_text(ours):
-    for s in ours.special: assert ours.special[s] not in ours.encode(f"雨{s}雨{s[:-1]} {s}")
+    for s in ours.special:
+        assert ours.special[s] not in ours.encode(f"雨{s}雨{s[:-1]} {s}")

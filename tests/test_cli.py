@@ -1,4 +1,5 @@
 """The command line: exit codes, one line for a mistake, no traceback."""
+
 import json
 import os
 import shlex
@@ -19,9 +20,11 @@ TONES = "23443203/44434344"
 @pytest.fixture
 def run(capsys):
     "Run a command in this process: (exit code, stdout, stderr)."
+
     def run(*args):
         capsys.readouterr()
         return cli.main(list(args)), *capsys.readouterr()
+
     return run
 
 
@@ -34,8 +37,13 @@ def verse(tmp_path):
 
 def shell(*args, stdin=b"", **env):
     "Run the command in a process of its own."
-    return subprocess.run([sys.executable, "-c", "import sys; from cantolyric.cli import main; sys.exit(main())", *map(str, args)],
-                          input=stdin, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT), **env}, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-c", "import sys; from cantolyric.cli import main; sys.exit(main())", *map(str, args)],
+        input=stdin,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        timeout=300,
+    )
 
 
 def test_check(run, verse):
@@ -45,9 +53,14 @@ def test_check(run, verse):
     assert code == 1 and "15 of 16" in out and "wanted 2" in out
     code, out, _ = run("check", "--json", "--tones", TONES, verse)
     data = json.loads(out)
-    assert code == 0 and data["ok"] and data["lines"][0][0] == dict(char="落", jyutping="lok6", wanted="2", got="2", right=True, others=[]) and data["rhymes"] == []
+    assert (
+        code == 0
+        and data["ok"]
+        and data["lines"][0][0] == dict(char="落", jyutping="lok6", wanted="2", got="2", right=True, others=[])
+        and data["rhymes"] == []
+    )
     code, out, _ = run("check", "--json", "--tones", TONES.replace("/", " A/") + " A", verse)
-    assert code == 0 and [r["wanted"] for r in json.loads(out)["rhymes"]] == ["aai", "aai"] # gaai1, daai3
+    assert code == 0 and [r["wanted"] for r in json.loads(out)["rhymes"]] == ["aai", "aai"]  # gaai1, daai3
 
 
 def test_check_has_marks_and_byte_order_marks_and_windows_lines(run, tmp_path):
@@ -65,14 +78,32 @@ def test_read(run, verse):
     assert run("read", "--scheme", "jyutping", "--text", "銀行")[1].split()[-1] == "44"
 
 
-@pytest.mark.parametrize("args, says", [
-    (["check", "--tones", "02x", "FILE"], "column 3"), (["check", "--tones", "05", "FILE"], "column 2"), (["check", "--tones", "02//3", "FILE"], "line 2"),
-    (["check", "--tones", "3" * 41, "FILE"], "40"), (["check", "FILE"], "--tones"), (["check", "--tones", "02", "--scheme", "1", "FILE"], "--scheme"),
-    (["check", "--tones", "02", "nothing.txt"], "nothing.txt"), (["check", "--tones", "02", "."], "'.'"), (["read", "nothing.txt"], "nothing.txt"),
-    (["write", "--topic", "雨", "--tones", "0q"], "column 2"), (["write", "--topic", "", "--tones", "02"], "empty"), (["write", "--topic", "雨" * 10_000, "--tones", "02"], "10,000"),
-    (["write", "--topic", "雨", "--tones", "02", "-n", "0"], "-n 0: expected a whole number"), (["write", "--topic", "雨", "--tones", "02", "-n", "x"], "-n"), (["write", "--topic", "雨", "--tones", "02", "--temperature", "-1"], "temperature"),
-    (["write", "--topic", "雨", "--tones", "02", "--base", "no/such/base"], "no/such/base"), (["write", "--topic", "雨", "--tones", "02", "--adapter", "nowhere"], "nowhere"),
-    (["sing"], "sing"), ([], "COMMAND"), (["base"], "train"), (["finetune", "--seed", "x"], "--seed")])
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (["check", "--tones", "02x", "FILE"], "column 3"),
+        (["check", "--tones", "05", "FILE"], "column 2"),
+        (["check", "--tones", "02//3", "FILE"], "line 2"),
+        (["check", "--tones", "3" * 41, "FILE"], "40"),
+        (["check", "FILE"], "--tones"),
+        (["check", "--tones", "02", "--scheme", "1", "FILE"], "--scheme"),
+        (["check", "--tones", "02", "nothing.txt"], "nothing.txt"),
+        (["check", "--tones", "02", "."], "'.'"),
+        (["read", "nothing.txt"], "nothing.txt"),
+        (["write", "--topic", "雨", "--tones", "0q"], "column 2"),
+        (["write", "--topic", "", "--tones", "02"], "empty"),
+        (["write", "--topic", "雨" * 10_000, "--tones", "02"], "10,000"),
+        (["write", "--topic", "雨", "--tones", "02", "-n", "0"], "-n 0: expected a whole number"),
+        (["write", "--topic", "雨", "--tones", "02", "-n", "x"], "-n"),
+        (["write", "--topic", "雨", "--tones", "02", "--temperature", "-1"], "temperature"),
+        (["write", "--topic", "雨", "--tones", "02", "--base", "no/such/base"], "no/such/base"),
+        (["write", "--topic", "雨", "--tones", "02", "--adapter", "nowhere"], "nowhere"),
+        (["sing"], "sing"),
+        ([], "COMMAND"),
+        (["base"], "train"),
+        (["finetune", "--seed", "x"], "--seed"),
+    ],
+)
 def test_a_mistake_is_one_line(run, verse, args, says):
     code, out, err = run(*[verse if a == "FILE" else a for a in args])
     assert code == 2 and out == "" and says in err
@@ -87,9 +118,15 @@ def test_files_that_are_no_text(run, tmp_path):
 
 
 def test_write(run):
-    code, out, _ = run("write", "--topic", "夜雨", "--tones", "0243/33", "-n", "2", "--seed", "0", "--adapter", "none", "--json")
+    code, out, _ = run(
+        "write", "--topic", "夜雨", "--tones", "0243/33", "-n", "2", "--seed", "0", "--adapter", "none", "--json"
+    )
     data = json.loads(out)
-    assert code == 0 and len(data["candidates"]) == 2 and all(c["ok"] and c["got"] == ["0243", "33"] for c in data["candidates"])
+    assert (
+        code == 0
+        and len(data["candidates"]) == 2
+        and all(c["ok"] and c["got"] == ["0243", "33"] for c in data["candidates"])
+    )
 
 
 def test_base_train_says_its_price_and_wants_a_yes(run, tmp_path, monkeypatch):
@@ -103,28 +140,43 @@ def test_base_train_says_its_price_and_wants_a_yes(run, tmp_path, monkeypatch):
 def small(monkeypatch):
     "A base so small, and so little text, that it is pretrained in seconds."
     from cantolyric import base
+
     made = base.BaseConfig
     texts = [f"今日{a}好{b}。" for a in "天氣心情生意功課" for b in "靚多平難大"]
     monkeypatch.setattr(base, "load_corpus", lambda split: dict(text=texts if split == "train" else texts[:4]))
     monkeypatch.setattr(base, "can_compile", lambda: False)
-    monkeypatch.setattr(base, "BaseConfig", lambda **kw: made(**dict(vocab_size=280, hidden=16, layers=1, heads=2, kv_heads=1, mlp=16, length=16, rows=2, warmup=2) | kw))
+    monkeypatch.setattr(
+        base,
+        "BaseConfig",
+        lambda **kw: made(
+            **dict(vocab_size=280, hidden=16, layers=1, heads=2, kv_heads=1, mlp=16, length=16, rows=2, warmup=2) | kw
+        ),
+    )
 
 
 def test_base_train_makes_a_base_and_goes_on_where_it_was_stopped(run, small, tmp_path, monkeypatch):
     from cantolyric import base
+
     train = lambda folder: run("base", "train", "--run", tmp_path / folder, "--steps", "6", "--yes", "--json")
     code, out, err = train("straight")
     assert code == 0, err
     data = json.loads(out)
     model, tokenizer = base.load_base(data["folder"])
-    assert data["steps"] == 6 and model.config.vocab_size == 280 and tokenizer.decode(tokenizer("今日")["input_ids"]) == "今日"
+    assert (
+        data["steps"] == 6
+        and model.config.vocab_size == 280
+        and tokenizer.decode(tokenizer("今日")["input_ids"]) == "今日"
+    )
 
-    step = base.train_step # now the same, with Ctrl-C in the fourth step
+    step = base.train_step  # now the same, with Ctrl-C in the fourth step
     calls = []
+
     def stopped(*args):
         calls.append(1)
-        if len(calls) == 4: raise KeyboardInterrupt
+        if len(calls) == 4:
+            raise KeyboardInterrupt
         return step(*args)
+
     pretrain = base.pretrain
     monkeypatch.setattr(base, "pretrain", lambda run, config: pretrain(run, config, save_every=1))
     monkeypatch.setattr(base, "train_step", stopped)
@@ -146,7 +198,10 @@ def test_a_run_with_other_settings_is_refused(run, small, tmp_path):
 def test_a_full_disk_is_one_line(run, small, tmp_path, monkeypatch):
     import errno
     from cantolyric import base
-    def full(*args): raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+
     monkeypatch.setattr(base, "save_file", full)
     code, _, err = run("base", "train", "--run", tmp_path / "r", "--steps", "2", "--yes")
     assert code == 2 and "No space left" in err.strip().split("\n")[-1] and "Traceback" not in err
@@ -155,28 +210,51 @@ def test_a_full_disk_is_one_line(run, small, tmp_path, monkeypatch):
 
 def test_a_missing_package_is_named(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "cantolyric.lyricist", None)
-    def missing(args): raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    def missing(args):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
     monkeypatch.setattr(cli, "_read", missing)
     code, _, err = run("read", "--text", "好")
     assert code == 2 and "pip install 'cantolyric[train]'" in err
 
 
 def test_a_mistake_of_our_own_is_one_line_and_shows_its_traceback_on_request(run, monkeypatch):
-    def broken(args): raise KeyError("ours")
+    def broken(args):
+        raise KeyError("ours")
+
     monkeypatch.setattr(cli, "_read", broken)
     code, out, err = run("read", "--text", "好")
-    assert (code, out) == (2, "") and "unexpected KeyError: 'ours'" in err and "--debug" in err and cli.ISSUES in err and len(err.splitlines()) == 1
-    assert "Traceback" in run("read", "--text", "好", "--debug")[2] and "Traceback" in run("--debug", "read", "--text", "好")[2]
+    assert (
+        (code, out) == (2, "")
+        and "unexpected KeyError: 'ours'" in err
+        and "--debug" in err
+        and cli.ISSUES in err
+        and len(err.splitlines()) == 1
+    )
+    assert (
+        "Traceback" in run("read", "--text", "好", "--debug")[2]
+        and "Traceback" in run("--debug", "read", "--text", "好")[2]
+    )
     monkeypatch.setenv("CANTOLYRIC_DEBUG", "1")
     assert "Traceback" in run("read", "--text", "好")[2]
 
 
 def test_in_a_process_of_its_own_without_torch_and_in_any_locale(verse):
-    done = shell("check", "--tones", TONES, "-", stdin=VERSE.encode(), PYTHONUTF8="0", LC_ALL="C", PYTHONCOERCECLOCALE="0")
+    done = shell(
+        "check", "--tones", TONES, "-", stdin=VERSE.encode(), PYTHONUTF8="0", LC_ALL="C", PYTHONCOERCECLOCALE="0"
+    )
     assert done.returncode == 0 and "16 of 16" in done.stdout.decode()
-    code = ("import sys; from cantolyric.cli import main; "
-            f"main(['check', '--tones', '{TONES}', {str(verse)!r}]); assert 'torch' not in sys.modules")
-    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True).returncode == 0
+    code = (
+        "import sys; from cantolyric.cli import main; "
+        f"main(['check', '--tones', '{TONES}', {str(verse)!r}]); assert 'torch' not in sys.modules"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
+        ).returncode
+        == 0
+    )
 
 
 @pytest.fixture
@@ -184,17 +262,24 @@ def climbed(tmp_path, monkeypatch):
     "A climb that takes no time: a run's folder with an untrained adapter."
     from cantolyric import evaluation, finetune
     from cantolyric.base import load_base
+
     def climb(config, say=print, dry=False):
         from peft import LoraConfig, get_peft_model
+
         folder = tmp_path / config.name
         get_peft_model(load_base()[0], LoraConfig(r=2, target_modules="all-linear")).save_pretrained(folder / "adapter")
         say("smoke: passed")
-        bits = dict(masked=3., free=6.)
-        full = dict(seconds=1., gates=[dict(name="lower", ok=config.seed == 0, message="")], held_out=dict(pairs=2, before=dict(best=bits), after=dict(masked=2.5, free=5.)))
-        return finetune.Run(folder, dict(rungs=dict(full=full), seconds=1., peak_gib=1.))
+        bits = dict(masked=3.0, free=6.0)
+        full = dict(
+            seconds=1.0,
+            gates=[dict(name="lower", ok=config.seed == 0, message="")],
+            held_out=dict(pairs=2, before=dict(best=bits), after=dict(masked=2.5, free=5.0)),
+        )
+        return finetune.Run(folder, dict(rungs=dict(full=full), seconds=1.0, peak_gib=1.0))
+
     monkeypatch.setattr(finetune, "climb", climb)
     monkeypatch.setattr(evaluation, "check_unseen", lambda requests: None)
-    monkeypatch.setattr(evaluation, "human_agreement", lambda **kw: (.97, 1000))
+    monkeypatch.setattr(evaluation, "human_agreement", lambda **kw: (0.97, 1000))
 
 
 def test_finetune_ends_with_lyrics_and_one_table(run, climbed, tmp_path):
@@ -202,14 +287,25 @@ def test_finetune_ends_with_lyrics_and_one_table(run, climbed, tmp_path):
     assert code == 0 and "100.00 %" in out and "97.00 % of 1,000" in out and "2.500" in out
     for topic, tones in cli.UNSEEN:
         assert f"{topic}  {tones}" in out
-        for line in tones.split("/"): assert f"wanted {line} got {line}" in out
+        for line in tones.split("/"):
+            assert f"wanted {line} got {line}" in out
     assert cli.UNSEEN[0][0] in (tmp_path / "a" / "lyrics.md").read_text(encoding="utf-8")
     code, out, err = run("finetune", "--name", "b", "--seed", "1", "--json")
-    assert code == 1 and "smoke" in err and not json.loads(out)["ok"] # a last gate failed
+    assert code == 1 and "smoke" in err and not json.loads(out)["ok"]  # a last gate failed
 
 
-@pytest.mark.parametrize("args, says", [(["--rank", "0"], "--rank 0: expected"), (["--name", "a/b"], "cannot be the name of a run"), (["--format", "x"], "format"), (["--resume", "--name", "nothing"], "no run to resume"),
-                                        (["--base", "no/such/base"], "no base model"), (["--name", "there"], "exists already"), (["--public"], "--public: nothing is uploaded")])
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (["--rank", "0"], "--rank 0: expected"),
+        (["--name", "a/b"], "cannot be the name of a run"),
+        (["--format", "x"], "format"),
+        (["--resume", "--name", "nothing"], "no run to resume"),
+        (["--base", "no/such/base"], "no base model"),
+        (["--name", "there"], "exists already"),
+        (["--public"], "--public: nothing is uploaded"),
+    ],
+)
 def test_a_finetune_that_cannot_be(run, tmp_path, args, says):
     (tmp_path / "there").mkdir()
     code, out, err = run("finetune", "--runs-dir", tmp_path, *args)
@@ -221,19 +317,38 @@ def test_switches_of_the_loss():
     config = lambda *args: cli._finetune_config(cli.make_parser().parse_args(["finetune", *args]))
     assert (config().loss, config().mask, config().misfits) == ("sliced", True, "stop")
     changed = config("--hook", "--skip-misfits", "--bonus", "3")
-    assert (changed.loss, changed.misfits, changed.bonus) == ("hook", "skip", 3.) and not config("--no-mask").mask
+    assert (changed.loss, changed.misfits, changed.bonus) == ("hook", "skip", 3.0) and not config("--no-mask").mask
 
 
 def commands(parser=None):
     "Name and parser of each command."
     parser = parser or cli.make_parser()
     for a in parser._actions:
-        for name, p in a.choices.items() if isinstance(a, cli.argparse._SubParsersAction) else (): yield from commands(p) if name in ("base", "model") else [(name, p)]
+        for name, p in a.choices.items() if isinstance(a, cli.argparse._SubParsersAction) else ():
+            yield from commands(p) if name in ("base", "model") else [(name, p)]
 
 
 def test_each_help_teaches():
     found = dict(commands())
-    assert set(found) == {"read", "check", "write", "rewrite", "finetune", "evaluate", "train", "list", "get", "path", "remove", "export", "completion"} == set(cli.CODES)
+    assert (
+        set(found)
+        == {
+            "read",
+            "check",
+            "write",
+            "rewrite",
+            "finetune",
+            "evaluate",
+            "train",
+            "list",
+            "get",
+            "path",
+            "remove",
+            "export",
+            "completion",
+        }
+        == set(cli.CODES)
+    )
     for name, p in found.items():
         text = p.format_help()
         assert "examples:" in text and "exit codes: 0 all is well" in text, name
@@ -251,20 +366,29 @@ def test_each_example_of_a_help_is_understood(line):
     args = cli.make_parser().parse_args(words[1:])
     if tones := getattr(args, "tones", None):
         from cantolyric.template import ToneTemplate
+
         template = ToneTemplate.parse(tones, args.scheme)
         if getattr(args, "word", None):
             from cantolyric.lyricist import check_request, with_words
             from cantolyric.reading import Reader
+
             assert with_words(check_request("x", template, rhyme=args.rhyme)[1], args.word, Reader(), most=1)
-    if words[1] == "finetune": cli._finetune_config(args) if not (args.resume or args.config) else None
+    if words[1] == "finetune":
+        cli._finetune_config(args) if not (args.resume or args.config) else None
 
 
-@pytest.mark.parametrize("line", [x for x in EXAMPLES if x.split()[1] in ("read", "check", "completion") or "model list" in x])
+@pytest.mark.parametrize(
+    "line", [x for x in EXAMPLES if x.split()[1] in ("read", "check", "completion") or "model list" in x]
+)
 def test_each_example_without_a_model_runs(line, tmp_path):
-    if shutil.which("bash") is None: pytest.skip("no bash")
+    if shutil.which("bash") is None:
+        pytest.skip("no bash")
     (tmp_path / "my_lyrics.txt").write_text(VERSE, encoding="utf-8")
-    for folder in (".local/share/bash-completion/completions", ".zfunc", ".config/fish/completions"): (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "cantolyric").write_text(f"#!/bin/sh\nexec {sys.executable} -c 'import sys; from cantolyric.cli import main; sys.exit(main())' \"$@\"\n")
+    for folder in (".local/share/bash-completion/completions", ".zfunc", ".config/fish/completions"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "cantolyric").write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c 'import sys; from cantolyric.cli import main; sys.exit(main())' \"$@\"\n"
+    )
     (tmp_path / "cantolyric").chmod(0o755)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True)
@@ -275,27 +399,42 @@ def test_each_example_without_a_model_runs(line, tmp_path):
 def completed(line, tmp_path):
     "What bash offers at the Tab key behind `line`."
     script = tmp_path / "cantolyric.bash"
-    if not script.exists(): script.write_bytes(shell("completion", "bash").stdout)
+    if not script.exists():
+        script.write_bytes(shell("completion", "bash").stdout)
     words = line.split(" ")
     ask = f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _shtab_cantolyric 2>/dev/null; printf '%s\\n' \"${{COMPREPLY[@]}}\""
     return subprocess.run(["bash", "-c", ask], capture_output=True, text=True, cwd=tmp_path).stdout.split()
 
 
 def test_the_tab_key(tmp_path):
-    if shutil.which("bash") is None: pytest.skip("no bash")
+    if shutil.which("bash") is None:
+        pytest.skip("no bash")
     assert completed("cantolyric wr", tmp_path) == ["write"]
     assert completed("cantolyric write --met", tmp_path) == ["--method"]
     assert completed("cantolyric write --method be", tmp_path) == ["best", "beam"]
     assert completed("cantolyric read --scheme 0", tmp_path) == ["0243", "02493"]
     (tmp_path / "my_lyrics.txt").touch()
     assert completed("cantolyric check my", tmp_path) == ["my_lyrics.txt"]
-    for other in ("zsh", "fish", "tcsh", "powershell"): assert b"--quantize" in shell("completion", other).stdout or other == "fish"
+    for other in ("zsh", "fish", "tcsh", "powershell"):
+        assert b"--quantize" in shell("completion", other).stdout or other == "fish"
 
 
-@pytest.mark.parametrize("args, says", [(["--rounds", "2"], "--rounds is for an endpoint"), (["--budget", "0"], "--budget is for an endpoint"),
-                                        (["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--method", "beam"], "--method is for a model on this machine"),
-                                        (["--endpoint", "http://127.0.0.1:9/v1", "--base", "tiny"], "--base is for a model"), (["--endpoint", "http://127.0.0.1:9/v1", "--word", "雨"], "--word is for a model"), (["--endpoint", "127.0.0.1"], "not the address"),
-                                        (["--endpoint", "http://127.0.0.1:9/v1"], "which model"), (["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "-n", "1"], "cannot be reached")])
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (["--rounds", "2"], "--rounds is for an endpoint"),
+        (["--budget", "0"], "--budget is for an endpoint"),
+        (
+            ["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--method", "beam"],
+            "--method is for a model on this machine",
+        ),
+        (["--endpoint", "http://127.0.0.1:9/v1", "--base", "tiny"], "--base is for a model"),
+        (["--endpoint", "http://127.0.0.1:9/v1", "--word", "雨"], "--word is for a model"),
+        (["--endpoint", "127.0.0.1"], "not the address"),
+        (["--endpoint", "http://127.0.0.1:9/v1"], "which model"),
+        (["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "-n", "1"], "cannot be reached"),
+    ],
+)
 def test_what_belongs_to_an_endpoint_and_what_to_a_model(run, args, says):
     code, out, err = run("write", "--topic", "雨", "--tones", "02", *args)
     assert code == 2 and out == "" and says in err and len(err.strip().split("\n")) == 1
@@ -308,25 +447,60 @@ def test_deepseek_wants_its_key(run, monkeypatch):
 
 
 def test_wishes_are_kept(run):
-    code, out, err = run("write", "--topic", "夜雨", "--tones", "0243324/3324043", "--word", "天光", "--keep", "2=今朝*****", "--rhyme", "oeng", "--rank", "rhyme=2", "-n", "2", "--seed", "1", "--json")
+    code, out, err = run(
+        "write",
+        "--topic",
+        "夜雨",
+        "--tones",
+        "0243324/3324043",
+        "--word",
+        "天光",
+        "--keep",
+        "2=今朝*****",
+        "--rhyme",
+        "oeng",
+        "--rank",
+        "rhyme=2",
+        "-n",
+        "2",
+        "--seed",
+        "1",
+        "--json",
+    )
     assert code == 0, err
     for c in json.loads(out)["candidates"]:
-        assert c["ok"] and "天光" in c["text"] and c["text"].split("\n")[1].startswith("今朝") and all(line.endswith(("oeng1", "oeng2", "oeng3", "oeng5")) for line in c["jyutping"])
+        assert (
+            c["ok"]
+            and "天光" in c["text"]
+            and c["text"].split("\n")[1].startswith("今朝")
+            and all(line.endswith(("oeng1", "oeng2", "oeng3", "oeng5")) for line in c["jyutping"])
+        )
 
 
 def test_a_line_is_rewritten_and_the_other_stays(run, verse):
-    code, out, err = run("rewrite", verse, "--line", "2", "--slots", "4-8", "--topic", "夜雨", "-n", "2", "--seed", "0", "--json")
+    code, out, err = run(
+        "rewrite", verse, "--line", "2", "--slots", "4-8", "--topic", "夜雨", "-n", "2", "--seed", "0", "--json"
+    )
     assert code == 0, err
     found = [c["text"].split("\n") for c in json.loads(out)["candidates"]]
     assert found and all(a == "落緊嘅雨洗淨條街" and b[:3] == "你冇帶" and b != "你冇帶遮我都冇帶" for a, b in found)
 
 
-@pytest.mark.parametrize("args, says", [
-    (["write", "--topic", "雨", "--tones", "0243", "--keep", "2"], "--keep '2'"), (["write", "--topic", "雨", "--tones", "0243", "--keep", "x=夜***"], "--keep 'x=夜***'"),
-    (["write", "--topic", "雨", "--tones", "0243", "--keep", "2=夜***"], "line 2"), (["write", "--topic", "雨", "--tones", "0243", "--word", "月光"], "which is 23"),
-    (["write", "--topic", "雨", "--tones", "0243", "--rank", "luck=1"], "luck"), (["write", "--topic", "雨", "--tones", "0243", "--rank", "rhyme=x"], "--rank 'rhyme=x'"),
-    (["write", "--topic", "雨", "--tones", "0243", "--rhyme", "zzz"], "3 letters for 1 lines"), (["rewrite", "FILE", "--topic", "雨"], "--line"), (["rewrite", "FILE", "--topic", "雨", "--line", "1", "--slots", "a"], "--slots 'a'"),
-    (["rewrite", "nothing.txt", "--topic", "雨", "--line", "1"], "nothing.txt")])
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (["write", "--topic", "雨", "--tones", "0243", "--keep", "2"], "--keep '2'"),
+        (["write", "--topic", "雨", "--tones", "0243", "--keep", "x=夜***"], "--keep 'x=夜***'"),
+        (["write", "--topic", "雨", "--tones", "0243", "--keep", "2=夜***"], "line 2"),
+        (["write", "--topic", "雨", "--tones", "0243", "--word", "月光"], "which is 23"),
+        (["write", "--topic", "雨", "--tones", "0243", "--rank", "luck=1"], "luck"),
+        (["write", "--topic", "雨", "--tones", "0243", "--rank", "rhyme=x"], "--rank 'rhyme=x'"),
+        (["write", "--topic", "雨", "--tones", "0243", "--rhyme", "zzz"], "3 letters for 1 lines"),
+        (["rewrite", "FILE", "--topic", "雨"], "--line"),
+        (["rewrite", "FILE", "--topic", "雨", "--line", "1", "--slots", "a"], "--slots 'a'"),
+        (["rewrite", "nothing.txt", "--topic", "雨", "--line", "1"], "nothing.txt"),
+    ],
+)
 def test_wishes_that_cannot_be(run, verse, args, says):
     code, out, err = run(*[verse if a == "FILE" else a for a in args])
     assert code == 2 and out == "" and says in err and len(err.strip().split("\n")) == 1
@@ -334,7 +508,11 @@ def test_wishes_that_cannot_be(run, verse, args, says):
 
 def test_a_finetune_without_lyrics(run, climbed, tmp_path):
     code, out, _ = run("finetune", "--name", "a", "--no-lyrics", "--json")
-    assert code == 0 and json.loads(out) == dict(run=str(tmp_path / "a"), ok=True) and not (tmp_path / "a" / "lyrics.md").exists()
+    assert (
+        code == 0
+        and json.loads(out) == dict(run=str(tmp_path / "a"), ok=True)
+        and not (tmp_path / "a" / "lyrics.md").exists()
+    )
 
 
 def test_settings_from_a_file(run, tmp_path):
@@ -342,9 +520,20 @@ def test_settings_from_a_file(run, tmp_path):
     path.write_text("rank: 8\nmask: true\nbase: tiny\n", encoding="utf-8")
     config = lambda *args: cli._finetune_config(cli.make_parser().parse_args(["finetune", *map(str, args)]))
     made = config("--config", path, "--steps", 12, "--no-mask", "--log-to", "tensorboard,wandb", "--name", "again")
-    assert (made.rank, made.steps, made.mask, made.log_to, made.name) == (8, 12, False, ("tensorboard", "wandb"), "again")
+    assert (made.rank, made.steps, made.mask, made.log_to, made.name) == (
+        8,
+        12,
+        False,
+        ("tensorboard", "wandb"),
+        "again",
+    )
     path.write_text("rnk: 8\n", encoding="utf-8")
-    for args, says in [(("--config", path), "rank"), (("--config", tmp_path / "no.yaml"), "no.yaml"), (("--config", path, "--resume"), "leave --config out"), (("--log-to", "paper"), "--log-to 'paper'")]:
+    for args, says in [
+        (("--config", path), "rank"),
+        (("--config", tmp_path / "no.yaml"), "no.yaml"),
+        (("--config", path, "--resume"), "leave --config out"),
+        (("--log-to", "paper"), "--log-to 'paper'"),
+    ]:
         code, out, err = run("finetune", *args)
         assert code == 2 and out == "" and says in err and len(err.strip().split("\n")) == 1, err
 
@@ -355,24 +544,41 @@ def test_the_benchmark_without_a_model(run, tmp_path):
     requests = [json.loads(line) for line in asked.read_text(encoding="utf-8").splitlines()]
     assert code == 0 and json.loads(out)["requests"] == len(requests) == 3 and not any("lyrics" in r for r in requests)
     answers.write_text("".join(json.dumps(dict(id=r["id"], text="落雨")) + "\n" for r in requests), encoding="utf-8")
-    code, out, err = run("evaluate", "--texts", answers, "-n", "3", "--to", tmp_path / "report", "--seeds", "1", "--json")
+    code, out, err = run(
+        "evaluate", "--texts", answers, "-n", "3", "--to", tmp_path / "report", "--seeds", "1", "--json"
+    )
     data = json.loads(out)
     assert code == 0 and data["requests"] == 3 and data["systems"]["answers"]["figures"]["whole %"]["value"] == 0, err
     assert "human lines" in data["systems"] and (tmp_path / "report" / "report.md").exists()
 
 
-@pytest.mark.parametrize("args, says", [(["--seeds", "2"], "--seeds is for the whole benchmark"), (["--seeds", "0", "--to", "x"], "--seeds is a whole number"), (["-n", "0"], "-n is a whole number"),
-                                        (["--texts", "nothing.jsonl"], "nothing.jsonl"), (["--to", "x", "--seed", "1"], "--seed is for the quick look"), (["--texts", "x", "--adapter", "none"], "--adapter is for a model"), (["--requests", "nothing.jsonl", "--requests-to", "x"], "nothing.jsonl")])
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (["--seeds", "2"], "--seeds is for the whole benchmark"),
+        (["--seeds", "0", "--to", "x"], "--seeds is a whole number"),
+        (["-n", "0"], "-n is a whole number"),
+        (["--texts", "nothing.jsonl"], "nothing.jsonl"),
+        (["--to", "x", "--seed", "1"], "--seed is for the quick look"),
+        (["--texts", "x", "--adapter", "none"], "--adapter is for a model"),
+        (["--requests", "nothing.jsonl", "--requests-to", "x"], "nothing.jsonl"),
+    ],
+)
 def test_an_evaluation_that_cannot_be(run, tmp_path, monkeypatch, args, says):
     monkeypatch.chdir(tmp_path)
     code, out, err = run("evaluate", *args)
-    assert code == 2 and out == "" and says in err and len(err.strip().split("\n")) == 1 and not list(tmp_path.iterdir())
+    assert (
+        code == 2 and out == "" and says in err and len(err.strip().split("\n")) == 1 and not list(tmp_path.iterdir())
+    )
 
 
 def test_what_is_changed_at_a_resume_is_refused(run, tmp_path):
     (tmp_path / "a.part").mkdir()
     from dataclasses import asdict
     from cantolyric.finetune import FinetuneConfig
-    (tmp_path / "a.part" / "config.json").write_text(json.dumps(asdict(FinetuneConfig(name="a", runs_dir=str(tmp_path)))))
+
+    (tmp_path / "a.part" / "config.json").write_text(
+        json.dumps(asdict(FinetuneConfig(name="a", runs_dir=str(tmp_path))))
+    )
     code, _, err = run("finetune", "--name", "a", "--runs-dir", tmp_path, "--resume", "--no-mask")
     assert code == 2 and "mask=True, not False" in err

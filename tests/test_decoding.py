@@ -1,4 +1,5 @@
 """Writing with a sliced head: the same tokens as `generate` under the same mask, for every kind of head; and what it must not do."""
+
 import math
 
 import numpy as np
@@ -8,12 +9,30 @@ torch = pytest.importorskip("torch")
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM  # noqa: E402
 
 from cantolyric.base import load_base  # noqa: E402
-from cantolyric.constraint import (TokenTable, ToneConstraint, beams, decode_ids, head_rows, particles, sampled, sliced_head, unpack_mask,  # noqa: E402
-                                   write_tokens)
+from cantolyric.constraint import (
+    TokenTable,
+    ToneConstraint,
+    beams,
+    decode_ids,
+    head_rows,
+    particles,
+    sampled,
+    sliced_head,
+    unpack_mask,  # noqa: E402
+    write_tokens,
+)
 from cantolyric.tones import CantolyricError  # noqa: E402
 
 TEMPLATES = ["0243/33", "22034", "4[34]0*"]
-SIZES = dict(vocab_size=8000, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128)
+SIZES = dict(
+    vocab_size=8000,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=128,
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,21 +44,31 @@ def tiny():
 def made(kind):
     "A model with random weights and the head that the name says."
     torch.manual_seed(0)
-    if kind == "tied": return Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8, tie_word_embeddings=True)).eval()
-    if kind == "llama": return LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
+    if kind == "tied":
+        return Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8, tie_word_embeddings=True)).eval()
+    if kind == "llama":
+        return LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
     model = Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=False)).eval()
     if kind == "bias":
         model.lm_head = torch.nn.Linear(32, 8000)
         model.lm_head.bias.data.normal_()
     if kind == "int8":
         import bitsandbytes as bnb
+
         head = bnb.nn.Linear8bitLt(32, 8000, bias=False, has_fp16_weights=False)
         head.load_state_dict(model.lm_head.state_dict())
         model.lm_head = head.to("cpu")
     if kind.startswith("lora"):
         from peft import LoraConfig, get_peft_model
-        model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "lm_head"], use_dora=kind == "lora+dora", init_lora_weights=False)).eval()
-        if kind == "lora merged": model.merge_adapter()
+
+        model = get_peft_model(
+            model,
+            LoraConfig(
+                r=4, target_modules=["q_proj", "lm_head"], use_dora=kind == "lora+dora", init_lora_weights=False
+            ),
+        ).eval()
+        if kind == "lora merged":
+            model.merge_adapter()
     return model
 
 
@@ -64,21 +93,35 @@ def test_same_tokens_as_generate(kind, tiny):
     prompts, there = torch.tensor([[1, 2, 3], [0, 0, 9], [0, 4, 5]]), torch.tensor([[1, 1, 1], [0, 0, 1], [0, 1, 1]])
     cs = [ToneConstraint(t, table) for t in TEMPLATES]
     from cantolyric.constraint import ToneLogitsProcessor
-    out = model.generate(input_ids=prompts, attention_mask=there, max_new_tokens=60, do_sample=False, logits_processor=[ToneLogitsProcessor(cs, 3)],
-                         eos_token_id=list(table.end), pad_token_id=table.end[0])
-    want = [row[:row.index(table.end[0])] for row in out[:, 3:].tolist()]
-    for sliced in (True, False): assert write_tokens(model, prompts, cs, there, sliced=sliced).ids == want
+
+    out = model.generate(
+        input_ids=prompts,
+        attention_mask=there,
+        max_new_tokens=60,
+        do_sample=False,
+        logits_processor=[ToneLogitsProcessor(cs, 3)],
+        eos_token_id=list(table.end),
+        pad_token_id=table.end[0],
+    )
+    want = [row[: row.index(table.end[0])] for row in out[:, 3:].tolist()]
+    for sliced in (True, False):
+        assert write_tokens(model, prompts, cs, there, sliced=sliced).ids == want
 
 
 def bits_of(model, prompt, ids, c):
     "What an answer and its end cost, by one forward over all of it."
     row = torch.tensor([*ids, c.table.end[0]])
-    with torch.no_grad(): logits = model(input_ids=torch.cat([torch.tensor(prompt), row])[None]).logits[0, len(prompt) - 1:-1].double()
-    logits = logits.masked_fill(~torch.from_numpy(unpack_mask(c.masks_along(row.tolist()), c.table.vocab_size)), -math.inf)
+    with torch.no_grad():
+        logits = model(input_ids=torch.cat([torch.tensor(prompt), row])[None]).logits[0, len(prompt) - 1 : -1].double()
+    logits = logits.masked_fill(
+        ~torch.from_numpy(unpack_mask(c.masks_along(row.tolist()), c.table.vocab_size)), -math.inf
+    )
     return -float(logits.log_softmax(-1).gather(1, row[:, None]).sum()) / math.log(2)
 
 
-@pytest.mark.parametrize("choose", [lambda: sampled(do_sample=True, temperature=.7, top_p=.9, min_p=.01), lambda: beams, particles])
+@pytest.mark.parametrize(
+    "choose", [lambda: sampled(do_sample=True, temperature=0.7, top_p=0.9, min_p=0.01), lambda: beams, particles]
+)
 def test_copies_share_a_prompt(choose, tiny):
     model, _, table = tiny
     prompts, cs = torch.tensor([[1, 2], [3, 4]]), [ToneConstraint(t, table) for t in TEMPLATES[:2]]
@@ -98,7 +141,7 @@ def test_sampling_draws_what_the_mask_leaves(tiny):
     out = write_tokens(model, torch.tensor([[1]]), c, copies=1000, choose=sampled(do_sample=True))
     texts = [decode_ids(table, i) for i in out.ids]
     top = max(set(texts), key=texts.count)
-    assert texts.count(top) / 1000 == pytest.approx(2 ** -out.bits[texts.index(top)], abs=.06)
+    assert texts.count(top) / 1000 == pytest.approx(2 ** -out.bits[texts.index(top)], abs=0.06)
 
 
 def test_beams_are_exact_where_nothing_is_cut(tiny):
@@ -116,7 +159,8 @@ def test_beams_where_there_are_fewer_ways_than_beams(tiny):
     model, _, table = tiny
     cs = [ToneConstraint(t, table) for t in ("雨=4", "雨2", "夜33")]
     out = write_tokens(model, torch.tensor([[1], [2], [3]]), cs, copies=24, choose=beams)
-    for r, ids in enumerate(out.ids): assert cs[r // 24].template.matches(decode_ids(table, ids))
+    for r, ids in enumerate(out.ids):
+        assert cs[r // 24].template.matches(decode_ids(table, ids))
     assert len({tuple(i) for i in out.ids[24:48]}) == len({tuple(i) for i in out.ids[48:]}) == 24
     canonical = ToneConstraint("雨2", table, canonical=True)
     ids = write_tokens(model, torch.tensor([[1]]), canonical, copies=8, choose=beams).ids
@@ -126,31 +170,64 @@ def test_beams_where_there_are_fewer_ways_than_beams(tiny):
 def test_a_way_to_choose_serves_again(tiny):
     model, _, table = tiny
     choose = particles()
-    for copies in (4, 6): assert len(write_tokens(model, torch.tensor([[1]]), ToneConstraint("22/0", table), copies=copies, choose=choose).ids) == copies
+    for copies in (4, 6):
+        assert (
+            len(
+                write_tokens(
+                    model, torch.tensor([[1]]), ToneConstraint("22/0", table), copies=copies, choose=choose
+                ).ids
+            )
+            == copies
+        )
 
 
 def test_forced_tokens_need_no_call(tiny):
     model, _, table = tiny
     calls = []
     hook = model.register_forward_pre_hook(lambda *_: calls.append(1))
-    try: out = write_tokens(model, torch.tensor([[1]]), ToneConstraint("2/2/2", table))
-    finally: hook.remove()
-    assert out.calls == len(calls) and out.skipped >= 3 and out.calls + out.skipped == len(out.ids[0]) + 1 # two line ends and the end
+    try:
+        out = write_tokens(model, torch.tensor([[1]]), ToneConstraint("2/2/2", table))
+    finally:
+        hook.remove()
+    assert (
+        out.calls == len(calls) and out.skipped >= 3 and out.calls + out.skipped == len(out.ids[0]) + 1
+    )  # two line ends and the end
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda m, t: dict(input_ids=torch.ones(1, 1023, dtype=torch.long)), "do not fit into the model's 1024 positions"),
-    (lambda m, t: dict(constraints=ToneConstraint("22", TokenTable(t.tokens, 8100, t.end))), "the model has 8000 logits, the token table 8100: make it with vocab_size=8000"),
-    (lambda m, t: dict(choose=sampled(repetition_penalty=1.2)), "repetition_penalty")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda m, t: dict(input_ids=torch.ones(1, 1023, dtype=torch.long)),
+            "do not fit into the model's 1024 positions",
+        ),
+        (
+            lambda m, t: dict(constraints=ToneConstraint("22", TokenTable(t.tokens, 8100, t.end))),
+            "the model has 8000 logits, the token table 8100: make it with vocab_size=8000",
+        ),
+        (lambda m, t: dict(choose=sampled(repetition_penalty=1.2)), "repetition_penalty"),
+    ],
+)
 def test_mistakes(change, message, tiny):
     model, _, table = tiny
     with pytest.raises(CantolyricError, match=message):
-        write_tokens(model, **(dict(input_ids=torch.tensor([[1]]), constraints=ToneConstraint("22", table)) | change(model, table)))
+        write_tokens(
+            model,
+            **(dict(input_ids=torch.tensor([[1]]), constraints=ToneConstraint("22", table)) | change(model, table)),
+        )
 
 
 def test_beams_of_generate_have_their_own_states(tiny):
     model, tok, table = tiny
     c = ToneConstraint("0243/3304", table)
-    out = model.generate(torch.tensor([[tok.eos_token_id]]), attention_mask=torch.ones(1, 1), num_beams=4, num_return_sequences=4, max_new_tokens=40, do_sample=False,
-                         logits_processor=[c.logits_processor(1)])
-    for row in out[:, 1:].tolist(): assert c.template.matches(tok.decode([i for i in row if i not in table.end]))
+    out = model.generate(
+        torch.tensor([[tok.eos_token_id]]),
+        attention_mask=torch.ones(1, 1),
+        num_beams=4,
+        num_return_sequences=4,
+        max_new_tokens=40,
+        do_sample=False,
+        logits_processor=[c.logits_processor(1)],
+    )
+    for row in out[:, 1:].tolist():
+        assert c.template.matches(tok.decode([i for i in row if i not in table.end]))

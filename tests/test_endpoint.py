@@ -1,4 +1,5 @@
 """An endpoint that is busy, broken, slow or dishonest; the loop of repair; and a real server on the loopback."""
+
 import json
 import random
 import re
@@ -11,20 +12,47 @@ from types import SimpleNamespace
 import pytest
 
 from cantolyric._exercises import endpoint as exercises
-from cantolyric.endpoint import (DEEPSEEK_PRICE, REPAIRS, Draft, Endpoint, EndpointWriter, Price, Usage, Written, check_url, draft_prompt, examples, faults, lyrics_of, part,
-                                 plain, put_lines, repair_prompt, save_servable, serving, wish, wrong_lines)
+from cantolyric.endpoint import (
+    DEEPSEEK_PRICE,
+    REPAIRS,
+    Draft,
+    Endpoint,
+    EndpointWriter,
+    Price,
+    Usage,
+    Written,
+    check_url,
+    draft_prompt,
+    examples,
+    faults,
+    lyrics_of,
+    part,
+    plain,
+    put_lines,
+    repair_prompt,
+    save_servable,
+    serving,
+    wish,
+    wrong_lines,
+)
 from cantolyric.reading import default_reader
 from cantolyric.template import ToneTemplate
 from cantolyric.tones import CantolyricError
 
-TWO = ToneTemplate.parse("22/33") # 夜夜 is je6 je6, 詩史 is si1 si2
+TWO = ToneTemplate.parse("22/33")  # 夜夜 is je6 je6, 詩史 is si1 si2
 KEY = "sk-0123456789abcdef"
 
 
 def said(text, read=10, written=5, **more):
     "An answer as an OpenAI-compatible endpoint gives it."
     usage = {} if read is None else dict(usage=dict(prompt_tokens=read, completion_tokens=written))
-    return 200, {}, json.dumps(dict(choices=[dict(message=dict(role="assistant", content=text), finish_reason="stop")], **usage, **more)).encode()
+    return (
+        200,
+        {},
+        json.dumps(
+            dict(choices=[dict(message=dict(role="assistant", content=text), finish_reason="stop")], **usage, **more)
+        ).encode(),
+    )
 
 
 @contextmanager
@@ -38,119 +66,200 @@ def playing(*script):
             asked.paths.append(self.path)
             asked.headers.append(dict(self.headers))
             asked.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            if callable(turn): return turn(self)
+            if callable(turn):
+                return turn(self)
             status, headers, data = turn
             self.send_response(status)
-            for k, v in headers.items(): self.send_header(k, v)
+            for k, v in headers.items():
+                self.send_header(k, v)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
 
-        def log_message(self, *args): pass
+        def log_message(self, *args):
+            pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=.01), daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01), daemon=True).start()
     asked.url = f"http://127.0.0.1:{server.server_port}/v1"
-    try: yield asked
+    try:
+        yield asked
     finally:
         server.shutdown()
         server.server_close()
 
 
-def at(asked, **more): return Endpoint(asked.url, "some-model", **dict(dict(wait=.001, timeout=10), **more))
+def at(asked, **more):
+    return Endpoint(asked.url, "some-model", **dict(dict(wait=0.001, timeout=10), **more))
 
 
-def chat(asked, **more): return at(asked, **more).chat([dict(role="user", content="夜雨")])
+def chat(asked, **more):
+    return at(asked, **more).chat([dict(role="user", content="夜雨")])
 
 
 # ---- one request
 
+
 def test_a_request_is_what_an_openai_endpoint_expects():
     with playing(said("夜夜")) as asked:
-        answer = at(asked, extra=dict(thinking=dict(type="disabled"))).chat([dict(role="user", content="夜雨")], temperature=.5, top_p=.9, max_tokens=7, seed=3)
+        answer = at(asked, extra=dict(thinking=dict(type="disabled"))).chat(
+            [dict(role="user", content="夜雨")], temperature=0.5, top_p=0.9, max_tokens=7, seed=3
+        )
     assert asked.paths == ["/v1/chat/completions"]
-    assert asked.bodies == [dict(model="some-model", messages=[dict(role="user", content="夜雨")], temperature=.5, top_p=.9, max_tokens=7, seed=3, thinking=dict(type="disabled"))]
+    assert asked.bodies == [
+        dict(
+            model="some-model",
+            messages=[dict(role="user", content="夜雨")],
+            temperature=0.5,
+            top_p=0.9,
+            max_tokens=7,
+            seed=3,
+            thinking=dict(type="disabled"),
+        )
+    ]
     assert "Authorization" not in asked.headers[0]
     assert (answer.text, answer.finish, answer.usage) == ("夜夜", "stop", Usage(1, 10, 5))
 
 
 def test_a_field_can_be_taken_out_and_a_seed_is_only_sent_when_given():
-    with playing(said("夜")) as asked: chat(asked, extra=dict(max_tokens=None, max_completion_tokens=9))
+    with playing(said("夜")) as asked:
+        chat(asked, extra=dict(max_tokens=None, max_completion_tokens=9))
     assert asked.bodies[0].keys() == {"model", "messages", "temperature", "top_p", "max_completion_tokens"}
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_a_busy_endpoint_is_asked_again(status):
-    with playing((status, {}, b"busy"), (status, {}, b"busy"), said("夜夜")) as asked: assert chat(asked).text == "夜夜"
+    with playing((status, {}, b"busy"), (status, {}, b"busy"), said("夜夜")) as asked:
+        assert chat(asked).text == "夜夜"
     assert len(asked.bodies) == 3 and asked.bodies[0] == asked.bodies[2]
 
 
-@pytest.mark.parametrize("status, words", [(429, "too busy for us, 3 times"), (500, "failed 3 times"), (503, "failed 3 times")])
+@pytest.mark.parametrize(
+    "status, words", [(429, "too busy for us, 3 times"), (500, "failed 3 times"), (503, "failed 3 times")]
+)
 def test_it_is_not_asked_for_ever(status, words):
     with playing((status, {}, b'{"error": {"message": "come back\\nlater"}}')) as asked:
-        with pytest.raises(CantolyricError, match=words + ".*come back later"): chat(asked, retries=2)
+        with pytest.raises(CantolyricError, match=words + ".*come back later"):
+            chat(asked, retries=2)
     assert len(asked.bodies) == 3
 
 
 def test_pauses_grow_and_the_endpoint_may_set_them(monkeypatch):
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    with playing((429, {}, b""), (429, {}, b""), (429, {"Retry-After": "7"}, b""), (429, {"Retry-After": "99999"}, b""), (429, {"Retry-After": "soon"}, b""), said("夜")) as asked:
-        chat(asked, retries=5, wait=1.)
-    assert .5 <= slept[0] <= 1.5 and 1. <= slept[1] <= 3. and slept[2:4] == [7., 60.] and 8. <= slept[4] <= 24.
+    with playing(
+        (429, {}, b""),
+        (429, {}, b""),
+        (429, {"Retry-After": "7"}, b""),
+        (429, {"Retry-After": "99999"}, b""),
+        (429, {"Retry-After": "soon"}, b""),
+        said("夜"),
+    ) as asked:
+        chat(asked, retries=5, wait=1.0)
+    assert 0.5 <= slept[0] <= 1.5 and 1.0 <= slept[1] <= 3.0 and slept[2:4] == [7.0, 60.0] and 8.0 <= slept[4] <= 24.0
 
 
-@pytest.mark.parametrize("status, data, words", [
-    (400, b'{"error": {"message": "This model\'s maximum context length is 64 tokens"}}', "too long for 'some-model'.*in parts"),
-    (413, b"", "in parts"),
-    (404, b'{"detail": "Not Found"}', "no model 'some-model' at .*lacks its /v1.*Not Found"),
-    (400, b'{"error": {"message": "Model Not Exist"}}', "no model 'some-model'"),
-    (400, b'{"detail": "Server is pinned to \'x\'; requested \'y\'."}', "no model 'some-model'"),
-    (422, b'{"detail": "Unexpected fields in the request: {\'thinking\'}"}', "refused the request; it says: Unexpected fields"),
-    (402, b"", "no balance left"), (401, b"", "key_env="), (403, b"", "key_env="), (405, b"\xff\xfe\x00", "refused the request")])
+@pytest.mark.parametrize(
+    "status, data, words",
+    [
+        (
+            400,
+            b'{"error": {"message": "This model\'s maximum context length is 64 tokens"}}',
+            "too long for 'some-model'.*in parts",
+        ),
+        (413, b"", "in parts"),
+        (404, b'{"detail": "Not Found"}', "no model 'some-model' at .*lacks its /v1.*Not Found"),
+        (400, b'{"error": {"message": "Model Not Exist"}}', "no model 'some-model'"),
+        (400, b"{\"detail\": \"Server is pinned to 'x'; requested 'y'.\"}", "no model 'some-model'"),
+        (
+            422,
+            b'{"detail": "Unexpected fields in the request: {\'thinking\'}"}',
+            "refused the request; it says: Unexpected fields",
+        ),
+        (402, b"", "no balance left"),
+        (401, b"", "key_env="),
+        (403, b"", "key_env="),
+        (405, b"\xff\xfe\x00", "refused the request"),
+    ],
+)
 def test_a_refusal_says_what_to_do_and_is_not_asked_again(status, data, words):
     with playing((status, {}, data)) as asked:
-        with pytest.raises(CantolyricError, match=words) as e: chat(asked)
+        with pytest.raises(CantolyricError, match=words) as e:
+            chat(asked)
     assert len(asked.bodies) == 1 and str(e.value).isprintable()
 
 
-@pytest.mark.parametrize("data", [b"<html>Welcome</html>", b"", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{}]}', b'{"choices": [{"message": {"content": ["a"]}}]}', b"null", b"\xff",
-                                  b"[" * 100_000, b'{"choices": [{"message": null}]}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<html>Welcome</html>",
+        b"",
+        b"[]",
+        b"{}",
+        b'{"choices": []}',
+        b'{"choices": [{}]}',
+        b'{"choices": [{"message": {"content": ["a"]}}]}',
+        b"null",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"choices": [{"message": null}]}',
+    ],
+)
 def test_what_is_no_answer_is_refused(data):
     with playing((200, {}, data)) as asked:
-        with pytest.raises(CantolyricError, match="does not answer as an OpenAI-compatible endpoint does"): chat(asked)
+        with pytest.raises(CantolyricError, match="does not answer as an OpenAI-compatible endpoint does"):
+            chat(asked)
 
 
-@pytest.mark.parametrize("usage", [None, {}, [], "many", dict(prompt_tokens=1), dict(prompt_tokens=-1, completion_tokens=1), dict(prompt_tokens=True, completion_tokens=1), dict(prompt_tokens="1", completion_tokens=1)])
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {},
+        [],
+        "many",
+        dict(prompt_tokens=1),
+        dict(prompt_tokens=-1, completion_tokens=1),
+        dict(prompt_tokens=True, completion_tokens=1),
+        dict(prompt_tokens="1", completion_tokens=1),
+    ],
+)
 def test_tokens_that_are_not_told_are_not_made_up(usage):
-    with playing(said("夜", None, usage=usage)) as asked: answer = chat(asked)
+    with playing(said("夜", None, usage=usage)) as asked:
+        answer = chat(asked)
     assert answer.usage == Usage(1, told=False) and answer.usage.cost(DEEPSEEK_PRICE) is None
 
 
 def test_an_answer_without_content_is_empty():
-    with playing((200, {}, b'{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}')) as asked: answer = chat(asked)
+    with playing((200, {}, b'{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}')) as asked:
+        answer = chat(asked)
     assert answer.text == "" and answer.finish == "length"
 
 
 def test_a_slow_endpoint_is_left_and_not_paid_twice():
     over = threading.Event()
     with playing(lambda handler: over.wait(5)) as asked:
-        with pytest.raises(CantolyricError, match=r"no answer in 0.2 seconds.*timeout="): chat(asked, timeout=.2)
+        with pytest.raises(CantolyricError, match=r"no answer in 0.2 seconds.*timeout="):
+            chat(asked, timeout=0.2)
         over.set()
         assert len(asked.bodies) == 1
 
 
 def test_a_connection_that_breaks_is_one_sentence():
     with playing(lambda handler: handler.connection.close()) as asked:
-        with pytest.raises(CantolyricError, match="cannot be reached"): chat(asked)
+        with pytest.raises(CantolyricError, match="cannot be reached"):
+            chat(asked)
 
 
 def test_nobody_there():
-    with playing(said("夜")) as asked: pass
-    with pytest.raises(CantolyricError, match="cannot be reached.*network"): chat(asked)
+    with playing(said("夜")) as asked:
+        pass
+    with pytest.raises(CantolyricError, match="cannot be reached.*network"):
+        chat(asked)
 
 
 # ---- the key
+
 
 @pytest.fixture
 def key(monkeypatch):
@@ -168,54 +277,114 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_sight(key):
 
 def test_a_refused_key_is_never_shown_not_even_when_the_endpoint_does(key):
     for status in (401, 400, 500, 200):
-        with playing((status, {}, f'{{"error": {{"message": "Incorrect API key provided: {KEY}"}}}}'.encode())) as asked:
-            with pytest.raises(CantolyricError) as e: chat(asked, key_env=key, retries=0)
+        with playing(
+            (status, {}, f'{{"error": {{"message": "Incorrect API key provided: {KEY}"}}}}'.encode())
+        ) as asked:
+            with pytest.raises(CantolyricError) as e:
+                chat(asked, key_env=key, retries=0)
         assert KEY not in str(e.value) and (status != 401 or "SOME_KEY" in str(e.value))
 
 
 def test_the_key_follows_no_redirection(key):
-    with playing(said("夜")) as other, playing(lambda h: (h.send_response(307), h.send_header("Location", other.url + "/chat/completions"), h.end_headers())) as asked:
-        with pytest.raises(CantolyricError, match="has moved"): chat(asked, key_env=key)
+    with (
+        playing(said("夜")) as other,
+        playing(
+            lambda h: (
+                h.send_response(307),
+                h.send_header("Location", other.url + "/chat/completions"),
+                h.end_headers(),
+            )
+        ) as asked,
+    ):
+        with pytest.raises(CantolyricError, match="has moved"):
+            chat(asked, key_env=key)
     assert not other.bodies
 
 
-@pytest.mark.parametrize("value, words", [("", "no key for .*SOME_KEY"), ("  ", "no key for"), (f"{KEY}\nX-Other: 1", "SOME_KEY holds a space"), ("鎖匙", "SOME_KEY holds"), ("“abc”", "SOME_KEY holds")])
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        ("", "no key for .*SOME_KEY"),
+        ("  ", "no key for"),
+        (f"{KEY}\nX-Other: 1", "SOME_KEY holds a space"),
+        ("鎖匙", "SOME_KEY holds"),
+        ("“abc”", "SOME_KEY holds"),
+    ],
+)
 def test_a_key_that_cannot_be_one(monkeypatch, value, words):
     monkeypatch.setenv("SOME_KEY", value)
     with playing(said("夜")) as asked:
-        with pytest.raises(CantolyricError, match=words) as e: chat(asked, key_env="SOME_KEY")
+        with pytest.raises(CantolyricError, match=words) as e:
+            chat(asked, key_env="SOME_KEY")
     assert not asked.bodies and (not value.strip() or value not in str(e.value))
 
 
 def test_no_key_goes_over_an_open_line(key):
-    with pytest.raises(CantolyricError, match="unencrypted: use https"): Endpoint("http://192.0.2.1/v1", "m", key_env=key).chat([])
+    with pytest.raises(CantolyricError, match="unencrypted: use https"):
+        Endpoint("http://192.0.2.1/v1", "m", key_env=key).chat([])
 
 
 def test_deepseek_is_the_default_and_its_key_is_for_it_alone(monkeypatch):
     monkeypatch.delenv("DEEPSEEK_API_KEY", raising=False)
     home = Endpoint()
     assert (home.base_url, home.key_env, home.price) == ("https://api.deepseek.com", "DEEPSEEK_API_KEY", DEEPSEEK_PRICE)
-    with pytest.raises(CantolyricError, match="no key for api.deepseek.com: .*DEEPSEEK_API_KEY"): home.chat([])
+    with pytest.raises(CantolyricError, match="no key for api.deepseek.com: .*DEEPSEEK_API_KEY"):
+        home.chat([])
     monkeypatch.setenv("DEEPSEEK_API_KEY", KEY)
-    with playing(said("夜")) as asked: chat(asked)
+    with playing(said("夜")) as asked:
+        chat(asked)
     assert "Authorization" not in asked.headers[0]
     other = Endpoint("https://api.example.com/v1/", "m")
-    assert other.key_env is None and other.price is None and other.extra == {} and other.base_url == "https://api.example.com/v1"
+    assert (
+        other.key_env is None
+        and other.price is None
+        and other.extra == {}
+        and other.base_url == "https://api.example.com/v1"
+    )
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a.b/", "api.deepseek.com", "", "https://", "http://[::1", "https://a.b?x=1", "https://a.b:port/v1", "https://a.b:99999/", None, 7, "https://u:secret@a.b/v1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "ftp://a.b/",
+        "api.deepseek.com",
+        "",
+        "https://",
+        "http://[::1",
+        "https://a.b?x=1",
+        "https://a.b:port/v1",
+        "https://a.b:99999/",
+        None,
+        7,
+        "https://u:secret@a.b/v1",
+    ],
+)
 def test_what_is_no_address(url):
-    with pytest.raises(CantolyricError, match="base_url"): Endpoint(url, "m")
-    try: check_url(url)
-    except CantolyricError as e: assert "secret" not in str(e)
+    with pytest.raises(CantolyricError, match="base_url"):
+        Endpoint(url, "m")
+    try:
+        check_url(url)
+    except CantolyricError as e:
+        assert "secret" not in str(e)
 
 
-@pytest.mark.parametrize("wrong, words", [(dict(timeout=0), "timeout"), (dict(retries=-1), "retries"), (dict(wait=-1), "wait"), (dict(model=None), "which model")])
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (dict(timeout=0), "timeout"),
+        (dict(retries=-1), "retries"),
+        (dict(wait=-1), "wait"),
+        (dict(model=None), "which model"),
+    ],
+)
 def test_settings_that_cannot_be_meant(wrong, words):
-    with pytest.raises(CantolyricError, match=words): Endpoint("http://127.0.0.1:9/v1", **dict(dict(model="m"), **wrong))
+    with pytest.raises(CantolyricError, match=words):
+        Endpoint("http://127.0.0.1:9/v1", **dict(dict(model="m"), **wrong))
 
 
 # ---- prompts
+
 
 def test_examples_have_the_tones_that_they_are_examples_of():
     for tone in range(1, 7):
@@ -230,23 +399,40 @@ def test_what_a_user_types_stays_text():
         topic = f"夜雨{bad}\nsystem"
         text = "".join(m["content"] for m in draft_prompt(topic, TWO))
         taught = EndpointWriter(Endpoint("http://127.0.0.1:9/v1", "m"), "taught").messages(topic, TWO)
-        for t in (text, taught[0]["content"]): assert not re.search(r"[<>\[\]]", t)
+        for t in (text, taught[0]["content"]):
+            assert not re.search(r"[<>\[\]]", t)
         assert [m["role"] for m in taught] == ["user"]
 
 
 def test_a_repair_names_line_slot_and_what_is_wanted():
     report = TWO.check("夜詩\n詩史史")
     text = repair_prompt(report)
-    assert "第1行第2個字：寫咗「詩」si1（3），要2（第6聲，例如事、父、份）" in text and "第2行多咗1個字，要啱啱2個字" in text
+    assert (
+        "第1行第2個字：寫咗「詩」si1（3），要2（第6聲，例如事、父、份）" in text
+        and "第2行多咗1個字，要啱啱2個字" in text
+    )
     assert "第1行第1個字" not in text and text.startswith("有2處唔啱") and "全部2行" in text
-    assert "第2行少咗2個字" in repair_prompt(TWO.check("夜夜")) and "第3行係多咗嘅" in repair_prompt(TWO.check("夜夜\n詩史\n詩"))
+    assert "第2行少咗2個字" in repair_prompt(TWO.check("夜夜")) and "第3行係多咗嘅" in repair_prompt(
+        TWO.check("夜夜\n詩史\n詩")
+    )
     rhyming = ToneTemplate.parse("2A/3A")
     assert "第2行嘅尾字要同第1行押韻（-e）" in repair_prompt(rhyming.check("夜\n詩"))
     assert len(repair_prompt(ToneTemplate.parse("/".join(["0" * 30] * 30)).check("詩" * 30)).splitlines()) == 26
 
 
-@pytest.mark.parametrize("answer, want", [("夜夜\n詩史", "夜夜\n詩史"), ("以下係歌詞：\n```\n1. 夜夜，\n2. 詩史！\n```", "夜夜\n詩史"), ("<think>想下\n點寫</think>夜夜", "夜夜"), ("<think>未諗完", ""), ("", ""), ("OK!", "")])
-def test_lyrics_are_found_in_an_answer(answer, want): assert lyrics_of(answer) == want
+@pytest.mark.parametrize(
+    "answer, want",
+    [
+        ("夜夜\n詩史", "夜夜\n詩史"),
+        ("以下係歌詞：\n```\n1. 夜夜，\n2. 詩史！\n```", "夜夜\n詩史"),
+        ("<think>想下\n點寫</think>夜夜", "夜夜"),
+        ("<think>未諗完", ""),
+        ("", ""),
+        ("OK!", ""),
+    ],
+)
+def test_lyrics_are_found_in_an_answer(answer, want):
+    assert lyrics_of(answer) == want
 
 
 def test_new_lines_never_make_a_text_worse():
@@ -274,100 +460,137 @@ def test_lines_that_share_a_wrong_rhyme_are_asked_for_together():
 
 # ---- the loop
 
-def writer(asked, repair="name", prompt="instructed", **more): return EndpointWriter(at(asked, price=Price(2., 10.)), prompt, repair, **more)
+
+def writer(asked, repair="name", prompt="instructed", **more):
+    return EndpointWriter(at(asked, price=Price(2.0, 10.0)), prompt, repair, **more)
 
 
 def test_draft_check_repair_best():
-    with playing(said("夜詩\n詩史", 100, 10), said("夜夜\n詩史", 150, 10)) as asked: made = writer(asked).write("夜雨", "22/33", n=1)
+    with playing(said("夜詩\n詩史", 100, 10), said("夜夜\n詩史", 150, 10)) as asked:
+        made = writer(asked).write("夜雨", "22/33", n=1)
     assert [c.text for c in made] == ["夜夜\n詩史"] and made[0].report.ok and made[0].path == ((110, 1, 3), (270, 0, 4))
     first, second = (b["messages"] for b in asked.bodies)
     assert [m["role"] for m in first] == ["system", "user"] and second[:2] == first
     assert second[2] == dict(role="assistant", content="夜詩\n詩史") and "第1行第2個字" in second[3]["content"]
     assert made.usage == Usage(2, 250, 20) == made[0].usage and made.cost == pytest.approx((250 * 2 + 20 * 10) / 1e6)
-    assert "2 requests, 250 tokens read and 20 written, cost $0.000700" in str(made) and "cost $0.000700" in made._repr_html_()
+    assert (
+        "2 requests, 250 tokens read and 20 written, cost $0.000700" in str(made)
+        and "cost $0.000700" in made._repr_html_()
+    )
     json.dumps(made.to_dict(), allow_nan=False)
     assert made.to_dict()["candidates"][0]["bits"] is None and made.to_dict()["usage"]["input"] == 250
 
 
 def test_what_is_right_is_paid_for_once():
-    with playing(said("夜夜\n詩史")) as asked: writer(asked).write("夜雨", "22/33", n=1, rounds=9)
+    with playing(said("夜夜\n詩史")) as asked:
+        writer(asked).write("夜雨", "22/33", n=1, rounds=9)
     assert len(asked.bodies) == 1
 
 
 @pytest.mark.parametrize("repair", REPAIRS)
 def test_a_repair_that_makes_it_worse_is_forgotten(repair):
-    with playing(said("夜詩\n詩史"), said("我哋今日唔開心\n我"), said("")) as asked: made = writer(asked, repair).write("夜雨", "22/33", n=1, rounds=2)
+    with playing(said("夜詩\n詩史"), said("我哋今日唔開心\n我"), said("")) as asked:
+        made = writer(asked, repair).write("夜雨", "22/33", n=1, rounds=2)
     assert made[0].text == "夜詩\n詩史" and len(asked.bodies) == 3 and [p[1] for p in made[0].path] == [1, 1, 1]
 
 
 def test_only_the_wrong_lines_are_asked_for_again():
-    with playing(said("夜詩\n詩史"), said("夜夜")) as asked: made = writer(asked, "lines", "taught").write("夜雨", "22/33", n=1)
+    with playing(said("夜詩\n詩史"), said("夜夜")) as asked:
+        made = writer(asked, "lines", "taught").write("夜雨", "22/33", n=1)
     assert [b["messages"][0]["content"] for b in asked.bodies] == ["主題：夜雨\n聲調：22/33", "主題：夜雨\n聲調：22"]
     assert made[0].text == "夜夜\n詩史"
 
 
 def test_a_surplus_line_alone_is_repaired_too():
-    with playing(said("夜夜\n詩史\n詩")) as asked: made = writer(asked, "lines").write("夜雨", "22/33", n=1, rounds=1)
+    with playing(said("夜夜\n詩史\n詩")) as asked:
+        made = writer(asked, "lines").write("夜雨", "22/33", n=1, rounds=1)
     assert made[0].report.ok and len(asked.bodies) == 2
 
 
 def test_candidates_are_ranked_by_faults_then_by_the_judge():
-    judge = SimpleNamespace(bits_per_character=lambda texts: {"詩": 5., "夜": 9., "史": 4.}.get(texts[0][0], 1.))
-    with playing(said("夜詩"), said("詩詩"), said("史詩"), said("夜詩")) as asked: made = writer(asked, judge=judge).write("夜雨", "33", n=4, rounds=0)
-    assert [c.text for c in made] == ["史詩", "詩詩", "夜詩"] and [faults(c.report) for c in made] == [0, 0, 1] and made.usage.requests == 4
+    judge = SimpleNamespace(bits_per_character=lambda texts: {"詩": 5.0, "夜": 9.0, "史": 4.0}.get(texts[0][0], 1.0))
+    with playing(said("夜詩"), said("詩詩"), said("史詩"), said("夜詩")) as asked:
+        made = writer(asked, judge=judge).write("夜雨", "33", n=4, rounds=0)
+    assert (
+        [c.text for c in made] == ["史詩", "詩詩", "夜詩"]
+        and [faults(c.report) for c in made] == [0, 0, 1]
+        and made.usage.requests == 4
+    )
 
 
 def test_a_budget_ends_the_asking():
-    with playing(said("夜詩\n詩史", 30, 10)) as asked: made = writer(asked).write("夜雨", "22/33", n=8, rounds=8, budget=100)
+    with playing(said("夜詩\n詩史", 30, 10)) as asked:
+        made = writer(asked).write("夜雨", "22/33", n=8, rounds=8, budget=100)
     assert len(asked.bodies) == 3 and made.usage.tokens == 120 and len(made) == 1
 
 
 def test_a_budget_needs_an_endpoint_that_counts():
     with playing(said("夜詩\n詩史", None)) as asked:
-        with pytest.warns(UserWarning, match="a budget cannot be kept"): made = writer(asked).write("夜雨", "22/33", n=2, rounds=8, budget=100)
+        with pytest.warns(UserWarning, match="a budget cannot be kept"):
+            made = writer(asked).write("夜雨", "22/33", n=2, rounds=8, budget=100)
         assert len(asked.bodies) == 1 and len(made) == 1 and made.cost is None and "tokens not told" in str(made)
 
 
 def test_what_was_paid_for_survives_a_failure():
     with playing(said("夜詩\n詩史"), (402, {}, b"")) as asked:
-        with pytest.warns(UserWarning, match="stopped after 1 of 4.*balance"): made = writer(asked).write("夜雨", "22/33")
+        with pytest.warns(UserWarning, match="stopped after 1 of 4.*balance"):
+            made = writer(asked).write("夜雨", "22/33")
     assert made[0].text == "夜詩\n詩史" and len(asked.bodies) == 2
 
 
 def test_a_failure_at_once_is_an_error():
     with playing((402, {}, b"")) as asked:
-        with pytest.raises(CantolyricError, match="balance"): writer(asked).write("夜雨", "22/33")
+        with pytest.raises(CantolyricError, match="balance"):
+            writer(asked).write("夜雨", "22/33")
 
 
 def test_an_endpoint_that_writes_nothing_is_not_paid_for_every_candidate():
     with playing(said("")) as asked:
-        with pytest.raises(CantolyricError, match="no Chinese character in 3 answers.*max_tokens"): writer(asked).write("夜雨", "22/33", n=9, rounds=2)
+        with pytest.raises(CantolyricError, match="no Chinese character in 3 answers.*max_tokens"):
+            writer(asked).write("夜雨", "22/33", n=9, rounds=2)
 
 
 def test_seeds_differ_from_request_to_request():
-    with playing(said("夜詩\n詩史")) as asked: writer(asked).write("夜雨", "22/33", n=2, rounds=1, seed=5)
+    with playing(said("夜詩\n詩史")) as asked:
+        writer(asked).write("夜雨", "22/33", n=2, rounds=1, seed=5)
     assert [b["seed"] for b in asked.bodies] == [5, 6, 7, 8]
 
 
-@pytest.mark.parametrize("call, words", [(dict(topic=" "), "empty"), (dict(tones="22//33"), "template"), (dict(n=0), "n=0"), (dict(seed="a"), "seed='a'"), (dict(rounds=-1), "rounds"), (dict(budget=0), "budget"), (dict(rounds=1.5), "rounds"),
-                                         (dict(temperature=-1), "temperature"), (dict(top_p=2), "top_p")])
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (dict(topic=" "), "empty"),
+        (dict(tones="22//33"), "template"),
+        (dict(n=0), "n=0"),
+        (dict(seed="a"), "seed='a'"),
+        (dict(rounds=-1), "rounds"),
+        (dict(budget=0), "budget"),
+        (dict(rounds=1.5), "rounds"),
+        (dict(temperature=-1), "temperature"),
+        (dict(top_p=2), "top_p"),
+    ],
+)
 def test_what_cannot_be_asked_costs_nothing(call, words):
     with playing(said("夜夜\n詩史")) as asked:
-        with pytest.raises(CantolyricError, match=words): writer(asked).write(**dict(dict(topic="夜雨", tones="22/33"), **call))
+        with pytest.raises(CantolyricError, match=words):
+            writer(asked).write(**dict(dict(topic="夜雨", tones="22/33"), **call))
         assert not asked.bodies
 
 
 def test_unknown_ways_are_refused():
     for wrong in (dict(repair="pray"), dict(prompt="beg")):
-        with pytest.raises(CantolyricError, match="there are"): EndpointWriter(Endpoint("http://127.0.0.1:9/v1", "m"), **wrong)
+        with pytest.raises(CantolyricError, match="there are"):
+            EndpointWriter(Endpoint("http://127.0.0.1:9/v1", "m"), **wrong)
 
 
 # ---- the checkers of the exercises
 
+
 def test_exercise_drafts():
-    good = lambda p, slots: p ** -slots
+    good = lambda p, slots: p**-slots
     assert exercises.check_drafts(good) == exercises.RIGHT
-    for bad in (lambda p, slots: slots / p, lambda p, slots: 1 / p, lambda p, slots: 1 / 0, lambda p, slots: "x"): assert exercises.check_drafts(bad).startswith("Not yet")
+    for bad in (lambda p, slots: slots / p, lambda p, slots: 1 / p, lambda p, slots: 1 / 0, lambda p, slots: "x"):
+        assert exercises.check_drafts(bad).startswith("Not yet")
 
 
 def test_exercise_assemble():
@@ -375,20 +598,28 @@ def test_exercise_assemble():
         best = []
         for n in range(len(template.lines)):
             one = part(template, [n])
-            rows = [r for t in texts for r in t.split("\n")[n:n + 1] if r]
+            rows = [r for t in texts for r in t.split("\n")[n : n + 1] if r]
             best.append(min(rows, key=lambda r: faults(one.check(r))))
         return "\n".join(best)
+
     assert exercises.check_assemble(good) == exercises.RIGHT
-    for bad in (lambda texts, t: texts[0], lambda texts, t: min(texts, key=lambda x: faults(t.check(x))), lambda texts, t: None, lambda texts, t: 1 / 0):
+    for bad in (
+        lambda texts, t: texts[0],
+        lambda texts, t: min(texts, key=lambda x: faults(t.check(x))),
+        lambda texts, t: None,
+        lambda texts, t: 1 / 0,
+    ):
         assert exercises.check_assemble(bad).startswith("Not yet")
 
 
 # ---- a real server: transformers serve, with the tiny base and the shipped adapter merged into it
 
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     folder = save_servable(tmp_path_factory.mktemp("served"))
-    with serving(folder) as endpoint: yield SimpleNamespace(endpoint=endpoint, folder=folder)
+    with serving(folder) as endpoint:
+        yield SimpleNamespace(endpoint=endpoint, folder=folder)
 
 
 def test_the_server_reads_prompts_as_they_were_taught_and_writes_as_the_merged_model(served):
@@ -396,6 +627,7 @@ def test_the_server_reads_prompts_as_they_were_taught_and_writes_as_the_merged_m
     from cantolyric.models import load_model
     from cantolyric.formats import ChatML
     from cantolyric.lyricist import Lyricist
+
     request = dict(topic="夜雨", tones="0243324/3324043")
     template = ToneTemplate.parse(request["tones"])
     model, tokenizer = load_model(str(served.folder))
@@ -403,39 +635,58 @@ def test_the_server_reads_prompts_as_they_were_taught_and_writes_as_the_merged_m
     ids = ChatML().prompt_ids(request, tokenizer)
     answer = served.endpoint.chat(messages, temperature=0, max_tokens=24)
     assert answer.usage.input == len(ids) and answer.usage.output <= 24
-    with torch.inference_mode(): want = model.generate(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), max_new_tokens=24, do_sample=False)
-    assert answer.text == tokenizer.decode(want[0, len(ids):], skip_special_tokens=True) and answer.usage.output == want.shape[1] - len(ids)
-    adapted = Lyricist.from_pretrained().model # the adapter beside its base
+    with torch.inference_mode():
+        want = model.generate(
+            input_ids=torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            max_new_tokens=24,
+            do_sample=False,
+        )
+    assert answer.text == tokenizer.decode(
+        want[0, len(ids) :], skip_special_tokens=True
+    ) and answer.usage.output == want.shape[1] - len(ids)
+    adapted = Lyricist.from_pretrained().model  # the adapter beside its base
     assert torch.allclose(adapted(torch.tensor([ids])).logits, model(torch.tensor([ids])).logits, atol=1e-3)
 
 
 def test_lyrics_from_the_real_server(served):
     for repair in REPAIRS:
-        one, two = (EndpointWriter(served.endpoint, "taught", repair).write("夜雨", "02/43", n=2, rounds=2, seed=1) for _ in range(2))
+        one, two = (
+            EndpointWriter(served.endpoint, "taught", repair).write("夜雨", "02/43", n=2, rounds=2, seed=1)
+            for _ in range(2)
+        )
         assert [c.text for c in one] == [c.text for c in two] and one.usage == two.usage
-        assert len(one) and all(isinstance(c, Draft) and c.path[-1][0] == c.usage.tokens for c in one) and isinstance(one, Written)
+        assert (
+            len(one)
+            and all(isinstance(c, Draft) and c.path[-1][0] == c.usage.tokens for c in one)
+            and isinstance(one, Written)
+        )
         assert one.usage.told and one.usage.output > 0 and one.cost is None
         assert all(b <= a for c in one for (_, a, _), (_, b, _) in zip(c.path, c.path[1:]))
 
 
 def test_control_in_a_topic_is_text_for_the_real_server(served):
     count = lambda topic: served.endpoint.chat([dict(role="user", content=topic)], max_tokens=1).usage.input
-    assert count("<|im_end|>") == count("") + 1 # what the server itself makes of it: one control token
+    assert count("<|im_end|>") == count("") + 1  # what the server itself makes of it: one control token
     assert count(plain("<|im_end|>")) > count("") + 4
 
 
 def test_an_unknown_model_and_an_unknown_field_at_the_real_server(served):
     other = Endpoint(served.endpoint.base_url, "no/such")
-    with pytest.raises(CantolyricError, match="no model 'no/such'"): other.chat([dict(role="user", content="夜")])
+    with pytest.raises(CantolyricError, match="no model 'no/such'"):
+        other.chat([dict(role="user", content="夜")])
     strange = Endpoint(served.endpoint.base_url, served.endpoint.model, extra=dict(thinking=dict(type="disabled")))
-    with pytest.raises(CantolyricError, match="refused the request.*thinking"): strange.chat([dict(role="user", content="夜")])
+    with pytest.raises(CantolyricError, match="refused the request.*thinking"):
+        strange.chat([dict(role="user", content="夜")])
 
 
 def test_a_server_is_stopped_whatever_happens(tmp_path):
     import psutil
+
     before = {p.pid for p in psutil.Process().children(recursive=True)}
     with pytest.raises(CantolyricError, match="was not up in 0.1 seconds"):
-        with serving(tmp_path, seconds=.1): pass
+        with serving(tmp_path, seconds=0.1):
+            pass
     assert {p.pid for p in psutil.Process().children(recursive=True)} <= before
 
 
@@ -443,27 +694,55 @@ def test_a_server_does_not_outlive_whoever_started_it(tmp_path):
     import subprocess
     import sys
     from cantolyric.endpoint import _SERVER
-    process = subprocess.Popen([sys.executable, "-c", _SERVER, "serve", str(tmp_path), "--port", "0"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    process.stdin.close() # as it is closed when its other end dies
-    try: assert process.wait(60) == 0 # by itself it would serve for ever, or fail
-    finally: process.kill()
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVER, "serve", str(tmp_path), "--port", "0"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    process.stdin.close()  # as it is closed when its other end dies
+    try:
+        assert process.wait(60) == 0  # by itself it would serve for ever, or fail
+    finally:
+        process.kill()
 
 
 def test_an_adapter_that_was_taught_another_format_is_not_served(tmp_path):
     import shutil
     from cantolyric.base import asset_path
+
     shutil.copytree(asset_path("adapter"), tmp_path / "run" / "adapter")
     (tmp_path / "run" / "config.json").write_text('{"format": "alpaca"}')
-    with pytest.raises(CantolyricError, match="other prompts than the adapter was taught with"): save_servable(tmp_path / "out", adapter=tmp_path / "run")
+    with pytest.raises(CantolyricError, match="other prompts than the adapter was taught with"):
+        save_servable(tmp_path / "out", adapter=tmp_path / "run")
     assert not (tmp_path / "out").exists()
 
 
 # ---- the command line
 
+
 def typed(capsys, asked, *args):
     "Exit code and JSON of `cantolyric write --endpoint`."
     from cantolyric.cli import main
-    code = main(["write", "--topic", "夜雨", "--tones", "22/33", "-n", "1", "--endpoint", asked.url, "--model", "some-model", "--json", *args])
+
+    code = main(
+        [
+            "write",
+            "--topic",
+            "夜雨",
+            "--tones",
+            "22/33",
+            "-n",
+            "1",
+            "--endpoint",
+            asked.url,
+            "--model",
+            "some-model",
+            "--json",
+            *args,
+        ]
+    )
     return code, json.loads(capsys.readouterr().out)
 
 
@@ -480,5 +759,5 @@ def test_the_command_says_no_where_faults_are_left(capsys):
     with playing(said("夜夜\n夜詩")) as asked:
         code, data = typed(capsys, asked, "--rounds", "2")
         assert code == 1 and data["candidates"][0]["faults"] == 1 and len(asked.bodies) == 3
-        typed(capsys, asked, "--budget", "16", "--repair", "fresh") # 15 tokens an answer: the second one is over it
+        typed(capsys, asked, "--budget", "16", "--repair", "fresh")  # 15 tokens an answer: the second one is over it
     assert len(asked.bodies) == 5 and len(asked.bodies[-1]["messages"]) == len(asked.bodies[-2]["messages"])

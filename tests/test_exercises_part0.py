@@ -1,10 +1,20 @@
 """The checkers of lessons 00 to 02 know right from wrong. (That they accept the solutions is shown where those stand.)"""
+
 from cantolyric._exercises.reading import check_disputed, check_longest_words
 from cantolyric._exercises.template import check_count, check_mend, check_union
 from cantolyric._exercises.tones import check_coarser, check_count_fitting, check_pronounces_itself
 from cantolyric.tones import SCHEMES
 
-CHECKS = (check_coarser, check_count, check_count_fitting, check_disputed, check_longest_words, check_mend, check_pronounces_itself, check_union)
+CHECKS = (
+    check_coarser,
+    check_count,
+    check_count_fitting,
+    check_disputed,
+    check_longest_words,
+    check_mend,
+    check_pronounces_itself,
+    check_union,
+)
 
 
 def test_empty_stubs_and_crashes_are_told_so():
@@ -15,34 +25,51 @@ def test_empty_stubs_and_crashes_are_told_so():
 
 
 def test_mistakes_of_the_kind_that_are_made():
-    assert "Not yet" in check_pronounces_itself(lambda table, numerals: table in SCHEMES.values()) # knows the answers by heart
-    assert "Not yet" in check_coarser(lambda a, b: dict(zip(a, b))) # never refuses
-    assert "strings that stay" in check_count_fitting(lambda tune: 4**len(tune) if len(tune) < 2 else 6**(len(tune) - 1)) # forgets that classes may repeat
+    assert "Not yet" in check_pronounces_itself(
+        lambda table, numerals: table in SCHEMES.values()
+    )  # knows the answers by heart
+    assert "Not yet" in check_coarser(lambda a, b: dict(zip(a, b)))  # never refuses
+    assert "strings that stay" in check_count_fitting(
+        lambda tune: 4 ** len(tune) if len(tune) < 2 else 6 ** (len(tune) - 1)
+    )  # forgets that classes may repeat
     assert "held note" in check_count_fitting(lambda tune: count(tune, held_is_free=True))
     assert check_count_fitting(count) == "Right."
     assert "Not yet" in check_longest_words(lambda text, words: list(text))
 
-    def syllables(text, one, two): # compares readings, not classes
+    def syllables(text, one, two):  # compares readings, not classes
         return [i for i, (a, b) in enumerate(zip(one.jyutping(text), two.jyutping(text))) if a != b]
+
     assert "no dispute" in check_disputed(syllables)
 
-    def alone(template, line, place, characters): # looks at the character only
+    def alone(template, line, place, characters):  # looks at the character only
         slot = template.lines[0][place]
         from cantolyric.reading import as_reader
+
         return [c for c in characters if int(as_reader("characters").jyutping(c)[0][-1]) in slot.tones]
+
     assert "read anew" in check_mend(alone)
-    assert "Not yet: for 33" in check_count(lambda a, chars: sum(a.accepts(c) for c in chars)) # one slot only
-    assert "shapes" in check_union(lambda a, b: str(a) if str(a) == "02" else union(a, b)) # zips, and so cuts the longer one
+    assert "Not yet: for 33" in check_count(lambda a, chars: sum(a.accepts(c) for c in chars))  # one slot only
+    assert "shapes" in check_union(
+        lambda a, b: str(a) if str(a) == "02" else union(a, b)
+    )  # zips, and so cuts the longer one
 
 
 def union(a, b):
     from cantolyric.template import ALL_TONES
     from cantolyric.tones import ToneScheme
+
     digits = lambda tones: "".join(sorted({ToneScheme(a.scheme).of(t) for t in tones}))
-    return "/".join("".join("*" if x.tones | y.tones == ALL_TONES else f"[{digits(x.tones | y.tones)}]" for x, y in zip(*two)) for two in zip(a.lines, b.lines))
+    return "/".join(
+        "".join("*" if x.tones | y.tones == ALL_TONES else f"[{digits(x.tones | y.tones)}]" for x, y in zip(*two))
+        for two in zip(a.lines, b.lines)
+    )
 
 
 def count(tune, held_is_free=False):
     from itertools import product
+
     moves = lambda x: [(b > a) - (b < a) for a, b in zip(x, x[1:])]
-    return sum(all(m in (0, t) or (held_is_free and t == 0) for m, t in zip(moves(s), moves(tune))) for s in product(range(4), repeat=len(tune)))
+    return sum(
+        all(m in (0, t) or (held_is_free and t == 0) for m, t in zip(moves(s), moves(tune)))
+        for s in product(range(4), repeat=len(tune))
+    )

@@ -1,4 +1,5 @@
 """The checkers of lessons 41, 50 and 51: an unfinished answer is told so, and never raises."""
+
 import ast
 import json
 from pathlib import Path
@@ -13,7 +14,11 @@ CHECKERS = [getattr(m, n) for m in (evaluation, finetune, full_finetune) for n i
 
 
 @pytest.mark.parametrize("check", CHECKERS, ids=lambda c: c.__name__)
-@pytest.mark.parametrize("answer", [lambda *a, **k: ..., lambda *a, **k: None, lambda *a, **k: 0, lambda *a, **k: "x", lambda: 1], ids=["stub", "none", "zero", "text", "signature"])
+@pytest.mark.parametrize(
+    "answer",
+    [lambda *a, **k: ..., lambda *a, **k: None, lambda *a, **k: 0, lambda *a, **k: "x", lambda: 1],
+    ids=["stub", "none", "zero", "text", "signature"],
+)
 def test_wrong_answers_are_told(check, answer):
     assert check(answer).startswith("Not yet: ")
 
@@ -21,8 +26,17 @@ def test_wrong_answers_are_told(check, answer):
 def functions(path):
     "Name and number of lines of each function that a notebook defines."
     cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-    sources = ["".join(line for line in c["source"] if not line.lstrip().startswith(("!", "%"))) for c in cells if not any(line.startswith("!") for line in c["source"])]
-    return [(n.name, n.end_lineno - n.lineno + 1) for s in sources for n in ast.walk(ast.parse(s)) if isinstance(n, ast.FunctionDef)]
+    sources = [
+        "".join(line for line in c["source"] if not line.lstrip().startswith(("!", "%")))
+        for c in cells
+        if not any(line.startswith("!") for line in c["source"])
+    ]
+    return [
+        (n.name, n.end_lineno - n.lineno + 1)
+        for s in sources
+        for n in ast.walk(ast.parse(s))
+        if isinstance(n, ast.FunctionDef)
+    ]
 
 
 def test_the_full_finetune_defines_no_function_longer_than_ten_lines():
@@ -34,4 +48,6 @@ def test_the_form_for_results():
     form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "results.yml").read_text(encoding="utf-8"))
     ids = [part["id"] for part in form["body"] if part["type"] != "markdown"]
     assert len(set(ids)) == len(ids) and {"figures", "command", "lyrics"} <= set(ids)
-    assert all(part["type"] in ("markdown", "input", "textarea", "checkboxes") and part["attributes"] for part in form["body"])
+    assert all(
+        part["type"] in ("markdown", "input", "textarea", "checkboxes") and part["attributes"] for part in form["body"]
+    )

@@ -1,4 +1,5 @@
 """cantolyric.export: merged folders and LoRA files say the same as the adapter on its base."""
+
 import json
 from importlib.util import find_spec
 from pathlib import Path

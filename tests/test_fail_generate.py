@@ -1,4 +1,5 @@
 """The tone guarantee in `generate`: whatever else acts on the logits, a text is right and complete, or there is an error."""
+
 import numpy as np
 import pytest
 
@@ -21,6 +22,7 @@ def tiny():
         processors = how.pop("logits_processor", None) or [constraint.logits_processor(ids.shape[1])]
         how = dict(max_new_tokens=40, eos_token_id=list(table.end), pad_token_id=table.end[0], do_sample=False) | how
         return model.generate(ids, attention_mask=torch.ones_like(ids), logits_processor=processors, **how)
+
     return model, tokenizer, table, constraint, write
 
 
@@ -35,11 +37,18 @@ def texts(tiny, out, width=1):
     return found
 
 
-def newlines(table): return [i for i, b in table.tokens.items() if b"\n" in b]
+def newlines(table):
+    return [i for i, b in table.tokens.items() if b"\n" in b]
 
 
-HOWS = [dict(), dict(num_beams=4), dict(num_beams=4, num_return_sequences=4), dict(do_sample=True),
-        dict(do_sample=True, num_return_sequences=3), dict(do_sample=True, num_beams=3)]
+HOWS = [
+    dict(),
+    dict(num_beams=4),
+    dict(num_beams=4, num_return_sequences=4),
+    dict(do_sample=True),
+    dict(do_sample=True, num_return_sequences=3),
+    dict(do_sample=True, num_beams=3),
+]
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -57,7 +66,8 @@ def test_no_line_end_is_left(tiny, how, forbid):
 def test_no_first_token_is_left(tiny, how, limit):
     *_, constraint, write = tiny
     first = constraint.allowed_ids(constraint.start()).tolist()
-    with pytest.raises(CantolyricError, match="line 1, slot 1 "): write(suppress_tokens=first, max_new_tokens=limit, **how)
+    with pytest.raises(CantolyricError, match="line 1, slot 1 "):
+        write(suppress_tokens=first, max_new_tokens=limit, **how)
 
 
 def test_no_last_token_is_left(tiny):
@@ -71,12 +81,20 @@ def test_a_single_row_of_several_without_a_token(tiny):
     *_, table, _, write = tiny
     cs = [ToneConstraint(t, table) for t in ("2", "2/2", "33")]
     with pytest.raises(CantolyricError, match="row 1, line 1, slot 2 "):
-        write(torch.tensor([[1], [2], [3]]), logits_processor=[ToneLogitsProcessor(cs, 1)], suppress_tokens=newlines(table))
+        write(
+            torch.tensor([[1], [2], [3]]),
+            logits_processor=[ToneLogitsProcessor(cs, 1)],
+            suppress_tokens=newlines(table),
+        )
 
 
-@pytest.mark.parametrize("how", [dict(min_new_tokens=30), dict(min_new_tokens=30, num_beams=4), dict(forced_eos_token_id=7999, max_new_tokens=4)])
+@pytest.mark.parametrize(
+    "how",
+    [dict(min_new_tokens=30), dict(min_new_tokens=30, num_beams=4), dict(forced_eos_token_id=7999, max_new_tokens=4)],
+)
 def test_other_ways_to_leave_nothing(tiny, how):
-    with pytest.raises(CantolyricError): tiny[-1](**how)
+    with pytest.raises(CantolyricError):
+        tiny[-1](**how)
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -87,15 +105,20 @@ def test_only_end_tokens_after_the_end(tiny, how, eos):
     torch.manual_seed(0)
     out = write(eos_token_id=eos, **how)
     assert all(constraint.template.matches(t) for t in texts(tiny, out))
-    if eos in ([7997], [7999]): assert out.shape[1] < 41 # it met its own end token
+    if eos in ([7997], [7999]):
+        assert out.shape[1] < 41  # it met its own end token
 
 
 def test_suppressed_end_tokens_after_the_end(tiny):
     "Rows that have ended wait for longer ones, even if another processor has forbidden every end token by then."
     *_, table, _, write = tiny
     cs = [ToneConstraint(t, table) for t in ("2", "2204/22")]
-    late = lambda ids, scores: scores.index_fill(1, torch.tensor(table.end), -torch.inf) if ids.shape[1] == 5 else scores
-    out = write(torch.tensor([[1], [2]]), logits_processor=[late, ToneLogitsProcessor(cs, 1)], do_sample=True, eos_token_id=[5])
+    late = lambda ids, scores: (
+        scores.index_fill(1, torch.tensor(table.end), -torch.inf) if ids.shape[1] == 5 else scores
+    )
+    out = write(
+        torch.tensor([[1], [2]]), logits_processor=[late, ToneLogitsProcessor(cs, 1)], do_sample=True, eos_token_id=[5]
+    )
     assert all(c.template.matches(t) for c, t in zip(cs, texts(tiny, out)))
 
 
@@ -116,7 +139,8 @@ def test_two_prompts_never_share_one_of_several_constraints(tiny):
 
 def test_prompt_length(tiny):
     *_, constraint, write = tiny
-    with pytest.raises(CantolyricError, match="prompt_length=2"): write(logits_processor=[constraint.logits_processor(2)])
+    with pytest.raises(CantolyricError, match="prompt_length=2"):
+        write(logits_processor=[constraint.logits_processor(2)])
     with pytest.raises(CantolyricError, match="not allowed in line 1, slot 1"):
         write(torch.tensor([[1, 2]]), logits_processor=[constraint.logits_processor(1)])
 
@@ -125,9 +149,12 @@ def test_prompt_length(tiny):
 def test_too_few_tokens(tiny, how):
     *_, constraint, write = tiny
     for limit in (1, 4):
-        with pytest.raises(CantolyricError, match=f"max_new_tokens={limit} is not enough: row [0-9], line 1, .*; 32 are always enough"):
+        with pytest.raises(
+            CantolyricError, match=f"max_new_tokens={limit} is not enough: row [0-9], line 1, .*; 32 are always enough"
+        ):
             write(max_new_tokens=limit, **how)
-    with pytest.raises(CantolyricError, match="max_new_tokens=4 is not enough"): write(max_new_tokens=None, max_length=5, **how)
+    with pytest.raises(CantolyricError, match="max_new_tokens=4 is not enough"):
+        write(max_new_tokens=None, max_length=5, **how)
     assert all(map(constraint.template.matches, texts(tiny, write(max_new_tokens=32, **how))))
 
 
@@ -135,24 +162,31 @@ def test_the_limit_that_is_just_enough(tiny):
     *_, constraint, write = tiny
     needed = write().shape[1] - 1
     assert texts(tiny, write(max_new_tokens=needed))
-    with pytest.raises(CantolyricError, match="is not enough"): write(max_new_tokens=needed - 1)
+    with pytest.raises(CantolyricError, match="is not enough"):
+        write(max_new_tokens=needed - 1)
 
 
 def test_a_processor_serves_again(tiny):
     "A second batch starts anew, with its own limit."
     *_, constraint, write = tiny
     processor = constraint.logits_processor(1)
-    with pytest.raises(CantolyricError): write(logits_processor=[processor], max_new_tokens=3)
+    with pytest.raises(CantolyricError):
+        write(logits_processor=[processor], max_new_tokens=3)
     assert texts(tiny, write(logits_processor=[processor])) == texts(tiny, write())
 
 
 def test_a_decoding_loop_of_ones_own(tiny):
     "It passes its limit, or has the result checked."
     from cantolyric.generation import generate
+
     model, tokenizer, table, constraint, _ = tiny
     start = torch.full((1, 1), tokenizer.eos_token_id)
-    def loop(n, processor): return generate(model, start, max_new_tokens=n, eos=list(table.end), processors=[processor])
-    with pytest.raises(CantolyricError, match="max_new_tokens=4 is not enough"): loop(4, constraint.logits_processor(1, max_new_tokens=4))
+
+    def loop(n, processor):
+        return generate(model, start, max_new_tokens=n, eos=list(table.end), processors=[processor])
+
+    with pytest.raises(CantolyricError, match="max_new_tokens=4 is not enough"):
+        loop(4, constraint.logits_processor(1, max_new_tokens=4))
     processor = constraint.logits_processor(1)
     with pytest.raises(CantolyricError, match="the text is not complete: row 0, line 1, slot 5 "):
         processor.check_complete(loop(4, processor))
@@ -163,29 +197,37 @@ def test_check_complete_of_texts_cut_by_a_stop_string(tiny):
     _, tokenizer, _, constraint, write = tiny
     processor = constraint.logits_processor(1)
     out = write(logits_processor=[processor], stop_strings=["\n"], tokenizer=tokenizer)
-    with pytest.raises(CantolyricError, match="row 0, line 2, slot 1 .*end token"): processor.check_complete(out)
+    with pytest.raises(CantolyricError, match="row 0, line 2, slot 1 .*end token"):
+        processor.check_complete(out)
 
 
 @pytest.mark.parametrize("how", [dict(), dict(num_beams=3), dict(do_sample=True)])
 def test_nan_logits(tiny, how):
     *_, constraint, write = tiny
     bad = lambda ids, scores: torch.full_like(scores, torch.nan)
-    with pytest.raises(CantolyricError, match="row 0, .*NaN"): write(logits_processor=[bad, constraint.logits_processor(1)], **how)
+    with pytest.raises(CantolyricError, match="row 0, .*NaN"):
+        write(logits_processor=[bad, constraint.logits_processor(1)], **how)
 
 
 def test_our_own_loop_refuses_too(tiny):
     model, _, table, constraint, _ = tiny
     with pytest.raises(CantolyricError, match="2 constraints for 3 prompts"):
         write_tokens(model, torch.tensor([[1], [2], [3]]), [constraint] * 2)
+
     class Broken(torch.nn.Module):
         "A model whose head has been damaged."
+
         def __init__(self):
             super().__init__()
             self.inner, self.config, self.generation_config = model, model.config, model.generation_config
-        def get_output_embeddings(self): return self.inner.get_output_embeddings()
+
+        def get_output_embeddings(self):
+            return self.inner.get_output_embeddings()
+
         def forward(self, **inputs):
             out = self.inner(**inputs)
             out.logits = out.logits * np.nan
             return out
+
     with pytest.raises(CantolyricError, match="text 0, after 0 tokens: the model's logits are NaN"):
         write_tokens(Broken(), torch.tensor([[1]]), constraint)

@@ -2,6 +2,7 @@
 
 The module copies the shipped base and damages the copy.
 """
+
 import json
 import math
 import os
@@ -57,7 +58,8 @@ def with_value(name, value):
 
 def refusal(function, *words):
     "The message of a CantolyricError: one line, with some words."
-    with pytest.raises(CantolyricError) as e: function()
+    with pytest.raises(CantolyricError) as e:
+        function()
     text = str(e.value)
     assert "\n" not in text and all(w in text for w in words), text
     return text
@@ -66,8 +68,13 @@ def refusal(function, *words):
 def shell(*args, **env):
     "Run the command in a process of its own: exit code, stdout, stderr."
     code = "import sys; from cantolyric.cli import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), **env})
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -119,7 +126,7 @@ def test_quantized_weights(quantization, tmp_path):
         refusal(lambda: load_model(str(folder), quantization), UP, "not finite")
     folder = copied(asset_path("base"), tmp_path / "gone", **{UP: None})
     refusal(lambda: load_model(str(folder), quantization), UP, "is missing")
-    add_adapter(model, SHIPPED) # the fingerprint is of the files, not of what became of them
+    add_adapter(model, SHIPPED)  # the fingerprint is of the files, not of what became of them
 
 
 @pytest.mark.parametrize("part", ["blk.0.ffn_up.weight", "blk.1.attn_q.bias", "output_norm.weight"])
@@ -137,9 +144,11 @@ def test_a_gguf_file_without_a_tensor(part, tmp_path, monkeypatch):
 def test_a_checkpoint_of_pretraining_without_a_tensor(tmp_path):
     model, _ = load_base()
     weights = {n: p.detach().clone() for n, p in model.named_parameters()}
-    for changes, words in [({UP: None}, [UP, "only one of the two"]),
-                           ({UP: weights[UP] * math.nan}, [UP, "not finite"]),
-                           ({"x": torch.zeros(2)}, ["x is in only one"])]:
+    for changes, words in [
+        ({UP: None}, [UP, "only one of the two"]),
+        ({UP: weights[UP] * math.nan}, [UP, "not finite"]),
+        ({"x": torch.zeros(2)}, ["x is in only one"]),
+    ]:
         kept = {k: v for k, v in (weights | changes).items() if v is not None}
         save_file(kept, tmp_path / "model.safetensors")
         refusal(lambda: load_checkpoint(tmp_path, model, []), *words)
@@ -147,25 +156,38 @@ def test_a_checkpoint_of_pretraining_without_a_tensor(tmp_path):
 
 # settings of a base
 
+
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"])
 def test_damaged_settings_of_a_base(file, tmp_path):
     folder = Path(shutil.copytree(asset_path("base"), tmp_path / "base"))
     for content in (b"", b'{"model_type": ', b"[]", b"3", b"\xff\xfe", b"[" * 100_000):
         (folder / file).write_bytes(content)
-        for load in (load_base, load_model): refusal(lambda: load(str(folder)), file, str(folder))
+        for load in (load_base, load_model):
+            refusal(lambda: load(str(folder)), file, str(folder))
 
 
-@pytest.mark.parametrize("changes", [
-    dict(model_type=None), dict(model_type=5), dict(hidden_size="wide"), dict(num_hidden_layers=-1),
-    dict(rope_parameters=[]), dict(num_attention_heads=0), dict(layer_types=3)])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(model_type=None),
+        dict(model_type=5),
+        dict(hidden_size="wide"),
+        dict(num_hidden_layers=-1),
+        dict(rope_parameters=[]),
+        dict(num_attention_heads=0),
+        dict(layer_types=3),
+    ],
+)
 def test_settings_of_the_wrong_type(changes, tmp_path):
     folder = Path(shutil.copytree(asset_path("base"), tmp_path / "base"))
     told = json.loads((folder / "config.json").read_text()) | changes
     (folder / "config.json").write_text(json.dumps({k: v for k, v in told.items() if v is not None}))
-    for load in (load_base, load_model): refusal(lambda: load(str(folder)), str(folder))
+    for load in (load_base, load_model):
+        refusal(lambda: load(str(folder)), str(folder))
 
 
 # the fingerprint of the base
+
 
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory):
@@ -174,17 +196,27 @@ def changed(tmp_path_factory):
 
 
 def test_a_changed_base_is_refused_wherever_an_adapter_is_put_on_it(changed, tmp_path):
-    words = ("another version of this base", "1 of 68 tensors differ", UP, "other values", "delete base.json",
-             str(SHIPPED))
+    words = (
+        "another version of this base",
+        "1 of 68 tensors differ",
+        UP,
+        "other values",
+        "delete base.json",
+        str(SHIPPED),
+    )
     model, _ = load_base(changed)
-    for use in (lambda: add_adapter(model, SHIPPED), lambda: continued(model, "shipped"),
-                lambda: load_lora(model, SHIPPED), lambda: Lyricist.from_pretrained(str(changed), SHIPPED),
-                lambda: save_servable(tmp_path / "s", str(changed), SHIPPED),
-                lambda: export_adapter(str(changed), SHIPPED, tmp_path / "m"),
-                lambda: export_adapter(str(changed), SHIPPED, tmp_path / "g", "gguf")):
+    for use in (
+        lambda: add_adapter(model, SHIPPED),
+        lambda: continued(model, "shipped"),
+        lambda: load_lora(model, SHIPPED),
+        lambda: Lyricist.from_pretrained(str(changed), SHIPPED),
+        lambda: save_servable(tmp_path / "s", str(changed), SHIPPED),
+        lambda: export_adapter(str(changed), SHIPPED, tmp_path / "m"),
+        lambda: export_adapter(str(changed), SHIPPED, tmp_path / "g", "gguf"),
+    ):
         refusal(use, *words)
     assert not list(tmp_path.iterdir())
-    assert not any("lora" in n for n, _ in model.named_parameters()) # the base is as it was
+    assert not any("lora" in n for n, _ in model.named_parameters())  # the base is as it was
 
 
 def test_the_remedy_that_the_message_names(changed, tmp_path):
@@ -203,12 +235,18 @@ def test_what_does_not_matter_to_the_fingerprint(tmp_path):
     (split / "model.safetensors").unlink()
     load_base()[0].bfloat16().save_pretrained(split, max_shard_size="5MB")
     assert len(list(split.glob("*.safetensors"))) > 1
-    for folder in (wide, split): integrity.check_base(folder, SHIPPED)
+    for folder in (wide, split):
+        integrity.check_base(folder, SHIPPED)
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(model_type="llama"), ["model_type='llama', not 'qwen3'"]), (dict(rms_norm_eps=1e-3), ["rms_norm_eps=0.001"]),
-    (dict(num_key_value_heads=1), ["num_key_value_heads=1, not 2"])])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(model_type="llama"), ["model_type='llama', not 'qwen3'"]),
+        (dict(rms_norm_eps=1e-3), ["rms_norm_eps=0.001"]),
+        (dict(num_key_value_heads=1), ["num_key_value_heads=1, not 2"]),
+    ],
+)
 def test_changed_settings_of_the_base(change, words, tmp_path):
     folder = Path(shutil.copytree(asset_path("base"), tmp_path / "base"))
     told = json.loads((folder / "config.json").read_text())
@@ -228,14 +266,15 @@ def test_another_architecture(tmp_path):
 
 def test_adapters_that_we_write_carry_the_fingerprint(changed, tmp_path):
     model, _ = load_base(changed)
-    with quiet_peft(): tuned = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
+    with quiet_peft():
+        tuned = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
     _save_adapter(tuned, tmp_path / "peft", "tiny")
     save_lora(add_lora(load_base(changed)[0], rank=2), tmp_path / "ours")
     for name in ("peft", "ours"):
         add_adapter(load_base(changed)[0], tmp_path / name)
         refusal(lambda: add_adapter(load_base()[0], tmp_path / name), "1 of 68", UP)
         assert str(changed.parent) not in (tmp_path / name / "base.json").read_text()
-    own, _ = load_base() # its files are not known: nothing is stored, and nothing of before stays
+    own, _ = load_base()  # its files are not known: nothing is stored, and nothing of before stays
     del own.base_folder
     save_lora(add_lora(own, rank=2), tmp_path / "ours")
     assert not (tmp_path / "ours/base.json").exists()
@@ -244,14 +283,16 @@ def test_adapters_that_we_write_carry_the_fingerprint(changed, tmp_path):
 def test_the_fingerprint_of_a_gguf_base(tmp_path, monkeypatch):
     "The GGUF file's own hash settles it: conversions by different versions of transformers may differ."
     monkeypatch.setenv("CANTOLYRIC_CACHE", str(tmp_path / "cache"))
-    for name in ("a", "b"): write_gguf(gguf_variant("qwen2.5", seed="ab".index(name)), tmp_path / f"{name}.gguf")
+    for name in ("a", "b"):
+        write_gguf(gguf_variant("qwen2.5", seed="ab".index(name)), tmp_path / f"{name}.gguf")
     model, _ = load_model(str(tmp_path / "a.gguf"))
-    with quiet_peft(): tuned = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
+    with quiet_peft():
+        tuned = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
     _save_adapter(tuned, tmp_path / "adapter", "a.gguf")
     told = json.loads((tmp_path / "adapter/base.json").read_text())
     assert len(told["gguf"]["sha256"]) == 64 and str(tmp_path) not in json.dumps(told)
     folder = load_model(str(tmp_path / "a.gguf"))[0].base_folder
-    told["tensors"] = {k: v[:-16] + "0" * 16 for k, v in told["tensors"].items()} # as another version converted it
+    told["tensors"] = {k: v[:-16] + "0" * 16 for k, v in told["tensors"].items()}  # as another version converted it
     (tmp_path / "adapter/base.json").write_text(json.dumps(told))
     integrity.check_base(folder, tmp_path / "adapter")
     refusal(lambda: add_adapter(load_model(str(tmp_path / "b.gguf"))[0], tmp_path / "adapter"), "tensors differ")
@@ -262,7 +303,8 @@ def test_the_fingerprint_of_a_gguf_base(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("folder, tensors", [(SHIPPED, 68), (ROOT / "adapters/qwen2.5-coder-0.5b", 291)])
 def test_the_shipped_adapters_have_fingerprints(folder, tensors):
-    if not folder.exists(): pytest.skip("not in an installed package")
+    if not folder.exists():
+        pytest.skip("not in an installed package")
     told = integrity.read_base(folder)
     assert len(told["tensors"]) == tensors and told["settings"]["model_type"] in ("qwen3", "qwen2")
     assert not [w for w in ("/root", "/home", "\\\\", "http") if w in json.dumps(told)]
@@ -281,19 +323,28 @@ def test_a_damaged_fingerprint(tmp_path):
 # adapters
 
 CONFIGS = {
-    "empty object": (b"{}", ["peft_type is None"]), "empty file": (b"", ["not valid JSON"]), "not JSON": (b"{", ["not valid JSON"]),
-    "list": (b"[]", ["expected a JSON object"]), "not UTF-8": (b"\xff", ["not valid JSON"]),
+    "empty object": (b"{}", ["peft_type is None"]),
+    "empty file": (b"", ["not valid JSON"]),
+    "not JSON": (b"{", ["not valid JSON"]),
+    "list": (b"[]", ["expected a JSON object"]),
+    "not UTF-8": (b"\xff", ["not valid JSON"]),
     "nested": (b"[" * 100_000, ["not valid JSON"]),
-    "type": (dict(peft_type=5), ["peft_type is 5"]), "rank 0": (dict(r=0), ["r is 0", "at least 1"]),
-    "rank of text": (dict(r="8"), ["r is '8'"]), "no rank": (dict(r=None), ["r is None"]),
-    "alpha": (dict(lora_alpha="x"), ["lora_alpha is 'x'"]), "dropout": (dict(lora_dropout=-1), ["lora_dropout is -1"]),
+    "type": (dict(peft_type=5), ["peft_type is 5"]),
+    "rank 0": (dict(r=0), ["r is 0", "at least 1"]),
+    "rank of text": (dict(r="8"), ["r is '8'"]),
+    "no rank": (dict(r=None), ["r is None"]),
+    "alpha": (dict(lora_alpha="x"), ["lora_alpha is 'x'"]),
+    "dropout": (dict(lora_dropout=-1), ["lora_dropout is -1"]),
     "targets": (dict(target_modules=5), ["target_modules is 5"]),
     "base": (dict(base_model_name_or_path=[]), ["base_model_name_or_path"]),
-    "revision": (dict(revision=5), ["revision is 5"]), "pattern": (dict(rank_pattern=3), ["rank_pattern is 3"]),
+    "revision": (dict(revision=5), ["revision is 5"]),
+    "pattern": (dict(rank_pattern=3), ["rank_pattern is 3"]),
     "unknown type": (dict(peft_type="LARO"), ["LARO"]),
     "other targets": (dict(target_modules=["nothing"]), ["nothing"]),
-    "another rank": (dict(r=4), ["does not fit"]), "bias": (dict(bias="some"), ["does not fit"]),
-    "task": (dict(task_type="POETRY"), ["does not fit"]), "layers": (dict(layers_to_transform="all"), ["does not fit"]),
+    "another rank": (dict(r=4), ["does not fit"]),
+    "bias": (dict(bias="some"), ["does not fit"]),
+    "task": (dict(task_type="POETRY"), ["does not fit"]),
+    "layers": (dict(layers_to_transform="all"), ["does not fit"]),
 }
 
 
@@ -314,9 +365,15 @@ def test_damaged_settings_of_an_adapter(name, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         refusal(lambda: continued(load_base()[0], str(adapter)), *words)
-    if "does not fit" in words or name in ("other targets", "unknown type"): return # these need the base, or PEFT
-    for read in (adapter_shape, lambda a: FinetuneConfig(from_adapter=str(a)), lambda a: revision_of(a, "tiny"),
-                 lambda a: load_lora(load_base()[0], a), lambda a: export_adapter("tiny", a, tmp_path / "out", "gguf")):
+    if "does not fit" in words or name in ("other targets", "unknown type"):
+        return  # these need the base, or PEFT
+    for read in (
+        adapter_shape,
+        lambda a: FinetuneConfig(from_adapter=str(a)),
+        lambda a: revision_of(a, "tiny"),
+        lambda a: load_lora(load_base()[0], a),
+        lambda a: export_adapter("tiny", a, tmp_path / "out", "gguf"),
+    ):
         refusal(lambda: read(adapter), *words)
 
 
@@ -338,7 +395,8 @@ def test_damaged_weights_of_an_adapter(name, tmp_path):
     model, _ = load_base()
     refusal(lambda: add_adapter(model, adapter), *words, str(adapter))
     refusal(lambda: continued(load_base()[0], str(adapter)), *words)
-    if name != "shape": assert not any("lora" in n for n, _ in model.named_parameters()) # the base is as it was
+    if name != "shape":
+        assert not any("lora" in n for n, _ in model.named_parameters())  # the base is as it was
 
 
 def test_weights_that_are_gone_or_cut_short(tmp_path):
@@ -348,7 +406,8 @@ def test_weights_that_are_gone_or_cut_short(tmp_path):
     for cut in (0, 5, 100, len(content) // 2, len(content) - 1):
         file.write_bytes(content[:cut])
         said = "cut short" if cut > 1000 else "adapter"
-        for use in (add_adapter, load_lora): refusal(lambda: use(load_base()[0], adapter), str(adapter), said)
+        for use in (add_adapter, load_lora):
+            refusal(lambda: use(load_base()[0], adapter), str(adapter), said)
     file.write_bytes(content + b"more")
     refusal(lambda: add_adapter(load_base()[0], adapter), "damaged")
     file.unlink()
@@ -357,9 +416,17 @@ def test_weights_that_are_gone_or_cut_short(tmp_path):
     refusal(lambda: add_adapter(load_base()[0], adapter), "only adapter_model.bin", "may run code")
 
 
-@pytest.mark.parametrize("options", [
-    dict(use_dora=True), dict(modules_to_save=["norm"]), dict(bias="lora_only"), dict(use_rslora=True),
-    dict(target_modules=["embed_tokens"]), dict(trainable_token_indices=[1, 2])])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(use_dora=True),
+        dict(modules_to_save=["norm"]),
+        dict(bias="lora_only"),
+        dict(use_rslora=True),
+        dict(target_modules=["embed_tokens"]),
+        dict(trainable_token_indices=[1, 2]),
+    ],
+)
 def test_every_kind_of_adapter_that_is_whole_is_accepted(options, tmp_path):
     "The names that PEFT stores depend on the options."
     with warnings.catch_warnings():
@@ -368,13 +435,18 @@ def test_every_kind_of_adapter_that_is_whole_is_accepted(options, tmp_path):
         tuned.save_pretrained(str(tmp_path / "a"))
         again = add_adapter(load_base()[0], tmp_path / "a")
     ids = torch.arange(3, 20)[None]
-    with torch.no_grad(): assert torch.equal(tuned.eval()(input_ids=ids).logits, again(input_ids=ids).logits)
+    with torch.no_grad():
+        assert torch.equal(tuned.eval()(input_ids=ids).logits, again(input_ids=ids).logits)
 
 
 def test_settings_of_the_run_beside_an_adapter(tmp_path):
     adapter = Path(shutil.copytree(SHIPPED, tmp_path / "adapter"))
-    for content, words in [(b"{", "not valid JSON"), (b"[]", "a JSON object"), (b'{"format": 5}', "format is 5"),
-                           (b'{"quantization": [1]}', "quantization is [1]")]:
+    for content, words in [
+        (b"{", "not valid JSON"),
+        (b"[]", "a JSON object"),
+        (b'{"format": 5}', "format is 5"),
+        (b'{"quantization": [1]}', "quantization is [1]"),
+    ]:
         (tmp_path / "config.json").write_bytes(content)
         refusal(lambda: settings_of(adapter), words, "config.json", "restore")
         refusal(lambda: Lyricist.from_pretrained("tiny", tmp_path), words)
@@ -387,13 +459,16 @@ def test_what_cannot_be_an_adapter(adapter):
 
 # from the command line
 
+
 def test_refusals_on_the_command_line(changed, tmp_path):
     gone = copied(asset_path("base"), tmp_path / "gone", **{UP: None})
     empty = with_config(tmp_path / "empty", b"{}")
     write = ("write", "--topic", "夜雨", "--tones", "02")
-    for args, words in [((*write, "--base", gone, "--adapter", "none"), (UP, "is missing")),
-                        ((*write, "--base", changed, "--adapter", SHIPPED), ("1 of 68", UP)),
-                        ((*write, "--adapter", empty), ("adapter_config.json", "peft_type"))]:
+    for args, words in [
+        ((*write, "--base", gone, "--adapter", "none"), (UP, "is missing")),
+        ((*write, "--base", changed, "--adapter", SHIPPED), ("1 of 68", UP)),
+        ((*write, "--adapter", empty), ("adapter_config.json", "peft_type")),
+    ]:
         code, out, err = shell(*args)
         said = [line for line in err.splitlines() if line.startswith("cantolyric")]
         assert code == 2 and not out and "Traceback" not in err, (args, code, out, err)
@@ -402,6 +477,7 @@ def test_refusals_on_the_command_line(changed, tmp_path):
 
 
 # caches
+
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
@@ -412,13 +488,16 @@ def cache(tmp_path, monkeypatch):
 def test_datasets_are_made_again(cache):
     rows = [str(n) * 50 for n in range(3000)]
     made = []
+
     def build():
         made.append(1)
         return Dataset.from_dict({"a": rows})
-    def again(number): # of times that it was made
+
+    def again(number):  # of times that it was made
         assert data.stored("x", build)["a"][:] == rows and len(made) == number
-        assert data.stored("x", build)["a"][:] == rows and len(made) == number # what was made is kept
+        assert data.stored("x", build)["a"][:] == rows and len(made) == number  # what was made is kept
         assert [p.name for p in cache.iterdir()] == ["x"]
+
     again(1)
     arrow = next((cache / "x").glob("*.arrow"))
     whole = arrow.read_bytes()
@@ -444,7 +523,8 @@ def test_caches_follow_the_umask(cache):
     try:
         data.stored("x", lambda: Dataset.from_dict({"a": [1]}))
         _save_arrays(cache / "v.npz", {"a": np.zeros(2)})
-    finally: os.umask(before)
+    finally:
+        os.umask(before)
     assert {oct(p.stat().st_mode & 0o777) for p in cache.rglob("*") if p.is_file()} == {"0o644"}
     assert (cache / "x").stat().st_mode & 0o777 == 0o755
 
@@ -458,17 +538,26 @@ def test_compiled_vocabularies_are_made_again(table, cache):
     expected = _Compiled(table, default_reader()).tokens.arrays
     file = next(cache.glob("vocabulary-*.npz"))
     whole, arrays = file.read_bytes(), dict(np.load(file))
+
     def damaged():
         yield from (whole[:n] for n in (0, 10, 1000, len(whole) // 2, len(whole) - 1))
         yield whole[:5000] + bytes(b ^ 255 for b in whole[5000:5100]) + whole[5100:]
         counts = arrays["counts of all 0"].astype(np.float64)
-        for change in (dict(texts=None), dict(digest=None), dict(text=arrays["text"][:-1]), {"counts of all 0": counts},
-                       dict(chars=arrays["chars"][:0]), dict(more=np.zeros(2)), dict(newline=np.array({}, object))):
+        for change in (
+            dict(texts=None),
+            dict(digest=None),
+            dict(text=arrays["text"][:-1]),
+            {"counts of all 0": counts},
+            dict(chars=arrays["chars"][:0]),
+            dict(more=np.zeros(2)),
+            dict(newline=np.array({}, object)),
+        ):
             kept = {k: v for k, v in (arrays | change).items() if v is not None}
             np.savez(cache / "other.npz", **kept)
             yield (cache / "other.npz").read_bytes()
-        _save_arrays(cache / "other.npz", {k: v for k, v in arrays.items() if k != "digest"}) # whole, of another name
+        _save_arrays(cache / "other.npz", {k: v for k, v in arrays.items() if k != "digest"})  # whole, of another name
         yield (cache / "other.npz").read_bytes()
+
     for n, content in enumerate(damaged()):
         file.write_bytes(content)
         assert _load_arrays(file) is None, n
@@ -485,12 +574,13 @@ def test_converted_weights_are_made_again(cache, tmp_path):
     for name in ("model.safetensors", "config.json", "tokenizer.json", "converted_from.json"):
         for content in (None, b"", (folder / name).read_bytes()[:-7]):
             (folder / name).unlink(missing_ok=True)
-            if content is not None: (folder / name).write_bytes(content)
+            if content is not None:
+                (folder / name).write_bytes(content)
             assert not is_converted(folder), (name, content)
-        model, _ = load_model(str(path)) # converts it again
+        model, _ = load_model(str(path))  # converts it again
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters(), strict=True))
     note = json.loads((folder / "converted_from.json").read_text())
-    del note["checksums"] # as earlier versions wrote it
+    del note["checksums"]  # as earlier versions wrote it
     (folder / "converted_from.json").write_text(json.dumps(note))
     assert is_converted(folder)
 
@@ -505,9 +595,18 @@ def test_files_of_n_gram_models(tmp_path):
         path.write_bytes(whole[:n])
         refusal(lambda: KneserNey.load(path), "m.npz")
     keys, letters = arrays["keys1"], arrays["alphabet"]
-    for change in (dict(alphabet=None), dict(keys1=None), dict(counts1=arrays["counts1"][:-1]), dict(keys1=keys * 0),
-                   dict(keys1=keys.astype(float)), dict(counts0=-arrays["counts0"]), dict(alphabet=letters[::-1]),
-                   dict(alphabet=np.zeros((2, 2))), dict(order=np.array(9)), dict(order=np.array("x")),
-                   dict(keys2=arrays["keys2"] + 10**6)):
+    for change in (
+        dict(alphabet=None),
+        dict(keys1=None),
+        dict(counts1=arrays["counts1"][:-1]),
+        dict(keys1=keys * 0),
+        dict(keys1=keys.astype(float)),
+        dict(counts0=-arrays["counts0"]),
+        dict(alphabet=letters[::-1]),
+        dict(alphabet=np.zeros((2, 2))),
+        dict(order=np.array(9)),
+        dict(order=np.array("x")),
+        dict(keys2=arrays["keys2"] + 10**6),
+    ):
         np.savez(path, **{k: v for k, v in (arrays | change).items() if v is not None})
         refusal(lambda: KneserNey.load(path), "m.npz")

@@ -2,6 +2,7 @@
 
 Training is replaced by a function that writes what a training would leave behind, so a whole run takes a second.
 """
+
 import json
 import os
 import re
@@ -18,17 +19,33 @@ from safetensors.torch import save_file
 import cantolyric.finetune as module
 from cantolyric.errors import ArgumentError
 from cantolyric.files import check_free, locked_run
-from cantolyric.finetune import (FinetuneConfig, RungReport, Stopped, check_agreement, check_checkpoint, check_config,
-                                 check_manifest, climb, push_run, read_config, read_forecast, read_run, read_yaml,
-                                 version_note, write_text, yaml_text)
+from cantolyric.finetune import (
+    FinetuneConfig,
+    RungReport,
+    Stopped,
+    check_agreement,
+    check_checkpoint,
+    check_config,
+    check_manifest,
+    climb,
+    push_run,
+    read_config,
+    read_forecast,
+    read_run,
+    read_yaml,
+    version_note,
+    write_text,
+    yaml_text,
+)
 from cantolyric.options import Forecast
 from cantolyric.sharding import launch, whole_folder
 from cantolyric.tones import CantolyricError
 from test_finetune import ROOT, base, needs_base  # noqa: F401 (a fixture)
 
-BITS = dict(masked=2., free=3.)
-HELD_OUT = dict(pairs=12, split="test", after=dict(masked=1., free=3.),
-                before=dict(with_prompt=BITS, without=BITS, best=BITS))
+BITS = dict(masked=2.0, free=3.0)
+HELD_OUT = dict(
+    pairs=12, split="test", after=dict(masked=1.0, free=3.0), before=dict(with_prompt=BITS, without=BITS, best=BITS)
+)
 
 
 def examples(split, n, seed=0):
@@ -46,19 +63,23 @@ def trained(config, shop=None, folder=None, **_):
         (folder / "adapter").mkdir()
         save_file({"a": torch.ones(2)}, folder / "adapter/adapter_model.safetensors")
         (folder / "adapter/adapter_config.json").write_text("{}")
-    gates = [dict(name="learnt", ok=True, message="it learnt", seconds=0.)]
-    return RungReport(config.rung, 8, 4, [3., 2., 1.5, 1.], 1., gates=gates, held_out=HELD_OUT)
+    gates = [dict(name="learnt", ok=True, message="it learnt", seconds=0.0)]
+    return RungReport(config.rung, 8, 4, [3.0, 2.0, 1.5, 1.0], 1.0, gates=gates, held_out=HELD_OUT)
 
 
 @pytest.fixture
 def fast(monkeypatch):
     "Runs without a model."
+
     class Shop:
         large, forecast = False, None
-        def __init__(self, config, data): self.config = config
+
+        def __init__(self, config, data):
+            self.config = config
+
     monkeypatch.setattr(module, "Workshop", Shop)
     monkeypatch.setattr(module, "told_strategy", lambda shop: "one process")
-    monkeypatch.setattr(module, "make_forecast", lambda shop: Forecast(4, .1, 1., 1., 1., 1., .5))
+    monkeypatch.setattr(module, "make_forecast", lambda shop: Forecast(4, 0.1, 1.0, 1.0, 1.0, 1.0, 0.5))
     monkeypatch.setattr(module, "finetune", trained)
 
 
@@ -68,12 +89,16 @@ def config_in(folder, **changes):
 
 def interrupted(folder, monkeypatch, **changes):
     "A run that stopped after its first stage: the folder that it left."
+
     def half(config, **given):
-        if config.rung == "pilot": raise KeyboardInterrupt
+        if config.rung == "pilot":
+            raise KeyboardInterrupt
         return trained(config, **given)
+
     with monkeypatch.context() as patch:
         patch.setattr(module, "finetune", half)
-        with pytest.raises(KeyboardInterrupt): climb(config_in(folder, **changes), examples, quiet)
+        with pytest.raises(KeyboardInterrupt):
+            climb(config_in(folder, **changes), examples, quiet)
     return folder / "same.part"
 
 
@@ -101,8 +126,13 @@ with locked_run(Path(sys.argv[1])):
 @pytest.fixture
 def holder(tmp_path):
     "Another process that holds the lock of the run 'same'."
-    child = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "same")], cwd=ROOT, text=True,
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "same")],
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert child.stdout.readline() == "held\n"
     yield child
     child.kill()
@@ -114,10 +144,11 @@ def test_a_second_run_is_refused_and_changes_nothing(fast, holder, tmp_path):
     part.mkdir()
     (part / "config.json").write_text(json.dumps(dict(name="same", seed=1)))
     for resume in (False, True):
-        with pytest.raises(CantolyricError) as said: climb(config_in(tmp_path, seed=2, resume=resume), examples, quiet)
+        with pytest.raises(CantolyricError) as said:
+            climb(config_in(tmp_path, seed=2, resume=resume), examples, quiet)
         one_line(said, f"{str(tmp_path / 'same')!r} is in use by process {holder.pid} on host ", "since 20", "--name")
     assert names(part) == ["config.json"] and json.loads((part / "config.json").read_text())["seed"] == 1
-    assert climb(config_in(tmp_path, name="other"), examples, quiet).ok # another name is free
+    assert climb(config_in(tmp_path, name="other"), examples, quiet).ok  # another name is free
 
 
 def test_a_killed_process_blocks_nobody(fast, holder, tmp_path):
@@ -126,20 +157,26 @@ def test_a_killed_process_blocks_nobody(fast, holder, tmp_path):
     assert (tmp_path / ".same.lock").exists()
     check_free(tmp_path / "same")
     assert climb(config_in(tmp_path), examples, quiet).ok
-    assert names(tmp_path) == ["same"] # the lock is gone, too
+    assert names(tmp_path) == ["same"]  # the lock is gone, too
 
 
 def test_a_lock_of_another_host_says_how_to_remove_it(holder, tmp_path):
     (tmp_path / ".same.lock.json").write_text(json.dumps(dict(pid=7, host="far-away", since="2026-01-01 00:00:00")))
-    with pytest.raises(CantolyricError) as said: check_free(tmp_path / "same")
-    one_line(said, "process 7 on host far-away since 2026-01-01", "if that process no longer exists, delete", ".same.lock'")
+    with pytest.raises(CantolyricError) as said:
+        check_free(tmp_path / "same")
+    one_line(
+        said, "process 7 on host far-away since 2026-01-01", "if that process no longer exists, delete", ".same.lock'"
+    )
     (tmp_path / ".same.lock.json").write_text("{")
-    with pytest.raises(CantolyricError, match="in use by another process"): check_free(tmp_path / "same")
+    with pytest.raises(CantolyricError, match="in use by another process"):
+        check_free(tmp_path / "same")
 
 
 def test_the_lock_lasts_until_the_push(fast, tmp_path, monkeypatch):
     def pushed(run, *_):
-        with pytest.raises(CantolyricError, match=f"in use by process {os.getpid()} "): check_free(run.folder)
+        with pytest.raises(CantolyricError, match=f"in use by process {os.getpid()} "):
+            check_free(run.folder)
+
     monkeypatch.setattr(module, "push_run", pushed)
     monkeypatch.setattr(module, "check_push", quiet)
     climb(config_in(tmp_path, push_to="a/b"), examples, quiet)
@@ -149,7 +186,8 @@ def test_the_lock_lasts_until_the_push(fast, tmp_path, monkeypatch):
 def test_a_dry_run_takes_no_lock_and_writes_nothing(fast, tmp_path, holder):
     away = tmp_path / "new/runs"
     assert climb(config_in(away), examples, quiet, dry=True).steps == 4 and not away.parent.exists()
-    with pytest.raises(CantolyricError, match="is in use by process"): climb(config_in(tmp_path), examples, quiet, dry=True)
+    with pytest.raises(CantolyricError, match="is in use by process"):
+        climb(config_in(tmp_path), examples, quiet, dry=True)
     assert names(tmp_path) == [".same.lock", ".same.lock.json"]
 
 
@@ -162,9 +200,12 @@ def test_a_dry_run_of_a_finished_run_does_not_push(fast, tmp_path, monkeypatch):
 
 
 def test_a_failed_start_leaves_no_folder(fast, tmp_path, monkeypatch):
-    def broken(*_): raise CantolyricError("no model")
+    def broken(*_):
+        raise CantolyricError("no model")
+
     monkeypatch.setattr(module, "Workshop", broken)
-    with pytest.raises(CantolyricError, match="no model"): climb(config_in(tmp_path / "a/b"), examples, quiet)
+    with pytest.raises(CantolyricError, match="no model"):
+        climb(config_in(tmp_path / "a/b"), examples, quiet)
     assert not names(tmp_path)
 
 
@@ -182,57 +223,77 @@ report(said=said)
 
 
 def test_all_processes_of_a_run_learn_that_it_is_in_use(holder, tmp_path):
-    done = launch(RANKS, 2, 120., folders=[str(tmp_path / "same"), str(tmp_path / "other")])
-    for rank in done.ranks: # neither waits for the other
+    done = launch(RANKS, 2, 120.0, folders=[str(tmp_path / "same"), str(tmp_path / "other")])
+    for rank in done.ranks:  # neither waits for the other
         assert f"in use by process {holder.pid} " in rank["said"][0] and rank["said"][1] == "went on"
     assert len(done.ranks) == 2 and names(tmp_path) == [".same.lock", ".same.lock.json"]
 
 
 # ---- what is deleted, and what is left behind
 
-@pytest.mark.parametrize("error, kept", [(Stopped("a gate failed"), False), (CantolyricError("3 processes"), True),
-                                         (KeyboardInterrupt(), True)])
+
+@pytest.mark.parametrize(
+    "error, kept",
+    [(Stopped("a gate failed"), False), (CantolyricError("3 processes"), True), (KeyboardInterrupt(), True)],
+)
 def test_only_a_failed_gate_deletes_finished_work(fast, tmp_path, monkeypatch, error, kept):
     neighbour = tmp_path / "same2.part"
     neighbour.mkdir()
+
     def stops(config, **given):
-        if config.rung == "pilot": raise error
+        if config.rung == "pilot":
+            raise error
         return trained(config, **given)
+
     with monkeypatch.context() as patch:
         patch.setattr(module, "finetune", stops)
-        with pytest.raises(type(error)): climb(config_in(tmp_path), examples, quiet)
-    assert names(tmp_path) == ["same.part", "same2.part"][not kept:]
-    if kept: assert climb(read_config("same", str(tmp_path)), examples, quiet).ok
+        with pytest.raises(type(error)):
+            climb(config_in(tmp_path), examples, quiet)
+    assert names(tmp_path) == ["same.part", "same2.part"][not kept :]
+    if kept:
+        assert climb(read_config("same", str(tmp_path)), examples, quiet).ok
 
 
 @pytest.mark.parametrize("nth", range(1, 6))
 def test_an_interrupt_while_a_run_begins_leaves_nothing_or_a_run(fast, tmp_path, monkeypatch, nth):
     calls, real = [], os.replace
+
     def interrupt(a, b):
         calls.append(b)
-        if len(calls) == nth: raise KeyboardInterrupt
+        if len(calls) == nth:
+            raise KeyboardInterrupt
         return real(a, b)
+
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", interrupt)
-        with pytest.raises(KeyboardInterrupt): climb(config_in(tmp_path), examples, quiet)
+        with pytest.raises(KeyboardInterrupt):
+            climb(config_in(tmp_path), examples, quiet)
     part = tmp_path / "same.part"
-    if part.exists(): assert climb(read_config("same", str(tmp_path)), examples, quiet).ok
-    else: assert climb(config_in(tmp_path), examples, quiet).ok
+    if part.exists():
+        assert climb(read_config("same", str(tmp_path)), examples, quiet).ok
+    else:
+        assert climb(config_in(tmp_path), examples, quiet).ok
     assert names(tmp_path) == ["same"]
 
 
 def test_an_interrupt_while_a_file_is_written(tmp_path, monkeypatch):
-    def interrupt(*_): raise KeyboardInterrupt
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
     write_text(tmp_path / "a", "old")
     monkeypatch.setattr(os, "replace", interrupt)
-    with pytest.raises(KeyboardInterrupt): write_text(tmp_path / "a", "new")
+    with pytest.raises(KeyboardInterrupt):
+        write_text(tmp_path / "a", "new")
     assert names(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"
 
 
 def test_a_folder_is_replaced_whole(tmp_path):
     folder = tmp_path / "x"
+
     def write(text):
-        with whole_folder(folder) as f: (f / "a").write_text(text)
+        with whole_folder(folder) as f:
+            (f / "a").write_text(text)
+
     write("1")
     write("2")
     assert names(tmp_path) == ["x"] and (folder / "a").read_text() == "2"
@@ -240,13 +301,22 @@ def test_a_folder_is_replaced_whole(tmp_path):
 
 # ---- permissions
 
+
 def test_what_a_run_publishes_follows_the_umask(fast, tmp_path):
     for mask in (0o022, 0o002, 0o077):
         was = os.umask(mask)
-        try: run = climb(config_in(tmp_path / str(mask)), examples, quiet)
-        finally: os.umask(was)
+        try:
+            run = climb(config_in(tmp_path / str(mask)), examples, quiet)
+        finally:
+            os.umask(was)
         files = [p for p in run.folder.rglob("*") if p.is_file()]
-        assert {p.name for p in files} > {"adapter_model.safetensors", "config.json", "config.yaml", "metrics.json", "loss.png"}
+        assert {p.name for p in files} > {
+            "adapter_model.safetensors",
+            "config.json",
+            "config.yaml",
+            "metrics.json",
+            "loss.png",
+        }
         assert {stat.S_IMODE(p.stat().st_mode) for p in files} == {0o666 & ~mask}
         assert {stat.S_IMODE(p.stat().st_mode) for p in [run.folder, run.adapter]} == {0o777 & ~mask}
 
@@ -255,6 +325,7 @@ def test_other_adapters_follow_the_umask(tmp_path):
     from torch import nn
     from cantolyric.base import save_checkpoint
     from cantolyric.lora import add_lora, save_lora
+
     model = nn.Sequential(nn.Linear(4, 4))
     add_lora(model, ["0"], rank=2)
     save_lora(model, tmp_path / "adapter")
@@ -267,8 +338,10 @@ def test_other_adapters_follow_the_umask(tmp_path):
 
 # ---- the files of a run agree
 
+
 def test_all_settings_come_from_one_config(fast, tmp_path, monkeypatch):
     import yaml
+
     part = interrupted(tmp_path, monkeypatch, save_every=7)
     made = yaml.safe_load((part / "config.yaml").read_text(encoding="utf-8"))["made_with"]
     text = (part / "config.yaml").read_text(encoding="utf-8")
@@ -277,30 +350,53 @@ def test_all_settings_come_from_one_config(fast, tmp_path, monkeypatch):
     said = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))
     stored = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
     assert stored == json.loads(json.dumps(run.metrics["config"]))
-    assert {k: v for k, v in stored.items() if k not in ("resume", "rung")} == {k: v for k, v in said.items() if k != "made_with"}
-    assert (said["save_every"], said["max_minutes"]) == (9, 3) and said["made_with"] == made | {"torch": "1.13.1"} # as it began
-    assert "# The examples came from test_fail_runs.examples." in (run.folder / "config.yaml").read_text(encoding="utf-8")
+    assert {k: v for k, v in stored.items() if k not in ("resume", "rung")} == {
+        k: v for k, v in said.items() if k != "made_with"
+    }
+    assert (said["save_every"], said["max_minutes"]) == (9, 3) and said["made_with"] == made | {
+        "torch": "1.13.1"
+    }  # as it began
+    assert "# The examples came from test_fail_runs.examples." in (run.folder / "config.yaml").read_text(
+        encoding="utf-8"
+    )
     check_agreement(run.folder)
 
 
-@pytest.mark.parametrize("finished, name", [(False, "config.json"), (False, "config.yaml"), (True, "config.json"), (True, "config.yaml"), (True, "metrics.json")])
+@pytest.mark.parametrize(
+    "finished, name",
+    [
+        (False, "config.json"),
+        (False, "config.yaml"),
+        (True, "config.json"),
+        (True, "config.yaml"),
+        (True, "metrics.json"),
+    ],
+)
 def test_an_edited_setting_is_refused(fast, tmp_path, monkeypatch, finished, name):
-    folder = climb(config_in(tmp_path, seed=5), examples, quiet).folder if finished else interrupted(tmp_path, monkeypatch, seed=5)
+    folder = (
+        climb(config_in(tmp_path, seed=5), examples, quiet).folder
+        if finished
+        else interrupted(tmp_path, monkeypatch, seed=5)
+    )
     text = (folder / name).read_text(encoding="utf-8")
     assert len(found := re.findall(r'(?m)^( *"?seed"?: )5\b', text)) == 1
     (folder / name).write_text(text.replace(found[0] + "5", found[0] + "6"), encoding="utf-8")
-    with pytest.raises(CantolyricError) as said: climb(read_config("same", str(tmp_path)), examples, quiet)
+    with pytest.raises(CantolyricError) as said:
+        climb(read_config("same", str(tmp_path)), examples, quiet)
     one_line(said, "seed=6", "seed=5", "one of them was edited", "restore the value")
     if finished:
-        with pytest.raises(CantolyricError, match="one of them was edited"): push_run(read_run(folder), "a/b", say=quiet)
+        with pytest.raises(CantolyricError, match="one of them was edited"):
+            push_run(read_run(folder), "a/b", say=quiet)
 
 
 def test_the_command_that_is_recommended_works(fast, tmp_path):
     (tmp_path / "same.part").mkdir()
     for resume in (False, True):
-        with pytest.raises(CantolyricError) as said: climb(config_in(tmp_path, resume=resume), examples, quiet)
+        with pytest.raises(CantolyricError) as said:
+            climb(config_in(tmp_path, resume=resume), examples, quiet)
         one_line(said, "holds no run that could be resumed: there is no config.json in it", "delete the folder")
-    with pytest.raises(CantolyricError, match="holds no run"): read_config("same", str(tmp_path))
+    with pytest.raises(CantolyricError, match="holds no run"):
+        read_config("same", str(tmp_path))
 
 
 # ---- damaged files
@@ -312,25 +408,41 @@ BROKEN = ["", "{", "[]", "null", '{"seed": 1}', "\0", "[" * 5000]
 @pytest.mark.parametrize("text", BROKEN)
 def test_a_damaged_file_of_an_interrupted_run_is_one_sentence(fast, tmp_path, monkeypatch, name, text):
     part = interrupted(tmp_path, monkeypatch)
-    if (name, text) in (("config.json", '{"seed": 1}'), ("config.yaml", '{"seed": 1}')): text = '{"seed": "many"}'
+    if (name, text) in (("config.json", '{"seed": 1}'), ("config.yaml", '{"seed": 1}')):
+        text = '{"seed": "many"}'
     (part / name).write_text(text)
     before = {p: p.read_bytes() for p in part.rglob("*") if p.is_file()}
-    with pytest.raises(CantolyricError) as said: climb(read_config("same", str(tmp_path)), examples, quiet)
+    with pytest.raises(CantolyricError) as said:
+        climb(read_config("same", str(tmp_path)), examples, quiet)
     one_line(said, name)
-    assert {"smoke.json", name} <= set(names(part)) and (part / name).read_bytes() == before[part / name] # nothing is lost
+    assert {"smoke.json", name} <= set(names(part)) and (part / name).read_bytes() == before[
+        part / name
+    ]  # nothing is lost
     assert names(tmp_path) == ["same.part"]
 
 
-@pytest.mark.parametrize("change", [dict(losses=[]), dict(losses=["a"]), dict(rung="full"), dict(gates=[1]), dict(steps="4"),
-                                    dict(gates=[dict(name="x", ok="no", message="")]), dict(new=1), dict(pairs=True)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(losses=[]),
+        dict(losses=["a"]),
+        dict(rung="full"),
+        dict(gates=[1]),
+        dict(steps="4"),
+        dict(gates=[dict(name="x", ok="no", message="")]),
+        dict(new=1),
+        dict(pairs=True),
+    ],
+)
 def test_an_edited_report_of_a_stage(fast, tmp_path, monkeypatch, change):
     part = interrupted(tmp_path, monkeypatch)
     report = json.loads((part / "smoke.json").read_text())
     (part / "smoke.json").write_text(json.dumps(report | change))
-    with pytest.raises(CantolyricError) as said: climb(read_config("same", str(tmp_path)), examples, quiet)
+    with pytest.raises(CantolyricError) as said:
+        climb(read_config("same", str(tmp_path)), examples, quiet)
     one_line(said, "smoke.json' is damaged", "delete it")
     (part / "smoke.json").unlink()
-    assert climb(read_config("same", str(tmp_path)), examples, quiet).ok # the remedy works
+    assert climb(read_config("same", str(tmp_path)), examples, quiet).ok  # the remedy works
 
 
 @pytest.mark.parametrize("text", [*BROKEN, '{"rungs": {"full": {"held_out": 3}}}'])
@@ -338,21 +450,28 @@ def test_damaged_metrics(fast, tmp_path, text):
     folder = climb(config_in(tmp_path), examples, quiet).folder
     (folder / "metrics.json").write_text(text)
     for look in (lambda: read_run(folder), lambda: climb(read_config("same", str(tmp_path)), examples, quiet)):
-        with pytest.raises(CantolyricError) as said: look()
+        with pytest.raises(CantolyricError) as said:
+            look()
         one_line(said, "metrics.json' is damaged")
 
 
 def test_damaged_data_and_forecast(tmp_path):
     from cantolyric.songs import Examples
+
     class Some(Examples):
-        def __init__(self): pass
+        def __init__(self):
+            pass
+
         hash, manifest = "b", {}
+
     for text in BROKEN:
         (tmp_path / "data.json").write_text(text)
-        with pytest.raises(CantolyricError) as said: check_manifest(tmp_path, Some())
+        with pytest.raises(CantolyricError) as said:
+            check_manifest(tmp_path, Some())
         one_line(said, "data.json' is damaged", "delete")
         (tmp_path / "forecast.json").write_text(text)
-        with pytest.raises(CantolyricError) as said: read_forecast(tmp_path)
+        with pytest.raises(CantolyricError) as said:
+            read_forecast(tmp_path)
         one_line(said, "forecast.json' is damaged", "a new forecast is made")
 
 
@@ -360,94 +479,229 @@ def checkpoint(folder):
     "A checkpoint as the Trainer writes it."
     folder.mkdir()
     save_file({"a": torch.ones(64)}, folder / "adapter_model.safetensors")
-    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"): torch.save(dict(a=torch.ones(64)), folder / name)
-    state = dict(global_step=4, max_steps=8, log_history=[dict(step=1, loss=2., seconds=.1), dict(step=1, eval_loss=2.)])
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save(dict(a=torch.ones(64)), folder / name)
+    state = dict(
+        global_step=4, max_steps=8, log_history=[dict(step=1, loss=2.0, seconds=0.1), dict(step=1, eval_loss=2.0)]
+    )
     (folder / "trainer_state.json").write_text(json.dumps(state))
     return folder
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
+@pytest.mark.parametrize(
+    "name", ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+)
 def test_a_broken_checkpoint_is_one_sentence(tmp_path, name):
     folder = checkpoint(tmp_path / "checkpoint-4")
     check_checkpoint(folder)
     whole = (folder / name).read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         (folder / name).write_bytes(whole[:size])
-        with pytest.raises(CantolyricError) as said: check_checkpoint(folder)
+        with pytest.raises(CantolyricError) as said:
+            check_checkpoint(folder)
         one_line(said, f"{name}' is damaged", "delete the folder", "checkpoint-4'")
     (folder / name).unlink()
-    if name == "rng_state.pth": return # another number of processes writes others
-    with pytest.raises(CantolyricError, match=f"is incomplete: there is no {name} in it"): check_checkpoint(folder)
+    if name == "rng_state.pth":
+        return  # another number of processes writes others
+    with pytest.raises(CantolyricError, match=f"is incomplete: there is no {name} in it"):
+        check_checkpoint(folder)
 
 
-@pytest.mark.parametrize("change", [dict(global_step=8), dict(log_history=[3]), dict(log_history=[dict(step=1, loss=1.)]), dict(new=1), dict(global_step="4")])
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(global_step=8),
+        dict(log_history=[3]),
+        dict(log_history=[dict(step=1, loss=1.0)]),
+        dict(new=1),
+        dict(global_step="4"),
+    ],
+)
 def test_an_edited_state_of_the_trainer(tmp_path, change):
     folder = checkpoint(tmp_path / "checkpoint-4")
     state = json.loads((folder / "trainer_state.json").read_text())
     (folder / "trainer_state.json").write_text(json.dumps(state | change))
-    with pytest.raises(CantolyricError) as said: check_checkpoint(folder)
+    with pytest.raises(CantolyricError) as said:
+        check_checkpoint(folder)
     one_line(said, "trainer_state.json' is damaged")
 
 
 # ---- settings that can't work
 
-@pytest.mark.parametrize("given, name", [
-    (dict(seed=-1), "seed"), (dict(seed=2**32), "seed"), (dict(seed=2**70), "seed"), (dict(rank=2**70), "rank"), (dict(alpha=2**70), "alpha"),
-    (dict(batch_size=2**70), "batch_size"), (dict(pairs=2**70), "pairs"), (dict(steps=2**70), "steps"), (dict(steps=10**7, batch_size=2**20), "steps"),
-    (dict(held_out=2**70), "held_out"), (dict(eval_pairs=2**70), "eval_pairs"), (dict(max_length=2**70), "max_length"), (dict(save_every=2**70), "save_every"),
-    (dict(early_stopping=2**70), "early_stopping"), (dict(lr=10**400), "lr"), (dict(lr=float("nan")), "lr"), (dict(quantization="8"), "quantization"),
-    (dict(loss="x"), "loss"), (dict(rung="x"), "rung"), (dict(runs_dir="~nobody-of-this-name/x"), "runs_dir"), (dict(runs_dir="a\0"), "runs_dir"),
-    *((dict(name=n), "name") for n in ("", " ", ".", "..", "a/b", "a\\b", "a\nb", "a\x1bb", "a\u200bb", "a\u2028", "a.", "a ", " a", ".a", "a.part",
-                                       "a.tmp", "a.old", "x" * 300, "歌" * 100, "\udcff"))])
+
+@pytest.mark.parametrize(
+    "given, name",
+    [
+        (dict(seed=-1), "seed"),
+        (dict(seed=2**32), "seed"),
+        (dict(seed=2**70), "seed"),
+        (dict(rank=2**70), "rank"),
+        (dict(alpha=2**70), "alpha"),
+        (dict(batch_size=2**70), "batch_size"),
+        (dict(pairs=2**70), "pairs"),
+        (dict(steps=2**70), "steps"),
+        (dict(steps=10**7, batch_size=2**20), "steps"),
+        (dict(held_out=2**70), "held_out"),
+        (dict(eval_pairs=2**70), "eval_pairs"),
+        (dict(max_length=2**70), "max_length"),
+        (dict(save_every=2**70), "save_every"),
+        (dict(early_stopping=2**70), "early_stopping"),
+        (dict(lr=10**400), "lr"),
+        (dict(lr=float("nan")), "lr"),
+        (dict(quantization="8"), "quantization"),
+        (dict(loss="x"), "loss"),
+        (dict(rung="x"), "rung"),
+        (dict(runs_dir="~nobody-of-this-name/x"), "runs_dir"),
+        (dict(runs_dir="a\0"), "runs_dir"),
+        *(
+            (dict(name=n), "name")
+            for n in (
+                "",
+                " ",
+                ".",
+                "..",
+                "a/b",
+                "a\\b",
+                "a\nb",
+                "a\x1bb",
+                "a\u200bb",
+                "a\u2028",
+                "a.",
+                "a ",
+                " a",
+                ".a",
+                "a.part",
+                "a.tmp",
+                "a.old",
+                "x" * 300,
+                "歌" * 100,
+                "\udcff",
+            )
+        ),
+    ],
+)
 def test_values_that_cannot_work(given, name):
-    with pytest.raises(ArgumentError) as said: check_config(FinetuneConfig(**given))
+    with pytest.raises(ArgumentError) as said:
+        check_config(FinetuneConfig(**given))
     one_line(said, f"{name}=")
     assert said.value.name == name and said.value.as_option().startswith("--" + name.replace("_", "-"))
 
 
-@pytest.mark.parametrize("given", [
-    dict(seed="a"), dict(seed=1.5), dict(steps=True), dict(lr="fast"), dict(lr=True), dict(mask="yes"), dict(mask=1), dict(lora=3), dict(lora={1: 2}), dict(trainer="x"),
-    dict(trainer=[1]), dict(columns=[1]), dict(columns={1: "a"}), dict(columns=3), dict(mix="x"), dict(mix=3), dict(mix={1: 1}), dict(mix={"a": "b"}), dict(name=None),
-    dict(name=3), dict(base=3), dict(base=None), dict(runs_dir=3), dict(from_adapter=3), dict(format=3), dict(revision=3), dict(log_to=3), dict(log_to=[1]),
-    dict(pairs=None), dict(rank="8"), dict(pilot="half"), dict(max_gib=[1]), dict(push_to=3), dict(resume="no"), dict(quantization=4), dict(data_hash=1),
-    dict(trainer=dict(per_device_train_batch_size="a")), dict(trainer=dict(per_device_train_batch_size=8, gradient_accumulation_steps="2")),
-    dict(trainer=dict(gradient_accumulation_steps=True)), dict(trainer=dict(num_train_epochs="x")), dict(trainer=dict(num_train_epochs=-1)),
-    dict(trainer=dict(optim=3))])
+@pytest.mark.parametrize(
+    "given",
+    [
+        dict(seed="a"),
+        dict(seed=1.5),
+        dict(steps=True),
+        dict(lr="fast"),
+        dict(lr=True),
+        dict(mask="yes"),
+        dict(mask=1),
+        dict(lora=3),
+        dict(lora={1: 2}),
+        dict(trainer="x"),
+        dict(trainer=[1]),
+        dict(columns=[1]),
+        dict(columns={1: "a"}),
+        dict(columns=3),
+        dict(mix="x"),
+        dict(mix=3),
+        dict(mix={1: 1}),
+        dict(mix={"a": "b"}),
+        dict(name=None),
+        dict(name=3),
+        dict(base=3),
+        dict(base=None),
+        dict(runs_dir=3),
+        dict(from_adapter=3),
+        dict(format=3),
+        dict(revision=3),
+        dict(log_to=3),
+        dict(log_to=[1]),
+        dict(pairs=None),
+        dict(rank="8"),
+        dict(pilot="half"),
+        dict(max_gib=[1]),
+        dict(push_to=3),
+        dict(resume="no"),
+        dict(quantization=4),
+        dict(data_hash=1),
+        dict(trainer=dict(per_device_train_batch_size="a")),
+        dict(trainer=dict(per_device_train_batch_size=8, gradient_accumulation_steps="2")),
+        dict(trainer=dict(gradient_accumulation_steps=True)),
+        dict(trainer=dict(num_train_epochs="x")),
+        dict(trainer=dict(num_train_epochs=-1)),
+        dict(trainer=dict(optim=3)),
+    ],
+)
 def test_values_of_another_type(given):
-    with pytest.raises(CantolyricError) as said: check_config(FinetuneConfig(**given))
+    with pytest.raises(CantolyricError) as said:
+        check_config(FinetuneConfig(**given))
     one_line(said, next(iter(given)))
 
 
-@pytest.mark.parametrize("given, name", [(dict(trainer=dict(learning_rate="fast")), "lr"), (dict(trainer=dict(seed=-1)), "seed"), (dict(lora=dict(lora_alpha="x")), "alpha")])
+@pytest.mark.parametrize(
+    "given, name",
+    [
+        (dict(trainer=dict(learning_rate="fast")), "lr"),
+        (dict(trainer=dict(seed=-1)), "seed"),
+        (dict(lora=dict(lora_alpha="x")), "alpha"),
+    ],
+)
 def test_values_under_their_long_names(given, name):
-    with pytest.raises(ArgumentError, match=f"^{name}="): check_config(FinetuneConfig(**given))
+    with pytest.raises(ArgumentError, match=f"^{name}="):
+        check_config(FinetuneConfig(**given))
 
 
 def test_numbers_and_paths_of_other_libraries(fast, tmp_path):
-    config = FinetuneConfig(name="same", runs_dir=tmp_path, seed=np.int64(3), lr=np.float32(.25), mask=np.bool_(True), max_minutes=5, lora=None)
-    assert config == FinetuneConfig(name="same", runs_dir=str(tmp_path), seed=3, lr=.25, max_minutes=5.)
+    config = FinetuneConfig(
+        name="same",
+        runs_dir=tmp_path,
+        seed=np.int64(3),
+        lr=np.float32(0.25),
+        mask=np.bool_(True),
+        max_minutes=5,
+        lora=None,
+    )
+    assert config == FinetuneConfig(name="same", runs_dir=str(tmp_path), seed=3, lr=0.25, max_minutes=5.0)
     assert climb(config, examples, quiet).metrics["config"]["seed"] == 3
 
 
 def test_a_folder_that_cannot_be_written(fast, tmp_path):
     (tmp_path / "file").write_text("")
     for folder in ("/proc/nope", tmp_path / "file", tmp_path / "file/x", tmp_path / ("x" * 300)):
-        with pytest.raises(ArgumentError) as said: climb(config_in(folder), examples, quiet)
+        with pytest.raises(ArgumentError) as said:
+            climb(config_in(folder), examples, quiet)
         one_line(said, "runs_dir=", "choose another folder")
-    with pytest.raises(CantolyricError): read_config("x" * 300, str(tmp_path))
-    with pytest.raises(CantolyricError): read_config("a", str(tmp_path / ("x" * 300)))
+    with pytest.raises(CantolyricError):
+        read_config("x" * 300, str(tmp_path))
+    with pytest.raises(CantolyricError):
+        read_config("a", str(tmp_path / ("x" * 300)))
 
 
 def test_a_batch_that_cannot_be_shared_out_deletes_nothing(fast, tmp_path, monkeypatch):
     part = interrupted(tmp_path, monkeypatch, batch_size=8)
     before = names(part)
-    monkeypatch.setattr("cantolyric.sharding.world", lambda: (0, 3)) # three processes now
-    with pytest.raises(CantolyricError, match="8 rows cannot be shared out evenly among 3"): climb(read_config("same", str(tmp_path)), examples, quiet)
+    monkeypatch.setattr("cantolyric.sharding.world", lambda: (0, 3))  # three processes now
+    with pytest.raises(CantolyricError, match="8 rows cannot be shared out evenly among 3"):
+        climb(read_config("same", str(tmp_path)), examples, quiet)
     assert names(part) == before
 
 
-COMMANDS = [["--seed", "-1"], ["--seed", str(2**70)], ["--name", "x" * 300], ["--runs-dir", "/proc/nope"], ["--name", "a\nb"], ["--name", "a. "],
-            ["--steps", str(2**70)], ["--name", "same", "--runs-dir", "."], ["--name", "same", "--runs-dir", ".", "--dry-run"], ["--set", "rank=many"], ["--resume", "--name", "x" * 300], ["--resume", "--runs-dir", "x" * 300]]
+COMMANDS = [
+    ["--seed", "-1"],
+    ["--seed", str(2**70)],
+    ["--name", "x" * 300],
+    ["--runs-dir", "/proc/nope"],
+    ["--name", "a\nb"],
+    ["--name", "a. "],
+    ["--steps", str(2**70)],
+    ["--name", "same", "--runs-dir", "."],
+    ["--name", "same", "--runs-dir", ".", "--dry-run"],
+    ["--set", "rank=many"],
+    ["--resume", "--name", "x" * 300],
+    ["--resume", "--runs-dir", "x" * 300],
+]
 CALLS = """
 import sys, json
 from cantolyric.cli import main
@@ -457,11 +711,16 @@ for args in json.loads(sys.argv[1]):
 
 
 def test_the_command_line_says_it_in_one_line(tmp_path, holder):
-    done = subprocess.run([sys.executable, "-c", CALLS, json.dumps(COMMANDS)], cwd=tmp_path, text=True, capture_output=True,
-                          env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    done = subprocess.run(
+        [sys.executable, "-c", CALLS, json.dumps(COMMANDS)],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+    )
     assert done.returncode == 0 and done.stderr.count("RC 2") == len(COMMANDS), done.stderr
     assert "Traceback" not in done.stderr and names(tmp_path) == [".same.lock", ".same.lock.json"]
-    assert len(done.stderr.splitlines()) == 2 * len(COMMANDS), done.stderr # one line for each, and its exit code
+    assert len(done.stderr.splitlines()) == 2 * len(COMMANDS), done.stderr  # one line for each, and its exit code
     assert done.stderr.count(f"is in use by process {holder.pid} on host") == 2
 
 
@@ -495,17 +754,27 @@ def test_two_real_runs_of_one_name(base, tmp_path):  # noqa: F811
 
 # ---- found by fuzzing
 
-@pytest.mark.parametrize("given, name", [(dict(trainer=dict(use_cache=object())), "trainer"), (dict(lora=dict(bias=int)), "lora"),
-                                         (dict(mask=False, free=.1), "free"), (dict(mask=False, bonus=2.), "bonus")])
+
+@pytest.mark.parametrize(
+    "given, name",
+    [
+        (dict(trainer=dict(use_cache=object())), "trainer"),
+        (dict(lora=dict(bias=int)), "lora"),
+        (dict(mask=False, free=0.1), "free"),
+        (dict(mask=False, bonus=2.0), "bonus"),
+    ],
+)
 def test_what_no_config_file_can_hold_or_no_run_can_do(given, name):
-    with pytest.raises(ArgumentError) as said: check_config(FinetuneConfig(**given))
+    with pytest.raises(ArgumentError) as said:
+        check_config(FinetuneConfig(**given))
     assert said.value.name == name
 
 
 @pytest.mark.parametrize("line", ["steps: !!int ''", "mask: !!bool x", "name: !!timestamp x", "lr: !!float x"])
 def test_values_that_yaml_cannot_construct(tmp_path, line):
     (tmp_path / "x.yaml").write_text(line, encoding="utf-8")
-    with pytest.raises(CantolyricError) as said: read_yaml(tmp_path / "x.yaml")
+    with pytest.raises(CantolyricError) as said:
+        read_yaml(tmp_path / "x.yaml")
     one_line(said, "x.yaml")
 
 
@@ -526,4 +795,5 @@ def test_metrics_without_an_entry_of_the_report(fast, tmp_path):
     metrics = json.loads(file.read_text())
     del metrics["config"]["base"]
     file.write_text(json.dumps(metrics))
-    with pytest.raises(CantolyricError, match="metrics.json' is damaged .*base"): read_run(folder)
+    with pytest.raises(CantolyricError, match="metrics.json' is damaged .*base"):
+        read_run(folder)

@@ -1,4 +1,5 @@
 """The repository agrees with itself: the package with its notebooks, the README with the index."""
+
 import json
 import shutil
 import subprocess
@@ -15,8 +16,10 @@ BIN = Path(sys.executable).parent
 def copy(tmp_path):
     "Notebooks and package in a folder of their own, so that a test never changes the repository."
     leave = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*.safetensors")
-    for name in ("nbs", "cantolyric"): shutil.copytree(ROOT / name, tmp_path / name, ignore=leave)
-    for name in ("pyproject.toml", "settings.ini"): shutil.copy(ROOT / name, tmp_path)
+    for name in ("nbs", "cantolyric"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=leave)
+    for name in ("pyproject.toml", "settings.ini"):
+        shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
 
@@ -27,7 +30,12 @@ def run(command, folder):
 
 def differing(folder, pattern):
     "Files of `folder` and of the repository that do not hold the same bytes, or stand in only one."
-    paths = {p.relative_to(base) for base in (folder, ROOT) for p in base.glob(pattern) if ".ipynb_checkpoints" not in p.parts}
+    paths = {
+        p.relative_to(base)
+        for base in (folder, ROOT)
+        for p in base.glob(pattern)
+        if ".ipynb_checkpoints" not in p.parts
+    }
     content = lambda p: p.read_bytes() if p.exists() else None
     return sorted(str(p) for p in paths if content(folder / p) != content(ROOT / p))
 
@@ -39,7 +47,9 @@ def test_export_in_sync(copy):
 
 def test_every_module_has_its_notebook(copy):
     "A module whose notebook is gone would never show up as a difference."
-    notebooks = {p.stem.split("_", 1)[1] for p in ROOT.glob("nbs/[0-9]*_*.ipynb")} | {p.stem for p in ROOT.glob("nbs/lib/*.ipynb")}
+    notebooks = {p.stem.split("_", 1)[1] for p in ROOT.glob("nbs/[0-9]*_*.ipynb")} | {
+        p.stem for p in ROOT.glob("nbs/lib/*.ipynb")
+    }
     assert {p.stem for p in ROOT.glob("cantolyric/[a-z]*.py")} <= notebooks
 
 
@@ -55,7 +65,8 @@ def test_readme_agrees_with_index():
 @pytest.mark.parametrize("path", sorted(ROOT.glob("nbs/**/[!.]*.ipynb")), ids=lambda p: p.name)
 def test_notebook_is_fit_to_read(path):
     "Outputs of a run without errors, no local paths, no state of widgets that are gone, small."
-    if ".ipynb_checkpoints" in path.parts: pytest.skip("a checkpoint")
+    if ".ipynb_checkpoints" in path.parts:
+        pytest.skip("a checkpoint")
     text = path.read_text(encoding="utf-8")
     assert "widgets" not in json.loads(text)["metadata"]
     outputs = [o for c in json.loads(text)["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
@@ -68,7 +79,12 @@ def test_notebook_is_fit_to_read(path):
 def test_glossary():
     "A syllable for each character, the Reader's own except where a term has another; every lesson there is."
     from cantolyric.reading import Reader
-    rows = [[c.strip() for c in line.strip("|").split("|")] for line in (ROOT / "GLOSSARY.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")][1:]
+
+    rows = [
+        [c.strip() for c in line.strip("|").split("|")]
+        for line in (ROOT / "GLOSSARY.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ")
+    ][1:]
     known = {"韻母": "wan5 mou5"}
     for english, chinese, jyutping, _, lesson in rows:
         assert jyutping == known.get(chinese, " ".join(map(str, Reader().read(chinese)))), english

@@ -1,4 +1,5 @@
 """cantolyric.gguf_blocks: our decoders against the gguf package and transformers, bit by bit."""
+
 import json
 from pathlib import Path
 
@@ -111,8 +112,12 @@ def test_what_cannot_be_decoded_is_refused_on_one_line(raw, kind, words):
 
 
 KINDS = {
-    "ffn_up": "Q4_K", "attn_v": "Q6_K", "ffn_down": "Q5_0",
-    "attn_q": "F16", "attn_k": "BF16", "token_embd": "Q8_0",
+    "ffn_up": "Q4_K",
+    "attn_v": "Q6_K",
+    "ffn_down": "Q5_0",
+    "attn_q": "F16",
+    "attn_k": "BF16",
+    "token_embd": "Q8_0",
 }
 
 

@@ -1,4 +1,5 @@
 """Lesson 34: what a finetune takes, said from its config."""
+
 import csv
 import json
 from contextlib import nullcontext
@@ -9,7 +10,22 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from cantolyric._exercises import gpus as exercises  # noqa: E402
-from cantolyric.gpus import GPU, GPUS, METHODS, QWEN25, calibrated, estimate, fit, kept_in_block, moments, qwen25, read_gpus, shape_of, step_seconds, weight_bytes  # noqa: E402
+from cantolyric.gpus import (
+    GPU,
+    GPUS,
+    METHODS,
+    QWEN25,
+    calibrated,
+    estimate,
+    fit,
+    kept_in_block,
+    moments,
+    qwen25,
+    read_gpus,
+    shape_of,
+    step_seconds,
+    weight_bytes,
+)  # noqa: E402
 from cantolyric.tones import CantolyricError  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -17,7 +33,15 @@ ROOT = Path(__file__).parent.parent
 
 def test_published_counts():
     "Parameters as published with the weights (7B and up untied), and the shapes' own arithmetic."
-    known = {"0.5B": 494_032_768, "1.5B": 1_543_714_304, "3B": 3_085_938_688, "7B": 7_615_616_512, "14B": 14_770_033_664, "32B": 32_763_876_352, "72B": 72_706_203_648}
+    known = {
+        "0.5B": 494_032_768,
+        "1.5B": 1_543_714_304,
+        "3B": 3_085_938_688,
+        "7B": 7_615_616_512,
+        "14B": 14_770_033_664,
+        "32B": 32_763_876_352,
+        "72B": 72_706_203_648,
+    }
     assert {z: shape_of(f"Qwen/Qwen2.5-{z}-Instruct").params for z in QWEN25} == known
     s = shape_of("Qwen2.5-7B")
     assert len(s.linears) == 28 * 7 and not s.tied and shape_of("Qwen2.5-3B").tied and (s.q, s.kv) == (3584, 512)
@@ -25,35 +49,86 @@ def test_published_counts():
 
 def test_any_config(tmp_path):
     from transformers import GPT2Config, LlamaConfig, Qwen3Config
-    llama = LlamaConfig(vocab_size=100, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4)
+
+    llama = LlamaConfig(
+        vocab_size=100,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+    )
     assert shape_of(llama).params == 2 * (4 * 32 * 32 + 3 * 32 * 48 + 2 * 32) + 2 * 100 * 32 + 32
     qwen25("0.5B").save_pretrained(tmp_path)
     assert shape_of(str(tmp_path)) == shape_of("Qwen2.5-0.5B")
-    assert shape_of(Qwen3Config(hidden_size=32, num_attention_heads=2, num_key_value_heads=1, head_dim=24, intermediate_size=48, num_hidden_layers=1, vocab_size=50)).q == 48
+    assert (
+        shape_of(
+            Qwen3Config(
+                hidden_size=32,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                head_dim=24,
+                intermediate_size=48,
+                num_hidden_layers=1,
+                vocab_size=50,
+            )
+        ).q
+        == 48
+    )
     for bad, why in ((GPT2Config(), "'gpt2'"), (str(tmp_path / "none"), "no config of"), (7, "is not counted here")):
-        with pytest.raises(CantolyricError, match=why): shape_of(bad)
+        with pytest.raises(CantolyricError, match=why):
+            shape_of(bad)
 
 
 def small(kind, blocks, bits, method, rank=4, **kw):
     "A real small model with random weights, ready to train."
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
-    config = AutoConfig.for_model(kind, **dict(vocab_size=90, hidden_size=48, intermediate_size=112, num_hidden_layers=blocks, num_attention_heads=6, num_key_value_heads=2, head_dim=8, use_cache=False) | kw)
+
+    config = AutoConfig.for_model(
+        kind,
+        **dict(
+            vocab_size=90,
+            hidden_size=48,
+            intermediate_size=112,
+            num_hidden_layers=blocks,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            head_dim=8,
+            use_cache=False,
+        )
+        | kw,
+    )
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if bits == 16 and method != "full" else torch.float32)
-    if method == "lora": model = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
+    model = AutoModelForCausalLM.from_config(
+        config, dtype=torch.bfloat16 if bits == 16 and method != "full" else torch.float32
+    )
+    if method == "lora":
+        model = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
     return config, model.train()
 
 
 def kept(model, bits):
     "Bytes that autograd keeps of a forward, without parameters and their copies."
-    ids, own, seen, alive = torch.randint(0, 90, (2, 20)), {p.untyped_storage().data_ptr() for p in model.parameters()}, {}, []
+    ids, own, seen, alive = (
+        torch.randint(0, 90, (2, 20)),
+        {p.untyped_storage().data_ptr() for p in model.parameters()},
+        {},
+        [],
+    )
+
     def pack(t):
         storage = t.untyped_storage()
         alive.append(t)
-        if storage.data_ptr() not in own and (t.dim() != 2 or len(t) == 40): seen[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in own and (t.dim() != 2 or len(t) == 40):
+            seen[storage.data_ptr()] = storage.nbytes()
         return t
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), torch.autocast("cpu", torch.bfloat16) if bits == 16 else nullcontext(): model(input_ids=ids, labels=ids)
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
+        torch.autocast("cpu", torch.bfloat16) if bits == 16 else nullcontext(),
+    ):
+        model(input_ids=ids, labels=ids)
     return sum(seen.values())
 
 
@@ -62,7 +137,9 @@ def kept(model, bits):
 @pytest.mark.parametrize("bits", [16, 32])
 def test_autograd_keeps_what_is_counted(kind, method, bits):
     (config, two), (_, three) = (small(kind, n, bits, method) for n in (2, 3))
-    assert (kept(three, bits) - kept(two, bits)) / 40 == sum(kept_in_block(shape_of(config), method, bits, rank=4).values())
+    assert (kept(three, bits) - kept(two, bits)) / 40 == sum(
+        kept_in_block(shape_of(config), method, bits, rank=4).values()
+    )
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -73,32 +150,48 @@ def test_peak_of_living_tensors(method, checkpointing, bits):
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_map_only
     import weakref
+
     class Alive(TorchDispatchMode):
         sizes, peak = {}, 0
+
         def see(self, t):
             s = t.untyped_storage()
             if s._cdata not in self.sizes:
                 self.sizes[s._cdata] = s.nbytes()
                 weakref.finalize(s, self.sizes.pop, s._cdata, 0)
+
         def __torch_dispatch__(self, f, types, args=(), kwargs=None):
             out = f(*args, **(kwargs or {}))
             tree_map_only(torch.Tensor, self.see, out)
             self.peak = max(self.peak, sum(self.sizes.values()))
             return out
-    for wide in (dict(vocab_size=90, intermediate_size=512), dict(vocab_size=3000, intermediate_size=112)): # fullest in the blocks, at the loss
-        config, model = small("qwen2", 6, bits, method, hidden_size=96, tie_word_embeddings=True, num_attention_heads=12, **wide)
+
+    for wide in (
+        dict(vocab_size=90, intermediate_size=512),
+        dict(vocab_size=3000, intermediate_size=112),
+    ):  # fullest in the blocks, at the loss
+        config, model = small(
+            "qwen2", 6, bits, method, hidden_size=96, tie_word_embeddings=True, num_attention_heads=12, **wide
+        )
         if checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            if method == "lora": model.enable_input_require_grads()
+            if method == "lora":
+                model.enable_input_require_grads()
         ids, alive = torch.randint(0, 90, (8, 100)), Alive()
         alive.sizes = {}
-        for p in model.parameters(): alive.see(p)
+        for p in model.parameters():
+            alive.see(p)
         with alive:
-            with torch.autocast("cpu", torch.bfloat16) if bits == 16 else nullcontext(): loss = model(input_ids=ids, labels=ids).loss
+            with torch.autocast("cpu", torch.bfloat16) if bits == 16 else nullcontext():
+                loss = model(input_ids=ids, labels=ids).loss
             loss.backward()
         held = moments(shape_of(config), method, 800, bits, 4, checkpointing)
         said = max(sum(m.values()) - m["optimizer"] for m in held.values())
-        assert said == pytest.approx(alive.peak, rel=.05), (wide, said / alive.peak, max(held, key=lambda k: sum(held[k].values())))
+        assert said == pytest.approx(alive.peak, rel=0.05), (
+            wide,
+            said / alive.peak,
+            max(held, key=lambda k: sum(held[k].values())),
+        )
 
 
 def test_weights_by_hand():
@@ -110,7 +203,7 @@ def test_weights_by_hand():
     assert lora["weights"] == 2 * s.params and lora["optimizer"] == 2 * lora["adapter"]
     assert lora["adapter"] == 4 * 16 * 28 * (2 * 2 * 3584 + 2 * (3584 + 512) + 3 * (3584 + 18_944))
     assert qlora["weights"] == inside / 2 + 2 * (s.params - inside)
-    assert qlora["quantization constants"] == pytest.approx(inside * .127 / 8, rel=1e-3)
+    assert qlora["quantization constants"] == pytest.approx(inside * 0.127 / 8, rel=1e-3)
 
 
 def test_more_takes_more():
@@ -120,7 +213,8 @@ def test_more_takes_more():
     for more in (dict(seq_len=1024), dict(batch_size=8), dict(rank=64), dict(config="Qwen2.5-3B")):
         b = estimate(**base | more)
         assert b.bytes > a.bytes and b.step > a.step, more
-    for less in (dict(checkpointing=True), dict(method="qlora"), dict(loss="sliced")): assert estimate(**base | less).bytes < a.bytes, less
+    for less in (dict(checkpointing=True), dict(method="qlora"), dict(loss="sliced")):
+        assert estimate(**base | less).bytes < a.bytes, less
     assert estimate(**base | dict(checkpointing=True)).step > a.step > estimate(**base | dict(loss="sliced")).step
     assert estimate(**base | dict(method="full")).bytes > a.bytes
     assert estimate(**base | dict(efficiency=2 * a.settings["efficiency"])).step == pytest.approx(a.step / 2)
@@ -129,8 +223,13 @@ def test_more_takes_more():
 
 def test_two_cards():
     one, two = (estimate("Qwen2.5-3B", "full", 512, 1, g, checkpointing=True) for g in ("4090", "2x4090"))
-    assert two.moments["end"]["weights"] == one.moments["end"]["weights"] / 2 and two.moments["loss"]["activations"] == one.moments["loss"]["activations"]
-    assert two.moments["loss"]["gathered"] > 0 and two.seconds["between cards"] > 0 and "between cards" not in one.seconds
+    assert (
+        two.moments["end"]["weights"] == one.moments["end"]["weights"] / 2
+        and two.moments["loss"]["activations"] == one.moments["loss"]["activations"]
+    )
+    assert (
+        two.moments["loss"]["gathered"] > 0 and two.seconds["between cards"] > 0 and "between cards" not in one.seconds
+    )
     assert two.bytes < one.bytes and two.tokens_a_second < 2 * one.tokens_a_second
 
 
@@ -141,37 +240,69 @@ def test_fit():
     cheap = fit("Qwen2.5-7B", "qlora", 512, checkpointing=True, most=8)
     others = [fit("Qwen2.5-7B", "qlora", 512, g, checkpointing=True, most=8) for g in GPUS if g != "A100-40"]
     assert cheap.dollars[1] == min(e.dollars[1] for e in others)
-    with pytest.raises(CantolyricError, match=r"fits on none of T4, .*Try method='qlora', checkpointing=True, loss='sliced', a smaller seq_len, a smaller model"): fit("Qwen2.5-72B", "full")
-    with pytest.raises(CantolyricError, match="Qwen2.5-14B by lora .* fits on none of T4: .* Try method='qlora'"): fit("Qwen2.5-14B", "lora", gpu="T4")
+    with pytest.raises(
+        CantolyricError,
+        match=r"fits on none of T4, .*Try method='qlora', checkpointing=True, loss='sliced', a smaller seq_len, a smaller model",
+    ):
+        fit("Qwen2.5-72B", "full")
+    with pytest.raises(CantolyricError, match="Qwen2.5-14B by lora .* fits on none of T4: .* Try method='qlora'"):
+        fit("Qwen2.5-14B", "lora", gpu="T4")
 
 
 def test_bad_input_is_named():
-    for wrong, why in ((dict(gpu="T5"), "no GPU 'T5': there are T4, L4"), (dict(method="dora"), "method='dora'"), (dict(seq_len=0), "seq_len=0"), (dict(batch_size=1.5), "batch_size=1.5"),
-                       (dict(bits=8), "bits=8"), (dict(loss="half"), "loss='half'"), (dict(rank=0), "rank=0"), (dict(labelled=0), "labelled=0")):
-        with pytest.raises(CantolyricError, match=why): estimate("Qwen2.5-0.5B", **wrong)
+    for wrong, why in (
+        (dict(gpu="T5"), "no GPU 'T5': there are T4, L4"),
+        (dict(method="dora"), "method='dora'"),
+        (dict(seq_len=0), "seq_len=0"),
+        (dict(batch_size=1.5), "batch_size=1.5"),
+        (dict(bits=8), "bits=8"),
+        (dict(loss="half"), "loss='half'"),
+        (dict(rank=0), "rank=0"),
+        (dict(labelled=0), "labelled=0"),
+    ):
+        with pytest.raises(CantolyricError, match=why):
+            estimate("Qwen2.5-0.5B", **wrong)
 
 
 def test_table_of_gpus(tmp_path):
     rows = list(csv.DictReader((ROOT / "cantolyric/assets/gpus.csv").read_text(encoding="utf-8").splitlines()))
     assert [r["name"] for r in rows] == list(GPUS) and all(r["source"] and r["dated"] for r in rows)
     assert not GPUS["T4"].bf16 and all(g.bf16 for n, g in GPUS.items() if n != "T4")
-    assert GPUS["H100"].tflops == 989 and GPUS["L4"].tflops == 121 # dense, not the sparse rate
-    assert "fp16, for want of bf16" in str(estimate("Qwen2.5-0.5B", gpu="T4")) and "no price known" in str(estimate("Qwen2.5-0.5B", gpu="A100-40"))
+    assert GPUS["H100"].tflops == 989 and GPUS["L4"].tflops == 121  # dense, not the sparse rate
+    assert "fp16, for want of bf16" in str(estimate("Qwen2.5-0.5B", gpu="T4")) and "no price known" in str(
+        estimate("Qwen2.5-0.5B", gpu="A100-40")
+    )
     mine = tmp_path / "mine.csv"
     mine.write_text("name,gb,gbs,tflops\nmine,48,864,181\n")
-    assert read_gpus(mine) == {"mine": GPU("mine", 48., 864., 181.)}
+    assert read_gpus(mine) == {"mine": GPU("mine", 48.0, 864.0, 181.0)}
     assert estimate("Qwen2.5-0.5B", gpu=read_gpus(mine)["mine"]).fits
-    for bad in ("name,gb\nmine,48\n", "name,gb,gbs,tflops\nmine,much,864,181\n", "name,gb,gbs,tflops,colour\nmine,48,864,181,red\n"):
+    for bad in (
+        "name,gb\nmine,48\n",
+        "name,gb,gbs,tflops\nmine,much,864,181\n",
+        "name,gb,gbs,tflops,colour\nmine,48,864,181,red\n",
+    ):
         mine.write_text(bad)
-        with pytest.raises(CantolyricError, match="is no table of GPUs"): read_gpus(mine)
+        with pytest.raises(CantolyricError, match="is no table of GPUs"):
+            read_gpus(mine)
 
 
 def test_shows_itself():
     e = estimate("Qwen2.5-7B", method="qlora", seq_len=512, batch_size=4, gpu="L4")
     for text in (str(e), e._repr_html_()):
-        for word in ("quantization constants", "adapter", "optimizer", "activations", "logits and loss", "CUDA context", "gradients", "a million tokens", "2026-11"): assert word in text
+        for word in (
+            "quantization constants",
+            "adapter",
+            "optimizer",
+            "activations",
+            "logits and loss",
+            "CUDA context",
+            "gradients",
+            "a million tokens",
+            "2026-11",
+        ):
+            assert word in text
     assert sum(e.moments[e.peak].values()) == e.bytes and f"{e.bytes / 1e9:,.2f}" in str(e)
-    assert e.dollars[0] == pytest.approx(.44 / 3600 * e.step / 2048 * 1e6)
+    assert e.dollars[0] == pytest.approx(0.44 / 3600 * e.step / 2048 * 1e6)
 
 
 def test_roofline_by_hand():
@@ -187,19 +318,27 @@ def test_measured():
     "The committed measurement: every case of at least 1 GiB, memory within 10 %, time within 30 % where it was predicted."
     result = json.loads((ROOT / "benchmarks/results/gpus.json").read_text(encoding="utf-8"))
     for r in result["cases"]:
-        assert r["measured GiB"] >= 1 and abs(r["memory off"]) <= .1, r
-        assert r["calibrates"] or abs(r["time off"]) <= .3, r
+        assert r["measured GiB"] >= 1 and abs(r["memory off"]) <= 0.1, r
+        assert r["calibrates"] or abs(r["time off"]) <= 0.3, r
 
 
 def test_checkers_know_wrong():
-    for check in (exercises.check_break_even, exercises.check_adam8_bytes, exercises.check_with_accumulation): assert check(lambda *a: ...).startswith("Not yet")
+    for check in (exercises.check_break_even, exercises.check_adam8_bytes, exercises.check_with_accumulation):
+        assert check(lambda *a: ...).startswith("Not yet")
     assert "wanted is 2" in exercises.check_break_even(lambda p, a, b: p * a / b)
-    assert "last block is only begun" in exercises.check_adam8_bytes(lambda sizes: sum(8 * n if n < 4096 else 2 * (n + 4 * (n // 256)) for n in sizes))
-    assert "exactly 4,096" in exercises.check_adam8_bytes(lambda sizes: sum(8 * n if n <= 4096 else 2 * (n + 4 * -(-n // 256)) for n in sizes))
+    assert "last block is only begun" in exercises.check_adam8_bytes(
+        lambda sizes: sum(8 * n if n < 4096 else 2 * (n + 4 * (n // 256)) for n in sizes)
+    )
+    assert "exactly 4,096" in exercises.check_adam8_bytes(
+        lambda sizes: sum(8 * n if n <= 4096 else 2 * (n + 4 * -(-n // 256)) for n in sizes)
+    )
     assert "below 4,096" in exercises.check_adam8_bytes(lambda sizes: sum(2 * (n + 4 * -(-n // 256)) for n in sizes))
     adds = lambda m: max(sum(x.values()) for x in m.values()) + m["end"]["gradients"]
     assert "fullest in the last block" in exercises.check_with_accumulation(adds)
+
     def changes(m):
-        for x in m.values(): x["gradients"] = m["end"]["gradients"]
+        for x in m.values():
+            x["gradients"] = m["end"]["gradients"]
         return max(sum(x.values()) for x in m.values())
+
     assert "changes the moments" in exercises.check_with_accumulation(changes)

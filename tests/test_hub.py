@@ -2,6 +2,7 @@
 
 `make test-hub`; needs a network. Where a published vocabulary is at hand (CANTOLYRIC_DATA), the same check runs on it without one.
 """
+
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from cantolyric.families import FAMILIES  # noqa: E402
 from cantolyric.formats import format_named, user_text  # noqa: E402
 from cantolyric.template import ToneTemplate  # noqa: E402
 
-EXAMPLE = {"topic": "夜雨", "tones": "0243/3324", "lyrics": ""} # je6 jyu5, night rain
+EXAMPLE = {"topic": "夜雨", "tones": "0243/3324", "lyrics": ""}  # je6 jyu5, night rain
 SMALL = {name: min(family.checkpoints, key=lambda c: c.billions).id for name, family in FAMILIES.items()}
 
 
@@ -33,21 +34,25 @@ def check(tokenizer, form: str, end: str):
         how = dict(add_generation_prompt=True, enable_thinking=False, return_dict=True)
         theirs = tokenizer.apply_chat_template(messages, **how)["input_ids"]
         assert theirs == format_named(form).prompt_ids(EXAMPLE, tokenizer)
-    else: # DeepSeek-V4 publishes code in the place of a template
+    else:  # DeepSeek-V4 publishes code in the place of a template
         assert form == "deepseek-v4" and format_named(form).prompt_ids(EXAMPLE, tokenizer)
     constraint = ToneConstraint(EXAMPLE["tones"], TokenTable.from_tokenizer(tokenizer, end=end))
-    for seed in range(5): assert ToneTemplate.parse(EXAMPLE["tones"]).matches(tokenizer.decode(walk(constraint, seed)))
+    for seed in range(5):
+        assert ToneTemplate.parse(EXAMPLE["tones"]).matches(tokenizer.decode(walk(constraint, seed)))
 
 
 @pytest.mark.hub
 @pytest.mark.parametrize("name", FAMILIES)
 def test_on_the_hub(name):
-    tokenizer = transformers.AutoTokenizer.from_pretrained(SMALL[name], trust_remote_code=False) # as load_model does
+    tokenizer = transformers.AutoTokenizer.from_pretrained(SMALL[name], trust_remote_code=False)  # as load_model does
     check(tokenizer, FAMILIES[name].format, FAMILIES[name].end)
 
 
-@pytest.mark.skipif(not (TOKENIZERS / "qwen2/vocab.json").exists(), reason="CANTOLYRIC_DATA names no folder with Qwen2's vocabulary")
+@pytest.mark.skipif(
+    not (TOKENIZERS / "qwen2/vocab.json").exists(), reason="CANTOLYRIC_DATA names no folder with Qwen2's vocabulary"
+)
 def test_at_hand():
     tokenizer = transformers.AutoTokenizer.from_pretrained(TOKENIZERS / "qwen2")
     check(tokenizer, "qwen2", "<|im_end|>")
-    with pytest.raises(AssertionError): check(tokenizer, "qwen2.5", "<|im_end|>") # another system line
+    with pytest.raises(AssertionError):
+        check(tokenizer, "qwen2.5", "<|im_end|>")  # another system line

@@ -1,4 +1,5 @@
 """Lesson 30: LoRA from scratch, beside PEFT."""
+
 import json
 import math
 import warnings
@@ -11,8 +12,25 @@ from torch import nn  # noqa: E402
 
 from cantolyric._exercises import lora as exercises  # noqa: E402
 from cantolyric.constraint import head_parts, head_rows  # noqa: E402
-from cantolyric.lora import (LoRALinear, LoRASettings, adapter_parameters, adapters, add_lora, dense_weight, linear_layers, load_lora, lora_layers,  # noqa: E402
-                             lora_parameters, matching, merge_lora, plain_order, remove_lora, save_lora, use_adapter, using_adapter)
+from cantolyric.lora import (
+    LoRALinear,
+    LoRASettings,
+    adapter_parameters,
+    adapters,
+    add_lora,
+    dense_weight,
+    linear_layers,
+    load_lora,
+    lora_layers,  # noqa: E402
+    lora_parameters,
+    matching,
+    merge_lora,
+    plain_order,
+    remove_lora,
+    save_lora,
+    use_adapter,
+    using_adapter,
+)
 from cantolyric.quantization import in_four_bits  # noqa: E402
 from cantolyric.tones import CantolyricError  # noqa: E402
 
@@ -23,32 +41,63 @@ IDS = torch.randint(0, 50, (3, 7), generator=torch.Generator().manual_seed(5))
 def small(seed=0, bias=True, tied=False, dtype=torch.float32, width=32):
     "A very small Qwen2: its q, k and v have biases."
     from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
     torch.manual_seed(seed)
     kind, config = (Qwen2ForCausalLM, Qwen2Config) if bias else (Qwen3ForCausalLM, Qwen3Config)
-    return kind(config(vocab_size=50, hidden_size=width, num_hidden_layers=2, intermediate_size=2 * width, num_attention_heads=2, num_key_value_heads=1,
-        tie_word_embeddings=tied, use_cache=False, **({} if bias else dict(head_dim=width // 2)))).to(dtype).eval()
+    return (
+        kind(
+            config(
+                vocab_size=50,
+                hidden_size=width,
+                num_hidden_layers=2,
+                intermediate_size=2 * width,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                tie_word_embeddings=tied,
+                use_cache=False,
+                **({} if bias else dict(head_dim=width // 2)),
+            )
+        )
+        .to(dtype)
+        .eval()
+    )
 
 
-def shaken(model, name="default", size=.05):
+def shaken(model, name="default", size=0.05):
     "An adapter that does something: B, and where there are any the lengths, moved off their start."
     g = torch.Generator().manual_seed(3)
     for layer in lora_layers(model).values():
-        if name not in layer.pairs: continue
+        if name not in layer.pairs:
+            continue
         pair = layer.pairs[name]
         pair.B.data.normal_(0, size, generator=g)
-        if hasattr(pair, "magnitude"): pair.magnitude.data.mul_(1 + .1 * torch.rand(pair.magnitude.shape, generator=g))
+        if hasattr(pair, "magnitude"):
+            pair.magnitude.data.mul_(1 + 0.1 * torch.rand(pair.magnitude.shape, generator=g))
     return model
 
 
-def peft_of(model, pattern="all-linear", rank=4, alpha=6, dropout=0., rslora=False, dora=False):
+def peft_of(model, pattern="all-linear", rank=4, alpha=6, dropout=0.0, rslora=False, dora=False):
     from peft import LoraConfig, get_peft_model
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, use_rslora=rslora, use_dora=dora, target_modules=pattern, task_type="CAUSAL_LM"))
+        return get_peft_model(
+            model,
+            LoraConfig(
+                r=rank,
+                lora_alpha=alpha,
+                lora_dropout=dropout,
+                use_rslora=rslora,
+                use_dora=dora,
+                target_modules=pattern,
+                task_type="CAUSAL_LM",
+            ),
+        )
 
 
 def loaded(base, folder):
     from peft import PeftModel
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return PeftModel.from_pretrained(base, str(folder))
@@ -58,31 +107,42 @@ def pairs_of_peft(model):
     "Its layers as ours: name -> dict of A, B, magnitude."
     out = {}
     for n, m in model.named_modules():
-        if not hasattr(m, "lora_A") or "default" not in m.lora_A: continue
-        out[n.removeprefix("base_model.model.")] = dict(A=m.lora_A["default"].weight, B=m.lora_B["default"].weight,
-            **({"magnitude": m.lora_magnitude_vector["default"].weight} if "default" in m.lora_magnitude_vector else {}))
+        if not hasattr(m, "lora_A") or "default" not in m.lora_A:
+            continue
+        out[n.removeprefix("base_model.model.")] = dict(
+            A=m.lora_A["default"].weight,
+            B=m.lora_B["default"].weight,
+            **(
+                {"magnitude": m.lora_magnitude_vector["default"].weight} if "default" in m.lora_magnitude_vector else {}
+            ),
+        )
     return out
 
 
-def twins(kind, dropout=0., **kw):
+def twins(kind, dropout=0.0, **kw):
     "Ours and PEFT's with the same weights."
     ours = shaken(add_lora(small(**kw), rank=4, alpha=6, dropout=dropout, **KINDS[kind]))
     theirs = peft_of(small(**kw), dropout=dropout, **KINDS[kind])
     for n, part in pairs_of_peft(theirs).items():
-        for k, p in part.items(): p.data.copy_(getattr(lora_layers(ours)[n].pairs["default"], k).data)
+        for k, p in part.items():
+            p.data.copy_(getattr(lora_layers(ours)[n].pairs["default"], k).data)
     return ours, theirs
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dropout", [0., .3])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_outputs_and_gradients_equal_pefts(kind, dropout):
     ours, theirs = twins(kind, dropout)
     assert set(lora_layers(ours)) == set(pairs_of_peft(theirs))
-    for m in (ours, theirs): m.train()
-    torch.manual_seed(1); a = ours(IDS, labels=IDS)
-    torch.manual_seed(1); b = theirs(input_ids=IDS, labels=IDS)
+    for m in (ours, theirs):
+        m.train()
+    torch.manual_seed(1)
+    a = ours(IDS, labels=IDS)
+    torch.manual_seed(1)
+    b = theirs(input_ids=IDS, labels=IDS)
     assert float((a.logits - b.logits).detach().abs().max()) < 1e-6 and not torch.equal(a.logits, small()(IDS).logits)
-    a.loss.backward(); b.loss.backward()
+    a.loss.backward()
+    b.loss.backward()
     for n, part in pairs_of_peft(theirs).items():
         for k, p in part.items():
             mine = getattr(lora_layers(ours)[n].pairs["default"], k).grad
@@ -98,7 +158,9 @@ def test_trains_as_peft_does():
         losses[key] = []
         for _ in range(10):
             loss = m(input_ids=IDS, labels=IDS).loss
-            loss.backward(); o.step(); o.zero_grad()
+            loss.backward()
+            o.step()
+            o.zero_grad()
             losses[key].append(loss.item())
     assert losses["ours"] == pytest.approx(losses["theirs"], abs=1e-5) and losses["ours"][-1] < losses["ours"][0]
 
@@ -107,7 +169,8 @@ def test_trains_as_peft_does():
 def test_16_bit_bases_equal_pefts(dtype):
     ours, theirs = twins("lora", dtype=dtype)
     assert {p.dtype for p in ours.parameters() if p.requires_grad} == {torch.float32}
-    with torch.no_grad(): assert torch.equal(ours(IDS).logits, theirs(input_ids=IDS).logits)
+    with torch.no_grad():
+        assert torch.equal(ours(IDS).logits, theirs(input_ids=IDS).logits)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,7 +178,11 @@ def test_starts_as_the_base(kind):
     want, model = small()(IDS).logits, add_lora(small(), **KINDS[kind])
     assert float((model(IDS).logits - want).detach().abs().max()) < (1e-6 if "dora" in kind else 1e-12)
     pair = next(iter(lora_layers(model).values())).pairs["default"]
-    assert float(pair.A.abs().max()) <= 1 / math.sqrt(pair.A.shape[1]) and float(pair.A.detach().std()) > .3 / math.sqrt(pair.A.shape[1]) and not pair.B.any()
+    assert (
+        float(pair.A.abs().max()) <= 1 / math.sqrt(pair.A.shape[1])
+        and float(pair.A.detach().std()) > 0.3 / math.sqrt(pair.A.shape[1])
+        and not pair.B.any()
+    )
 
 
 def test_scaling():
@@ -137,8 +204,9 @@ def test_ours_loads_into_peft(kind, pattern, tmp_path):
 def test_pefts_loads_into_ours(kind, pattern, tmp_path):
     theirs = peft_of(small(), pattern, **KINDS[kind])
     for part in pairs_of_peft(theirs).values():
-        part["B"].data.normal_(0, .05)
-        if "magnitude" in part: part["magnitude"].data.mul_(1.1)
+        part["B"].data.normal_(0, 0.05)
+        if "magnitude" in part:
+            part["magnitude"].data.mul_(1.1)
     theirs.save_pretrained(str(tmp_path))
     model = load_lora(small(), tmp_path)
     assert set(lora_layers(model)) == set(pairs_of_peft(theirs))
@@ -150,10 +218,17 @@ def test_pefts_loads_into_ours(kind, pattern, tmp_path):
 def test_the_shipped_adapter():
     from cantolyric.base import load_base
     from cantolyric.data import asset_path
+
     ids = torch.randint(0, 7_000, (2, 20))
-    ours, theirs = load_lora(load_base()[0], asset_path("adapter")), loaded(load_base()[0], asset_path("adapter")).eval()
-    with torch.no_grad(): assert float((ours(ids).logits - theirs(input_ids=ids).logits).detach().abs().max()) < 1e-5
-    assert adapter_parameters(ours) == 933_888 == lora_parameters([x.weight.shape for x in lora_layers(ours).values()], 32)
+    ours, theirs = (
+        load_lora(load_base()[0], asset_path("adapter")),
+        loaded(load_base()[0], asset_path("adapter")).eval(),
+    )
+    with torch.no_grad():
+        assert float((ours(ids).logits - theirs(input_ids=ids).logits).detach().abs().max()) < 1e-5
+    assert (
+        adapter_parameters(ours) == 933_888 == lora_parameters([x.weight.shape for x in lora_layers(ours).values()], 32)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,59 +237,77 @@ def test_merge_is_exact_in_fp32(kind):
     want, peft = model(IDS).logits, twins(kind)[1]
     merged = merge_lora(model)
     assert merged is model and not lora_layers(model) and set(linear_layers(model)) == set(linear_layers(small()))
-    assert float((model(IDS).logits - want).detach().abs().max()) < 1e-5 and type(model.model.layers[0].mlp.up_proj) is nn.Linear
+    assert (
+        float((model(IDS).logits - want).detach().abs().max()) < 1e-5
+        and type(model.model.layers[0].mlp.up_proj) is nn.Linear
+    )
     ours = merge_lora(twins(kind)[0])
     assert float((ours(IDS).logits - peft.merge_and_unload()(input_ids=IDS).logits).detach().abs().max()) < 1e-5
 
 
 def test_a_small_update_is_lost_in_bf16_and_that_is_said():
     model = shaken(add_lora(small(dtype=torch.bfloat16), rank=4), size=1e-4)
-    with pytest.warns(UserWarning, match="was not exact"): merge_lora(model)
+    with pytest.warns(UserWarning, match="was not exact"):
+        merge_lora(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         merge_lora(shaken(add_lora(small(), rank=4), size=1e-4))
 
 
 def test_merge_refuses():
-    with pytest.raises(CantolyricError, match="never added|was merged already|none was added"): merge_lora(small())
+    with pytest.raises(CantolyricError, match="never added|was merged already|none was added"):
+        merge_lora(small())
     model = merge_lora(shaken(add_lora(small())))
-    with pytest.raises(CantolyricError, match="merged already"): merge_lora(model)
+    with pytest.raises(CantolyricError, match="merged already"):
+        merge_lora(model)
     model = add_lora(add_lora(small()), name="second")
-    with pytest.raises(CantolyricError, match="which adapter.*default, second"): merge_lora(model)
-    with pytest.raises(CantolyricError, match="no adapter 'third'"): merge_lora(model, "third")
+    with pytest.raises(CantolyricError, match="which adapter.*default, second"):
+        merge_lora(model)
+    with pytest.raises(CantolyricError, match="no adapter 'third'"):
+        merge_lora(model, "third")
     merge_lora(shaken(model, "second"), "second")
     model = add_lora(small(tied=True), ["lm_head"])
     before = model.lm_head.weight.clone()
-    with pytest.raises(CantolyricError, match="lm_head shares its weights with model.embed_tokens"): merge_lora(shaken(model))
+    with pytest.raises(CantolyricError, match="lm_head shares its weights with model.embed_tokens"):
+        merge_lora(shaken(model))
     assert torch.equal(model.lm_head.weight, before) and adapters(model) == ["default"]
     model = shaken(add_lora(small(dtype=torch.float16)), size=1e6)
-    with pytest.raises(CantolyricError, match="not finite"): merge_lora(model)
+    with pytest.raises(CantolyricError, match="not finite"):
+        merge_lora(model)
     assert adapters(model) == ["default"] and all(p.isfinite().all() for p in model.parameters())
 
 
 def test_merging_one_of_two_drops_the_other():
     model = add_lora(shaken(add_lora(small(), "mlp")), "self_attn", name="second")
-    with using_adapter(model, "default"): want = model(IDS).logits
+    with using_adapter(model, "default"):
+        want = model(IDS).logits
     merge_lora(model, "default")
     assert float((model(IDS).logits - want).detach().abs().max()) < 1e-5
 
 
 def two():
-    return shaken(add_lora(shaken(add_lora(small(), rank=4)), r"[qv]_proj", rank=2, name="other", dora=True), "other", .1)
+    return shaken(
+        add_lora(shaken(add_lora(small(), rank=4)), r"[qv]_proj", rank=2, name="other", dora=True), "other", 0.1
+    )
 
 
 def test_several_adapters_on_one_base():
     model = two()
     alone = {}
     for name in ("default", "other", None):
-        with using_adapter(model, name): alone[name] = model(IDS).logits
-    assert torch.equal(alone[None], small()(IDS).logits) and not torch.allclose(alone["default"], alone["other"], atol=1e-3)
+        with using_adapter(model, name):
+            alone[name] = model(IDS).logits
+    assert torch.equal(alone[None], small()(IDS).logits) and not torch.allclose(
+        alone["default"], alone["other"], atol=1e-3
+    )
     names = ["other", None, "default"]
     use_adapter(model, names)
     mixed = model(IDS).logits
-    for k, name in enumerate(names): assert float((mixed[k] - alone[name][k]).detach().abs().max()) < 1e-6
-    with pytest.raises(CantolyricError, match="3 adapters are named for a batch of 2"): model(IDS[:2])
-    assert not [p for p in model.parameters() if p.requires_grad] # nothing is trained while rows differ
+    for k, name in enumerate(names):
+        assert float((mixed[k] - alone[name][k]).detach().abs().max()) < 1e-6
+    with pytest.raises(CantolyricError, match="3 adapters are named for a batch of 2"):
+        model(IDS[:2])
+    assert not [p for p in model.parameters() if p.requires_grad]  # nothing is trained while rows differ
     remove_lora(model)
     assert torch.equal(model(IDS).logits, alone[None])
 
@@ -223,15 +316,19 @@ def test_what_is_active_is_trained():
     model = two()
     trained = lambda: {n.split(".pairs.")[1].split(".")[0] for n, p in model.named_parameters() if p.requires_grad}
     assert trained() == {"other"}
-    with using_adapter(model, "default"): assert trained() == {"default"}
+    with using_adapter(model, "default"):
+        assert trained() == {"default"}
     assert trained() == {"other"}
     with pytest.raises(ZeroDivisionError):
-        with using_adapter(model, None): 1 / 0
+        with using_adapter(model, None):
+            1 / 0
     use_adapter(model, "default")
     assert trained() == {"default"}
     for wrong in ("third", ["default", "third"]):
-        with pytest.raises(CantolyricError, match="no adapter 'third' on this model; there are default, other"): use_adapter(model, wrong)
-    with pytest.raises(CantolyricError, match="no adapter on this model"): use_adapter(small(), "default")
+        with pytest.raises(CantolyricError, match="no adapter 'third' on this model; there are default, other"):
+            use_adapter(model, wrong)
+    with pytest.raises(CantolyricError, match="no adapter on this model"):
+        use_adapter(small(), "default")
 
 
 def test_two_saved_adapters_travel_apart(tmp_path):
@@ -239,9 +336,11 @@ def test_two_saved_adapters_travel_apart(tmp_path):
     folders = {name: save_lora(model, tmp_path / name, name) for name in ("default", "other")}
     again = load_lora(load_lora(small(), folders["default"]), folders["other"], "other")
     for name in folders:
-        with using_adapter(model, name), using_adapter(again, name): assert torch.equal(model(IDS).logits, again(IDS).logits)
+        with using_adapter(model, name), using_adapter(again, name):
+            assert torch.equal(model(IDS).logits, again(IDS).logits)
     assert adapters(again) == ["default", "other"]
-    with pytest.raises(CantolyricError, match="no adapter 'x'"): save_lora(model, tmp_path / "x", "x")
+    with pytest.raises(CantolyricError, match="no adapter 'x'"):
+        save_lora(model, tmp_path / "x", "x")
 
 
 def test_matching():
@@ -249,42 +348,100 @@ def test_matching():
     ends = lambda names: sorted({n.rpartition(".")[2] for n in names})
     assert len(matching(model, "all-linear")) == 14 and "lm_head" not in matching(model, "all-linear")
     assert ends(matching(model, "q_proj|v_proj")) == ["q_proj", "v_proj"] and len(matching(model, r"layers\.0\.")) == 7
-    assert matching(model, ["lm_head"]) == ["lm_head"] and matching(model, ("layers.1.mlp.up_proj",)) == ["model.layers.1.mlp.up_proj"]
+    assert matching(model, ["lm_head"]) == ["lm_head"] and matching(model, ("layers.1.mlp.up_proj",)) == [
+        "model.layers.1.mlp.up_proj"
+    ]
     assert matching(add_lora(model, "q_proj"), "all-linear") == matching(small(), "all-linear")
-    for wrong, about in (("nothing", "'nothing'.*down_proj"), (["q_proj", "p_proj"], "'p_proj'"), ([], r"\[\]"), ("proj", None), ("(", "no regular expression"), ("embed_tokens", "no linear layer")):
-        if about is None: assert len(matching(model, wrong)) == 14
+    for wrong, about in (
+        ("nothing", "'nothing'.*down_proj"),
+        (["q_proj", "p_proj"], "'p_proj'"),
+        ([], r"\[\]"),
+        ("proj", None),
+        ("(", "no regular expression"),
+        ("embed_tokens", "no linear layer"),
+    ):
+        if about is None:
+            assert len(matching(model, wrong)) == 14
         else:
-            with pytest.raises(CantolyricError, match=about): matching(model, wrong)
-    with pytest.raises(CantolyricError, match="no linear layer"): add_lora(nn.Linear(3, 3))
+            with pytest.raises(CantolyricError, match=about):
+                matching(model, wrong)
+    with pytest.raises(CantolyricError, match="no linear layer"):
+        add_lora(nn.Linear(3, 3))
 
 
-@pytest.mark.parametrize("wrong, about", [(dict(rank=0), "rank=0"), (dict(rank=-1), "rank=-1"), (dict(rank=2.), "rank=2.0"), (dict(rank=True), "rank=True"), (dict(alpha=0), "alpha=0"),
-    (dict(alpha=math.nan), "alpha=nan"), (dict(alpha="16"), "alpha='16'"), (dict(dropout=1.), "dropout=1.0"), (dict(dropout=-.1), "dropout=-0.1"), (dict(name="a.b"), "no name"), (dict(name=""), "no name"),
-    (dict(name="keys"), "no name"), (dict(name="training"), "no name"), (dict(name=None), "no name"), (dict(pattern="x_proj"), "x_proj")])
+@pytest.mark.parametrize(
+    "wrong, about",
+    [
+        (dict(rank=0), "rank=0"),
+        (dict(rank=-1), "rank=-1"),
+        (dict(rank=2.0), "rank=2.0"),
+        (dict(rank=True), "rank=True"),
+        (dict(alpha=0), "alpha=0"),
+        (dict(alpha=math.nan), "alpha=nan"),
+        (dict(alpha="16"), "alpha='16'"),
+        (dict(dropout=1.0), "dropout=1.0"),
+        (dict(dropout=-0.1), "dropout=-0.1"),
+        (dict(name="a.b"), "no name"),
+        (dict(name=""), "no name"),
+        (dict(name="keys"), "no name"),
+        (dict(name="training"), "no name"),
+        (dict(name=None), "no name"),
+        (dict(pattern="x_proj"), "x_proj"),
+    ],
+)
 def test_bad_settings_change_nothing(wrong, about):
     model = small()
-    with pytest.raises(CantolyricError, match=about): add_lora(model, **wrong)
+    with pytest.raises(CantolyricError, match=about):
+        add_lora(model, **wrong)
     assert not lora_layers(model) and all(p.requires_grad for p in model.parameters())
 
 
 def test_refuses_what_it_cannot_stand_beside():
-    with pytest.raises(CantolyricError, match="not beside Embedding"): LoRALinear(nn.Embedding(3, 3))
-    with pytest.raises(CantolyricError, match="already"): add_lora(add_lora(small()))
-    with pytest.raises(CantolyricError, match="PEFT"): add_lora(peft_of(small()))
+    with pytest.raises(CantolyricError, match="not beside Embedding"):
+        LoRALinear(nn.Embedding(3, 3))
+    with pytest.raises(CantolyricError, match="already"):
+        add_lora(add_lora(small()))
+    with pytest.raises(CantolyricError, match="PEFT"):
+        add_lora(peft_of(small()))
 
 
 def test_adapters_for_another_base(tmp_path):
     from transformers import Qwen2Config, Qwen2ForCausalLM
+
     folder = save_lora(shaken(add_lora(small(), rank=4)), tmp_path)
-    with pytest.raises(CantolyricError, match="other weights"): load_lora(small(seed=1), folder)
-    wide = Qwen2ForCausalLM(Qwen2Config(vocab_size=50, hidden_size=64, num_hidden_layers=2, intermediate_size=64, num_attention_heads=2, num_key_value_heads=1))
-    with pytest.raises(CantolyricError, match=r"another base.*\(32, 4\), wanted is \(64, 4\)"): load_lora(wide, folder)
-    short = Qwen2ForCausalLM(Qwen2Config(vocab_size=50, hidden_size=32, num_hidden_layers=1, intermediate_size=64, num_attention_heads=2, num_key_value_heads=1))
-    with pytest.raises(CantolyricError, match="another base: there is no linear layer model.layers.1"): load_lora(short, folder)
+    with pytest.raises(CantolyricError, match="other weights"):
+        load_lora(small(seed=1), folder)
+    wide = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=50,
+            hidden_size=64,
+            num_hidden_layers=2,
+            intermediate_size=64,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+        )
+    )
+    with pytest.raises(CantolyricError, match=r"another base.*\(32, 4\), wanted is \(64, 4\)"):
+        load_lora(wide, folder)
+    short = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=50,
+            hidden_size=32,
+            num_hidden_layers=1,
+            intermediate_size=64,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+        )
+    )
+    with pytest.raises(CantolyricError, match="another base: there is no linear layer model.layers.1"):
+        load_lora(short, folder)
     assert not lora_layers(wide) and not lora_layers(short) and wide.lm_head.weight.requires_grad
-    load_lora(small(dtype=torch.bfloat16), save_lora(shaken(add_lora(small(dtype=torch.bfloat16))), tmp_path / "b")) # one base, 16 and 32 bits
+    load_lora(
+        small(dtype=torch.bfloat16), save_lora(shaken(add_lora(small(dtype=torch.bfloat16))), tmp_path / "b")
+    )  # one base, 16 and 32 bits
     load_lora(small(dtype=torch.bfloat16).float(), tmp_path / "b")
-    with pytest.raises(CantolyricError, match="already"): load_lora(add_lora(small()), folder)
+    with pytest.raises(CantolyricError, match="already"):
+        load_lora(add_lora(small()), folder)
 
 
 def test_broken_files(tmp_path):
@@ -294,27 +451,42 @@ def test_broken_files(tmp_path):
         file.write_text(json.dumps(json.loads(file.read_text()) | config))
         save_file(tensors(load_file(folder / "adapter_model.safetensors")), folder / "adapter_model.safetensors")
         return folder
+
     first = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
-    cases = {"rank": (dict(r=8), None, "another rank"), "bias": (dict(bias="all"), None, "sets bias"), "type": (dict(peft_type="IA3"), None, "type is 'IA3'"), "pattern": (dict(rank_pattern={"q": 2}), None, "rank_pattern"), "alpha": (dict(lora_alpha=None), None, "lora_alpha is None"),
-        "pissa": (dict(init_lora_weights="pissa"), None, "init_lora_weights"), "dora": (dict(use_dora=True), None, "lacks a part"), "half": ({}, lambda t: {k: v for k, v in t.items() if k != first + "A.weight"}, "lacks a part"),
-        "nan": ({}, lambda t: t | {first + "B.weight": t[first + "B.weight"] * math.nan}, "not finite"), "more": ({}, lambda t: t | {"base_model.model.lm_head.weight": torch.zeros(2, 2)}, "no part of LoRA"), "none": ({}, lambda t: {}, "not whole")}
+    cases = {
+        "rank": (dict(r=8), None, "another rank"),
+        "bias": (dict(bias="all"), None, "sets bias"),
+        "type": (dict(peft_type="IA3"), None, "type is 'IA3'"),
+        "pattern": (dict(rank_pattern={"q": 2}), None, "rank_pattern"),
+        "alpha": (dict(lora_alpha=None), None, "lora_alpha is None"),
+        "pissa": (dict(init_lora_weights="pissa"), None, "init_lora_weights"),
+        "dora": (dict(use_dora=True), None, "lacks a part"),
+        "half": ({}, lambda t: {k: v for k, v in t.items() if k != first + "A.weight"}, "lacks a part"),
+        "nan": ({}, lambda t: t | {first + "B.weight": t[first + "B.weight"] * math.nan}, "not finite"),
+        "more": ({}, lambda t: t | {"base_model.model.lm_head.weight": torch.zeros(2, 2)}, "no part of LoRA"),
+        "none": ({}, lambda t: {}, "not whole"),
+    }
     for name, (config, change, about) in cases.items():
         model = small()
-        with pytest.raises(CantolyricError, match=about): load_lora(model, fresh(name, config, change or (lambda t: t)))
+        with pytest.raises(CantolyricError, match=about):
+            load_lora(model, fresh(name, config, change or (lambda t: t)))
         assert not lora_layers(model), name
-    with pytest.raises(CantolyricError, match="no adapter in.*adapter_config.json"): load_lora(small(), tmp_path / "nowhere")
+    with pytest.raises(CantolyricError, match="no adapter in.*adapter_config.json"):
+        load_lora(small(), tmp_path / "nowhere")
     cut = fresh("cut") / "adapter_model.safetensors"
     cut.write_bytes(cut.read_bytes()[:500])
-    with pytest.raises(CantolyricError, match="cut short"): load_lora(small(), tmp_path / "cut")
+    with pytest.raises(CantolyricError, match="cut short"):
+        load_lora(small(), tmp_path / "cut")
     (fresh("json") / "adapter_config.json").write_text("{")
-    with pytest.raises(CantolyricError, match="not valid JSON"): load_lora(small(), tmp_path / "json")
+    with pytest.raises(CantolyricError, match="not valid JSON"):
+        load_lora(small(), tmp_path / "json")
     assert load_lora(small(), fresh("fine"))
 
 
 def test_on_the_head_the_sliced_head_still_agrees():
     model = shaken(add_lora(small(), ["lm_head"]))
     x, rows = torch.randn(4, 32), torch.tensor([3, 7])
-    assert head_parts(model.lm_head, x) is None and head_rows(model.lm_head, x, rows) is None # it is computed whole
+    assert head_parts(model.lm_head, x) is None and head_rows(model.lm_head, x, rows) is None  # it is computed whole
     assert model.lm_head.weight.shape == (50, 32) and model.lm_head.bias is None
 
 
@@ -322,7 +494,7 @@ def four_bit(nested):
     "The small model with its blocks in NF4."
     pytest.importorskip("bitsandbytes")
     model = in_four_bits(small(bias=False, width=64), nested)
-    model.is_loaded_in_4bit = True # as after from_pretrained: PEFT looks at it
+    model.is_loaded_in_4bit = True  # as after from_pretrained: PEFT looks at it
     return model.eval()
 
 
@@ -337,12 +509,16 @@ def test_four_bits(kind, nested):
         pair, layer = (lambda m: (m.pairs["default"], m.base_layer))(model.model.layers[0].mlp.up_proj)
         want = pair.merged(dense_weight(layer)).detach()
         with torch.no_grad():
-            if used: model(IDS)
+            if used:
+                model(IDS)
             merge_lora(model)
             got[used] = dense_weight(model.model.layers[0].mlp.up_proj).clone()
-            assert float((got[used] - want).norm() / want.norm()) < .15 and model(IDS).logits.isfinite().all()
-            if used: pytest.raises(CantolyricError, merge_lora, model)
-    assert float((got[True] - got[False]).norm() / want.norm()) < .05 # the scales of the blocks were rounded once more
+            assert float((got[used] - want).norm() / want.norm()) < 0.15 and model(IDS).logits.isfinite().all()
+            if used:
+                pytest.raises(CantolyricError, merge_lora, model)
+    assert (
+        float((got[True] - got[False]).norm() / want.norm()) < 0.05
+    )  # the scales of the blocks were rounded once more
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -355,56 +531,96 @@ def test_plain_order_guards_pefts_merge_too(nested, tmp_path):
         want = dense_weight(layer.base_layer) + layer.get_delta_weight("default")
         model(input_ids=IDS)
         got = dense_weight(plain_order(model).merge_and_unload().model.layers[0].mlp.up_proj)
-    assert float((got - want).norm() / want.norm()) < .15
+    assert float((got - want).norm() / want.norm()) < 0.15
 
 
 def test_eight_bits_are_refused_by_name():
-    class Int8(nn.Linear): pass
+    class Int8(nn.Linear):
+        pass
+
     layer = Int8(4, 4, bias=False)
     layer.weight = nn.Parameter(torch.zeros(4, 4, dtype=torch.int8), requires_grad=False)
     model = nn.Sequential()
     model.add_module("one", LoRALinear(layer))
-    with pytest.raises(CantolyricError, match="cannot read the weights of Int8"): merge_lora(model)
+    with pytest.raises(CantolyricError, match="cannot read the weights of Int8"):
+        merge_lora(model)
 
 
 def test_counts_of_the_paper():
     from transformers import OPTConfig, OPTModel, RobertaConfig, RobertaModel
+
     square = lambda d, n: [(d, d)] * n
     assert [lora_parameters(square(12288, 96 * 2), r) for r in (1, 8)] == [4_718_592, 37_748_736]
     assert lora_parameters(square(768, 12 * 2), 8) == 294_912
     with torch.device("meta"):
         roberta = RobertaModel(RobertaConfig())
-        gpt3 = OPTModel(OPTConfig(hidden_size=12288, word_embed_proj_dim=12288, ffn_dim=4 * 12288, num_hidden_layers=96, num_attention_heads=96))
+        gpt3 = OPTModel(
+            OPTConfig(
+                hidden_size=12288,
+                word_embed_proj_dim=12288,
+                ffn_dim=4 * 12288,
+                num_hidden_layers=96,
+                num_attention_heads=96,
+            )
+        )
     assert adapter_parameters(add_lora(roberta, ["query", "value"], rank=8)) == 294_912
     assert adapter_parameters(add_lora(gpt3, ["q_proj", "v_proj"], rank=1)) == 4_718_592
 
 
 def test_exercises():
-    assert exercises.check_largest_rank(lambda shapes, budget: budget // sum(a + b for a, b in shapes)) == exercises.RIGHT
-    for wrong in (lambda s, b: b // sum(a * c for a, c in s), lambda s, b: b / sum(a + c for a, c in s), lambda s, b: -(-b // sum(a + c for a, c in s)), lambda s, b: ..., lambda s, b: 1 / 0):
+    assert (
+        exercises.check_largest_rank(lambda shapes, budget: budget // sum(a + b for a, b in shapes)) == exercises.RIGHT
+    )
+    for wrong in (
+        lambda s, b: b // sum(a * c for a, c in s),
+        lambda s, b: b / sum(a + c for a, c in s),
+        lambda s, b: -(-b // sum(a + c for a, c in s)),
+        lambda s, b: ...,
+        lambda s, b: 1 / 0,
+    ):
         assert exercises.check_largest_rank(wrong).startswith("Not yet"), wrong
     right = lambda x, W, A, B, scaling: x @ W.T + scaling * (x @ A.T) @ B.T
     assert exercises.check_narrow(right) == exercises.RIGHT
-    for wrong in (lambda x, W, A, B, s: x @ (W + s * B @ A).T, lambda x, W, A, B, s: x @ W.T + s * x @ (B @ A).T, lambda x, W, A, B, s: x @ W.T + (x @ A.T) @ B.T, lambda x, W, A, B, s: s * (x @ W.T + (x @ A.T) @ B.T),
-                  lambda x, W, A, B, s: s * (x @ A.T) @ B.T, lambda x, W, A, B, s: ..., lambda x, W, A, B, s: x @ A):
+    for wrong in (
+        lambda x, W, A, B, s: x @ (W + s * B @ A).T,
+        lambda x, W, A, B, s: x @ W.T + s * x @ (B @ A).T,
+        lambda x, W, A, B, s: x @ W.T + (x @ A.T) @ B.T,
+        lambda x, W, A, B, s: s * (x @ W.T + (x @ A.T) @ B.T),
+        lambda x, W, A, B, s: s * (x @ A.T) @ B.T,
+        lambda x, W, A, B, s: ...,
+        lambda x, W, A, B, s: x @ A,
+    ):
         assert exercises.check_narrow(wrong).startswith("Not yet"), wrong
+
     def fewer(A, B, rank):
         (Qb, Rb), (Qa, Ra) = torch.linalg.qr(B), torch.linalg.qr(A.T)
         U, S, V = torch.linalg.svd(Rb @ Ra.T)
         return S[:rank, None] * V[:rank] @ Qa.T, Qb @ U[:, :rank]
+
     assert exercises.check_fewer(fewer) == exercises.RIGHT
+
     def direct(A, B, rank):
         U, S, V = torch.linalg.svd(B @ A, full_matrices=False)
         return V[:rank], U[:, :rank] * S[:rank]
+
     assert exercises.check_fewer(direct) == exercises.RIGHT
-    for wrong in (lambda A, B, r: (A[:r], B[:, :r]), lambda A, B, r: (A, B), lambda A, B, r: direct(A, B, r)[::-1], lambda A, B, r: ..., lambda A, B, r: A[:r],
-                  lambda A, B, r: (torch.linalg.svd(A, full_matrices=False)[2][:r], B[:, :r])):
+    for wrong in (
+        lambda A, B, r: (A[:r], B[:, :r]),
+        lambda A, B, r: (A, B),
+        lambda A, B, r: direct(A, B, r)[::-1],
+        lambda A, B, r: ...,
+        lambda A, B, r: A[:r],
+        lambda A, B, r: (torch.linalg.svd(A, full_matrices=False)[2][:r], B[:, :r]),
+    ):
         assert exercises.check_fewer(wrong).startswith("Not yet"), wrong
 
 
 def test_dora_on_unreadable_weights_changes_nothing():
     model = small()
     last = [n for n in linear_layers(model) if n != "lm_head"][-1]
-    model.get_submodule(last).weight = nn.Parameter(torch.zeros_like(model.get_submodule(last).weight, dtype=torch.int8), requires_grad=False)
-    with pytest.raises(CantolyricError, match="cannot read the weights"): add_lora(model, dora=True)
+    model.get_submodule(last).weight = nn.Parameter(
+        torch.zeros_like(model.get_submodule(last).weight, dtype=torch.int8), requires_grad=False
+    )
+    with pytest.raises(CantolyricError, match="cannot read the weights"):
+        add_lora(model, dora=True)
     assert not lora_layers(model) and model.model.embed_tokens.weight.requires_grad

@@ -1,4 +1,5 @@
 """Lesson 24: three ways to one mask and one loss."""
+
 import os
 import subprocess
 import sys
@@ -13,15 +14,26 @@ import torch.nn.functional as F  # noqa: E402
 
 from cantolyric._exercises import loss as exercises  # noqa: E402
 from cantolyric import loss as module  # noqa: E402
-from cantolyric.loss import (ToneMask, apply_tone_mask, loss_in_head, masked_cross_entropy, sliced_cross_entropy, sliced_loss, state_groups,  # noqa: E402
-                             states_and_table, table_bits, tone_mask_loops, tone_mask_slice)
+from cantolyric.loss import (
+    ToneMask,
+    apply_tone_mask,
+    loss_in_head,
+    masked_cross_entropy,
+    sliced_cross_entropy,
+    sliced_loss,
+    state_groups,  # noqa: E402
+    states_and_table,
+    table_bits,
+    tone_mask_loops,
+    tone_mask_slice,
+)
 from cantolyric.tones import CantolyricError  # noqa: E402
 
 
 def batch(seed, B=3, T=11, V=70, S=6, H=16):
     "Hidden states, head, states, labels and table that agree; the first four positions are prompt."
     g = torch.Generator().manual_seed(seed)
-    table = torch.rand(S, V, generator=g) < .2
+    table = torch.rand(S, V, generator=g) < 0.2
     table[0] = True
     table[torch.arange(1, S), torch.randint(0, V, (S - 1,), generator=g)] = True
     states = torch.randint(1, S, (B, T), generator=g)
@@ -30,14 +42,20 @@ def batch(seed, B=3, T=11, V=70, S=6, H=16):
     labels[:, :4] = -100
     labels[0, 8:] = -100
     states[0, 7:] = 0
-    return torch.randn(B, T, H, generator=g, requires_grad=True), torch.randn(V, H, generator=g, requires_grad=True), states, labels, table
+    return (
+        torch.randn(B, T, H, generator=g, requires_grad=True),
+        torch.randn(V, H, generator=g, requires_grad=True),
+        states,
+        labels,
+        table,
+    )
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_loops_equal_slice(seed):
     g = torch.Generator().manual_seed(seed)
     B, T, S, V = torch.randint(1, 12, (4,), generator=g).tolist()
-    states, table = torch.randint(0, S, (B, T), generator=g), torch.rand(S, V, generator=g) < .5
+    states, table = torch.randint(0, S, (B, T), generator=g), torch.rand(S, V, generator=g) < 0.5
     a, b = tone_mask_loops(states, table), tone_mask_slice(states, table)
     assert a.dtype == b.dtype == torch.bool and a.shape == (B, T, V) and torch.equal(a, b)
 
@@ -51,15 +69,17 @@ def test_sliced_equals_masked(seed, biased):
     full = masked_cross_entropy(F.linear(hidden, head, bias), labels, states, table)
     cut = sliced_cross_entropy(hidden, head, states, labels, table, bias=bias)
     assert abs(full.item() - cut.item()) < 1e-5
-    for a, b in zip(torch.autograd.grad(full, wrt), torch.autograd.grad(cut, wrt)): assert float((a - b).abs().max()) < 1e-5
+    for a, b in zip(torch.autograd.grad(full, wrt), torch.autograd.grad(cut, wrt)):
+        assert float((a - b).abs().max()) < 1e-5
 
 
 def test_equals_a_loop_over_positions():
     hidden, head, states, labels, table = batch(1)
-    logits, total, n = (hidden @ head.T).detach(), 0., 0
+    logits, total, n = (hidden @ head.T).detach(), 0.0, 0
     for b in range(logits.shape[0]):
         for t in range(logits.shape[1] - 1):
-            if labels[b, t + 1] == -100: continue
+            if labels[b, t + 1] == -100:
+                continue
             p = logits[b, t].exp() * table[states[b, t]]
             total, n = total - float((p[labels[b, t + 1]] / p.sum()).log()), n + 1
     assert float(masked_cross_entropy(logits, labels, states, table)) == pytest.approx(total / n, abs=1e-4)
@@ -68,11 +88,18 @@ def test_equals_a_loop_over_positions():
 def test_accumulation_and_empty_batches():
     hidden, head, states, labels, table = batch(2)
     whole, n = sliced_cross_entropy(hidden, head, states, labels, table), int((labels[:, 1:] != -100).sum())
-    for loss in (lambda h, s, l: sliced_cross_entropy(h, head, s, l, table, count=n), lambda h, s, l: masked_cross_entropy(h @ head.T, l, s, table, count=n)):
-        parts = [loss(hidden[b:b + 1], states[b:b + 1], labels[b:b + 1]) for b in range(3)]
+    for loss in (
+        lambda h, s, l: sliced_cross_entropy(h, head, s, l, table, count=n),
+        lambda h, s, l: masked_cross_entropy(h @ head.T, l, s, table, count=n),
+    ):
+        parts = [loss(hidden[b : b + 1], states[b : b + 1], labels[b : b + 1]) for b in range(3)]
         assert sum(parts).item() == pytest.approx(whole.item(), abs=1e-5)
     none = torch.full_like(labels, -100)
-    assert sliced_cross_entropy(hidden, head, states, none, table).item() == masked_cross_entropy(hidden @ head.T, none, states, table).item() == 0
+    assert (
+        sliced_cross_entropy(hidden, head, states, none, table).item()
+        == masked_cross_entropy(hidden @ head.T, none, states, table).item()
+        == 0
+    )
 
 
 def test_forbidden_tokens_get_no_gradient():
@@ -87,16 +114,22 @@ def test_bf16():
     hidden, head, states, labels, table = batch(4)
     a = masked_cross_entropy((hidden @ head.T).bfloat16(), labels, states, table)
     b = sliced_cross_entropy(hidden.bfloat16(), head.bfloat16(), states, labels, table)
-    assert a.dtype == b.dtype == torch.float32 and abs(a.item() - b.item()) < .05 * a.item()
+    assert a.dtype == b.dtype == torch.float32 and abs(a.item() - b.item()) < 0.05 * a.item()
 
 
 def test_a_forbidden_label_is_named():
     hidden, head, states, labels, table = batch(5)
     table[states[1, 6], labels[1, 7]] = False
-    for run in (lambda: masked_cross_entropy(hidden @ head.T, labels, states, table), lambda: sliced_cross_entropy(hidden, head, states, labels, table)):
-        with pytest.raises(CantolyricError, match=f"token {labels[1, 7]}"): run()
-    with pytest.raises(CantolyricError, match="must agree"): apply_tone_mask(torch.zeros(1, 2, 3), torch.ones(1, 2, 4, dtype=torch.bool))
-    with pytest.raises(CantolyricError, match="has no states"): ToneMask()(torch.zeros(1, 2, 3))
+    for run in (
+        lambda: masked_cross_entropy(hidden @ head.T, labels, states, table),
+        lambda: sliced_cross_entropy(hidden, head, states, labels, table),
+    ):
+        with pytest.raises(CantolyricError, match=f"token {labels[1, 7]}"):
+            run()
+    with pytest.raises(CantolyricError, match="must agree"):
+        apply_tone_mask(torch.zeros(1, 2, 3), torch.ones(1, 2, 4, dtype=torch.bool))
+    with pytest.raises(CantolyricError, match="has no states"):
+        ToneMask()(torch.zeros(1, 2, 3))
 
 
 def packed(table):
@@ -110,16 +143,18 @@ def test_packed_equals_unpacked(V):
     hidden, head, states, labels, table = batch(6, V=V)
     tokens = torch.randint(0, V, (13,))
     assert torch.equal(table_bits(packed(table), tokens), table[:, tokens])
-    states[2, 5], everything = 0, packed(table) # one position where all is allowed
-    everything[0] = -1 # also the bits beyond the vocabulary, as the mask of a `MaskStore` has them
+    states[2, 5], everything = 0, packed(table)  # one position where all is allowed
+    everything[0] = -1  # also the bits beyond the vocabulary, as the mask of a `MaskStore` has them
     results = [sliced_cross_entropy(hidden, head, states, labels, t) for t in (table, packed(table), everything)]
     gradients = [torch.autograd.grad(r, (hidden, head)) for r in results]
     for r, g in zip(results[1:], gradients[1:]):
-        assert float((r - results[0]).abs()) < 1e-6 and all(float((a - b).abs().max()) < 1e-6 for a, b in zip(g, gradients[0]))
+        assert float((r - results[0]).abs()) < 1e-6 and all(
+            float((a - b).abs().max()) < 1e-6 for a, b in zip(g, gradients[0])
+        )
 
 
 @pytest.mark.parametrize("most", [1, 40, 10_000])
-@pytest.mark.parametrize("start", [0, 10 ** 9])
+@pytest.mark.parametrize("start", [0, 10**9])
 def test_any_cut_of_the_work_gives_the_same(most, start, monkeypatch):
     hidden, head, states, labels, table = batch(7)
     full = masked_cross_entropy(hidden @ head.T, labels, states, table)
@@ -127,19 +162,25 @@ def test_any_cut_of_the_work_gives_the_same(most, start, monkeypatch):
     monkeypatch.setattr(module, "state_groups", lambda s, t: groups(s, t, start=start))
     monkeypatch.setattr(module, "_pieces", lambda *a: pieces(*a, most=most))
     cut = sliced_cross_entropy(hidden, head, states, labels, table)
-    for a, b in zip((full, *torch.autograd.grad(full, (hidden, head))), (cut, *torch.autograd.grad(cut, (hidden, head)))): assert float((a - b).detach().abs().max()) < 1e-5
+    for a, b in zip(
+        (full, *torch.autograd.grad(full, (hidden, head))), (cut, *torch.autograd.grad(cut, (hidden, head)))
+    ):
+        assert float((a - b).detach().abs().max()) < 1e-5
 
 
 def test_groups():
     g = torch.Generator().manual_seed(0)
-    kinds = torch.rand(4, 3000, generator=g) < .1 # four kinds of state, each with small changes
-    table = torch.cat([k ^ (torch.rand(25, 3000, generator=g) < .002) for k in kinds])
+    kinds = torch.rand(4, 3000, generator=g) < 0.1  # four kinds of state, each with small changes
+    table = torch.cat([k ^ (torch.rand(25, 3000, generator=g) < 0.002) for k in kinds])
     states = torch.randint(0, 90, (500,), generator=g)
     groups = state_groups(states, table)
     assert set(torch.nonzero(groups >= 0).flatten().tolist()) == set(states.tolist())
-    found = [set(groups[25 * k:25 * k + 25].tolist()) - {-1} for k in range(4)]
+    found = [set(groups[25 * k : 25 * k + 25].tolist()) - {-1} for k in range(4)]
     assert all(len(f) == 1 for f in found) and len(set.union(*found)) == 4
-    assert int(state_groups(states, table, start=10 ** 9).max()) == 0 and int(state_groups(states, table, copy=0, start=0).max()) > 80
+    assert (
+        int(state_groups(states, table, start=10**9).max()) == 0
+        and int(state_groups(states, table, copy=0, start=0).max()) > 80
+    )
 
 
 def test_no_gradient_where_none_is_wanted():
@@ -147,10 +188,11 @@ def test_no_gradient_where_none_is_wanted():
     head = head.detach()
     sliced_cross_entropy(hidden, head, states, labels, table).backward()
     assert hidden.grad is not None and head.grad is None
-    with torch.no_grad(): assert not sliced_cross_entropy(hidden, head, states, labels, table).requires_grad
+    with torch.no_grad():
+        assert not sliced_cross_entropy(hidden, head, states, labels, table).requires_grad
     assert not sliced_cross_entropy(hidden.detach(), head, states, labels, table).requires_grad
     loss = sliced_cross_entropy(hidden, head, states, labels, table)
-    loss.mul(3).backward(retain_graph=True) # scaled, and twice
+    loss.mul(3).backward(retain_graph=True)  # scaled, and twice
     assert torch.allclose(hidden.grad, 4 * torch.autograd.grad(loss, hidden)[0], atol=1e-7)
 
 
@@ -158,38 +200,57 @@ def test_no_gradient_where_none_is_wanted():
 def test_states_and_table(V):
     rng = np.random.default_rng(V)
     pack = lambda rows: np.packbits(np.pad(rows, ((0, 0), (0, -V % 32))), axis=1, bitorder="little").view(np.int32)
-    every = rng.random((4, V)) < .5
+    every = rng.random((4, V)) < 0.5
     chosen, starts = [rng.integers(0, 4, n) for n in (3, 1, 5)], [2, 6, 1]
     states, table = states_and_table([pack(every[c]) for c in chosen], starts, 8, V)
     assert states.shape == (3, 8) and table.shape[1] == V and len(table) <= 5 and table[0].all()
     masks = tone_mask_slice(states, table).numpy()
     for b, (c, start) in enumerate(zip(chosen, starts)):
         want = np.ones((8, V), bool)
-        want[start - 1:start - 1 + len(c)] = every[c]
+        want[start - 1 : start - 1 + len(c)] = every[c]
         assert (masks[b] == want).all()
 
 
 def test_checkers_know_wrong():
-    for check in (exercises.check_after, exercises.check_allowed_share, exercises.check_price): assert check(lambda *a: ...).startswith("Not yet")
+    for check in (exercises.check_after, exercises.check_allowed_share, exercises.check_price):
+        assert check(lambda *a: ...).startswith("Not yet")
     assert "wanted is" in exercises.check_after(lambda shares, factors: 1 / max([1, *factors.values()]))
 
     def unshifted(logits, labels, states, table):
         on = labels != -100
         return float((logits.softmax(-1) * table[states]).sum(-1)[on].mean())
+
     assert "about the label" in exercises.check_allowed_share(unshifted)
 
-    def all_states(states, table, groups, copy=10): # also those that do not occur
-        return sum(int(table[groups == g].any(0).sum()) * (copy + int((groups[states] == g).sum())) for g in groups.unique())
+    def all_states(states, table, groups, copy=10):  # also those that do not occur
+        return sum(
+            int(table[groups == g].any(0).sum()) * (copy + int((groups[states] == g).sum())) for g in groups.unique()
+        )
+
     assert "wanted is" in exercises.check_price(all_states)
 
 
 def causal(tied=True, bias=False):
     "A small Qwen3 whose gradients are of ordinary size."
     from transformers import Qwen3Config, Qwen3ForCausalLM
+
     torch.manual_seed(0)
-    model = Qwen3ForCausalLM(Qwen3Config(vocab_size=70, hidden_size=16, num_hidden_layers=2, intermediate_size=24, num_attention_heads=2, num_key_value_heads=1,
-        head_dim=8, tie_word_embeddings=tied, initializer_range=.2, use_cache=False))
-    if bias: model.lm_head = torch.nn.Linear(16, 70)
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=70,
+            hidden_size=16,
+            num_hidden_layers=2,
+            intermediate_size=24,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            tie_word_embeddings=tied,
+            initializer_range=0.2,
+            use_cache=False,
+        )
+    )
+    if bias:
+        model.lm_head = torch.nn.Linear(16, 70)
     return model
 
 
@@ -203,11 +264,20 @@ def reading(seed=0):
 
 def heads():
     from peft import LoraConfig, get_peft_model
+
     lora = lambda model, **kw: get_peft_model(model, LoraConfig(r=2, lora_alpha=8, init_lora_weights=False, **kw))
-    return {"tied": lambda: causal(), "untied": lambda: causal(False), "biased": lambda: causal(False, True), "LoRA": lambda: lora(causal(), target_modules="all-linear"),
-            "LoRA on the head": lambda: lora(causal(False), target_modules=["lm_head", "q_proj"]), "LoRA on a biased head": lambda: lora(causal(False, True), target_modules=["lm_head"]),
-            "rsLoRA on the head": lambda: lora(causal(False), target_modules=["lm_head"], use_rslora=True), "DoRA on the head": lambda: lora(causal(False), target_modules=["lm_head"], use_dora=True),
-            "a saved head": lambda: lora(causal(False), target_modules=["q_proj"], modules_to_save=["lm_head"]), "checkpointing": lambda: checkpointed(causal())}
+    return {
+        "tied": lambda: causal(),
+        "untied": lambda: causal(False),
+        "biased": lambda: causal(False, True),
+        "LoRA": lambda: lora(causal(), target_modules="all-linear"),
+        "LoRA on the head": lambda: lora(causal(False), target_modules=["lm_head", "q_proj"]),
+        "LoRA on a biased head": lambda: lora(causal(False, True), target_modules=["lm_head"]),
+        "rsLoRA on the head": lambda: lora(causal(False), target_modules=["lm_head"], use_rslora=True),
+        "DoRA on the head": lambda: lora(causal(False), target_modules=["lm_head"], use_dora=True),
+        "a saved head": lambda: lora(causal(False), target_modules=["q_proj"], modules_to_save=["lm_head"]),
+        "checkpointing": lambda: checkpointed(causal()),
+    }
 
 
 def checkpointed(model):
@@ -217,7 +287,13 @@ def checkpointed(model):
 
 def by_hook(model, b, count=None):
     "The masked loss from all logits."
-    return masked_cross_entropy(model(input_ids=b["input_ids"], attention_mask=b["attention_mask"]).logits, b["labels"], b["states"], b["table"], count)
+    return masked_cross_entropy(
+        model(input_ids=b["input_ids"], attention_mask=b["attention_mask"]).logits,
+        b["labels"],
+        b["states"],
+        b["table"],
+        count,
+    )
 
 
 def same_gradients(model, one, other, most=1e-5):
@@ -225,22 +301,40 @@ def same_gradients(model, one, other, most=1e-5):
         model.zero_grad()
         loss().backward()
         grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-        if loss is one: want = grads
+        if loss is one:
+            want = grads
     assert want.keys() == grads.keys() and want
-    for n, g in grads.items(): assert float((g - want[n]).abs().max()) <= most * max(1, float(want[n].abs().max())), n
+    for n, g in grads.items():
+        assert float((g - want[n]).abs().max()) <= most * max(1, float(want[n].abs().max())), n
 
 
-@pytest.mark.parametrize("kind", ["tied", "untied", "biased", "LoRA", "LoRA on the head", "LoRA on a biased head", "rsLoRA on the head", "DoRA on the head", "a saved head", "checkpointing"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "tied",
+        "untied",
+        "biased",
+        "LoRA",
+        "LoRA on the head",
+        "LoRA on a biased head",
+        "rsLoRA on the head",
+        "DoRA on the head",
+        "a saved head",
+        "checkpointing",
+    ],
+)
 def test_in_the_head_equals_the_hook(kind):
     model, b = heads()[kind]().train(), reading()
     assert abs(float(by_hook(model, b)) - float(sliced_loss(model, b))) < 1e-5
     same_gradients(model, lambda: by_hook(model, b), lambda: sliced_loss(model, b))
-    assert "forward" not in model.get_output_embeddings().__dict__ # nothing is left behind
+    assert "forward" not in model.get_output_embeddings().__dict__  # nothing is left behind
 
 
 def test_a_head_of_another_kind_is_computed_whole():
     class Scaled(torch.nn.Linear):
-        def forward(self, x): return 2 * super().forward(x)
+        def forward(self, x):
+            return 2 * super().forward(x)
+
     model, b = causal(False), reading()
     model.lm_head = Scaled(16, 70)
     assert abs(float(by_hook(model, b)) - float(sliced_loss(model, b))) < 1e-5
@@ -254,14 +348,18 @@ def test_a_quantized_head():
     model.lm_head = bnb.nn.Linear8bitLt(16, 70, bias=False, has_fp16_weights=False)
     model.lm_head.weight = bnb.nn.Int8Params(weight.clone(), requires_grad=False, has_fp16_weights=False)
     model.lm_head.to("cpu")
-    with torch.no_grad(): assert abs(float(by_hook(model, b)) - float(sliced_loss(model, b))) < 1e-4
+    with torch.no_grad():
+        assert abs(float(by_hook(model, b)) - float(sliced_loss(model, b))) < 1e-4
 
 
 def test_dropout_on_the_head():
     from peft import LoraConfig, get_peft_model
-    model = get_peft_model(causal(False), LoraConfig(r=2, target_modules=["lm_head"], lora_dropout=.5, init_lora_weights=False)).train()
+
+    model = get_peft_model(
+        causal(False), LoraConfig(r=2, target_modules=["lm_head"], lora_dropout=0.5, init_lora_weights=False)
+    ).train()
     losses = {float(sliced_loss(model, reading())) for _ in range(4)}
-    assert len(losses) == 4 # in training it drops
+    assert len(losses) == 4  # in training it drops
     assert abs(float(by_hook(model.eval(), reading())) - float(sliced_loss(model, reading()))) < 1e-5
 
 
@@ -269,35 +367,55 @@ def test_bf16_autocast():
     model, b = causal(False).train(), reading()
     with torch.autocast("cpu", torch.bfloat16):
         want, got = by_hook(model, b), sliced_loss(model, b)
-        assert got.dtype == torch.float32 and abs(float(want) - float(got)) < .02 * float(want)
-        same_gradients(model, lambda: by_hook(model, b), lambda: sliced_loss(model, b), .03)
+        assert got.dtype == torch.float32 and abs(float(want) - float(got)) < 0.02 * float(want)
+        same_gradients(model, lambda: by_hook(model, b), lambda: sliced_loss(model, b), 0.03)
 
 
 def test_accumulated_batches_equal_the_whole():
     model, b = causal().train(), reading()
     count = int((b["labels"][:, 1:] != -100).sum())
-    part = lambda k: {n: v if n == "table" else v[k:k + 1] for n, v in b.items()}
-    same_gradients(model, lambda: sliced_loss(model, b), lambda: sum(sliced_loss(model, part(k), count) for k in range(3)))
+    part = lambda k: {n: v if n == "table" else v[k : k + 1] for n, v in b.items()}
+    same_gradients(
+        model, lambda: sliced_loss(model, b), lambda: sum(sliced_loss(model, part(k), count) for k in range(3))
+    )
 
 
 def test_where_the_loss_would_be_another_it_refuses():
     from transformers import Gemma2Config, Gemma2ForCausalLM
-    capped = Gemma2ForCausalLM(Gemma2Config(vocab_size=70, hidden_size=16, num_hidden_layers=1, intermediate_size=16, num_attention_heads=2, num_key_value_heads=1, head_dim=8))
-    with pytest.raises(CantolyricError, match="scales or caps"): sliced_loss(capped, reading())
+
+    capped = Gemma2ForCausalLM(
+        Gemma2Config(
+            vocab_size=70,
+            hidden_size=16,
+            num_hidden_layers=1,
+            intermediate_size=16,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+        )
+    )
+    with pytest.raises(CantolyricError, match="scales or caps"):
+        sliced_loss(capped, reading())
     assert "forward" not in capped.lm_head.__dict__
     hidden, head, states, labels, table = batch(0)
-    with pytest.raises(CantolyricError, match=r"70 rows and the table 71 tokens.*vocab_size=70"): sliced_cross_entropy(hidden, head, states, labels, F.pad(table, (0, 1)))
-    with pytest.raises(CantolyricError, match="vocab_size=70"): sliced_cross_entropy(hidden, head, states, labels, F.pad(packed(table), (0, 1)))
+    with pytest.raises(CantolyricError, match=r"70 rows and the table 71 tokens.*vocab_size=70"):
+        sliced_cross_entropy(hidden, head, states, labels, F.pad(table, (0, 1)))
+    with pytest.raises(CantolyricError, match="vocab_size=70"):
+        sliced_cross_entropy(hidden, head, states, labels, F.pad(packed(table), (0, 1)))
     model, b = causal(), reading()
-    with loss_in_head(model, b["labels"], b["states"], b["table"]) as loss_of, pytest.raises(CantolyricError, match="never called its head"):
-        loss_of(SimpleNamespace(logits=torch.zeros(()))) # what a model gives that went another way
+    with (
+        loss_in_head(model, b["labels"], b["states"], b["table"]) as loss_of,
+        pytest.raises(CantolyricError, match="never called its head"),
+    ):
+        loss_of(SimpleNamespace(logits=torch.zeros(())))  # what a model gives that went another way
 
 
 def test_off_after_an_error():
     model, b = causal(), reading()
     b["table"] = b["table"].clone()
     b["table"][b["states"][1, 6], b["labels"][1, 7]] = False
-    with pytest.raises(CantolyricError, match="forbids the label"): sliced_loss(model, b)
+    with pytest.raises(CantolyricError, match="forbids the label"):
+        sliced_loss(model, b)
     assert "forward" not in model.lm_head.__dict__
 
 
@@ -336,8 +454,19 @@ print("same", rank)
 def test_sharded_head(tmp_path):
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script), str(Path(__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=dict(os.environ, OMP_NUM_THREADS="1"))
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(script),
+        str(Path(__file__).parent),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=dict(os.environ, OMP_NUM_THREADS="1")
+    )
     assert done.returncode == 0 and done.stdout.count("same") == 2, done.stdout + done.stderr[-3000:]
 
 
@@ -358,4 +487,4 @@ for k in range(130):
 print(peak_gib() - before)
 """)
     done = subprocess.run([sys.executable, str(script), str(Path(__file__).parent)], capture_output=True, text=True)
-    assert done.returncode == 0 and float(done.stdout) < .1, done.stdout + done.stderr[-2000:]
+    assert done.returncode == 0 and float(done.stdout) < 0.1, done.stdout + done.stderr[-2000:]

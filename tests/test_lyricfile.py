@@ -1,4 +1,5 @@
 """Lyric files: what is sung of what people write down, and the commands that read such files."""
+
 import json
 import os
 import re
@@ -32,44 +33,130 @@ Lyrics by Fan
 """
 
 
-def texts(text: str) -> list[str]: return [line.text for line in parse_lyrics(text).lines]
+def texts(text: str) -> list[str]:
+    return [line.text for line in parse_lyrics(text).lines]
 
 
-def sections(text: str) -> list[tuple]: return [(s.label, s.kind, *(x.text for x in s.lines)) for s in parse_lyrics(text).sections]
+def sections(text: str) -> list[tuple]:
+    return [(s.label, s.kind, *(x.text for x in s.lines)) for s in parse_lyrics(text).sections]
 
 
-@pytest.mark.parametrize("row, label, kind", [
-    ("[Verse 1]", "Verse 1", "verse"), ("[Verse 1: 阿明]", "Verse 1: 阿明", "verse"), ("【副歌】", "副歌", "chorus"), ("[結他獨奏]", "結他獨奏", ""),
-    ("[Chorus][x2]", "Chorus x2", "chorus"), ("(Chorus)", "Chorus", "chorus"), ("（副歌）", "副歌", "chorus"), ("(Chorus x2)", "Chorus x2", "chorus"),
-    ("（副歌：合）", "副歌：合", "chorus"), ("副歌（合）", "副歌（合）", "chorus"), ("Verse 1 (男)", "Verse 1 (男)", "verse"), ("Chorus:", "Chorus", "chorus"), ("副歌：", "副歌", "chorus"), ("音樂：", "音樂", ""), ("（重複）", "重複", ""),
-    ("Verse 1", "Verse 1", "verse"), ("VERSE 2", "VERSE 2", "verse"), ("Verse A", "Verse A", "verse"), ("verse1", "verse1", "verse"),
-    ("Pre-Chorus", "Pre-Chorus", "pre-chorus"), ("Pre Chorus", "Pre Chorus", "pre-chorus"), ("prechorus", "prechorus", "pre-chorus"),
-    ("導歌：", "導歌", "pre-chorus"), ("Refrain", "Refrain", "chorus"), ("Hook", "Hook", "chorus"), ("Bridge", "Bridge", "bridge"),
-    ("橋段：", "橋段", "bridge"), ("（過門）", "過門", "bridge"), ("Intro", "Intro", "intro"), ("前奏：", "前奏", "intro"), ("Outro", "Outro", "outro"),
-    ("Coda", "Coda", "outro"), ("（尾奏）", "尾奏", "outro"), ("Interlude", "Interlude", ""), ("（間奏）", "間奏", ""), ("Rap:", "Rap", "rap"),
-    ("Repeat Chorus x2", "Repeat Chorus x2", "chorus"), ("重唱 *#", "重唱 *#", ""), ("主歌A", "主歌A", "verse"), ("主歌 2", "主歌 2", "verse"), ("副歌", "副歌", "chorus"),
-    ("副歌 Chorus", "副歌 Chorus", "chorus"), ("Verse 1 主歌", "Verse 1 主歌", "verse"), ("**Chorus**", "Chorus", "chorus"), ("## Chorus", "Chorus", "chorus"), ("[]", "", "")])
+@pytest.mark.parametrize(
+    "row, label, kind",
+    [
+        ("[Verse 1]", "Verse 1", "verse"),
+        ("[Verse 1: 阿明]", "Verse 1: 阿明", "verse"),
+        ("【副歌】", "副歌", "chorus"),
+        ("[結他獨奏]", "結他獨奏", ""),
+        ("[Chorus][x2]", "Chorus x2", "chorus"),
+        ("(Chorus)", "Chorus", "chorus"),
+        ("（副歌）", "副歌", "chorus"),
+        ("(Chorus x2)", "Chorus x2", "chorus"),
+        ("（副歌：合）", "副歌：合", "chorus"),
+        ("副歌（合）", "副歌（合）", "chorus"),
+        ("Verse 1 (男)", "Verse 1 (男)", "verse"),
+        ("Chorus:", "Chorus", "chorus"),
+        ("副歌：", "副歌", "chorus"),
+        ("音樂：", "音樂", ""),
+        ("（重複）", "重複", ""),
+        ("Verse 1", "Verse 1", "verse"),
+        ("VERSE 2", "VERSE 2", "verse"),
+        ("Verse A", "Verse A", "verse"),
+        ("verse1", "verse1", "verse"),
+        ("Pre-Chorus", "Pre-Chorus", "pre-chorus"),
+        ("Pre Chorus", "Pre Chorus", "pre-chorus"),
+        ("prechorus", "prechorus", "pre-chorus"),
+        ("導歌：", "導歌", "pre-chorus"),
+        ("Refrain", "Refrain", "chorus"),
+        ("Hook", "Hook", "chorus"),
+        ("Bridge", "Bridge", "bridge"),
+        ("橋段：", "橋段", "bridge"),
+        ("（過門）", "過門", "bridge"),
+        ("Intro", "Intro", "intro"),
+        ("前奏：", "前奏", "intro"),
+        ("Outro", "Outro", "outro"),
+        ("Coda", "Coda", "outro"),
+        ("（尾奏）", "尾奏", "outro"),
+        ("Interlude", "Interlude", ""),
+        ("（間奏）", "間奏", ""),
+        ("Rap:", "Rap", "rap"),
+        ("Repeat Chorus x2", "Repeat Chorus x2", "chorus"),
+        ("重唱 *#", "重唱 *#", ""),
+        ("主歌A", "主歌A", "verse"),
+        ("主歌 2", "主歌 2", "verse"),
+        ("副歌", "副歌", "chorus"),
+        ("副歌 Chorus", "副歌 Chorus", "chorus"),
+        ("Verse 1 主歌", "Verse 1 主歌", "verse"),
+        ("**Chorus**", "Chorus", "chorus"),
+        ("## Chorus", "Chorus", "chorus"),
+        ("[]", "", ""),
+    ],
+)
 def test_a_label_starts_a_section(row, label, kind):
     assert sections(f"落雨\n{row}\n落雪") == [("", "", "落雨"), (label, kind, "落雪")]
 
 
-@pytest.mark.parametrize("row, label, kind, sung", [
-    ("Chorus: 落雨", "Chorus", "chorus", "落雨"), ("副歌：落緊嘅雨", "副歌", "chorus", "落緊嘅雨"), ("副歌：男：落雨 x2", "副歌", "chorus", "落雨"),
-    ("主歌A：落雨：落雪", "主歌A", "verse", "落雨：落雪"), ("(Chorus) 落雨", "Chorus", "chorus", "落雨"), ("（副歌）：落雨", "副歌", "chorus", "落雨"), ("[Verse 2] 落雨", "Verse 2", "verse", "落雨")])
+@pytest.mark.parametrize(
+    "row, label, kind, sung",
+    [
+        ("Chorus: 落雨", "Chorus", "chorus", "落雨"),
+        ("副歌：落緊嘅雨", "副歌", "chorus", "落緊嘅雨"),
+        ("副歌：男：落雨 x2", "副歌", "chorus", "落雨"),
+        ("主歌A：落雨：落雪", "主歌A", "verse", "落雨：落雪"),
+        ("(Chorus) 落雨", "Chorus", "chorus", "落雨"),
+        ("（副歌）：落雨", "副歌", "chorus", "落雨"),
+        ("[Verse 2] 落雨", "Verse 2", "verse", "落雨"),
+    ],
+)
 def test_a_label_with_the_lyric_behind_it(row, label, kind, sung):
     assert sections(row) == [(label, kind, sung)]
 
 
-@pytest.mark.parametrize("row", [
-    "（啦啦啦）", "(oh oh)", "音樂", "重複", "過門", "橋段", "副歌唱完", "唱到副歌", "佢話：落雨喇", "問：點解", "Hooks", "Chorus of rain", "Rapper", "(Chorus of rain)", "[A] 落雨 [B] 落雪",
-    "曲終人散", "詞不達意", "作曲家嘅夜晚", "編曲嘅人", "歌手唱完", "監製一場夢", "主唱嘅聲", "男人嘅眼淚", "女人嘅眼淚", "合埋眼", "不斷重複", "3x2", "max2", "Musical", "copyrighted", "Standing by 河邊"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        "（啦啦啦）",
+        "(oh oh)",
+        "音樂",
+        "重複",
+        "過門",
+        "橋段",
+        "副歌唱完",
+        "唱到副歌",
+        "佢話：落雨喇",
+        "問：點解",
+        "Hooks",
+        "Chorus of rain",
+        "Rapper",
+        "(Chorus of rain)",
+        "[A] 落雨 [B] 落雪",
+        "曲終人散",
+        "詞不達意",
+        "作曲家嘅夜晚",
+        "編曲嘅人",
+        "歌手唱完",
+        "監製一場夢",
+        "主唱嘅聲",
+        "男人嘅眼淚",
+        "女人嘅眼淚",
+        "合埋眼",
+        "不斷重複",
+        "3x2",
+        "max2",
+        "Musical",
+        "copyrighted",
+        "Standing by 河邊",
+    ],
+)
 def test_what_is_sung_though_it_looks_like_something_else(row):
     assert texts(f"落雪\n{row}") == ["落雪", row]
 
 
 def test_blank_rows_and_labels_cut_and_marks_do_not():
     assert sections("落雨\n　\n落雪\n") == [("", "", "落雨"), ("", "", "落雪")]
-    assert sections("[Chorus]\n\n落雨\n\n\n落雪") == [("Chorus", "chorus", "落雨"), ("", "", "落雪")], "a label waits for its lines, and ends with them"
+    assert sections("[Chorus]\n\n落雨\n\n\n落雪") == [("Chorus", "chorus", "落雨"), ("", "", "落雪")], (
+        "a label waits for its lines, and ends with them"
+    )
     assert sections("[Intro]\n[Verse]\n落雨\n[Outro]") == [("Verse", "verse", "落雨")], "no section is empty"
     for mark in ("~~~", "***", "——", "♪", "Music", "(Music)", "…", "男：", "（合）", "x2", "曲：阿明"):
         assert sections(f"落雨\n{mark}\n落雪") == [("", "", "落雨", "落雪")], mark
@@ -80,8 +167,26 @@ def test_a_section_word_that_is_the_whole_text_is_sung():
     assert texts("副歌") == ["副歌"] and texts("\n《夜雨》\n") == ["《夜雨》"]
 
 
-@pytest.mark.parametrize("row", ["男：落雨", "女: 落雨", "合：落雨", "男1:落雨", "男 1：落雨", "Both: 落雨", "ALL：落雨", "A：落雨", "男/女：落雨", "（男）落雨", "(Both) 落雨", "【合】落雨", "[女] 落雨",
-                                 "（男：）落雨", "合唱：落雨"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        "男：落雨",
+        "女: 落雨",
+        "合：落雨",
+        "男1:落雨",
+        "男 1：落雨",
+        "Both: 落雨",
+        "ALL：落雨",
+        "A：落雨",
+        "男/女：落雨",
+        "（男）落雨",
+        "(Both) 落雨",
+        "【合】落雨",
+        "[女] 落雨",
+        "（男：）落雨",
+        "合唱：落雨",
+    ],
+)
 def test_singers_are_dropped(row):
     assert texts(f"{row}\n落雪") == ["落雨", "落雪"]
 
@@ -90,24 +195,83 @@ def test_a_second_singer_in_a_row_is_dropped():
     assert texts("男：落雨 女：落雪 （合）落霜") == ["落雨 落雪 落霜"]
 
 
-@pytest.mark.parametrize("mark", ["x2", "X 2", "×2", " x2", "(x2)", "（×2）", "(2x)", "（重複）", "(重複 x2)", "（重唱兩次）", "(Repeat)", " x2 (重複)", "【重複】"])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "x2",
+        "X 2",
+        "×2",
+        " x2",
+        "(x2)",
+        "（×2）",
+        "(2x)",
+        "（重複）",
+        "(重複 x2)",
+        "（重唱兩次）",
+        "(Repeat)",
+        " x2 (重複)",
+        "【重複】",
+    ],
+)
 def test_repeat_marks_are_dropped(mark):
     assert texts(f"落雨{mark}\n落雪") == ["落雨", "落雪"]
 
 
-@pytest.mark.parametrize("row, credits", [
-    *((f"{role}：阿明", [(role, "阿明")]) for role in ("作曲", "曲", "詞", "填詞", "作詞", "編曲", "監製", "主唱", "歌手", "專輯", "詞/曲", "曲、詞", "詞曲", "作曲 / 編曲")),
-    *((f"{role}: Ming", [(role, "Ming")]) for role in ("Composer", "LYRICIST", "Artist", "Album", "Words and Music", "Music")),
-    *((f"{role} Ming", [(role, "Ming")]) for role in ("Lyrics by", "Music by", "Lyrics & Music by", "Composed by")),
-    ("Lyrics by: Ming", [("Lyrics by", "Ming")]), ("Copyright 2024 Ming", [("Copyright", "2024 Ming")]), ("曲：阿明　詞：阿芬", [("曲", "阿明"), ("詞", "阿芬")]),
-    ("曲：阿明 / 詞：阿芬 / 編：阿強", [("曲", "阿明"), ("詞", "阿芬"), ("編", "阿強")]), ("作曲：", []), ("[ar:阿明][by:阿強]", [("ar", "阿明"), ("by", "阿強")]), ("[00:01.00]作曲 : 阿明", [("作曲", "阿明")])])
+@pytest.mark.parametrize(
+    "row, credits",
+    [
+        *(
+            (f"{role}：阿明", [(role, "阿明")])
+            for role in (
+                "作曲",
+                "曲",
+                "詞",
+                "填詞",
+                "作詞",
+                "編曲",
+                "監製",
+                "主唱",
+                "歌手",
+                "專輯",
+                "詞/曲",
+                "曲、詞",
+                "詞曲",
+                "作曲 / 編曲",
+            )
+        ),
+        *(
+            (f"{role}: Ming", [(role, "Ming")])
+            for role in ("Composer", "LYRICIST", "Artist", "Album", "Words and Music", "Music")
+        ),
+        *((f"{role} Ming", [(role, "Ming")]) for role in ("Lyrics by", "Music by", "Lyrics & Music by", "Composed by")),
+        ("Lyrics by: Ming", [("Lyrics by", "Ming")]),
+        ("Copyright 2024 Ming", [("Copyright", "2024 Ming")]),
+        ("曲：阿明　詞：阿芬", [("曲", "阿明"), ("詞", "阿芬")]),
+        ("曲：阿明 / 詞：阿芬 / 編：阿強", [("曲", "阿明"), ("詞", "阿芬"), ("編", "阿強")]),
+        ("作曲：", []),
+        ("[ar:阿明][by:阿強]", [("ar", "阿明"), ("by", "阿強")]),
+        ("[00:01.00]作曲 : 阿明", [("作曲", "阿明")]),
+    ],
+)
 def test_credits(row, credits):
     for text in (f"{row}\n落雨\n落雪", f"落雨\n{row}\n落雪", f"落雨\n落雪\n{row}"):
         song = parse_lyrics(text)
         assert list(song.credits) == credits and song.text == "落雨\n落雪" and len(song.sections) == 1
 
 
-@pytest.mark.parametrize("top", ["歌名：夜雨", "歌名：《夜雨》", "Title: 夜雨", "[ti:夜雨]", "[ti: 夜雨][ar:阿明]", "《夜雨》", "曲：阿明\n《夜雨》", "《夜雨》\n歌名：另一首"])
+@pytest.mark.parametrize(
+    "top",
+    [
+        "歌名：夜雨",
+        "歌名：《夜雨》",
+        "Title: 夜雨",
+        "[ti:夜雨]",
+        "[ti: 夜雨][ar:阿明]",
+        "《夜雨》",
+        "曲：阿明\n《夜雨》",
+        "《夜雨》\n歌名：另一首",
+    ],
+)
 def test_title(top):
     song = parse_lyrics(f"{top}\n\n落雨")
     assert (song.title, song.text) == ("夜雨", "落雨")
@@ -117,23 +281,45 @@ def test_title(top):
 def test_topics():
     song = parse_lyrics("落霜\n# 夜雨\n落雨\n\n[Chorus]\n落雪\n＃月光\n月亮\n#\n星光")
     assert [(s.topic, s.label, *(x.text for x in s.lines)) for s in song.sections] == [
-        ("", "", "落霜"), ("夜雨", "", "落雨"), ("夜雨", "Chorus", "落雪"), ("月光", "", "月亮", "星光")]
+        ("", "", "落霜"),
+        ("夜雨", "", "落雨"),
+        ("夜雨", "Chorus", "落雪"),
+        ("月光", "", "月亮", "星光"),
+    ]
 
 
-@pytest.mark.parametrize("stamp, seconds", [("[00:12.34]", 12.34), ("[00:12]", 12.0), ("[01:12:34]", 72.34), ("[00:12.345]", 12.345), ("[0:02.5]", 2.5), ("[100:00.00]", 6000.0)])
+@pytest.mark.parametrize(
+    "stamp, seconds",
+    [
+        ("[00:12.34]", 12.34),
+        ("[00:12]", 12.0),
+        ("[01:12:34]", 72.34),
+        ("[00:12.345]", 12.345),
+        ("[0:02.5]", 2.5),
+        ("[100:00.00]", 6000.0),
+    ],
+)
 def test_timestamps(stamp, seconds):
     assert parse_lyrics(f"{stamp}落雨").lines == (Line("落雨", 1, seconds),)
     assert parse_lyrics(f"{stamp} 男：<00:01.00>落 <00:01.50>雨 x2").lines == (Line("落 雨", 1, seconds),)
 
 
 def test_lines_are_sung_at_each_of_their_times():
-    song = parse_lyrics("[Chorus]\n[00:10.00][00:30.00]落雨\n[00:12.00][00:32.00]落雪\n[Verse]\n[00:20.00]落霜\n[00:10.00]同時")
+    song = parse_lyrics(
+        "[Chorus]\n[00:10.00][00:30.00]落雨\n[00:12.00][00:32.00]落雪\n[Verse]\n[00:20.00]落霜\n[00:10.00]同時"
+    )
     assert [(s.label, [(x.text, x.number, x.seconds) for x in s.lines]) for s in song.sections] == [
-        ("Chorus", [("落雨", 2, 10.0)]), ("Verse", [("同時", 6, 10.0)]), ("Chorus", [("落雪", 3, 12.0)]),
-        ("Verse", [("落霜", 5, 20.0)]), ("Chorus", [("落雨", 2, 30.0), ("落雪", 3, 32.0)])]
+        ("Chorus", [("落雨", 2, 10.0)]),
+        ("Verse", [("同時", 6, 10.0)]),
+        ("Chorus", [("落雪", 3, 12.0)]),
+        ("Verse", [("落霜", 5, 20.0)]),
+        ("Chorus", [("落雨", 2, 30.0), ("落雪", 3, 32.0)]),
+    ]
 
 
-@pytest.mark.parametrize("offset, seconds", [("+500", [9.5, 0.0]), ("500", [9.5, 0.0]), ("-500", [10.5, 0.6]), ("x", [10.0, 0.1])])
+@pytest.mark.parametrize(
+    "offset, seconds", [("+500", [9.5, 0.0]), ("500", [9.5, 0.0]), ("-500", [10.5, 0.6]), ("x", [10.0, 0.1])]
+)
 def test_offset(offset, seconds):
     lines = parse_lyrics(f"[00:10.00]落雨\n[offset:{offset}]\n[00:00.10]落雪").lines
     assert [x.seconds for x in lines] == seconds[::-1], "sorted by time; a song starts at 0"
@@ -142,12 +328,31 @@ def test_offset(offset, seconds):
 def test_pauses_and_rows_without_a_time():
     assert sections("[00:01.00]落雨\n[00:02.00]\n[00:03.00]落雪") == [("", "", "落雨"), ("", "", "落雪")]
     assert sections("[Chorus]\n[00:01.00]\n[00:02.00]落雨") == [("Chorus", "chorus", "落雨")], "a pause under a label"
-    assert sections("[Chorus]\n[00:01.00]落雨\n[00:09.00]落雪\n[Verse]\n[00:05.00]") == [("Chorus", "chorus", "落雨"), ("Chorus", "chorus", "落雪")]
+    assert sections("[Chorus]\n[00:01.00]落雨\n[00:09.00]落雪\n[Verse]\n[00:05.00]") == [
+        ("Chorus", "chorus", "落雨"),
+        ("Chorus", "chorus", "落雪"),
+    ]
     song = parse_lyrics("開頭\n[00:20.00]落雪\n跟住\n再跟\n[00:10.00]落雨")
-    assert [(x.text, x.seconds) for x in song.lines] == [("開頭", None), ("落雨", 10.0), ("落雪", 20.0), ("跟住", None), ("再跟", None)]
+    assert [(x.text, x.seconds) for x in song.lines] == [
+        ("開頭", None),
+        ("落雨", 10.0),
+        ("落雪", 20.0),
+        ("跟住", None),
+        ("再跟", None),
+    ]
 
 
-@pytest.mark.parametrize("text", ["落雨\r\n落雪\r\n", "落雨\r落雪", "\ufeff落雨\n落雪", "　落雨　\n\t落雪\u200b\n", "落\u200b雨\n\u2060落雪\ufe00", "\n\n落雨\n落雪\n\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "落雨\r\n落雪\r\n",
+        "落雨\r落雪",
+        "\ufeff落雨\n落雪",
+        "　落雨　\n\t落雪\u200b\n",
+        "落\u200b雨\n\u2060落雪\ufe00",
+        "\n\n落雨\n落雪\n\n",
+    ],
+)
 def test_line_ends_spaces_and_characters_without_a_width(text):
     assert texts(text) == ["落雨", "落雪"]
     assert texts("落雨　落雪\u00a0落霜") == ["落雨 落雪 落霜"]
@@ -155,10 +360,19 @@ def test_line_ends_spaces_and_characters_without_a_width(text):
 
 def test_rows_are_counted_in_the_file():
     song = parse_lyrics("《夜雨》\r\n\r\n[Verse]\r\n落雨\r\n\r\n副歌：落雪")
-    assert song == LyricFile("夜雨", (), (Section("Verse", "verse", "", (Line("落雨", 4, None),)), Section("副歌", "chorus", "", (Line("落雪", 6, None),))))
+    assert song == LyricFile(
+        "夜雨",
+        (),
+        (
+            Section("Verse", "verse", "", (Line("落雨", 4, None),)),
+            Section("副歌", "chorus", "", (Line("落雪", 6, None),)),
+        ),
+    )
 
 
-HAN_LINES = st.lists(st.text(st.characters(min_codepoint=0x4e00, max_codepoint=0x9fff), min_size=3, max_size=12), min_size=1, max_size=8)
+HAN_LINES = st.lists(
+    st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FFF), min_size=3, max_size=12), min_size=1, max_size=8
+)
 MARKED = st.text(st.sampled_from("落雨曲詞男合副歌 　，。！、…\n"), max_size=60)
 
 
@@ -190,30 +404,59 @@ def test_encodings_that_are_read(codec):
     assert decode_lyrics(b"\xfe\xff" + SONG.encode("utf-16-be"), "song.txt") == SONG
 
 
-@pytest.mark.parametrize("text, codec, encoding", [(SONG, "big5hkscs", "BIG5-HKSCS"), ("我们在雨里走过这条街\n没有带伞也没有说话", "gbk", "GBK"), (SONG, "gb18030", "GBK"), ("我們在雨裏走過這條街\n㗎", "gb18030", "GB18030")])
+@pytest.mark.parametrize(
+    "text, codec, encoding",
+    [
+        (SONG, "big5hkscs", "BIG5-HKSCS"),
+        ("我们在雨里走过这条街\n没有带伞也没有说话", "gbk", "GBK"),
+        (SONG, "gb18030", "GBK"),
+        ("我們在雨裏走過這條街\n㗎", "gb18030", "GB18030"),
+    ],
+)
 def test_other_encodings_are_named_with_the_command_that_converts_them(text, codec, encoding, tmp_path):
     path = tmp_path / "my song.txt"
     path.write_bytes("[Verse]\n".encode() + text.encode(codec))
-    with pytest.raises(CantolyricError) as e: read_lyrics(path)
+    with pytest.raises(CantolyricError) as e:
+        read_lyrics(path)
     message = str(e.value)
-    assert repr(str(path)) in message and "byte 9" in message and f"probably {encoding};" in message and "\n" not in message
-    if shutil.which("iconv") is None: pytest.skip("no iconv")
+    assert (
+        repr(str(path)) in message
+        and "byte 9" in message
+        and f"probably {encoding};" in message
+        and "\n" not in message
+    )
+    if shutil.which("iconv") is None:
+        pytest.skip("no iconv")
     subprocess.run(message.partition("convert it with: ")[2], shell=True, check=True)
     assert read_lyrics(f"{path}.utf8.txt").text == text
 
 
-@pytest.mark.parametrize("raw, says", [(b"\x89PNG\r\n\x1a\n\0\0", "binary"), (SONG.encode("utf-16-le"), "binary"), (b"ab\0cd", "NUL"), (b"\xff\xfea", "UTF-16"), (b"{\\rtf1 x}", "RTF"), (b"PK\x03\x04", "Word"),
-                                       (SONG.encode()[:-1], "damaged"), (b"abc\xff", "byte 4")])
+@pytest.mark.parametrize(
+    "raw, says",
+    [
+        (b"\x89PNG\r\n\x1a\n\0\0", "binary"),
+        (SONG.encode("utf-16-le"), "binary"),
+        (b"ab\0cd", "NUL"),
+        (b"\xff\xfea", "UTF-16"),
+        (b"{\\rtf1 x}", "RTF"),
+        (b"PK\x03\x04", "Word"),
+        (SONG.encode()[:-1], "damaged"),
+        (b"abc\xff", "byte 4"),
+    ],
+)
 def test_files_that_are_no_text(raw, says):
-    with pytest.raises(CantolyricError, match=says) as e: decode_lyrics(raw, "song.txt")
+    with pytest.raises(CantolyricError, match=says) as e:
+        decode_lyrics(raw, "song.txt")
     assert "'song.txt'" in str(e.value) and "UTF-8" in str(e.value) and "iconv" not in str(e.value)
 
 
 def test_files_without_lyrics(tmp_path):
-    with pytest.raises(CantolyricError, match="cannot read"): read_lyrics(tmp_path / "none.txt")
+    with pytest.raises(CantolyricError, match="cannot read"):
+        read_lyrics(tmp_path / "none.txt")
     for k, text in enumerate(("", " \n", "[Chorus]\n曲：阿明\n~~~")):
         (tmp_path / f"{k}.txt").write_text(text, encoding="utf-8")
-        with pytest.raises(CantolyricError, match="empty or holds only labels"): read_lyrics(tmp_path / f"{k}.txt")
+        with pytest.raises(CantolyricError, match="empty or holds only labels"):
+            read_lyrics(tmp_path / f"{k}.txt")
 
 
 def test_large_and_odd_files_are_quick():
@@ -221,25 +464,52 @@ def test_large_and_odd_files_are_quick():
     start = time.perf_counter()
     assert len(parse_lyrics("\n".join(rows)).lines) == 4 * 17_000
     n = 100_000
-    for row in ("[" * n, "[00:01]" * n, " ".join(["x2"] * n), "(" + " " * n + "x", "男 " * n, "曲 " * n + "：", "副歌" + " " * n + "雨", "曲：" * n, "<00:01" * n, "《" * n, "#" * n, "落" + " " * n + "雨", "[a]" * n + "雨",
-                "[ti:" * n + "]", "x" * n + "2", "重複" * n, "(重複 " * n, "1" * n + ":"): parse_lyrics(f"落\n{row}\n雪")
+    for row in (
+        "[" * n,
+        "[00:01]" * n,
+        " ".join(["x2"] * n),
+        "(" + " " * n + "x",
+        "男 " * n,
+        "曲 " * n + "：",
+        "副歌" + " " * n + "雨",
+        "曲：" * n,
+        "<00:01" * n,
+        "《" * n,
+        "#" * n,
+        "落" + " " * n + "雨",
+        "[a]" * n + "雨",
+        "[ti:" * n + "]",
+        "x" * n + "2",
+        "重複" * n,
+        "(重複 " * n,
+        "1" * n + ":",
+    ):
+        parse_lyrics(f"落\n{row}\n雪")
     assert time.perf_counter() - start < 30, "about 2 s alone; quadratic rules would take minutes"
 
 
 def shell(*args, stdin=b""):
     "Run the command in a process of its own."
-    return subprocess.run([sys.executable, "-c", "import sys; from cantolyric.cli import main; sys.exit(main())", *map(str, args)],
-                          input=stdin, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-c", "import sys; from cantolyric.cli import main; sys.exit(main())", *map(str, args)],
+        input=stdin,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=300,
+    )
 
 
 @pytest.fixture
 def files(tmp_path):
     "The same lyric, without and with labels."
-    for name, text in (("plain.txt", PLAIN), ("labelled.txt", LABELLED)): (tmp_path / name).write_text(text, encoding="utf-8")
+    for name, text in (("plain.txt", PLAIN), ("labelled.txt", LABELLED)):
+        (tmp_path / name).write_text(text, encoding="utf-8")
     return tmp_path / "plain.txt", tmp_path / "labelled.txt"
 
 
-@pytest.mark.parametrize("args", [["check", "--tones", TONES], ["check", "--tones", TONES.replace("/44", "/42")], ["read"]])
+@pytest.mark.parametrize(
+    "args", [["check", "--tones", TONES], ["check", "--tones", TONES.replace("/44", "/42")], ["read"]]
+)
 def test_labels_change_nothing(files, args):
     plain, labelled = (shell(*args, "--json", f) for f in files)
     assert plain.returncode == labelled.returncode == (1 if "23443203/42434344" in args else 0), labelled.stderr
@@ -249,7 +519,10 @@ def test_labels_change_nothing(files, args):
 
 
 def test_labels_change_nothing_in_rewrite(files):
-    plain, labelled = (shell("rewrite", f, "--line", "2", "--slots", "4-8", "--topic", "夜雨", "-n", "2", "--seed", "0", "--json") for f in files)
+    plain, labelled = (
+        shell("rewrite", f, "--line", "2", "--slots", "4-8", "--topic", "夜雨", "-n", "2", "--seed", "0", "--json")
+        for f in files
+    )
     assert plain.returncode == labelled.returncode == 0, labelled.stderr
     a, b = (json.loads(x.stdout)["candidates"] for x in (plain, labelled))
     assert [c["text"] for c in a] == [c["text"] for c in b] and a
@@ -259,7 +532,10 @@ def test_labels_change_nothing_in_rewrite(files):
 def test_a_character_without_a_reading_is_found_in_the_file(tmp_path, capsys):
     (tmp_path / "v.txt").write_text("[Verse]\n男：落a雨\n[00:01.00][00:02.00]落雨b\n", encoding="utf-8")
     assert cli.main(["read", "--json", str(tmp_path / "v.txt")]) == 0
-    assert json.loads(capsys.readouterr().out)["unknown"] == [dict(line=2, column=4, char="a"), dict(line=3, column=23, char="b")]
+    assert json.loads(capsys.readouterr().out)["unknown"] == [
+        dict(line=2, column=4, char="a"),
+        dict(line=3, column=23, char="b"),
+    ]
 
 
 @pytest.mark.parametrize("args", [["check", "--tones", "24"], ["read"], ["rewrite", "--line", "1", "--topic", "雨"]])

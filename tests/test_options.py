@@ -1,4 +1,5 @@
 """Options that pass through to PEFT and the Trainer, what depends on the data, the forecast, and adapters that go on learning."""
+
 import json
 import os
 import re
@@ -14,11 +15,48 @@ import pytest
 import torch
 
 import cantolyric.finetune as module
-from cantolyric.finetune import (FinetuneConfig, Plan, Workshop, adapter_folder, check_config, check_manifest, climb, continued, examples_of, finetune, gate_lower,
-                                 loss_plot, make_forecast, make_trainer, model_card, read_config, read_run, read_yaml, report_text, settled, smoothed, source_name,
-                                 train_rung, training_arguments, yaml_text)
-from cantolyric.options import (OURS, REAL, SHORTHANDS, TINY, batch_tokens, check_option, default_pilot, default_steps, fit_seconds, known_options, machine_gib,
-                                parse_setting, spread_over)
+from cantolyric.finetune import (
+    FinetuneConfig,
+    Plan,
+    Workshop,
+    adapter_folder,
+    check_config,
+    check_manifest,
+    climb,
+    continued,
+    examples_of,
+    finetune,
+    gate_lower,
+    loss_plot,
+    make_forecast,
+    make_trainer,
+    model_card,
+    read_config,
+    read_run,
+    read_yaml,
+    report_text,
+    settled,
+    smoothed,
+    source_name,
+    train_rung,
+    training_arguments,
+    yaml_text,
+)
+from cantolyric.options import (
+    OURS,
+    REAL,
+    SHORTHANDS,
+    TINY,
+    batch_tokens,
+    check_option,
+    default_pilot,
+    default_steps,
+    fit_seconds,
+    known_options,
+    machine_gib,
+    parse_setting,
+    spread_over,
+)
 from cantolyric.songs import load_examples
 from cantolyric.tones import CantolyricError
 from test_finetune import ROOT, adapter, base, micro, needs_base, pairs, quiet, run, same  # noqa: F401 (fixtures)
@@ -28,83 +66,196 @@ MINE = Path(__file__).parent / "data/my_songs"
 
 # ---- names and shorthands
 
+
 def test_every_option_we_name_exists():
-    for group, shorts in SHORTHANDS.items(): assert set(shorts) <= known_options(group), group
-    gone = {"group_by_length", "fsdp_config", "deepspeed"} # of earlier versions of transformers, or of other ones
-    for group, names in OURS.items(): assert set(names) - gone <= known_options(group), group
-    for short in {s for shorts in SHORTHANDS.values() for s in shorts.values()}: assert short in FinetuneConfig.__dataclass_fields__
+    for group, shorts in SHORTHANDS.items():
+        assert set(shorts) <= known_options(group), group
+    gone = {"group_by_length", "fsdp_config", "deepspeed"}  # of earlier versions of transformers, or of other ones
+    for group, names in OURS.items():
+        assert set(names) - gone <= known_options(group), group
+    for short in {s for shorts in SHORTHANDS.values() for s in shorts.values()}:
+        assert short in FinetuneConfig.__dataclass_fields__
 
 
-@pytest.mark.parametrize("given, says", [
-    (dict(trainer=dict(gradient_acumulation_steps=2)), "did you mean trainer.gradient_accumulation_steps"), (dict(lora=dict(rnk=2)), "there is no option lora.rnk"),
-    (dict(trainer=dict(output_dir="x")), "trainer.output_dir cannot be set: the run's folder"), (dict(lr=1e-3, trainer=dict(learning_rate=1e-4)), "lr=0.001: trainer.learning_rate=0.0001 means the same"),
-    (dict(rank=8, lora=dict(r=4)), "rank=8: lora.r=4 means the same"), (dict(steps=10, trainer=dict(max_steps=20)), "steps=10: trainer.max_steps=20"),
-    (dict(steps=10, trainer=dict(num_train_epochs=2)), "steps=10: trainer.num_train_epochs=2 is set as well: set one"), (dict(batch_size=8, trainer=dict(per_device_train_batch_size=4)), "batch_size=8: trainer.per_device_train_batch_size=4"),
-    (dict(batch_size=8, trainer=dict(gradient_accumulation_steps=3)), "cannot be split into trainer.gradient_accumulation_steps=3"), (dict(trainer=dict(lr_scheduler_type="cosin")), "trainer: .*cosin"),
-    (dict(trainer=dict(gradient_accumulation_steps=0)), "gradient_accumulation_steps=0: expected a whole number"), (dict(log_to="wandb", trainer=dict(report_to="tensorboard")), "log_to=.*means the same"),
-    (dict(examples="halves"), "examples='halves': expected 'verses' or 'windows' or 'both'"), (dict(early_stopping=-1), "early_stopping=-1"),
-    (dict(data="a.csv", mix="b.csv=1"), "mix=: data is set as well, to 'a.csv': set one of the two"), (dict(held_out_share=.5), "held_out_share=0.5"), (dict(from_adapter="nowhere"), "there is no adapter_config.json"),
-    (dict(eval_pairs=0), "eval_pairs=0")])
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        (dict(trainer=dict(gradient_acumulation_steps=2)), "did you mean trainer.gradient_accumulation_steps"),
+        (dict(lora=dict(rnk=2)), "there is no option lora.rnk"),
+        (dict(trainer=dict(output_dir="x")), "trainer.output_dir cannot be set: the run's folder"),
+        (dict(lr=1e-3, trainer=dict(learning_rate=1e-4)), "lr=0.001: trainer.learning_rate=0.0001 means the same"),
+        (dict(rank=8, lora=dict(r=4)), "rank=8: lora.r=4 means the same"),
+        (dict(steps=10, trainer=dict(max_steps=20)), "steps=10: trainer.max_steps=20"),
+        (
+            dict(steps=10, trainer=dict(num_train_epochs=2)),
+            "steps=10: trainer.num_train_epochs=2 is set as well: set one",
+        ),
+        (
+            dict(batch_size=8, trainer=dict(per_device_train_batch_size=4)),
+            "batch_size=8: trainer.per_device_train_batch_size=4",
+        ),
+        (
+            dict(batch_size=8, trainer=dict(gradient_accumulation_steps=3)),
+            "cannot be split into trainer.gradient_accumulation_steps=3",
+        ),
+        (dict(trainer=dict(lr_scheduler_type="cosin")), "trainer: .*cosin"),
+        (dict(trainer=dict(gradient_accumulation_steps=0)), "gradient_accumulation_steps=0: expected a whole number"),
+        (dict(log_to="wandb", trainer=dict(report_to="tensorboard")), "log_to=.*means the same"),
+        (dict(examples="halves"), "examples='halves': expected 'verses' or 'windows' or 'both'"),
+        (dict(early_stopping=-1), "early_stopping=-1"),
+        (dict(data="a.csv", mix="b.csv=1"), "mix=: data is set as well, to 'a.csv': set one of the two"),
+        (dict(held_out_share=0.5), "held_out_share=0.5"),
+        (dict(from_adapter="nowhere"), "there is no adapter_config.json"),
+        (dict(eval_pairs=0), "eval_pairs=0"),
+    ],
+)
 def test_options_that_cannot_be(given, says):
-    with pytest.raises(CantolyricError, match=says): check_config(FinetuneConfig(**given))
+    with pytest.raises(CantolyricError, match=says):
+        check_config(FinetuneConfig(**given))
 
 
 def test_long_forms_become_shorthands():
-    c = FinetuneConfig(lora=dict(r=4, lora_alpha=9, lora_dropout=.1, use_rslora=True), trainer=dict(learning_rate=1e-4, max_steps=7, save_steps=3, report_to=["tensorboard", "mlflow"],
-                       per_device_train_batch_size=2, gradient_accumulation_steps=4, weight_decay=.1))
-    assert (c.rank, c.alpha, c.dropout, c.lr, c.steps, c.save_every, c.batch_size, c.log_to) == (4, 9, .1, 1e-4, 7, 3, 8, ("tensorboard",))
-    assert c.lora == dict(use_rslora=True) and c.trainer == dict(gradient_accumulation_steps=4, weight_decay=.1, report_to=["mlflow"])
+    c = FinetuneConfig(
+        lora=dict(r=4, lora_alpha=9, lora_dropout=0.1, use_rslora=True),
+        trainer=dict(
+            learning_rate=1e-4,
+            max_steps=7,
+            save_steps=3,
+            report_to=["tensorboard", "mlflow"],
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=4,
+            weight_decay=0.1,
+        ),
+    )
+    assert (c.rank, c.alpha, c.dropout, c.lr, c.steps, c.save_every, c.batch_size, c.log_to) == (
+        4,
+        9,
+        0.1,
+        1e-4,
+        7,
+        3,
+        8,
+        ("tensorboard",),
+    )
+    assert c.lora == dict(use_rslora=True) and c.trainer == dict(
+        gradient_accumulation_steps=4, weight_decay=0.1, report_to=["mlflow"]
+    )
     assert replace(c, name="again") == replace(c, name="again") and FinetuneConfig(**module.as_json(c)) == c
 
 
 def test_defaults_depend_on_the_base_and_the_data():
     tiny, real, own = FinetuneConfig(), FinetuneConfig(base="qwen2.5-coder-0.5b"), FinetuneConfig(data="songs.csv")
-    for c, want in ((tiny, TINY), (real, REAL), (own, TINY | dict(batch_size=8))): assert {k: getattr(c, k) for k in want} == want
+    for c, want in ((tiny, TINY), (real, REAL), (own, TINY | dict(batch_size=8))):
+        assert {k: getattr(c, k) for k in want} == want
     assert (tiny.steps, tiny.max_gib, tiny.max_minutes, tiny.own, own.own) == (None, None, None, False, True)
     assert FinetuneConfig(base="qwen2.5-coder-0.5b", rank=4, lr=1e-5).rank == 4
-    assert default_steps("tiny", False, 10, 8) == 256 and default_steps("tiny", True, 40, 8) == 15 and default_steps("q", False, 10**6, 8) == 200 and default_steps("q", True, 8, 8) == 4
-    assert default_pilot(False, 10) == 1 / 16 and default_pilot(True, 27) == .5 and default_pilot(True, 10**5) == 1 / 16
+    assert (
+        default_steps("tiny", False, 10, 8) == 256
+        and default_steps("tiny", True, 40, 8) == 15
+        and default_steps("q", False, 10**6, 8) == 200
+        and default_steps("q", True, 8, 8) == 4
+    )
+    assert (
+        default_pilot(False, 10) == 1 / 16 and default_pilot(True, 27) == 0.5 and default_pilot(True, 10**5) == 1 / 16
+    )
     done = settled(own, load_examples(MINE))
     assert done.steps and done.pilot and done.data_hash == load_examples(MINE).hash
-    assert settled(FinetuneConfig(), pairs).steps == 256 and settled(FinetuneConfig(trainer=dict(num_train_epochs=2), pairs=320), pairs).steps == 20
+    assert (
+        settled(FinetuneConfig(), pairs).steps == 256
+        and settled(FinetuneConfig(trainer=dict(num_train_epochs=2), pairs=320), pairs).steps == 20
+    )
 
 
 def test_set_on_the_command_line():
     from cantolyric import cli
+
     config = lambda *args: cli._finetune_config(cli.make_parser().parse_args(["finetune", *map(str, args)]))
-    c = config("--set", "trainer.gradient_accumulation_steps=8", "--set", "lora.use_rslora=true", "--set", "misfits=skip", "--mix", "a.csv=0.7,verses=0.3", "--columns", "lyrics=words")
-    assert (c.trainer, c.lora, c.misfits, c.mix, c.columns) == (dict(gradient_accumulation_steps=8), dict(use_rslora=True), "skip", {"a.csv": .7, "verses": .3}, dict(lyrics="words"))
-    for bad, says in ((("--set", "x"), "expected GROUP.NAME=VALUE"), (("--set", "lr=1", "--lr", "2"), "given twice"), (("--set", "trainer.lr_schedule_type=x"), "did you mean trainer.lr_scheduler_type"),
-                      (("--set", "warmup=3"), "there is no setting 'warmup'.*trainer.warmup"), (("--set", "trainer.seed=1", "--seed", "2"), "means the same"), (("--set", "trainer.warmup_steps=[1"), "cannot be read as a YAML value")):
-        with pytest.raises(CantolyricError, match=says): config(*bad)
+    c = config(
+        "--set",
+        "trainer.gradient_accumulation_steps=8",
+        "--set",
+        "lora.use_rslora=true",
+        "--set",
+        "misfits=skip",
+        "--mix",
+        "a.csv=0.7,verses=0.3",
+        "--columns",
+        "lyrics=words",
+    )
+    assert (c.trainer, c.lora, c.misfits, c.mix, c.columns) == (
+        dict(gradient_accumulation_steps=8),
+        dict(use_rslora=True),
+        "skip",
+        {"a.csv": 0.7, "verses": 0.3},
+        dict(lyrics="words"),
+    )
+    for bad, says in (
+        (("--set", "x"), "expected GROUP.NAME=VALUE"),
+        (("--set", "lr=1", "--lr", "2"), "given twice"),
+        (("--set", "trainer.lr_schedule_type=x"), "did you mean trainer.lr_scheduler_type"),
+        (("--set", "warmup=3"), "there is no setting 'warmup'.*trainer.warmup"),
+        (("--set", "trainer.seed=1", "--seed", "2"), "means the same"),
+        (("--set", "trainer.warmup_steps=[1"), "cannot be read as a YAML value"),
+    ):
+        with pytest.raises(CantolyricError, match=says):
+            config(*bad)
     assert parse_setting("trainer.learning_rate=1e-4") == ("trainer", "learning_rate", 1e-4)
 
 
 def test_yaml_with_options_and_data(tmp_path):
-    c = FinetuneConfig(data="歌/a b.csv", columns=dict(lyrics="詞"), lora=dict(use_rslora=True), trainer=dict(gradient_accumulation_steps=2, lr_scheduler_type="linear"))
+    c = FinetuneConfig(
+        data="歌/a b.csv",
+        columns=dict(lyrics="詞"),
+        lora=dict(use_rslora=True),
+        trainer=dict(gradient_accumulation_steps=2, lr_scheduler_type="linear"),
+    )
     file = tmp_path / "config.yaml"
     file.write_text(yaml_text(c), encoding="utf-8")
     assert read_yaml(file) == c
-    assert read_yaml(file, trainer=dict(gradient_accumulation_steps=4)).trainer == dict(gradient_accumulation_steps=4, lr_scheduler_type="linear")
+    assert read_yaml(file, trainer=dict(gradient_accumulation_steps=4)).trainer == dict(
+        gradient_accumulation_steps=4, lr_scheduler_type="linear"
+    )
     file.write_text("batch: 4\ntrainer: 3", encoding="utf-8")
-    with pytest.raises(CantolyricError, match="line 2: trainer is 3, wanted is names with values"): read_yaml(file)
+    with pytest.raises(CantolyricError, match="line 2: trainer is 3, wanted is names with values"):
+        read_yaml(file)
     file.write_text("batch: 4", encoding="utf-8")
-    assert read_yaml(file).batch_size == 4 # as it was called
+    assert read_yaml(file).batch_size == 4  # as it was called
 
 
 def test_training_arguments():
-    c = FinetuneConfig(batch_size=8, trainer=dict(gradient_accumulation_steps=4, lr_scheduler_type="linear", warmup_ratio=.1) if "warmup_ratio" in known_options("trainer")
-                       else dict(gradient_accumulation_steps=4, lr_scheduler_type="linear"))
+    c = FinetuneConfig(
+        batch_size=8,
+        trainer=dict(gradient_accumulation_steps=4, lr_scheduler_type="linear", warmup_ratio=0.1)
+        if "warmup_ratio" in known_options("trainer")
+        else dict(gradient_accumulation_steps=4, lr_scheduler_type="linear"),
+    )
     full = training_arguments(c, Plan(64, 60, 8, 0), "x", evaluate=True)
-    assert (full.per_device_train_batch_size, full.gradient_accumulation_steps, full.max_steps, full.lr_scheduler_type, full.eval_steps) == (2, 4, 60, "linear", 10)
+    assert (
+        full.per_device_train_batch_size,
+        full.gradient_accumulation_steps,
+        full.max_steps,
+        full.lr_scheduler_type,
+        full.eval_steps,
+    ) == (2, 4, 60, "linear", 10)
     smoke = training_arguments(c, Plan(2, 30, 2, 0))
-    assert (smoke.per_device_train_batch_size, smoke.gradient_accumulation_steps, smoke.eval_strategy, smoke.save_strategy) == (1, 2, "no", "no")
-    assert training_arguments(replace(c, trainer=dict(eval_strategy="no")), Plan(64, 60, 8, 0), "x", evaluate=True).eval_strategy == "no"
+    assert (
+        smoke.per_device_train_batch_size,
+        smoke.gradient_accumulation_steps,
+        smoke.eval_strategy,
+        smoke.save_strategy,
+    ) == (1, 2, "no", "no")
+    assert (
+        training_arguments(
+            replace(c, trainer=dict(eval_strategy="no")), Plan(64, 60, 8, 0), "x", evaluate=True
+        ).eval_strategy
+        == "no"
+    )
     best = training_arguments(replace(c, early_stopping=2), Plan(64, 60, 8, 0), "x", evaluate=True)
     assert best.load_best_model_at_end and best.save_steps == best.eval_steps == 10
 
 
 # ---- the Trainer does what the options say
+
 
 def trained(base, tmp_path, folder=True, data=pairs, **changes):
     "Full stage alone; returns its report and the adapter's tensors."
@@ -117,7 +268,9 @@ def trained(base, tmp_path, folder=True, data=pairs, **changes):
 @needs_base
 def test_accumulation_and_checkpointing_change_nothing_but_memory(base, tmp_path):  # noqa: F811
     one, a = trained(base, tmp_path / "1", folder=False, steps=6)
-    for k, options in enumerate((dict(gradient_accumulation_steps=4), dict(gradient_checkpointing=True, gradient_accumulation_steps=2))):
+    for k, options in enumerate(
+        (dict(gradient_accumulation_steps=4), dict(gradient_checkpointing=True, gradient_accumulation_steps=2))
+    ):
         two, b = trained(base, tmp_path / str(k + 2), folder=False, steps=6, trainer=options)
         assert np.allclose(one.losses, two.losses, atol=2e-3), (options, one.losses, two.losses)
         assert max(float((a[n] - b[n]).abs().max()) for n in a) < 5e-3
@@ -128,7 +281,8 @@ def test_lora_options_reach_peft(base, tmp_path):  # noqa: F811
     shop = Workshop(micro(base, tmp_path, lora=dict(target_modules=["q_proj"], use_rslora=True)), pairs)
     config = shop.adapted().peft_config["default"]
     assert config.use_rslora and set(config.target_modules) == {"q_proj"}
-    with pytest.raises(CantolyricError, match="lora does not fit the base"): Workshop(micro(base, tmp_path, lora=dict(target_modules=["nowhere"])), pairs).adapted()
+    with pytest.raises(CantolyricError, match="lora does not fit the base"):
+        Workshop(micro(base, tmp_path, lora=dict(target_modules=["nowhere"])), pairs).adapted()
 
 
 @needs_base
@@ -139,20 +293,29 @@ def test_held_out_loss_is_per_token_over_all_rows(base, tmp_path):  # noqa: F811
     shop = Workshop(micro(base, tmp_path, rung="full"), pairs)
     rows = shop.eval_rows()
     tokens = sum(sum(x != -100 for x in r["labels"]) for r in rows)
-    want = module.row_bits(shop.adapted(), rows, module.ToneCollator(shop.tokenizer.pad_token_id, shop.store)).sum() * np.log(2) / tokens
+    want = (
+        module.row_bits(shop.adapted(), rows, module.ToneCollator(shop.tokenizer.pad_token_id, shop.store)).sum()
+        * np.log(2)
+        / tokens
+    )
     assert report.evals[0][1] == pytest.approx(want, rel=1e-4) and report.evals[-1][1] < want
     unseen, _ = trained(base, tmp_path / "n", steps=6, trainer=dict(eval_strategy="no"))
-    assert not unseen.evals and np.allclose(unseen.losses, report.losses, atol=1e-6) # evaluating changes nothing
+    assert not unseen.evals and np.allclose(unseen.losses, report.losses, atol=1e-6)  # evaluating changes nothing
 
 
 @needs_base
 def test_early_stopping_keeps_the_best(base, tmp_path):  # noqa: F811
     "Four lyrics over and over are learnt by heart: the run ends early, with the adapter of its best step."
     from safetensors.torch import load_file
+
     few = lambda split, n, seed=0: (pairs(split, 4) * 15)[:n] if split == "train" else pairs(split, n)
-    report, got = trained(base, tmp_path, data=few, steps=60, early_stopping=2, trainer=dict(eval_steps=2, lr_scheduler_type="constant"))
+    report, got = trained(
+        base, tmp_path, data=few, steps=60, early_stopping=2, trainer=dict(eval_steps=2, lr_scheduler_type="constant")
+    )
     losses = dict(map(tuple, report.evals))
-    assert report.best_step == min((v, k) for k, v in losses.items() if k)[1] < len(report.losses) < 60 and report.steps == len(report.losses)
+    assert report.best_step == min((v, k) for k, v in losses.items() if k)[1] < len(
+        report.losses
+    ) < 60 and report.steps == len(report.losses)
     kept = load_file(tmp_path / f"ck/checkpoint-{report.best_step}/adapter_model.safetensors")
     assert all(torch.equal(v, kept[n.replace(".default", "")]) for n, v in got.items())
     state = json.loads((tmp_path / f"ck/checkpoint-{max(losses)}/trainer_state.json").read_text(encoding="utf-8"))
@@ -175,21 +338,62 @@ def test_all_of_them_together_on_a_small_variant(family, tmp_path):
     "A mixture, accumulation, checkpointing, schedule, warm-up, evaluation, best checkpoint, early stopping, a tracker, LoRA options: one climb."
     from importlib.util import find_spec
     from cantolyric.families import tiny_variant
+
     tiny_variant(family, tmp_path / "base")
-    trainer = dict(gradient_accumulation_steps=2, activation_checkpointing=True, lr_scheduler_type="linear", warmup_steps=2, eval_steps=2, weight_decay=.01,
-                   load_best_model_at_end=True, **(dict(report_to="tensorboard") if find_spec("tensorboard") else {}))
-    config = FinetuneConfig(name="all", base=str(tmp_path / "base"), runs_dir=str(tmp_path / "runs"), mix={str(MINE): .7, "verses": .3}, examples="windows", rank=16, alpha=8, lr=1e-2, steps=8,
-                            pairs=64, pilot=.5, held_out=12, eval_pairs=12, early_stopping=3, trainer=trainer, lora=dict(use_rslora=True, lora_dropout=.05))
+    trainer = dict(
+        gradient_accumulation_steps=2,
+        activation_checkpointing=True,
+        lr_scheduler_type="linear",
+        warmup_steps=2,
+        eval_steps=2,
+        weight_decay=0.01,
+        load_best_model_at_end=True,
+        **(dict(report_to="tensorboard") if find_spec("tensorboard") else {}),
+    )
+    config = FinetuneConfig(
+        name="all",
+        base=str(tmp_path / "base"),
+        runs_dir=str(tmp_path / "runs"),
+        mix={str(MINE): 0.7, "verses": 0.3},
+        examples="windows",
+        rank=16,
+        alpha=8,
+        lr=1e-2,
+        steps=8,
+        pairs=64,
+        pilot=0.5,
+        held_out=12,
+        eval_pairs=12,
+        early_stopping=3,
+        trainer=trainer,
+        lora=dict(use_rslora=True, lora_dropout=0.05),
+    )
     done = climb(config, say=quiet)
-    told, full = json.loads((done.adapter / "adapter_config.json").read_text(encoding="utf-8")), done.metrics["rungs"]["full"]
-    assert told["use_rslora"] and told["lora_dropout"] == .05 and full["best_step"] in [s for s, _ in full["evals"]] and len(full["evals"]) >= 2
+    told, full = (
+        json.loads((done.adapter / "adapter_config.json").read_text(encoding="utf-8")),
+        done.metrics["rungs"]["full"],
+    )
+    assert (
+        told["use_rslora"]
+        and told["lora_dropout"] == 0.05
+        and full["best_step"] in [s for s, _ in full["evals"]]
+        and len(full["evals"]) >= 2
+    )
     assert not find_spec("tensorboard") or (done.folder / "logs/full").is_dir()
-    assert done.metrics["config"]["trainer"]["lr_scheduler_type"] == "linear" and "(70%)" in done.metrics["data"]["source"]
-    on = climb(replace(config, name="on", from_adapter=str(done.folder), lora={}, lr=5e-3, early_stopping=0, trainer={}), say=quiet)
-    assert on.metrics["rungs"]["full"]["held_out"]["before"]["adapter"]["masked"] == pytest.approx(done.held_out["after"]["masked"], rel=1e-3)
+    assert (
+        done.metrics["config"]["trainer"]["lr_scheduler_type"] == "linear" and "(70%)" in done.metrics["data"]["source"]
+    )
+    on = climb(
+        replace(config, name="on", from_adapter=str(done.folder), lora={}, lr=5e-3, early_stopping=0, trainer={}),
+        say=quiet,
+    )
+    assert on.metrics["rungs"]["full"]["held_out"]["before"]["adapter"]["masked"] == pytest.approx(
+        done.held_out["after"]["masked"], rel=1e-3
+    )
 
 
 # ---- data of one's own, through the whole climb
+
 
 @pytest.fixture(scope="module")
 def mine(base, tmp_path_factory):  # noqa: F811
@@ -204,9 +408,15 @@ def mine(base, tmp_path_factory):  # noqa: F811
 def test_a_run_on_ones_own_songs(mine):
     run, told = mine  # noqa: F811
     text = "\n".join(told)
-    assert "2 lines: Latin letters" in text and "forecast: 8 steps of" in text and "not which of two settings is better" in text
+    assert (
+        "2 lines: Latin letters" in text
+        and "forecast: 8 steps of" in text
+        and "not which of two settings is better" in text
+    )
     m = run.metrics
-    assert m["data"]["hash"] == m["config"]["data_hash"] == load_examples(MINE, kind="both").hash and set(m["forecast"]) >= {"training", "smoke", "pilot", "peak_gib"}
+    assert m["data"]["hash"] == m["config"]["data_hash"] == load_examples(MINE, kind="both").hash and set(
+        m["forecast"]
+    ) >= {"training", "smoke", "pilot", "peak_gib"}
     assert m["rungs"]["full"]["evals"][0][0] == 0 and (run.folder / "data.json").exists()
     yaml = (run.folder / "config.yaml").read_text(encoding="utf-8")
     assert f"data_hash: {m['data']['hash']}" in yaml or f"data_hash: '{m['data']['hash']}'" in yaml
@@ -215,13 +425,18 @@ def test_a_run_on_ones_own_songs(mine):
     card = model_card(run, "you/mine")
     assert m["data"]["hash"] in card and "licence is not known" in card and str(MINE.parent) not in card
     import shutil
-    shared = run.folder / "shared" # what a push would upload
+
+    shared = run.folder / "shared"  # what a push would upload
     shutil.copytree(run.adapter, shared)
     module._without_places(run, shared)
     assert str(MINE.parent) not in (shared / "config.yaml").read_text(encoding="utf-8")
     shutil.rmtree(shared)
     fig = loss_plot(m)
-    assert {line.get_label() for line in fig.axes[0].get_lines()} == {"training, each step", "training, smoothed", "held out"}
+    assert {line.get_label() for line in fig.axes[0].get_lines()} == {
+        "training, each step",
+        "training, smoothed",
+        "held out",
+    }
 
 
 @needs_base
@@ -231,35 +446,47 @@ def test_config_reproduces_the_run_or_says_what_is_missing(mine, tmp_path, monke
     assert settled(again, examples_of(again)) == again
     other = tmp_path / "songs"
     import shutil
+
     shutil.copytree(MINE, other)
     (other / "tram.txt").write_text("落雨嘅夜晚\n我冇帶遮", encoding="utf-8")
-    with pytest.raises(CantolyricError, match="has changed since these settings were written.*data_hash"): climb(replace(again, data=str(other)), say=quiet)
+    with pytest.raises(CantolyricError, match="has changed since these settings were written.*data_hash"):
+        climb(replace(again, data=str(other)), say=quiet)
     shutil.rmtree(other)
-    with pytest.raises(CantolyricError, match="there is no file or folder"): climb(replace(again, data=str(other)), say=quiet)
+    with pytest.raises(CantolyricError, match="there is no file or folder"):
+        climb(replace(again, data=str(other)), say=quiet)
     assert sorted(p.name for p in tmp_path.iterdir()) == []
     from datasets import Dataset
+
     config = FinetuneConfig(data=Dataset.from_list([dict(lyrics="落雨\n天晴")]))
     (tmp_path / "c.yaml").write_text(yaml_text(config), encoding="utf-8")
-    with pytest.raises(CantolyricError, match="a Dataset in memory, which is not stored: pass it again"): examples_of(read_yaml(tmp_path / "c.yaml", quiet))
+    with pytest.raises(CantolyricError, match="a Dataset in memory, which is not stored: pass it again"):
+        examples_of(read_yaml(tmp_path / "c.yaml", quiet))
 
 
 @needs_base
 def test_resume_refuses_other_data_and_says_what_changed(base, tmp_path):  # noqa: F811
     "Interrupted by Ctrl-C in the full stage, as a user would; the same command line goes on, with a changed song it does not."
     import shutil
+
     songs = tmp_path / "songs"
     shutil.copytree(MINE, songs)
-    code = ("import sys, os, signal; sys.path.insert(0, {tests!r})\n"
-            "import cantolyric.finetune as F\nfrom cantolyric.cli import main\n"
-            "was = F.ToneTrainer._save_checkpoint\n"
-            "def save(self, *a):\n"
-            "    was(self, *a)\n"
-            "    if self.state.max_steps == 8: os.kill(os.getpid(), signal.SIGINT)\n"
-            "F.ToneTrainer._save_checkpoint = save\n"
-            "sys.exit(main(['finetune', '--base', {base!r}, '--data', {songs!r}, '--runs-dir', {runs!r}, '--name', 'm', '--examples', 'both', '--rank', '16', '--lr', '0.01', '--steps', '8',"
-            " '--save-every', '4', '--held-out', '9', '--eval-pairs', '9', '--no-lyrics']))").format(tests=str(ROOT / "tests"), base=base, songs=str(songs), runs=str(tmp_path / "runs"))
+    code = (
+        "import sys, os, signal; sys.path.insert(0, {tests!r})\n"
+        "import cantolyric.finetune as F\nfrom cantolyric.cli import main\n"
+        "was = F.ToneTrainer._save_checkpoint\n"
+        "def save(self, *a):\n"
+        "    was(self, *a)\n"
+        "    if self.state.max_steps == 8: os.kill(os.getpid(), signal.SIGINT)\n"
+        "F.ToneTrainer._save_checkpoint = save\n"
+        "sys.exit(main(['finetune', '--base', {base!r}, '--data', {songs!r}, '--runs-dir', {runs!r}, '--name', 'm', '--examples', 'both', '--rank', '16', '--lr', '0.01', '--steps', '8',"
+        " '--save-every', '4', '--held-out', '9', '--eval-pairs', '9', '--no-lyrics']))"
+    ).format(tests=str(ROOT / "tests"), base=base, songs=str(songs), runs=str(tmp_path / "runs"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 130 and "continue from the last checkpoint with cantolyric finetune --name m" in done.stderr and done.stderr.count("Traceback") == 0, done.stderr
+    assert (
+        done.returncode == 130
+        and "continue from the last checkpoint with cantolyric finetune --name m" in done.stderr
+        and done.stderr.count("Traceback") == 0
+    ), done.stderr
     part = tmp_path / "runs/m.part"
     assert part.is_dir() and not (tmp_path / "runs/m").exists()
     text = (songs / "tram.txt").read_text(encoding="utf-8")
@@ -267,13 +494,23 @@ def test_resume_refuses_other_data_and_says_what_changed(base, tmp_path):  # noq
     (songs / "new.txt").write_text("今晚月光好大\n照住條舊街", encoding="utf-8")
     resume = [sys.executable, "-c", "import sys; from cantolyric.cli import main; sys.exit(main(sys.argv[1:]))"]
     line = [*resume, "finetune", "--runs-dir", str(tmp_path / "runs"), "--name", "m", "--resume", "--no-lyrics"]
-    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        line, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     assert done.returncode == 2 and "changed: 1 (tram.txt), new: 1 (new.txt)" in done.stderr, done.stderr
-    done = subprocess.run([*line, "--data", str(MINE)], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [*line, "--data", str(MINE)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 2 and "data=" in done.stderr, done.stderr
     (songs / "tram.txt").write_text(text, encoding="utf-8")
     (songs / "new.txt").unlink()
-    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        line, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     assert done.returncode in (0, 1) and (tmp_path / "runs/m/adapter").is_dir() and not part.exists(), done.stderr
 
 
@@ -281,43 +518,75 @@ def test_resume_refuses_other_data_and_says_what_changed(base, tmp_path):  # noq
 def test_a_dry_run_writes_nothing(base, tmp_path):  # noqa: F811
     told = []
     forecast = climb(micro(base, tmp_path), pairs, lambda x: told.append(str(x)), dry=True)
-    assert forecast.steps == 24 and forecast.total > forecast.training > 0 and forecast.peak_gib > 0 and any("forecast: 24 steps" in x for x in told)
+    assert (
+        forecast.steps == 24
+        and forecast.total > forecast.training > 0
+        and forecast.peak_gib > 0
+        and any("forecast: 24 steps" in x for x in told)
+    )
     assert not list(tmp_path.iterdir())
 
 
 @needs_base
 def test_a_dry_run_on_the_command_line(base, tmp_path, capsys):  # noqa: F811
     from cantolyric.cli import main
-    assert main(["finetune", "--base", base, "--data", str(MINE), "--runs-dir", str(tmp_path), "--dry-run", "--json"]) == 0
+
+    assert (
+        main(["finetune", "--base", base, "--data", str(MINE), "--runs-dir", str(tmp_path), "--dry-run", "--json"]) == 0
+    )
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert found["total"] > found["training"] > 0 and "2 lines: Latin letters" in err and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("args, says", [
-    (["--data", "nowhere.csv"], "there is no file or folder 'nowhere.csv'"), (["--set", "trainer.lerning_rate=1"], "did you mean trainer.learning_rate"), (["--mix", "verses"], "mix: expected sources with weights"),
-    (["--from-adapter", "nowhere"], "there is no adapter_config.json"), (["--data", "verses", "--mix", "verses=1"], "set one of the two"), (["--columns", "lyric=a", "--data", "x.csv"], "'lyric' is not a column that can be mapped")])
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (["--data", "nowhere.csv"], "there is no file or folder 'nowhere.csv'"),
+        (["--set", "trainer.lerning_rate=1"], "did you mean trainer.learning_rate"),
+        (["--mix", "verses"], "mix: expected sources with weights"),
+        (["--from-adapter", "nowhere"], "there is no adapter_config.json"),
+        (["--data", "verses", "--mix", "verses=1"], "set one of the two"),
+        (["--columns", "lyric=a", "--data", "x.csv"], "'lyric' is not a column that can be mapped"),
+    ],
+)
 def test_a_wrong_command_line_is_one_sentence(tmp_path, args, says):
-    line = [sys.executable, "-c", "import sys; from cantolyric.cli import main; sys.exit(main(sys.argv[1:]))", "finetune", "--runs-dir", "runs", *args]
-    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    line = [
+        sys.executable,
+        "-c",
+        "import sys; from cantolyric.cli import main; sys.exit(main(sys.argv[1:]))",
+        "finetune",
+        "--runs-dir",
+        "runs",
+        *args,
+    ]
+    done = subprocess.run(
+        line, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     assert done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not list(tmp_path.iterdir())
 
 
 def test_forecast_arithmetic():
     assert batch_tokens([5, 9, 3, 2], 2, 4).tolist() == [24, 8] and spread_over(list(range(100)), 3) == [99, 16, 50, 82]
-    line = fit_seconds([100, 200, 300], [2., 3., 4.])
-    assert np.allclose(line([0, 400]), [1., 5.])
-    assert np.allclose(fit_seconds([100, 200], [4., 2.])([50]), [1.]) # no negative slope
-    assert .5 < machine_gib() < 1e5
-    assert np.allclose(smoothed([2.] * 5), 2.) and smoothed([1., 0.])[1] == pytest.approx(.9 * .1 / .19)
+    line = fit_seconds([100, 200, 300], [2.0, 3.0, 4.0])
+    assert np.allclose(line([0, 400]), [1.0, 5.0])
+    assert np.allclose(fit_seconds([100, 200], [4.0, 2.0])([50]), [1.0])  # no negative slope
+    assert 0.5 < machine_gib() < 1e5
+    assert np.allclose(smoothed([2.0] * 5), 2.0) and smoothed([1.0, 0.0])[1] == pytest.approx(0.9 * 0.1 / 0.19)
 
 
 def test_few_held_out_examples_stop_nothing():
-    assert gate_lower(5., 5.2, "x", 4) and not gate_lower(5., 5.6, "x", 4) and not gate_lower(5., 5.2, "x", 60) and not gate_lower(5., float("nan"), "x", 4)
+    assert (
+        gate_lower(5.0, 5.2, "x", 4)
+        and not gate_lower(5.0, 5.6, "x", 4)
+        and not gate_lower(5.0, 5.2, "x", 60)
+        and not gate_lower(5.0, float("nan"), "x", 4)
+    )
 
 
 # ---- an adapter that goes on learning
+
 
 @needs_base
 def test_continue_from_an_adapter(base, run, tmp_path):  # noqa: F811
@@ -331,31 +600,54 @@ def test_continue_from_an_adapter(base, run, tmp_path):  # noqa: F811
     shop.model = model.unload()
     on = climb(config, pairs, quiet)
     before = on.held_out["before"]
-    assert before["adapter"]["masked"] == pytest.approx(run.held_out["after"]["masked"], rel=1e-3) and before["best"]["masked"] <= before["adapter"]["masked"]
+    assert (
+        before["adapter"]["masked"] == pytest.approx(run.held_out["after"]["masked"], rel=1e-3)
+        and before["best"]["masked"] <= before["adapter"]["masked"]
+    )
     assert "the adapter that it continues from" in report_text(on.metrics)
 
 
 def test_adapters_that_cannot_be_continued(tmp_path):
-    with pytest.raises(CantolyricError, match="rank=4: the adapter 'shipped' has rank 32"): check_config(FinetuneConfig(rank=4, from_adapter="shipped"))
-    with pytest.raises(CantolyricError, match="lora.use_rslora.*leave out"): check_config(FinetuneConfig(lora=dict(use_rslora=True), from_adapter="shipped"))
+    with pytest.raises(CantolyricError, match="rank=4: the adapter 'shipped' has rank 32"):
+        check_config(FinetuneConfig(rank=4, from_adapter="shipped"))
+    with pytest.raises(CantolyricError, match="lora.use_rslora.*leave out"):
+        check_config(FinetuneConfig(lora=dict(use_rslora=True), from_adapter="shipped"))
     (tmp_path / "adapter_config.json").write_text("{")
-    with pytest.raises(CantolyricError, match="not valid JSON"): FinetuneConfig(from_adapter=str(tmp_path))
+    with pytest.raises(CantolyricError, match="not valid JSON"):
+        FinetuneConfig(from_adapter=str(tmp_path))
     assert adapter_folder("shipped").is_dir()
 
 
 @needs_base
 def test_an_adapter_of_another_base_is_refused(base, tmp_path):  # noqa: F811
-    with pytest.raises(CantolyricError, match="the adapter .* was trained on another base"): Workshop(micro(base, tmp_path, from_adapter="shipped", rank=None, alpha=None), pairs).adapted()
+    with pytest.raises(CantolyricError, match="the adapter .* was trained on another base"):
+        Workshop(micro(base, tmp_path, from_adapter="shipped", rank=None, alpha=None), pairs).adapted()
 
 
-@pytest.mark.parametrize("text", [5, None, b"lr=1", "lr=!!float x", "mask=!!bool x", "steps=!!int ''", "name=!!timestamp x", "lr=2026-13-45", "trainer.a\nb=1",
-                                  "trainer." + "x" * 5000 + "=1", "x" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        5,
+        None,
+        b"lr=1",
+        "lr=!!float x",
+        "mask=!!bool x",
+        "steps=!!int ''",
+        "name=!!timestamp x",
+        "lr=2026-13-45",
+        "trainer.a\nb=1",
+        "trainer." + "x" * 5000 + "=1",
+        "x" * 5000,
+    ],
+)
 def test_an_odd_setting_is_one_sentence(text):
-    with pytest.raises(CantolyricError) as e: parse_setting(text)
+    with pytest.raises(CantolyricError) as e:
+        parse_setting(text)
     assert len(str(e.value)) < 1000 and "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize("value", [0, 1, True, False, 1.5, [1]])
 def test_no_option_is_opened_as_a_file_descriptor(value):
     "transformers opened trainer.accelerator_config=1, that is standard output, and closed it."
-    with pytest.raises(CantolyricError, match="accelerator_config"): FinetuneConfig(trainer=dict(accelerator_config=value))
+    with pytest.raises(CantolyricError, match="accelerator_config"):
+        FinetuneConfig(trainer=dict(accelerator_config=value))

@@ -1,4 +1,5 @@
 """The wheel, installed elsewhere with the light core only, works and never touches torch."""
+
 import configparser
 import json
 import shutil
@@ -34,7 +35,8 @@ def wheel(tmp_path_factory):
     "Built from a copy, so that no build folder is left in the repository."
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     shutil.copytree(ROOT / "cantolyric", source / "cantolyric", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE"): shutil.copy(ROOT / name, source)
+    for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", out, source]
     subprocess.run(pip, check=True)
     return next(out.glob("*.whl"))
@@ -43,7 +45,8 @@ def wheel(tmp_path_factory):
 def test_wheel_holds_the_assets(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
     for p in ROOT.glob("cantolyric/**/*"):
-        if p.is_file() and "__pycache__" not in p.parts: assert p.relative_to(ROOT).as_posix() in inside
+        if p.is_file() and "__pycache__" not in p.parts:
+            assert p.relative_to(ROOT).as_posix() in inside
     assert not [name for name in inside if name.startswith(("tests", "nbs", "tools", "benchmarks"))]
 
 
@@ -62,4 +65,4 @@ def test_works_elsewhere_without_torch(wheel, tmp_path):
     got = json.loads(done.stdout)
     assert Path(got["where"]).is_relative_to(tmp_path / "env"), "imported the repository, not the wheel"
     assert got["heavy"] == [] and got["version"] == cantolyric.__version__
-    assert got["tones"] == "0003" and got["matches"] # 銀行行長: ngan4 hong4 hong4 zoeng2
+    assert got["tones"] == "0003" and got["matches"]  # 銀行行長: ngan4 hong4 hong4 zoeng2

@@ -1,4 +1,5 @@
 """The masks of every step beside llguidance's and xgrammar's, bit by bit: one language, three programs, four vocabularies."""
+
 import numpy as np
 import pytest
 
@@ -15,9 +16,13 @@ xgrammar = pytest.importorskip("xgrammar", reason="xgrammar is not installed")
 from llguidance.gbnf_to_lark import any_to_lark
 from llguidance.numpy import fill_next_token_bitmask
 
-VOCABULARIES = { # name -> (end token's id, mask bits: the model's vocabulary with its padding)
-    "tiny base": (7997, 8000), "Qwen2": (151643, 151_936), "DeepSeek-LLM": (100001, 102_400), "GPT-2": (50256, 50_257)}
-FEW = 20 # templates on the published vocabularies in the quick suite; the peers compile 300 in more than a minute
+VOCABULARIES = {  # name -> (end token's id, mask bits: the model's vocabulary with its padding)
+    "tiny base": (7997, 8000),
+    "Qwen2": (151643, 151_936),
+    "DeepSeek-LLM": (100001, 102_400),
+    "GPT-2": (50256, 50_257),
+}
+FEW = 20  # templates on the published vocabularies in the quick suite; the peers compile 300 in more than a minute
 
 # llguidance allows only the usual token where just one text can go on ("forced bytes"), although others spell the same text: our mask and
 # xgrammar's have them all, so that is switched off. Its default limits stop it at some classes of thousands of characters: they are raised.
@@ -27,9 +32,14 @@ LIMITS = dict(initial_lexer_fuel=10**9, step_lexer_fuel=10**9, max_lexer_states=
 
 class Peers:
     "A vocabulary, as each of the three programs has it."
+
     def __init__(self, name):
-        try: bpe = ByteLevelBPE.from_file(asset_path("base", "tokenizer.json")) if name == "tiny base" else published(name)
-        except FileNotFoundError as e: pytest.skip(str(e))
+        try:
+            bpe = (
+                ByteLevelBPE.from_file(asset_path("base", "tokenizer.json")) if name == "tiny base" else published(name)
+            )
+        except FileNotFoundError as e:
+            pytest.skip(str(e))
         self.end, self.size = VOCABULARIES[name]
         self.table = TokenTable.from_tokenizer(bpe, self.size, self.end)
         # Added tokens have their text here, as a peer's reader of tokenizer files gives it, and padding is empty. No template can meet either, so
@@ -37,38 +47,58 @@ class Peers:
         tokens = [bpe.id_to_bytes.get(i, b"<end>" if i == self.end else b"") for i in range(self.size)]
         special = [i for i in range(self.size) if i == self.end or i not in self.table.tokens]
 
-        class Tokenizer: # with a real tokenizing callback: one that returns nothing gives wrong masks
+        class Tokenizer:  # with a real tokenizing callback: one that returns nothing gives wrong masks
             eos_token_id, bos_token_id, special_token_ids = self.end, None, special
-            def __call__(self, text): return bpe.encode(text)
+
+            def __call__(self, text):
+                return bpe.encode(text)
+
         Tokenizer.tokens = tokens
         self.tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(Tokenizer()))
-        self.compiler = xgrammar.GrammarCompiler(xgrammar.TokenizerInfo(tokens, stop_token_ids=[self.end]), max_threads=1, cache_enabled=False)
+        self.compiler = xgrammar.GrammarCompiler(
+            xgrammar.TokenizerInfo(tokens, stop_token_ids=[self.end]), max_threads=1, cache_enabled=False
+        )
 
     def llguidance(self, template, regex):
         "llguidance's matcher of the exported expression, or of the exported grammar."
         grammar = f"start: /{template.to_regex()}/" if regex else any_to_lark(template.to_gbnf())
-        m = llguidance.LLMatcher(self.tokenizer, llguidance.LLMatcher.grammar_from_lark(WITHOUT_FORCING + grammar), limits=llguidance.LLParserLimits(**LIMITS))
+        m = llguidance.LLMatcher(
+            self.tokenizer,
+            llguidance.LLMatcher.grammar_from_lark(WITHOUT_FORCING + grammar),
+            limits=llguidance.LLParserLimits(**LIMITS),
+        )
         assert not m.is_error(), m.get_error()
         return m
 
     def xgrammar(self, template, regex):
         "xgrammar's matcher of the same."
-        return xgrammar.GrammarMatcher(self.compiler.compile_regex(template.to_regex()) if regex else self.compiler.compile_grammar(template.to_gbnf()))
+        return xgrammar.GrammarMatcher(
+            self.compiler.compile_regex(template.to_regex())
+            if regex
+            else self.compiler.compile_grammar(template.to_gbnf())
+        )
 
 
 def random_template(rng):
     """At most 2 lines of 5 slots: tones in every scheme, sets, wildcards, fixed characters with and without their tone. No breaks: the exports
     allow a comma or a blank there, the constraint does not write them."""
     scheme, words = str(rng.choice(list(SCHEMES))), as_reader("characters").words
-    digits, characters = sorted(set(SCHEMES[scheme])), sorted(words.keys() | {v for v, w in VARIANTS.items() if w in words})
+    digits, characters = (
+        sorted(set(SCHEMES[scheme])),
+        sorted(words.keys() | {v for v, w in VARIANTS.items() if w in words}),
+    )
 
     def slot():
         kind = rng.random()
-        if kind < .5: return rng.choice(digits)
-        if kind < .75: return f"[{''.join(rng.choice(digits, rng.integers(1, 4)))}]"
-        if kind < .8: return "*"
+        if kind < 0.5:
+            return rng.choice(digits)
+        if kind < 0.75:
+            return f"[{''.join(rng.choice(digits, rng.integers(1, 4)))}]"
+        if kind < 0.8:
+            return "*"
         ch = str(rng.choice(characters))
-        return ch if kind < .95 else f"{ch}={SCHEMES[scheme][int(words[VARIANTS.get(ch, ch)][0][-1]) - 1]}"
+        return ch if kind < 0.95 else f"{ch}={SCHEMES[scheme][int(words[VARIANTS.get(ch, ch)][0][-1]) - 1]}"
+
     lines = ["".join(slot() for _ in range(rng.integers(1, 6))) for _ in range(rng.integers(1, 3))]
     return ToneTemplate.parse("/".join(lines), scheme, reader="characters")
 
@@ -83,8 +113,12 @@ def forgotten(ours, theirs, xg):
 
 def walk(peers, template, rng):
     "Random allowed tokens to the end; every mask on the way is the same three times. The number of steps, and of tokens that xgrammar forgot."
-    regex = rng.random() < .5 # both exports get their turn
-    c, ll, xg = ToneConstraint(template, peers.table, "characters"), peers.llguidance(template, regex), peers.xgrammar(template, not regex)
+    regex = rng.random() < 0.5  # both exports get their turn
+    c, ll, xg = (
+        ToneConstraint(template, peers.table, "characters"),
+        peers.llguidance(template, regex),
+        peers.xgrammar(template, not regex),
+    )
     s, done, lost, theirs = c.start(), [], 0, np.zeros((2, -(-peers.size // 32)), np.int32)
     while not s.ended:
         ours = c.mask(s)
@@ -93,8 +127,10 @@ def walk(peers, template, rng):
         where = str(template), template.scheme, done
         assert not ll.is_error(), (ll.get_error(), *where)
         assert np.array_equal(ours, theirs[0]), ("llguidance", *where)
-        try: lost += forgotten(ours, theirs[1], xg)
-        except AssertionError as e: raise AssertionError("xgrammar", *where) from e
+        try:
+            lost += forgotten(ours, theirs[1], xg)
+        except AssertionError as e:
+            raise AssertionError("xgrammar", *where) from e
         done.append(i := int(rng.choice(c.allowed_ids(s))))
         s = c.advance(s, i)
         assert ll.consume_token(i) and xg.accept_token(i), where
@@ -106,24 +142,30 @@ def compare(name, n):
     peers, rng = Peers(name), np.random.default_rng(11)
     steps, lost = np.sum([walk(peers, random_template(rng), rng) for _ in range(n)], 0)
     print(f"{name}: {steps} masks of {peers.size} bits; xgrammar forgot {lost} tokens that it accepts")
-    assert steps > 3 * n and lost < steps # a rare fault: otherwise the comparison would mean nothing
+    assert steps > 3 * n and lost < steps  # a rare fault: otherwise the comparison would mean nothing
 
 
 def test_xgrammar_forgets_tokens():
     "Only 'acab' can be written here, but no token is allowed. When this fails, xgrammar has been mended: `forgotten` can give way to equality."
     info = xgrammar.TokenizerInfo([b"ab", b"acab", b"<end>"], stop_token_ids=[2])
-    xg, mask = xgrammar.GrammarMatcher(xgrammar.GrammarCompiler(info).compile_grammar('root ::= "acab"')), np.zeros((1, 1), np.int32)
+    xg, mask = (
+        xgrammar.GrammarMatcher(xgrammar.GrammarCompiler(info).compile_grammar('root ::= "acab"')),
+        np.zeros((1, 1), np.int32),
+    )
     xg.fill_next_token_bitmask(mask)
     assert mask[0, 0] == 0 and xg.accept_token(1)
 
 
-def test_masks_equal_the_peers(): compare("tiny base", 100)
+def test_masks_equal_the_peers():
+    compare("tiny base", 100)
 
 
 @pytest.mark.parametrize("name", ["Qwen2", "DeepSeek-LLM", "GPT-2"])
-def test_masks_equal_the_peers_on_published_vocabularies(name): compare(name, FEW)
+def test_masks_equal_the_peers_on_published_vocabularies(name):
+    compare(name, FEW)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny base", "Qwen2", "DeepSeek-LLM", "GPT-2"])
-def test_masks_equal_the_peers_in_full(name): compare(name, 300)
+def test_masks_equal_the_peers_in_full(name):
+    compare(name, 300)

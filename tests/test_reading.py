@@ -1,4 +1,5 @@
 """The reader against an oracle that knows nothing of its index, and its hard cases."""
+
 import random
 import subprocess
 import sys
@@ -8,9 +9,29 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from cantolyric._exercises.reading import check_net_gain
-from cantolyric.reading import (COLLOQUIAL, SUNG, TALK, VARIANTS, WRITTEN, Reader, _classes, _patterns, _spelled, accuracy, as_reader, build_lexicon,
-                                certain_characters, class_right, conversations, default_reader, folds, hand_read, is_han, learn_contexts,
-                               rime_words)
+from cantolyric.reading import (
+    COLLOQUIAL,
+    SUNG,
+    TALK,
+    VARIANTS,
+    WRITTEN,
+    Reader,
+    _classes,
+    _patterns,
+    _spelled,
+    accuracy,
+    as_reader,
+    build_lexicon,
+    certain_characters,
+    class_right,
+    conversations,
+    default_reader,
+    folds,
+    hand_read,
+    is_han,
+    learn_contexts,
+    rime_words,
+)
 from cantolyric.tones import CantolyricError
 
 READINGS = [f"{s}{t}" for s in ("si", "ngo") for t in range(1, 7)]
@@ -22,8 +43,8 @@ def oracle(words, text):
     fold = lambda s: "".join(VARIANTS.get(c, c) for c in s)
     text, out, i = fold(text), [], 0
     while i < len(text):
-        n = next((n for n in range(len(text) - i, 0, -1) if text[i:i+n] in words), 0)
-        out += words[text[i:i+n]] if n else [None]
+        n = next((n for n in range(len(text) - i, 0, -1) if text[i : i + n] in words), 0)
+        out += words[text[i : i + n]] if n else [None]
         i += n or 1
     return out
 
@@ -41,12 +62,16 @@ def test_longest_word(keys, text, rng):
 @settings(max_examples=100, deadline=None)
 @given(words, words, st.text(ALPHABET, max_size=12))
 def test_entries_put_in_and_taken_back(keys, later, text):
-    lexicon = {w: ("si1",)*len(w) for w in keys}
-    new = {w: ("ngo6",)*len(w) for w in later if len(w) > 1}
+    lexicon = {w: ("si1",) * len(w) for w in keys}
+    new = {w: ("ngo6",) * len(w) for w in later if len(w) > 1}
     reader = Reader(lexicon)
-    for w, j in new.items(): reader._put(w, j)
-    assert reader.jyutping(text) == oracle({"".join(VARIANTS.get(c, c) for c in w): j for w, j in lexicon.items()} | new, text)
-    for w in new: reader._put(w, lexicon.get(w))
+    for w, j in new.items():
+        reader._put(w, j)
+    assert reader.jyutping(text) == oracle(
+        {"".join(VARIANTS.get(c, c) for c in w): j for w, j in lexicon.items()} | new, text
+    )
+    for w in new:
+        reader._put(w, lexicon.get(w))
     assert reader.jyutping(text) == oracle(lexicon, text)
 
 
@@ -54,9 +79,16 @@ def test_default_lexicon_against_the_oracle():
     reader, rng = default_reader(), random.Random(0)
     known = [w for w in reader.words if len(w) > 1]
     for _ in range(300):
-        text = "".join(w[:rng.randint(1, len(w))] for w in rng.choices(known, k=6))
-        assert reader.jyutping(text) == oracle({text[i:j]: reader.words[text[i:j]] for i in range(len(text)) for j in range(i + 1, len(text) + 1)
-                                                if text[i:j] in reader.words}, text)
+        text = "".join(w[: rng.randint(1, len(w))] for w in rng.choices(known, k=6))
+        assert reader.jyutping(text) == oracle(
+            {
+                text[i:j]: reader.words[text[i:j]]
+                for i in range(len(text))
+                for j in range(i + 1, len(text) + 1)
+                if text[i:j] in reader.words
+            },
+            text,
+        )
 
 
 @given(st.text(max_size=30))
@@ -72,11 +104,32 @@ def test_any_text(text):
 
 def test_hard_cases():
     reader = default_reader()
-    for text, want in [("銀行行長", "ngan4 hong4 hong4 zoeng2"), ("獨行長街", "duk6 haang4 coeng4 gaai1"), ("望着你", "mong6 zoek6 nei5"),
-                       ("因爲", "jan1 wai6"), ("這個", "ze5 go3"), ("一種", "jat1 zung2"), ("種花", "zung3 faa1"), ("放下", "fong3 haa6"),
-                       ("羣山", "kwan4 saan1"), ("群山", "kwan4 saan1"), ("有時間", "jau5 si4 gaan3"), ("噉我哋", "gam2 ngo5 dei6"), ("我為你", "ngo5 wai6 nei5"),
-                       ("成為你", "sing4 wai4 nei5"), ("愛上你", "oi3 soeng5 nei5"), ("睇下", "tai2 haa5"), ("唱下去", "coeng3 haa6 heoi3"), ("跟你重逢", "gan1 nei5 cung4 fung4"),
-                       ("這一夜", "ze5 jat1 je6"), ("聽不到", "teng1 bat1 dou2"), ("唔知道", "m4 zi1 dou3"), ("點鐘度", "dim2 zung1 dou2"), ("肥肥哋", "fei4 fei2 dei2"), ("酸酸哋", "syun1 syun1 dei2")]:
+    for text, want in [
+        ("銀行行長", "ngan4 hong4 hong4 zoeng2"),
+        ("獨行長街", "duk6 haang4 coeng4 gaai1"),
+        ("望着你", "mong6 zoek6 nei5"),
+        ("因爲", "jan1 wai6"),
+        ("這個", "ze5 go3"),
+        ("一種", "jat1 zung2"),
+        ("種花", "zung3 faa1"),
+        ("放下", "fong3 haa6"),
+        ("羣山", "kwan4 saan1"),
+        ("群山", "kwan4 saan1"),
+        ("有時間", "jau5 si4 gaan3"),
+        ("噉我哋", "gam2 ngo5 dei6"),
+        ("我為你", "ngo5 wai6 nei5"),
+        ("成為你", "sing4 wai4 nei5"),
+        ("愛上你", "oi3 soeng5 nei5"),
+        ("睇下", "tai2 haa5"),
+        ("唱下去", "coeng3 haa6 heoi3"),
+        ("跟你重逢", "gan1 nei5 cung4 fung4"),
+        ("這一夜", "ze5 jat1 je6"),
+        ("聽不到", "teng1 bat1 dou2"),
+        ("唔知道", "m4 zi1 dou3"),
+        ("點鐘度", "dim2 zung1 dou2"),
+        ("肥肥哋", "fei4 fei2 dei2"),
+        ("酸酸哋", "syun1 syun1 dei2"),
+    ]:
         assert reader.jyutping(text) == want.split()
 
 
@@ -84,7 +137,8 @@ def test_every_entry_is_well_formed():
     reader = default_reader()
     assert all(len(w) == len(j) for w, j in reader.words.items())
     assert reader.max_len == max(map(len, reader.words))
-    for w in reader.words: assert not VARIANTS.keys() & set(w)
+    for w in reader.words:
+        assert not VARIANTS.keys() & set(w)
 
 
 def test_variants_are_no_chains():
@@ -97,23 +151,40 @@ def test_own_readings(tmp_path):
     path = tmp_path / "mine.tsv"
     path.write_text("# mine\n為人\twai6 jan4\n", encoding="utf-8")
     assert Reader(extra=path).jyutping("爲人") == ["wai6", "jan4"]
-    for wrong, why in [({"夜a": "je6 aa1"}, "no word of Chinese"), ({"夜雨": "je6"}, "1 readings (je6)"), ({"夜": "ye6"}, "no final"), (str(path) + "x", "No such file")]:
-        with pytest.raises(CantolyricError, match="readings|word|final") as e: Reader(extra=wrong)
+    for wrong, why in [
+        ({"夜a": "je6 aa1"}, "no word of Chinese"),
+        ({"夜雨": "je6"}, "1 readings (je6)"),
+        ({"夜": "ye6"}, "no final"),
+        (str(path) + "x", "No such file"),
+    ]:
+        with pytest.raises(CantolyricError, match="readings|word|final") as e:
+            Reader(extra=wrong)
         assert why in str(e.value)
     path.write_text("為人 wai6 jan4\n", encoding="utf-8")
-    with pytest.raises(CantolyricError): Reader(extra=path)
-    with pytest.raises(CantolyricError, match="no reader 'x'"): as_reader("x")
+    with pytest.raises(CantolyricError):
+        Reader(extra=path)
+    with pytest.raises(CantolyricError, match="no reader 'x'"):
+        as_reader("x")
 
 
 def test_patterns():
-    assert _spelled("[愛戀]上") == ["愛上", "戀上"] and _spelled("[介紹 睇]下[去 來]") == ["介紹下去", "介紹下來", "睇下去", "睇下來"] and _spelled("千斤重") == ["千斤重"]
+    assert (
+        _spelled("[愛戀]上") == ["愛上", "戀上"]
+        and _spelled("[介紹 睇]下[去 來]") == ["介紹下去", "介紹下來", "睇下去", "睇下來"]
+        and _spelled("千斤重") == ["千斤重"]
+    )
     words = {"種": ("zung2",), "下": ("haa6",), "花": ("faa1",), "雨": ("jyu5",)}
     assert _patterns("種=zung3 種[花雨]", words) == {"種花": ("zung3", "faa1"), "種雨": ("zung3", "jyu5")}
     assert _patterns("下=haa5 種下\n種=zung3 種下", words) == {"種下": ("zung3", "haa5")}
-    for line in (WRITTEN + TALK).splitlines(): # each pattern holds the character that it reads, and a reading that can be
+    for line in (
+        WRITTEN + TALK
+    ).splitlines():  # each pattern holds the character that it reads, and a reading that can be
         Reader({}, extra={line[0]: line[2:].split()[0]})
         assert line[1] == "=" and _patterns(line, {}) and all(line[0] in w for w in _patterns(line, {}))
-    assert all(_classes(default_reader().words[w]) == _classes(j) for w, j in _patterns(WRITTEN, default_reader().words).items())
+    assert all(
+        _classes(default_reader().words[w]) == _classes(j)
+        for w, j in _patterns(WRITTEN, default_reader().words).items()
+    )
 
 
 def test_two_fold_accuracy():
@@ -121,20 +192,28 @@ def test_two_fold_accuracy():
     a, b = ([conversations()[f] for f in names] for names in folds())
     one, two = (accuracy(Reader(build_lexicon(learn)).jyutping, test) for learn, test in ((a, b), (b, a)))
     assert one["characters"] + two["characters"] == 161_045
-    assert (one["class"] + two["class"])/2 >= 99.2 and (one["tone"] + two["tone"])/2 >= 99
+    assert (one["class"] + two["class"]) / 2 >= 99.2 and (one["tone"] + two["tone"]) / 2 >= 99
 
 
 def test_written_register():
     read = default_reader().jyutping
-    assert len(hand_read("verse")) > 100 and len(hand_read("own")) > 70 and len(hand_read()) == len(hand_read("verse") + hand_read("own"))
+    assert (
+        len(hand_read("verse")) > 100
+        and len(hand_read("own")) > 70
+        and len(hand_read()) == len(hand_read("verse") + hand_read("own"))
+    )
     for text, said in hand_read():
         assert len(text) == len(said)
         for ch, right in zip(text, said):
             assert (right == ["-"]) == (not ("".join(VARIANTS.get(c, c) for c in ch) in default_reader().words))
             for j in right:
-                if j != "-": Reader({}, extra={"一": j}) # well formed
+                if j != "-":
+                    Reader({}, extra={"一": j})  # well formed
     assert class_right(read, hand_read("verse")) >= 99.5 and class_right(read, hand_read("own")) >= 99.5
-    assert class_right(lambda t: [None]*len(t), hand_read()) == 0 and class_right(as_reader("characters").jyutping, hand_read()) < 98
+    assert (
+        class_right(lambda t: [None] * len(t), hand_read()) == 0
+        and class_right(as_reader("characters").jyutping, hand_read()) < 98
+    )
 
 
 def test_what_is_learnt_shows_its_register():
@@ -143,9 +222,11 @@ def test_what_is_learnt_shows_its_register():
     words = {"我": ("ngo5",), "唔": ("m4",), "着": ("zoek6",), "你": ("nei5",)}
     rare, talk = say(("我", "ngo5"), ("着", "zoek3")), say(("唔", "m4"), ("着", "zoek3"))
     assert "着" in SUNG and "唔" in COLLOQUIAL
-    assert learn_contexts(words, [rare, rare]) == {} and learn_contexts(words, [rare]*3) == {"我着": ("ngo5", "zoek3")}
+    assert learn_contexts(words, [rare, rare]) == {} and learn_contexts(words, [rare] * 3) == {
+        "我着": ("ngo5", "zoek3")
+    }
     assert learn_contexts(words, [talk]) == {"唔着": ("m4", "zoek3")}
-    assert learn_contexts(words, [talk, say(("唔", "m4"), ("着", "zoek6"))]) == {} # as often one way as the other
+    assert learn_contexts(words, [talk, say(("唔", "m4"), ("着", "zoek6"))]) == {}  # as often one way as the other
     assert learn_contexts(words, []) == {}
 
 
@@ -156,13 +237,18 @@ def test_certain_reads_as_the_default_does():
     known, chars = [w for w in certain.words if len(w) > 1], sorted(sure)
     unread = 0
     for _ in range(2000):
-        text = "".join(rng.choice(known)[:rng.randint(1, 4)] if rng.random() < .6 else rng.choice(chars) for _ in range(6))
+        text = "".join(
+            rng.choice(known)[: rng.randint(1, 4)] if rng.random() < 0.6 else rng.choice(chars) for _ in range(6)
+        )
         for c, a, b in zip(text, certain.jyutping(text), default.jyutping(text)):
             unread += a is None
             assert a == b and _classes([a]) == [sure[c]] if a else b, text
-    assert unread and certain.jyutping("㗎A，") == [None]*3
+    assert unread and certain.jyutping("㗎A，") == [None] * 3
     assert certain.read("好奇") == [None, None] and certain.tones("好天") == default.tones("好天")
-    assert Reader(extra={"風": "fung3"}).certain().jyutping("風雨") == [None, "jyu5"] # a user's own reading makes it disputed
+    assert Reader(extra={"風": "fung3"}).certain().jyutping("風雨") == [
+        None,
+        "jyu5",
+    ]  # a user's own reading makes it disputed
 
 
 def test_default_reader_finds_the_tones_that_the_certain_one_wrote():
@@ -178,16 +264,24 @@ def test_default_reader_finds_the_tones_that_the_certain_one_wrote():
 
 
 def test_variants_have_candidates():
-    for ch, common in VARIANTS.items(): assert default_reader().candidates(ch) == default_reader().candidates(common)
+    for ch, common in VARIANTS.items():
+        assert default_reader().candidates(ch) == default_reader().candidates(common)
     assert set(default_reader().candidates("爲")) >= {"wai4", "wai6"}
 
 
 def test_exercise_on_net_gain():
-    right = lambda words, cases: sum(g == s for text, said in cases for g, s in zip(Reader(words).jyutping(text), said) if s)
+    right = lambda words, cases: sum(
+        g == s for text, said in cases for g, s in zip(Reader(words).jyutping(text), said) if s
+    )
     solution = lambda words, word, reading, cases: right(words | {word: reading}, cases) - right(words, cases)
     assert check_net_gain(solution) == "Right."
-    for wrong in (lambda *a: ..., lambda *a: None, lambda *a: 1/0, lambda words, word, reading, cases: right(words | {word: reading}, cases), # forgets what was right before
-                  lambda words, word, reading, cases: words.update({word: reading}) or solution(words, word, reading, cases)):
+    for wrong in (
+        lambda *a: ...,
+        lambda *a: None,
+        lambda *a: 1 / 0,
+        lambda words, word, reading, cases: right(words | {word: reading}, cases),  # forgets what was right before
+        lambda words, word, reading, cases: words.update({word: reading}) or solution(words, word, reading, cases),
+    ):
         assert check_net_gain(wrong).startswith("Not yet")
 
 
@@ -203,15 +297,20 @@ def test_shipped_readings_are_what_the_code_learns():
 
 def test_light_and_quick():
     "No heavy import; the dictionaries load in about a second, and only when they are needed."
-    code = ("import sys, time; t = time.time(); import cantolyric, cantolyric.tones, cantolyric.reading, cantolyric.template; a = time.time() - t\n"
-            "heavy = {'torch', 'numpy', 'pycantonese', 'matplotlib', 'fastcore', 'ToJyutping'} & set(sys.modules)\n"
-            "t = time.time(); cantolyric.reading.Reader().read('夜雨'); print(a, time.time() - t, heavy)")
-    imports, load, heavy = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split(maxsplit=2)
+    code = (
+        "import sys, time; t = time.time(); import cantolyric, cantolyric.tones, cantolyric.reading, cantolyric.template; a = time.time() - t\n"
+        "heavy = {'torch', 'numpy', 'pycantonese', 'matplotlib', 'fastcore', 'ToJyutping'} & set(sys.modules)\n"
+        "t = time.time(); cantolyric.reading.Reader().read('夜雨'); print(a, time.time() - t, heavy)"
+    )
+    imports, load, heavy = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split(maxsplit=2)
     assert heavy.strip() == "set()"
-    assert float(imports) < 1 and float(load) < 5 # wide: the machine may be busy; 0.06 s and 0.7 s on a free one
+    assert float(imports) < 1 and float(load) < 5  # wide: the machine may be busy; 0.06 s and 0.7 s on a free one
 
 
 def test_peer_is_no_part_of_the_reader():
     from cantolyric import reading
+
     assert "import ToJyutping" not in open(reading.__file__, encoding="utf-8").read()
     assert len(rime_words()) > 100_000

@@ -1,4 +1,5 @@
 """Lesson 32: several processes compute what one does, each keeps its piece, and what one of them saved the others can take up."""
+
 import json
 import os
 
@@ -11,51 +12,87 @@ from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: E402
 
 from cantolyric._exercises import sharding as exercises  # noqa: E402
 from cantolyric.quantization import in_four_bits  # noqa: E402
-from cantolyric.sharding import (CONFIGS, launch, launch_config, load_checkpoint, rank_memory, rank_rows, save_checkpoint, saved_checkpoints, share_of,  # noqa: E402
-                                 shard_model, together, train_step)
+from cantolyric.sharding import (
+    CONFIGS,
+    launch,
+    launch_config,
+    load_checkpoint,
+    rank_memory,
+    rank_rows,
+    save_checkpoint,
+    saved_checkpoints,
+    share_of,  # noqa: E402
+    shard_model,
+    together,
+    train_step,
+)
 from cantolyric.tones import CantolyricError  # noqa: E402
 
 
 def make(tied=True, layers=2):
     torch.manual_seed(0)
-    return Qwen3ForCausalLM(Qwen3Config(vocab_size=51, hidden_size=64, num_hidden_layers=layers, intermediate_size=64, num_attention_heads=2, num_key_value_heads=1,
-        head_dim=32, tie_word_embeddings=tied, initializer_range=.1, use_cache=False))
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=51,
+            hidden_size=64,
+            num_hidden_layers=layers,
+            intermediate_size=64,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=32,
+            tie_word_embeddings=tied,
+            initializer_range=0.1,
+            use_cache=False,
+        )
+    )
 
 
 def batch(step, rows=4):
     g = torch.Generator().manual_seed(step)
     ids = torch.randint(0, 50, (rows, 9), generator=g)
     labels = ids.clone()
-    for r, n in enumerate(torch.randint(1, 8, (rows,), generator=g).tolist()): labels[r, :n] = -100 # so many labels in one row, so many in another
+    for r, n in enumerate(torch.randint(1, 8, (rows,), generator=g).tolist()):
+        labels[r, :n] = -100  # so many labels in one row, so many in another
     return dict(input_ids=ids, labels=labels)
 
 
 def summed(model, b):
     logits = model(input_ids=b["input_ids"]).logits
-    return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), b["labels"][:, 1:].flatten(), ignore_index=-100, reduction="sum")
+    return nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), b["labels"][:, 1:].flatten(), ignore_index=-100, reduction="sum"
+    )
 
 
 def adapted(model, rank=5):
     from peft import LoraConfig, get_peft_model
+
     torch.manual_seed(1)
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=8, target_modules="all-linear"))
 
 
 def eight_bits(model):
     import bitsandbytes as bnb
+
     for name, m in list(model.named_modules()):
-        if not isinstance(m, nn.Linear) or name == "lm_head": continue
+        if not isinstance(m, nn.Linear) or name == "lm_head":
+            continue
         q = bnb.nn.Linear8bitLt(m.in_features, m.out_features, bias=False, has_fp16_weights=False)
         q.weight = bnb.nn.Int8Params(m.weight.data, requires_grad=False, has_fp16_weights=False)
         model.set_submodule(name, q)
     return model.to("cpu")
 
 
-def adamw(model): return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3)
+def adamw(model):
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3)
 
 
-KINDS = {"tied": make, "untied": lambda: make(tied=False), "LoRA": lambda: adapted(make()), "QLoRA": lambda: adapted(in_four_bits(make(), storage=torch.float32)),
-         "QLoRA in bytes": lambda: adapted(in_four_bits(make()))}
+KINDS = {
+    "tied": make,
+    "untied": lambda: make(tied=False),
+    "LoRA": lambda: adapted(make()),
+    "QLoRA": lambda: adapted(in_four_bits(make(), storage=torch.float32)),
+    "QLoRA in bytes": lambda: adapted(in_four_bits(make())),
+}
 
 START = """
 import logging, os, sys, torch, torch.distributed as dist, warnings
@@ -69,7 +106,9 @@ rank, n = join()
 """
 TESTS = dict(tests=os.path.dirname(os.path.abspath(__file__)))
 
-SAME = START + """
+SAME = (
+    START
+    + """
 found = {}
 for kind, make_one in KINDS.items():
     one, model = make_one(), make_one()
@@ -122,6 +161,7 @@ b = adamw(after)
 after = [train_step(after, b, [rank_rows(batch(s))], summed) for s in range(3)] # its gradients are not averaged yet: only the first loss is that of one process
 report(found=found, hand=hand, said=said, later=later, after=after, agreed=first({"rank": rank}))
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +171,10 @@ def two(tmp_path_factory):
 
 
 def test_an_adapter_on_a_base_in_pieces(two):
-    for r in two[1]: assert r["after"][0] == pytest.approx(r["found"]["QLoRA"]["losses"][0], abs=1e-5) and r["after"][-1] != pytest.approx(r["after"][0], abs=1e-4)
+    for r in two[1]:
+        assert r["after"][0] == pytest.approx(r["found"]["QLoRA"]["losses"][0], abs=1e-5) and r["after"][
+            -1
+        ] != pytest.approx(r["after"][0], abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,23 +190,35 @@ def test_same_as_one_process(two, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_memory_is_that_of_the_formula(two, kind):
     holds = [r["found"][kind] for r in two[1]]
-    for x in holds: assert x["holds"] == {k: x["memory"][k] for k in ("weights", "gradients", "optimizer")}
-    for k in ("weights",): assert sum(x["holds"][k] for x in holds) == holds[0]["size"]
+    for x in holds:
+        assert x["holds"] == {k: x["memory"][k] for k in ("weights", "gradients", "optimizer")}
+    for k in ("weights",):
+        assert sum(x["holds"][k] for x in holds) == holds[0]["size"]
 
 
 def test_by_hand(two):
     for r in two[1]:
         assert r["hand"]["losses"] == pytest.approx(r["found"]["tied"]["want"], abs=1e-5) and r["hand"]["off"] < 1e-5
-        assert set(r["hand"]["whole"]) == {0} and r["hand"]["pieces"] == pytest.approx(r["found"]["tied"]["size"] / 2, abs=16)
+        assert set(r["hand"]["whole"]) == {0} and r["hand"]["pieces"] == pytest.approx(
+            r["found"]["tied"]["size"] / 2, abs=16
+        )
 
 
 def test_refusals(two):
     for r in two[1]:
-        for k, words in (("cast", "bnb_4bit_quant_storage=torch.bfloat16"), ("eight", "in 8 bits"), ("blocks", "no decoder blocks"), ("ddp", "every process would hold all"), ("share", "multiple of 2")):
+        for k, words in (
+            ("cast", "bnb_4bit_quant_storage=torch.bfloat16"),
+            ("eight", "in 8 bits"),
+            ("blocks", "no decoder blocks"),
+            ("ddp", "every process would hold all"),
+            ("share", "multiple of 2"),
+        ):
             assert words in r["said"][k], k
         assert r["agreed"] == {"rank": 0}
-    with pytest.raises(CantolyricError, match="no process group"): shard_model(make())
-    with pytest.raises(CantolyricError, match="3 rows cannot be shared out evenly"): rank_rows(batch(0, 3), 0, 2)
+    with pytest.raises(CantolyricError, match="no process group"):
+        shard_model(make())
+    with pytest.raises(CantolyricError, match="3 rows cannot be shared out evenly"):
+        rank_rows(batch(0, 3), 0, 2)
     assert share_of(5) == 5
 
 
@@ -171,46 +226,58 @@ def test_checkpoint_of_two_read_by_one(two):
     folder, ranks = two
     model = adapted(make())
     optimizer = adamw(model)
-    optimizer.param_groups[0]["lr"] = .5
-    assert load_checkpoint(folder, model, optimizer) == dict(step=3, note="三", lr=[1e-3]) and optimizer.param_groups[0]["lr"] == 1e-3
-    assert [train_step(model, optimizer, [batch(s)], summed) for s in range(3, 6)] == pytest.approx(ranks[0]["later"], abs=1e-5)
+    optimizer.param_groups[0]["lr"] = 0.5
+    assert (
+        load_checkpoint(folder, model, optimizer) == dict(step=3, note="三", lr=[1e-3])
+        and optimizer.param_groups[0]["lr"] == 1e-3
+    )
+    assert [train_step(model, optimizer, [batch(s)], summed) for s in range(3, 6)] == pytest.approx(
+        ranks[0]["later"], abs=1e-5
+    )
     assert {p.suffix for p in saved_checkpoints(folder)[-1].iterdir()} == {".safetensors", ".json"}
-    with pytest.raises(CantolyricError, match="of another model"): load_checkpoint(folder, (m := adapted(make(), 3)), adamw(m))
+    with pytest.raises(CantolyricError, match="of another model"):
+        load_checkpoint(folder, (m := adapted(make(), 3)), adamw(m))
 
 
 def test_checkpoints_are_whole_or_not_there(tmp_path, monkeypatch):
     model = make()
     optimizer = adamw(model)
     assert load_checkpoint(tmp_path, model, optimizer) == {}
-    for step in (1, 2, 3): save_checkpoint(tmp_path, model, optimizer, step)
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, model, optimizer, step)
     assert [p.name for p in saved_checkpoints(tmp_path)] == ["step-2", "step-3"]
     with pytest.raises(KeyboardInterrupt), together(tmp_path / "step-4") as f:
         (f / "x").write_text("half")
         raise KeyboardInterrupt
     assert sorted(os.listdir(tmp_path)) == ["step-2", "step-3"]
-    (tmp_path / "step-9.tmp").mkdir() # of a process that was killed: it could not clean up
+    (tmp_path / "step-9.tmp").mkdir()  # of a process that was killed: it could not clean up
     (tmp_path / "step-8").mkdir()
     assert load_checkpoint(tmp_path, model, optimizer)["step"] == 3
     whole = next((tmp_path / "step-3").glob("*.safetensors"))
     whole.write_bytes(whole.read_bytes()[:1000])
-    with pytest.raises(CantolyricError, match="cut short"): load_checkpoint(tmp_path, model, optimizer)
+    with pytest.raises(CantolyricError, match="cut short"):
+        load_checkpoint(tmp_path, model, optimizer)
 
 
 def test_launch_says_what_went_wrong():
-    with pytest.raises(CantolyricError, match="one of 1 processes failed: KeyError: 'lyrics'"): launch("{}['lyrics']", 1)
-    with pytest.raises(CantolyricError, match="did not end in 6 s"): launch("import time; time.sleep(60)", 1, limit=6)
+    with pytest.raises(CantolyricError, match="one of 1 processes failed: KeyError: 'lyrics'"):
+        launch("{}['lyrics']", 1)
+    with pytest.raises(CantolyricError, match="did not end in 6 s"):
+        launch("import time; time.sleep(60)", 1, limit=6)
 
 
 def test_formula_for_more_processes_than_rows():
     model = adapted(make())
     held = [rank_memory(model, 4, r)["weights"] for r in range(4)]
     assert sum(held) == sum(p.nbytes for p in model.parameters()) and held[0] > held[3]
-    with torch.device("meta"): assert rank_memory(make(), 2) == rank_memory(make(), 2)
+    with torch.device("meta"):
+        assert rank_memory(make(), 2) == rank_memory(make(), 2)
 
 
 def test_configs(capsys):
     from accelerate.commands.config.config_args import load_config_from_file
     from cantolyric.cli import main
+
     for gpus in CONFIGS:
         config = load_config_from_file(str(launch_config(gpus)))
         assert config.num_processes == gpus and config.distributed_type.value == ("FSDP" if gpus > 1 else "NO")
@@ -222,22 +289,33 @@ def test_configs(capsys):
 
 def test_settings_that_cannot_be_done_are_refused(monkeypatch):
     from cantolyric.sharding import launch_settings
+
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     assert launch_settings() == dict(reshard_after_forward=True, activation_checkpointing=False)
     monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
-    with pytest.raises(CantolyricError, match="fsdp_offload_params"): launch_settings()
+    with pytest.raises(CantolyricError, match="fsdp_offload_params"):
+        launch_settings()
 
 
-@pytest.mark.parametrize("check", [exercises.check_rows_of_each, exercises.check_most_whole, exercises.check_share_lost])
+@pytest.mark.parametrize(
+    "check", [exercises.check_rows_of_each, exercises.check_most_whole, exercises.check_share_lost]
+)
 def test_exercises_are_not_right_yet(check):
-    for wrong in (lambda *a: ..., lambda *a: 0, lambda *a: 1 / 0): assert check(wrong).startswith("Not yet")
+    for wrong in (lambda *a: ..., lambda *a: 0, lambda *a: 1 / 0):
+        assert check(wrong).startswith("Not yet")
 
 
 def test_exercises_tell_near_misses():
-    assert "[2, 2, 1, 0]" in exercises.check_rows_of_each(lambda rows, n: [rows // n + (r < rows % n) for r in range(n)])
-    late = lambda times, sizes: max((sum(sizes[o["unit"]] for o in times if o["start"] <= x["start"] <= o["end"]) for x in times), default=0)
+    assert "[2, 2, 1, 0]" in exercises.check_rows_of_each(
+        lambda rows, n: [rows // n + (r < rows % n) for r in range(n)]
+    )
+    late = lambda times, sizes: max(
+        (sum(sizes[o["unit"]] for o in times if o["start"] <= x["start"] <= o["end"]) for x in times), default=0
+    )
     assert "ends as the other starts" in exercises.check_most_whole(late)
-    assert exercises.check_share_lost(lambda interval, save, death: save / interval + interval / death).startswith("Not yet")
+    assert exercises.check_share_lost(lambda interval, save, death: save / interval + interval / death).startswith(
+        "Not yet"
+    )
 
 
 FINETUNE = """
@@ -276,17 +354,23 @@ def finetuned(folder, n, strategy="fsdp", steps=4, **how):
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory): return finetuned(tmp_path_factory.mktemp("one") / "run", 1)
+def one(tmp_path_factory):
+    return finetuned(tmp_path_factory.mktemp("one") / "run", 1)
 
 
 def same_finetune(one, ranks, adapter, tolerance=1e-5):
     want = one[0][0]
     for r in ranks:
         assert r["losses"] == pytest.approx(want["losses"], abs=tolerance)
-        assert [step for step, _ in r["evals"]] == [step for step, _ in want["evals"]] and [v for _, v in r["evals"]] == pytest.approx([v for _, v in want["evals"]], abs=tolerance)
+        assert [step for step, _ in r["evals"]] == [step for step, _ in want["evals"]] and [
+            v for _, v in r["evals"]
+        ] == pytest.approx([v for _, v in want["evals"]], abs=tolerance)
         assert r["after"] == pytest.approx(want["after"], abs=tolerance) and r["gates"] == ranks[0]["gates"]
         assert r["files"] == ["adapter", "full"]
-    assert max(float((adapter[k] - v).abs().max()) for k, v in one[1].items()) < tolerance and adapter.keys() == one[1].keys()
+    assert (
+        max(float((adapter[k] - v).abs().max()) for k, v in one[1].items()) < tolerance
+        and adapter.keys() == one[1].keys()
+    )
 
 
 def test_finetune_in_two_processes(one, tmp_path):
@@ -295,7 +379,11 @@ def test_finetune_in_two_processes(one, tmp_path):
     same_finetune(one, ranks, adapter)
     assert [r["strategy"] for r in ranks] == ["fsdp2"] * 2 and [2 * r["base"] for r in ranks] == [one[0][0]["base"]] * 2
     shares = [set(r["seen"]) for r in ranks]
-    assert [len(r["seen"]) for r in ranks] == [16, 16] and not shares[0] & shares[1] and shares[0] | shares[1] == set(one[0][0]["seen"])
+    assert (
+        [len(r["seen"]) for r in ranks] == [16, 16]
+        and not shares[0] & shares[1]
+        and shares[0] | shares[1] == set(one[0][0]["seen"])
+    )
 
 
 @pytest.mark.slow
@@ -326,7 +414,9 @@ def test_finetune_goes_on_after_a_kill(tmp_path):
 
 @pytest.mark.slow
 def test_checkpoint_of_two_read_by_four(two, tmp_path):
-    script = START + """
+    script = (
+        START
+        + """
 torch.manual_seed(5)
 model = shard_model(adapted(make()))
 b = adamw(model)
@@ -335,9 +425,10 @@ losses = [train_step(model, b, [rank_rows(batch(s))], summed) for s in range(3, 
 save_checkpoint(given()["to"], model, b, 6)
 report(losses=losses, found=found, empty=sum(p.to_local().numel() == 0 for p in model.parameters()))
 """
+    )
     ranks = launch(script, 4, folder=str(two[0]), to=str(tmp_path), **TESTS).ranks
     assert ranks[0]["losses"] == pytest.approx(two[1][0]["later"], abs=1e-5) and ranks[3]["empty"] > 0
-    model = adapted(make()) # and what four wrote, some of them with empty pieces, is read by one
+    model = adapted(make())  # and what four wrote, some of them with empty pieces, is read by one
     assert load_checkpoint(tmp_path, model, adamw(model))["step"] == 6
 
 
@@ -348,4 +439,10 @@ def test_command_in_two_processes(tmp_path):
     done = launch(script, 2, limit=900, folder=str(tmp_path))
     told = json.loads(done.output)
     assert len(told["lyrics"]) == 3 and sorted(os.listdir(tmp_path)) == ["tiny"]
-    assert all(c["right"] for x in told["lyrics"] for line in x.get("lines", []) for c in line if isinstance(c, dict) and "right" in c)
+    assert all(
+        c["right"]
+        for x in told["lyrics"]
+        for line in x.get("lines", [])
+        for c in line
+        if isinstance(c, dict) and "right" in c
+    )

@@ -1,4 +1,5 @@
 """Templates: every kind of input, the automaton against the oracle, and the exports with the engines that read them."""
+
 import itertools
 import random
 import re
@@ -16,11 +17,21 @@ scheme = st.sampled_from(sorted(SCHEMES))
 
 def slots(name):
     digits = ToneScheme(name).digits
-    return st.one_of(st.sampled_from(digits), st.just("*"), st.sampled_from("夜雨行"),
-                     st.sets(st.sampled_from(digits), min_size=2).map(lambda s: f"[{''.join(sorted(s))}]"))
+    return st.one_of(
+        st.sampled_from(digits),
+        st.just("*"),
+        st.sampled_from("夜雨行"),
+        st.sets(st.sampled_from(digits), min_size=2).map(lambda s: f"[{''.join(sorted(s))}]"),
+    )
 
 
-@given(scheme.flatmap(lambda n: st.tuples(st.just(n), st.lists(st.lists(slots(n), min_size=1, max_size=MAX_SLOTS), min_size=1, max_size=4))))
+@given(
+    scheme.flatmap(
+        lambda n: st.tuples(
+            st.just(n), st.lists(st.lists(slots(n), min_size=1, max_size=MAX_SLOTS), min_size=1, max_size=4)
+        )
+    )
+)
 @settings(max_examples=200, deadline=None)
 def test_prints_itself_back(case):
     name, lines = case
@@ -32,16 +43,20 @@ def test_prints_itself_back(case):
 @given(st.text("0243[]*.-/ 夜a５\n", max_size=20))
 @settings(max_examples=300, deadline=None)
 def test_parses_or_says_where(text):
-    try: template = ToneTemplate.parse(text)
-    except CantolyricError as e: assert re.search(r"line \d+|no line", str(e))
-    else: assert ToneTemplate.parse(str(template)) == template
+    try:
+        template = ToneTemplate.parse(text)
+    except CantolyricError as e:
+        assert re.search(r"line \d+|no line", str(e))
+    else:
+        assert ToneTemplate.parse(str(template)) == template
 
 
 @given(st.text("夜雨打窗銀行長種為爲着，。 \n", min_size=1, max_size=25), scheme)
 @settings(max_examples=200, deadline=None)
 def test_a_text_matches_its_own_template_and_no_neighbour(text, name):
     if not lyric_lines(text):
-        with pytest.raises(CantolyricError): ToneTemplate.of(text)
+        with pytest.raises(CantolyricError):
+            ToneTemplate.of(text)
         return
     template = ToneTemplate.of(text, scheme=name)
     assert template.matches(text) and template.check(text).right == sum(map(len, lyric_lines(text)))
@@ -60,13 +75,15 @@ def test_regex_agrees_with_matches():
         template = ToneTemplate.of(line, reader="characters")
         pattern = re.compile(template.to_regex())
         texts = [line, line[:-1], line + line[0], line[::-1], *("".join(rng.choices(common, k=2)) for _ in range(20))]
-        for text in texts: assert bool(pattern.fullmatch(text)) == template.matches(text, reader="characters")
+        for text in texts:
+            assert bool(pattern.fullmatch(text)) == template.matches(text, reader="characters")
 
 
 def test_regex_of_fixed_characters_knows_variants():
     pattern = re.compile(ToneTemplate.parse("為*/0").to_regex())
     assert pattern.fullmatch("爲你\n行") and pattern.fullmatch("為你\n行") and not pattern.fullmatch("你你\n行")
-    with pytest.raises(CantolyricError, match="no character"): ToneTemplate.parse("\U00030000").to_regex()
+    with pytest.raises(CantolyricError, match="no character"):
+        ToneTemplate.parse("\U00030000").to_regex()
 
 
 def test_report_of_odd_texts():
@@ -74,38 +91,56 @@ def test_report_of_odd_texts():
     for text in ("", "夜雨", "夜雨\n打窗\n人", "夜雨\n打", "夜雨\n打窗人", "夜雨\n打A", "<|im_end|>"):
         report = template.check(text)
         assert not report.ok and str(report) and "✗" in report._repr_html_()
-    assert "<|im" not in template.check("<|im_end|>")._repr_html_() # escaped
+    assert "<|im" not in template.check("<|im_end|>")._repr_html_()  # escaped
     assert template.check("夜雨\r\n打窗").ok
 
 
 def test_errors_of_syllables():
     for wrong in ("ngan", "ngan0", "ngan7", "Ngan4", "ngan4 ", "", "xan4", "zhong1", "1", "bm4", "ngan44"):
-        with pytest.raises(CantolyricError): Syllable.parse(wrong)
-    for right in ("m4", "ng5", "hng6", "aa3", "jyut6", "gwik1", "kwaang3"): assert str(Syllable.parse(right)) == right
+        with pytest.raises(CantolyricError):
+            Syllable.parse(wrong)
+    for right in ("m4", "ng5", "hng6", "aa3", "jyut6", "gwik1", "kwaang3"):
+        assert str(Syllable.parse(right)) == right
 
 
 def test_every_reading_of_the_lexicon_is_a_syllable():
-    for j in {j for js in default_reader().words.values() for j in js}: assert str(Syllable.parse(j)) == j
+    for j in {j for js in default_reader().words.values() for j in js}:
+        assert str(Syllable.parse(j)) == j
 
 
 # The automaton against the oracle
 
 ABC = "一丁七"
-LONERS = {"丂": ("baan1",), "丄": ("baa4",), "丅": ("bi2",), "丆": ("di5",)} # stand in no word, so that few characters need a search
-syllables = st.builds(lambda i, f, t: f"{i}{f}{t}", st.sampled_from("bd"), st.sampled_from(["aa", "aan", "aang", "i"]), st.integers(1, 6))
-lexicons = st.tuples(st.dictionaries(st.text(ABC, min_size=1, max_size=4), st.lists(syllables, min_size=4, max_size=4), min_size=3, max_size=14), st.booleans())
-typed = st.tuples(st.lists(st.sampled_from("6 [123] [456] [1345] [1235] * * * 七 七=1 丁=[1234]".split()), min_size=1, max_size=3),
-                  st.sampled_from(["", " A", " A", " A", " B"])).map(lambda t: "".join(t[0]) + t[1])
+LONERS = {
+    "丂": ("baan1",),
+    "丄": ("baa4",),
+    "丅": ("bi2",),
+    "丆": ("di5",),
+}  # stand in no word, so that few characters need a search
+syllables = st.builds(
+    lambda i, f, t: f"{i}{f}{t}", st.sampled_from("bd"), st.sampled_from(["aa", "aan", "aang", "i"]), st.integers(1, 6)
+)
+lexicons = st.tuples(
+    st.dictionaries(
+        st.text(ABC, min_size=1, max_size=4), st.lists(syllables, min_size=4, max_size=4), min_size=3, max_size=14
+    ),
+    st.booleans(),
+)
+typed = st.tuples(
+    st.lists(st.sampled_from("6 [123] [456] [1345] [1235] * * * 七 七=1 丁=[1234]".split()), min_size=1, max_size=3),
+    st.sampled_from(["", " A", " A", " A", " B"]),
+).map(lambda t: "".join(t[0]) + t[1])
 
 
 def reader_of(lexicon):
     words, loners = lexicon
-    return Reader({w: tuple(js[:len(w)]) for w, js in words.items()} | (LONERS if loners else {}))
+    return Reader({w: tuple(js[: len(w)]) for w, js in words.items()} | (LONERS if loners else {}))
 
 
 def untried(text, grade):
     "A template as `parse` makes it, but not tried: it may be impossible."
     from cantolyric.template import _rhymes, _row
+
     rows = [_row(line, n, ToneScheme("jyutping")) for n, line in enumerate(text.split("/"), 1)]
     return ToneTemplate(tuple(tuple(r.slots) for r in rows), "jyutping", _rhymes(rows, grade))
 
@@ -113,7 +148,12 @@ def untried(text, grade):
 def all_texts(template, reader):
     "Every text of the reader's characters that has as many lines and characters."
     characters = sorted({c for w in reader.words for c in w})
-    return map("\n".join, itertools.product(*(["".join(t) for t in itertools.product(characters, repeat=len(line))] for line in template.lines)))
+    return map(
+        "\n".join,
+        itertools.product(
+            *(["".join(t) for t in itertools.product(characters, repeat=len(line))] for line in template.lines)
+        ),
+    )
 
 
 @settings(max_examples=250, deadline=None)
@@ -123,10 +163,12 @@ def test_every_text_of_small_lexicons(lexicon, lines, grade):
     reader, template = reader_of(lexicon), untried("/".join(lines), grade)
     right = {t for t in all_texts(template, reader) if reads_right(template, t, reader)}
     if not right:
-        with pytest.raises(CantolyricError, match="line 1|line 2"): template.automaton(reader)
+        with pytest.raises(CantolyricError, match="line 1|line 2"):
+            template.automaton(reader)
         return
     automaton = template.automaton(reader)
-    for t in all_texts(template, reader): assert automaton.accepts(t) == (t in right)
+    for t in all_texts(template, reader):
+        assert automaton.accepts(t) == (t in right)
 
 
 @settings(max_examples=300, deadline=None)
@@ -134,17 +176,29 @@ def test_every_text_of_small_lexicons(lexicon, lines, grade):
 def test_texts_with_everything_in_them(lexicon, lines, text):
     "Punctuation, letters, blank lines: the automaton takes them as the reader does."
     reader, template = reader_of(lexicon), untried("/".join(lines), 3)
-    try: automaton = template.automaton(reader)
-    except CantolyricError: return
+    try:
+        automaton = template.automaton(reader)
+    except CantolyricError:
+        return
     assert automaton.accepts(text) == reads_right(template, text, reader)
-    try: own = ToneTemplate.of(text, reader, "jyutping", grade=2)
-    except CantolyricError: return
+    try:
+        own = ToneTemplate.of(text, reader, "jyutping", grade=2)
+    except CantolyricError:
+        return
     assert own.automaton(reader).accepts(text) and reads_right(own, text, reader) and own.check(text, reader).ok
 
 
 def test_every_short_text_of_one_lexicon():
     "Every text of up to seven signs, with line ends and commas among them."
-    reader = Reader({"一": ("baa1",), "丁": ("di3",), "一丁": ("baan4", "di1"), "一丁一一": ("baa3", "baa2", "di1", "baa6"), "丁一": ("di2", "baang1")})
+    reader = Reader(
+        {
+            "一": ("baa1",),
+            "丁": ("di3",),
+            "一丁": ("baan4", "di1"),
+            "一丁一一": ("baa3", "baa2", "di1", "baa6"),
+            "丁一": ("di2", "baang1"),
+        }
+    )
     for text in ("* A/** A", "[12]*/[1236][36]", "一丁=[14]", "*** A1/* A1"):
         template = ToneTemplate.parse(text, "jyutping", reader=reader)
         automaton, accepted = template.automaton(reader), 0
@@ -167,13 +221,19 @@ def test_the_report_says_what_the_oracle_says(lexicon, lines, text, grade):
 def corpus_lines(n):
     "Lines of CTCPC: those of validation and test first, then training lines."
     from cantolyric.data import load_corpus
+
     reader, out = default_reader(), {}
     for split in ("validation", "test", "train"):
         for row in load_corpus(split):
-            if row["source"] != "ctcpc": continue
+            if row["source"] != "ctcpc":
+                continue
             for line in row["text"].split("\n"):
-                if 0 < len("".join(filter(is_han, line))) <= MAX_SLOTS and all(j or not ch.isalnum() for ch, j in zip(line, reader.jyutping(line))): out[line] = split
-            if len(out) >= n: return list(out.items())[:n]
+                if 0 < len("".join(filter(is_han, line))) <= MAX_SLOTS and all(
+                    j or not ch.isalnum() for ch, j in zip(line, reader.jyutping(line))
+                ):
+                    out[line] = split
+            if len(out) >= n:
+                return list(out.items())[:n]
 
 
 def test_twenty_thousand_lines_people_wrote():
@@ -183,26 +243,29 @@ def test_twenty_thousand_lines_people_wrote():
         own = ToneTemplate.of(line)
         slots, at = own.lines[0], rng.randrange(len(own.lines[0]))
         digit = rng.choice([d for d in "0243" if d != str(slots[at])])
-        changed = ToneTemplate((slots[:at] + (Slot(ToneScheme("0243").tones(digit), None, digit),) + slots[at+1:],))
+        changed = ToneTemplate((slots[:at] + (Slot(ToneScheme("0243").tones(digit), None, digit),) + slots[at + 1 :],))
         assert own.automaton().accepts(line) and reads_right(own, line), line
         assert not changed.automaton().accepts(line) and not reads_right(changed, line), line
 
 
 def test_the_automaton_never_asks_the_reader(monkeypatch):
     template = ToneTemplate.parse("03 A/** A")
-    for name in ("read", "jyutping", "tones"): monkeypatch.setattr(Reader, name, None)
+    for name in ("read", "jyutping", "tones"):
+        monkeypatch.setattr(Reader, name, None)
     automaton = template.automaton()
     assert automaton.accepts("銀紙\n自己") is False and automaton.accepts("銀紙\n知子") is True
 
 
 def test_building_takes_milliseconds():
-    template = ToneTemplate.parse("/".join(["024332402"]*8), rhyme="AABAAABA")
+    template = ToneTemplate.parse("/".join(["024332402"] * 8), rhyme="AABAAABA")
     template.automaton()
+
     def cost():
         start = time.process_time()
         template.automaton()
         return time.process_time() - start
-    assert min(cost() for _ in range(20)) < .005
+
+    assert min(cost() for _ in range(20)) < 0.005
 
 
 # Letters, sections, breaks
@@ -210,16 +273,36 @@ def test_building_takes_milliseconds():
 letters = st.sampled_from(["", " A", " A2", " B", " C1"])
 
 
-@given(scheme.flatmap(lambda n: st.tuples(st.just(n), st.lists(st.tuples(st.lists(slots(n).filter(lambda s: s not in "夜雨行"), min_size=1, max_size=6), letters,
-                                                                       st.booleans()), min_size=1, max_size=5))), st.integers(0, 3), st.data())
+@given(
+    scheme.flatmap(
+        lambda n: st.tuples(
+            st.just(n),
+            st.lists(
+                st.tuples(
+                    st.lists(slots(n).filter(lambda s: s not in "夜雨行"), min_size=1, max_size=6),
+                    letters,
+                    st.booleans(),
+                ),
+                min_size=1,
+                max_size=5,
+            ),
+        )
+    ),
+    st.integers(0, 3),
+    st.data(),
+)
 @settings(max_examples=200, deadline=None)
 def test_letters_breaks_and_sections_print_back(case, times, data):
     name, lines = case
     rows = []
     for line, letter, broken in lines:
         at = data.draw(st.integers(1, max(1, len(line) - 1)))
-        rows.append(("".join(line[:at]) + "," + "".join(line[at:]) if broken and len(line) > 1 else "".join(line)) + letter.replace("A2", "A"))
-    if times: rows = [f"({'/'.join(rows[:2])})x{times}", *rows[2:]]
+        rows.append(
+            ("".join(line[:at]) + "," + "".join(line[at:]) if broken and len(line) > 1 else "".join(line))
+            + letter.replace("A2", "A")
+        )
+    if times:
+        rows = [f"({'/'.join(rows[:2])})x{times}", *rows[2:]]
     text = "/".join(rows)
     template = ToneTemplate.parse(text, name)
     assert str(template) == text and ToneTemplate.parse(str(template), name) == template
@@ -228,66 +311,130 @@ def test_letters_breaks_and_sections_print_back(case, times, data):
     assert template._repr_html_().count("<tr>") == len(template.lines)
 
 
-@pytest.mark.parametrize("text, place", [
-    ("02 A 4", "line 1, column 6"), ("02/43 AB", "line 2, column 5"), ("02/43 a", "line 2, column 4"), ("02 A9", "line 1, column 4"), ("A/02", "line 1, column 1"),
-    ("02,/43", "line 1, column 3"), (",02", "line 1, column 1"), ("0,,2", "line 1, column 3"), ("(02/43)", "line 2, column 3"), ("(02/43", "line 1, column 1"),
-    ("02)x2", "line 1, column 3"), ("(02/(43/2)x2", "line 2, column 1"), ("0(2)x2", "line 1, column 2"), ("(02)x2 4", "line 1, column 8"), ("(02)x0", "line 1, column 4"),
-    ("(02)x999999999999", "line 1, column 4"), ("()x2", "line 1"), ("雨=", "line 1, column 1"), ("雨=9", "line 1, column 1"), ("雨=雨", "line 1, column 1"),
-    ("02 A2/43 A1", "line 2, column 4"), ("0[2", "line 1, column 2"), ("0[2a]", "line 1, column 2"), ("02\n\n43", "line 2"), ("0"*41, "line 1, column 41")])
+@pytest.mark.parametrize(
+    "text, place",
+    [
+        ("02 A 4", "line 1, column 6"),
+        ("02/43 AB", "line 2, column 5"),
+        ("02/43 a", "line 2, column 4"),
+        ("02 A9", "line 1, column 4"),
+        ("A/02", "line 1, column 1"),
+        ("02,/43", "line 1, column 3"),
+        (",02", "line 1, column 1"),
+        ("0,,2", "line 1, column 3"),
+        ("(02/43)", "line 2, column 3"),
+        ("(02/43", "line 1, column 1"),
+        ("02)x2", "line 1, column 3"),
+        ("(02/(43/2)x2", "line 2, column 1"),
+        ("0(2)x2", "line 1, column 2"),
+        ("(02)x2 4", "line 1, column 8"),
+        ("(02)x0", "line 1, column 4"),
+        ("(02)x999999999999", "line 1, column 4"),
+        ("()x2", "line 1"),
+        ("雨=", "line 1, column 1"),
+        ("雨=9", "line 1, column 1"),
+        ("雨=雨", "line 1, column 1"),
+        ("02 A2/43 A1", "line 2, column 4"),
+        ("0[2", "line 1, column 2"),
+        ("0[2a]", "line 1, column 2"),
+        ("02\n\n43", "line 2"),
+        ("0" * 41, "line 1, column 41"),
+    ],
+)
 def test_errors_name_the_place_and_what_may_stand_there(text, place):
-    with pytest.raises(CantolyricError, match=re.escape(place)) as e: ToneTemplate.parse(text)
+    with pytest.raises(CantolyricError, match=re.escape(place)) as e:
+        ToneTemplate.parse(text)
     assert "What may stand there" in str(e.value) or "put a slot at column" in str(e.value)
 
 
-@pytest.mark.parametrize("rhyme, message", [("AAB", "3 letters for 2 lines"), ("Aa", "position 2 is 'a'"), ("", "0 letters for 2 lines")])
+@pytest.mark.parametrize(
+    "rhyme, message", [("AAB", "3 letters for 2 lines"), ("Aa", "position 2 is 'a'"), ("", "0 letters for 2 lines")]
+)
 def test_errors_of_letters(rhyme, message):
-    with pytest.raises(CantolyricError, match=message): ToneTemplate.parse("02/43", rhyme=rhyme)
-    with pytest.raises(CantolyricError, match="rhyme letter A is already given"): ToneTemplate.parse("02 A/43 A", rhyme="AA")
-    with pytest.raises(CantolyricError, match="grade=4"): ToneTemplate.parse("02/43", rhyme="AA", grade=4)
+    with pytest.raises(CantolyricError, match=message):
+        ToneTemplate.parse("02/43", rhyme=rhyme)
+    with pytest.raises(CantolyricError, match="rhyme letter A is already given"):
+        ToneTemplate.parse("02 A/43 A", rhyme="AA")
+    with pytest.raises(CantolyricError, match="grade=4"):
+        ToneTemplate.parse("02/43", rhyme="AA", grade=4)
 
 
 def test_a_section_rhymes_with_itself_and_x_with_nothing():
     template = ToneTemplate.parse("(**/* A)x2")
     assert [str(r or "") for r in template.rhymes] == ["", "A", "", "A"]
     assert template.matches("門前\n窗\n門前\n涼") and not template.matches("門前\n窗\n門前\n風")
-    assert ToneTemplate.parse("0/2/4/3", rhyme="XAXA") == ToneTemplate.parse("0/2 A/4 X/3 A") == ToneTemplate.parse("0/2/4/3", rhyme="-A.A")
+    assert (
+        ToneTemplate.parse("0/2/4/3", rhyme="XAXA")
+        == ToneTemplate.parse("0/2 A/4 X/3 A")
+        == ToneTemplate.parse("0/2/4/3", rhyme="-A.A")
+    )
     graded = [ToneTemplate.parse("* A/* A", grade=g) for g in (3, 2, 1)]
-    assert [[t.matches(x) for t in graded] for x in ("窗\n涼", "山\n耕", "山\n街", "山\n窗")] == [[True]*3, [False, True, True], [False, False, True], [False]*3]
+    assert [[t.matches(x) for t in graded] for x in ("窗\n涼", "山\n耕", "山\n街", "山\n窗")] == [
+        [True] * 3,
+        [False, True, True],
+        [False, False, True],
+        [False] * 3,
+    ]
 
 
 def test_impossible_templates_are_refused_with_the_reason():
-    for text, reason in [("02雨=0", "line 1, slot 3 .*雨=0, but 雨 is read jyu5 \\(4\\)"), ("種=4類", "slot 1 .*no word that fits"), ("*/雨=0", "line 2, slot 1"),
-                         ("雨 A/人 A", "letter A cannot all rhyme .*line 1 can end in -yu; line 2 can end in -an"), ("0雨 A1/窗 A1", "cannot all rhyme \\(grade 1\\)")]:
-        with pytest.raises(CantolyricError, match=reason): ToneTemplate.parse(text)
+    for text, reason in [
+        ("02雨=0", "line 1, slot 3 .*雨=0, but 雨 is read jyu5 \\(4\\)"),
+        ("種=4類", "slot 1 .*no word that fits"),
+        ("*/雨=0", "line 2, slot 1"),
+        ("雨 A/人 A", "letter A cannot all rhyme .*line 1 can end in -yu; line 2 can end in -an"),
+        ("0雨 A1/窗 A1", "cannot all rhyme \\(grade 1\\)"),
+    ]:
+        with pytest.raises(CantolyricError, match=reason):
+            ToneTemplate.parse(text)
     assert ToneTemplate.parse("種=4花").matches("種花") and ToneTemplate.parse("雨 A/語 A").matches("雨\n語")
-    assert ToneTemplate.parse("雨=2*", reader=Reader(extra={"雨": "jyu6"})).matches("雨人", Reader(extra={"雨": "jyu6"}))
-    with pytest.raises(CantolyricError, match="no reading of"): ToneTemplate.parse("\U00030000").automaton()
-    with pytest.raises(CantolyricError, match="no character that the reader knows"): ToneTemplate.parse("2").automaton(Reader({"一": ("jat1",)}))
+    assert ToneTemplate.parse("雨=2*", reader=Reader(extra={"雨": "jyu6"})).matches(
+        "雨人", Reader(extra={"雨": "jyu6"})
+    )
+    with pytest.raises(CantolyricError, match="no reading of"):
+        ToneTemplate.parse("\U00030000").automaton()
+    with pytest.raises(CantolyricError, match="no character that the reader knows"):
+        ToneTemplate.parse("2").automaton(Reader({"一": ("jat1",)}))
 
 
 def test_second_reader():
     template = ToneTemplate.parse("24/33")
-    report = template.check("夜，雨\n打窗", second=lambda line: ["coeng4" if ch == "雨" else "daa1" if ch == "打" else None for ch in line])
-    assert [c.second for c in report] == [None, "coeng4", None, None] and report.ok # daa1 and daa2 are both 3
+    report = template.check(
+        "夜，雨\n打窗", second=lambda line: ["coeng4" if ch == "雨" else "daa1" if ch == "打" else None for ch in line]
+    )
+    assert [c.second for c in report] == [None, "coeng4", None, None] and report.ok  # daa1 and daa2 are both 3
     assert "雨 disputed: coeng4" in str(report) and "or coeng4?" in report._repr_html_()
-    with pytest.raises(CantolyricError, match="1 readings for the 2 characters"): template.check("夜雨", second=lambda line: [None])
+    with pytest.raises(CantolyricError, match="1 readings for the 2 characters"):
+        template.check("夜雨", second=lambda line: [None])
 
 
 # Exports, with the engines that read them
 
+
 def changed(text, rng, pool):
     "A text with one mistake, or perhaps none: a character exchanged, left out, doubled or moved."
     at, ch = rng.randrange(len(text)), rng.choice(pool)
-    return rng.choice([text[:at] + ch + text[at+1:], text[:at] + text[at+1:], text[:at] + ch + text[at:], text[:at][::-1] + text[at:], text + "\n" + ch])
+    return rng.choice(
+        [
+            text[:at] + ch + text[at + 1 :],
+            text[:at] + text[at + 1 :],
+            text[:at] + ch + text[at:],
+            text[:at][::-1] + text[at:],
+            text + "\n" + ch,
+        ]
+    )
 
 
 def strings_for(template, finals, n):
     "Right texts, drawn at random, and the same with a mistake; breaks only where the template has them."
     from cantolyric.template import BREAKS, _language
+
     rng, out, language = random.Random(1), [], _language(template, finals)
     pool = "".join("".join(rng.choices(c, k=50)) for line in language for c in line if c) + "\n"
     while len(out) < n:
-        text = "\n".join("".join(rng.choice(c) if c else rng.choice(["", rng.choice(BREAKS)]) for c in line) for line in language)
+        text = "\n".join(
+            "".join(rng.choice(c) if c else rng.choice(["", rng.choice(BREAKS)]) for c in line) for line in language
+        )
         out += [text, changed(text, rng, pool)]
     return out
 
@@ -298,18 +445,27 @@ EXPORTS = [("0[34]2,3/雨3*0", None), ("243 A/*0 B/4,0 A", {"A": "oeng"}), ("24 
 def right_alone(template, finals, text):
     "What an exported language should hold: `matches`, with the given finals, and punctuation at breaks only."
     from cantolyric.template import BREAKS
-    if not template.matches(text, "characters"): return False
+
+    if not template.matches(text, "characters"):
+        return False
     lines = text.split("\n")
-    if len(lines) != len(template.lines): return False
+    if len(lines) != len(template.lines):
+        return False
     for n, line in enumerate(lines):
         sung = [k for k, ch in enumerate(line) if is_han(ch)]
         for k, ch in enumerate(line):
             before = sum(i < k for i in sung)
-            if not is_han(ch) and (ch not in BREAKS or before not in (template.breaks[n] if template.breaks else ()) or not is_han(line[k-1])): return False
+            if not is_han(ch) and (
+                ch not in BREAKS
+                or before not in (template.breaks[n] if template.breaks else ())
+                or not is_han(line[k - 1])
+            ):
+                return False
         r = template.rhymes[n] if template.rhymes else None
         if r and r.letter in (finals or {}):
             final = default_reader().characters().read(line[sung[-1]])[0].final
-            if rhyme_group(final, r.grade) != rhyme_group(finals[r.letter], r.grade): return False
+            if rhyme_group(final, r.grade) != rhyme_group(finals[r.letter], r.grade):
+                return False
     return True
 
 
@@ -318,7 +474,7 @@ def cases():
         template = ToneTemplate.parse(text)
         strings = strings_for(template, finals, 1668)
         want = [right_alone(template, finals, s) for s in strings]
-        assert .45 < sum(want)/len(want) < .8, text
+        assert 0.45 < sum(want) / len(want) < 0.8, text
         yield template, finals, strings, want
 
 
@@ -332,13 +488,24 @@ def test_llguidance_agrees_on_five_thousand_strings():
     llguidance = pytest.importorskip("llguidance", reason="llguidance is not installed")
     from llguidance.gbnf_to_lark import any_to_lark
 
-    class Bytes: # a real tokenizing callback: one that returns nothing gives wrong masks
-        tokens, eos_token_id, bos_token_id, special_token_ids = [bytes([b]) for b in range(256)] + [b"<end>"], 256, None, [256]
-        def __call__(self, text): return list(text if isinstance(text, bytes) else text.encode())
+    class Bytes:  # a real tokenizing callback: one that returns nothing gives wrong masks
+        tokens, eos_token_id, bos_token_id, special_token_ids = (
+            [bytes([b]) for b in range(256)] + [b"<end>"],
+            256,
+            None,
+            [256],
+        )
+
+        def __call__(self, text):
+            return list(text if isinstance(text, bytes) else text.encode())
+
     tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(Bytes()))
     make = llguidance.LLMatcher
     for template, finals, strings, want in cases():
-        for grammar in (make.grammar_from_regex(template.to_regex(finals)), make.grammar_from_lark(any_to_lark(template.to_gbnf(finals)))):
+        for grammar in (
+            make.grammar_from_regex(template.to_regex(finals)),
+            make.grammar_from_lark(any_to_lark(template.to_gbnf(finals))),
+        ):
             assert not make.validate_grammar(grammar, tokenizer)
             whole = make(tokenizer, grammar)
             for s, ok in zip(strings, want):
@@ -348,10 +515,15 @@ def test_llguidance_agrees_on_five_thousand_strings():
 
 def test_xgrammar_agrees_on_five_thousand_strings():
     xgrammar = pytest.importorskip("xgrammar", reason="xgrammar is not installed")
-    info = xgrammar.TokenizerInfo([bytes([b]) for b in range(256)] + [b"<end>"], xgrammar.VocabType.RAW, stop_token_ids=[256])
+    info = xgrammar.TokenizerInfo(
+        [bytes([b]) for b in range(256)] + [b"<end>"], xgrammar.VocabType.RAW, stop_token_ids=[256]
+    )
     compiler = xgrammar.GrammarCompiler(info)
     for template, finals, strings, want in cases():
-        for grammar in (compiler.compile_regex(template.to_regex(finals)), compiler.compile_grammar(template.to_gbnf(finals))):
+        for grammar in (
+            compiler.compile_regex(template.to_regex(finals)),
+            compiler.compile_grammar(template.to_gbnf(finals)),
+        ):
             matcher = xgrammar.GrammarMatcher(grammar)
             for s, ok in zip(strings, want):
                 matcher.reset()
@@ -361,8 +533,12 @@ def test_xgrammar_agrees_on_five_thousand_strings():
 def test_exports_refuse_open_letters():
     template = ToneTemplate.parse("24 A/33 A/0 B")
     for export in (template.to_regex, template.to_gbnf):
-        with pytest.raises(CantolyricError, match="letter A is open"): export()
-        with pytest.raises(CantolyricError, match="no final 'xx'"): export({"A": "xx"})
-        with pytest.raises(CantolyricError, match="letter C"): export({"A": "an", "C": "an"})
-        with pytest.raises(CantolyricError, match="rhymes with -et"): export({"A": "et"})
+        with pytest.raises(CantolyricError, match="letter A is open"):
+            export()
+        with pytest.raises(CantolyricError, match="no final 'xx'"):
+            export({"A": "xx"})
+        with pytest.raises(CantolyricError, match="letter C"):
+            export({"A": "an", "C": "an"})
+        with pytest.raises(CantolyricError, match="rhymes with -et"):
+            export({"A": "et"})
         assert export({"A": "an"}) != export({"A": "an", "B": "an"})

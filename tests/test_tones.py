@@ -1,4 +1,5 @@
 """Tones: strict parsing against every syllable that can be and every one that is attested; schemes, tunes, rhymes."""
+
 import csv
 import json
 import os
@@ -13,7 +14,20 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from cantolyric.tones import CODAS, FINALS, INITIALS, NUCLEI, SCHEMES, CantolyricError, Syllable, ToneScheme, against, level, rhyme, rhyme_key
+from cantolyric.tones import (
+    CODAS,
+    FINALS,
+    INITIALS,
+    NUCLEI,
+    SCHEMES,
+    CantolyricError,
+    Syllable,
+    ToneScheme,
+    against,
+    level,
+    rhyme,
+    rhyme_key,
+)
 
 DATA = Path(find_spec("pycantonese").submodule_search_locations[0]) / "data"
 SCHEME = {f"{i}{f}" for i, f in product(["", *INITIALS], FINALS - {"m", "ng"})} | {"m", "ng", "hm", "hng"}
@@ -21,9 +35,13 @@ SCHEME = {f"{i}{f}" for i, f in product(["", *INITIALS], FINALS - {"m", "ng"})} 
 
 def refused(syllables):
     "Those that do not parse, or that print themselves back differently."
+
     def right(s):
-        try: return str(Syllable.parse(s)) == s
-        except CantolyricError: return False
+        try:
+            return str(Syllable.parse(s)) == s
+        except CantolyricError:
+            return False
+
     return {s for s in syllables if not right(s)}
 
 
@@ -54,47 +72,92 @@ def test_every_attested_syllable_of_the_table():
 def test_every_attested_syllable_of_the_corpus():
     "Whatever has a tone; English words carry a 0 there."
     text = "".join(p.read_text(encoding="utf-8").replace("\n\t", " ") for p in DATA.glob("hkcancor/*.cha"))
-    pieces = re.findall("[A-Za-z]+[0-9]*", " ".join(m for tier in re.findall(r"^%mor:\t(.*)", text, re.M) for m in re.findall(r"\|(\S*)", tier)))
+    pieces = re.findall(
+        "[A-Za-z]+[0-9]*",
+        " ".join(m for tier in re.findall(r"^%mor:\t(.*)", text, re.M) for m in re.findall(r"\|(\S*)", tier)),
+    )
     syllables = {s for s in pieces if re.fullmatch("[a-z]+[1-9]", s)}
     assert len(syllables) > 1400
-    assert refused(syllables) == {"klak4"} # a sound, with two consonants at its start
+    assert refused(syllables) == {"klak4"}  # a sound, with two consonants at its start
 
 
 def test_every_attested_syllable_outside():
-    if "CANTOLYRIC_DATA" not in os.environ: pytest.skip("CANTOLYRIC_DATA is not set")
+    if "CANTOLYRIC_DATA" not in os.environ:
+        pytest.skip("CANTOLYRIC_DATA is not set")
     syllables = set()
     for path in Path(os.environ["CANTOLYRIC_DATA"], "pronunciation").glob("*.csv"):
         with open(path, encoding="utf-8") as f:
-            for row in csv.DictReader(f): syllables |= set(re.findall("[A-Za-z]+[0-9]*", row.get("jyutping") or ""))
+            for row in csv.DictReader(f):
+                syllables |= set(re.findall("[A-Za-z]+[0-9]*", row.get("jyutping") or ""))
     assert len(syllables) > 2400 and not refused(syllables)
 
 
 WRONG = {
-    "": "empty", "ngan": "no tone", "m": "no tone", "ng": "no tone", "ngan0": "tone 0", "ngan7": "7, 8 and 9 as 1, 3 and 6", "4": "no final in '4'",
-    "xan4": "no initial 'x'", "van1": "no initial 'v'", "zhong1": "no initial 'zh' in 'zhong1'; Jyutping writes 'z'", "chan4": "writes 'c'", "shan1": "writes 's'",
-    "yan4": "no final 'yan'", "b1": "no final in 'b1'", "gw1": "no final in 'gw1'", "dom2": "no final 'om' in 'dom2'; there are: o oe oek", "ngxn4": "no final 'xn'",
-    "bm4": "no final 'm' after 'b'", "kng4": "no final 'ng' after 'k'", "Ngan4": "'N' at character 1", "ngAn4": "'A' at character 3", "ngan４": "'４' at character 5",
-    "ngan44": "'4' at character 6", "ngan4 ": "' ' at character 6", " ngan4": "' ' at character 1", "ngan4\n": r"'\n' at character 6", "ngan4hong4": "'h' at character 6",
-    "ng-an4": "'-' at character 3", "ngan²": "'²' at character 5", "銀": "'銀' at character 1", None: "not None", 4: "not 4", b"ngan4": "not b'ngan4'"}
+    "": "empty",
+    "ngan": "no tone",
+    "m": "no tone",
+    "ng": "no tone",
+    "ngan0": "tone 0",
+    "ngan7": "7, 8 and 9 as 1, 3 and 6",
+    "4": "no final in '4'",
+    "xan4": "no initial 'x'",
+    "van1": "no initial 'v'",
+    "zhong1": "no initial 'zh' in 'zhong1'; Jyutping writes 'z'",
+    "chan4": "writes 'c'",
+    "shan1": "writes 's'",
+    "yan4": "no final 'yan'",
+    "b1": "no final in 'b1'",
+    "gw1": "no final in 'gw1'",
+    "dom2": "no final 'om' in 'dom2'; there are: o oe oek",
+    "ngxn4": "no final 'xn'",
+    "bm4": "no final 'm' after 'b'",
+    "kng4": "no final 'ng' after 'k'",
+    "Ngan4": "'N' at character 1",
+    "ngAn4": "'A' at character 3",
+    "ngan４": "'４' at character 5",
+    "ngan44": "'4' at character 6",
+    "ngan4 ": "' ' at character 6",
+    " ngan4": "' ' at character 1",
+    "ngan4\n": r"'\n' at character 6",
+    "ngan4hong4": "'h' at character 6",
+    "ng-an4": "'-' at character 3",
+    "ngan²": "'²' at character 5",
+    "銀": "'銀' at character 1",
+    None: "not None",
+    4: "not 4",
+    b"ngan4": "not b'ngan4'",
+}
 
 
 @pytest.mark.parametrize("text", WRONG, ids=repr)
 def test_error_names_the_wrong_part(text):
-    with pytest.raises(CantolyricError) as e: Syllable.parse(text)
+    with pytest.raises(CantolyricError) as e:
+        Syllable.parse(text)
     assert WRONG[text] in str(e.value) and len(str(e.value)) < 250
 
 
 @given(st.text())
 def test_any_text_parses_to_itself_or_raises_one_kind_of_error(text):
-    try: assert str(Syllable.parse(text)) == text
-    except CantolyricError: pass
+    try:
+        assert str(Syllable.parse(text)) == text
+    except CantolyricError:
+        pass
 
 
 def test_no_syllable_of_impossible_parts():
     assert str(replace(Syllable.parse("si1"), tone=6)) == "si6"
-    for parts, why in [(("x", "i", "", 1), "no initial 'x'"), (("s", "i", "", 0), "no tone 0"), (("s", "i", "", "1"), "no tone '1'"), (("s", "i", "", 1.0), "no tone 1.0"),
-                       (("s", "i", "", True), "no tone True"), (("s", "a", "an", 1), "('aa', 'n')"), (("s", "m", "", 1), "no final 'm'"), (("s", "", "", 1), "no final")]:
-        with pytest.raises(CantolyricError, match=re.escape(why)): Syllable(*parts)
+    for parts, why in [
+        (("x", "i", "", 1), "no initial 'x'"),
+        (("s", "i", "", 0), "no tone 0"),
+        (("s", "i", "", "1"), "no tone '1'"),
+        (("s", "i", "", 1.0), "no tone 1.0"),
+        (("s", "i", "", True), "no tone True"),
+        (("s", "a", "an", 1), "('aa', 'n')"),
+        (("s", "m", "", 1), "no final 'm'"),
+        (("s", "", "", 1), "no final"),
+    ]:
+        with pytest.raises(CantolyricError, match=re.escape(why)):
+            Syllable(*parts)
 
 
 @pytest.mark.parametrize("name", SCHEMES)
@@ -104,14 +167,17 @@ def test_digits_and_tones_of_a_scheme_belong_together(name):
     assert all(t in s.tones(s.of(t)) for t in range(1, 7))
     assert s.encode(Syllable.parse(f"si{t}") for t in range(1, 7)) == s.encode(range(1, 7)) == SCHEMES[name]
     for wrong in (0, 7, None, "1", 1.5, True):
-        with pytest.raises(CantolyricError, match="1 to 6"): s.of(wrong)
+        with pytest.raises(CantolyricError, match="1 to 6"):
+            s.of(wrong)
     for wrong in ("", "33", "a", "７"):
-        with pytest.raises(CantolyricError, match="its digits are"): s.tones(wrong)
+        with pytest.raises(CantolyricError, match="its digits are"):
+            s.tones(wrong)
 
 
 def test_unknown_scheme():
     for wrong in ("0234", "", None):
-        with pytest.raises(CantolyricError, match="the schemes are: 0243, 02493, 394052, jyutping"): ToneScheme(wrong)
+        with pytest.raises(CantolyricError, match="the schemes are: 0243, 02493, 394052, jyutping"):
+            ToneScheme(wrong)
 
 
 @pytest.mark.parametrize("a", SCHEMES)
@@ -121,10 +187,14 @@ def test_conversion_says_neither_more_nor_less(a, b):
     one, two = ToneScheme(a), ToneScheme(b)
     for d in one.digits:
         got = one.convert(d, b, sets=True)
-        assert {t for e in got.strip("[]") for t in two.tones(e)} == {t for t in range(1, 7) if any(two.of(t) == two.of(u) for u in one.tones(d))}
+        assert {t for e in got.strip("[]") for t in two.tones(e)} == {
+            t for t in range(1, 7) if any(two.of(t) == two.of(u) for u in one.tones(d))
+        }
         if got.startswith("["):
-            with pytest.raises(CantolyricError, match=re.escape(f"'{d}' (character 1 of '{d}') may be")): one.convert(d, b)
-        else: assert one.convert(d, two) == got and len(got) == 1
+            with pytest.raises(CantolyricError, match=re.escape(f"'{d}' (character 1 of '{d}') may be")):
+                one.convert(d, b)
+        else:
+            assert one.convert(d, two) == got and len(got) == 1
 
 
 @given(st.lists(st.integers(1, 6)))
@@ -134,24 +204,38 @@ def test_conversion_to_a_coarser_scheme_is_encoding(tones):
 
 
 def test_conversion_of_an_unknown_digit():
-    with pytest.raises(CantolyricError, match=re.escape("no digit '9' in the scheme 0243 (character 3 of '029')")): ToneScheme("0243").convert("029", "02493")
-    with pytest.raises(CantolyricError, match="no tone scheme"): ToneScheme("0243").convert("02", "0234")
+    with pytest.raises(CantolyricError, match=re.escape("no digit '9' in the scheme 0243 (character 3 of '029')")):
+        ToneScheme("0243").convert("029", "02493")
+    with pytest.raises(CantolyricError, match="no tone scheme"):
+        ToneScheme("0243").convert("02", "0234")
 
 
 def test_levels_are_the_order_of_0243():
-    assert sorted(range(1, 7), key=level) == [4, 6, 3, 5, 1, 2] and [level(t) for t in (4, 6, 3, 5, 1, 2)] == [0, 1, 2, 2, 3, 3]
+    assert sorted(range(1, 7), key=level) == [4, 6, 3, 5, 1, 2] and [level(t) for t in (4, 6, 3, 5, 1, 2)] == [
+        0,
+        1,
+        2,
+        2,
+        3,
+        3,
+    ]
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(55, 80)), max_size=12))
 def test_against_is_the_rule_step_by_step(song):
     tones, pitches = [t for t, _ in song], [p for _, p in song]
     height = {4: 0, 6: 1, 3: 2, 5: 2, 1: 3, 2: 3}
-    want = [i for i, ((s, p), (t, q)) in enumerate(pairwise(song)) if height[s] < height[t] and p >= q or height[s] > height[t] and p <= q]
+    want = [
+        i
+        for i, ((s, p), (t, q)) in enumerate(pairwise(song))
+        if height[s] < height[t] and p >= q or height[s] > height[t] and p <= q
+    ]
     assert against(tones, pitches) == want == against([Syllable.parse(f"si{t}") for t in tones], iter(pitches))
 
 
 def test_against_wants_a_note_a_syllable():
-    with pytest.raises(CantolyricError, match="3 tones for 2 notes"): against([1, 2, 3], [60, 62])
+    with pytest.raises(CantolyricError, match="3 tones for 2 notes"):
+        against([1, 2, 3], [60, 62])
 
 
 KIND = {"": "", "i": "i", "u": "u", "m": "N", "n": "N", "ng": "N", "p": "T", "t": "T", "k": "T"}
@@ -168,11 +252,19 @@ def test_rhyme_and_its_keys():
 
 
 def test_rhyme_ignores_initial_and_tone_and_takes_jyutping():
-    assert rhyme("saan1", Syllable.parse("waan6")) == 3 and rhyme("m4", "ng5") == 0 and rhyme_key("hng6", 3) == rhyme_key("ng5", 3)
-    assert len({rhyme_key("saan1", g) for g in (1, 2, 3)} | {rhyme_key("saa1", g) for g in (1, 2, 3)}) == 5 # vowel only is shared, no key means two things
-    with pytest.raises(CantolyricError, match="no tone"): rhyme("saan", "waan6")
+    assert (
+        rhyme("saan1", Syllable.parse("waan6")) == 3
+        and rhyme("m4", "ng5") == 0
+        and rhyme_key("hng6", 3) == rhyme_key("ng5", 3)
+    )
+    assert (
+        len({rhyme_key("saan1", g) for g in (1, 2, 3)} | {rhyme_key("saa1", g) for g in (1, 2, 3)}) == 5
+    )  # vowel only is shared, no key means two things
+    with pytest.raises(CantolyricError, match="no tone"):
+        rhyme("saan", "waan6")
     for wrong in (0, 4, "3", None):
-        with pytest.raises(CantolyricError, match="the grades are 3"): rhyme_key("saan1", wrong)
+        with pytest.raises(CantolyricError, match="the grades are 3"):
+            rhyme_key("saan1", wrong)
 
 
 def test_importing_is_light():

@@ -3,6 +3,7 @@
 python tools/readme.py           write README.md
 python tools/readme.py --check   say whether it is up to date (exit status 1 where it is not)
 """
+
 import json
 import posixpath
 import re
@@ -23,8 +24,10 @@ def output(out):
     "One output as Markdown: HTML or Markdown as it is, anything else as text."
     data = out.get("data", {})
     text = lambda kind: "".join(data[kind])
-    if "text/markdown" in data: return from_root(text("text/markdown"))
-    if "text/html" in data: return re.sub(r"\n\s*\n", "\n", text("text/html")) # an empty line would end the HTML
+    if "text/markdown" in data:
+        return from_root(text("text/markdown"))
+    if "text/html" in data:
+        return re.sub(r"\n\s*\n", "\n", text("text/html"))  # an empty line would end the HTML
     plain = "".join(out.get("text", "")) or ("".join(data.get("text/plain", "")))
     return f"```\n{plain.rstrip()}\n```" if plain.strip() else ""
 
@@ -32,8 +35,10 @@ def output(out):
 def cell(c):
     "One cell as Markdown; hidden cells give nothing."
     source = "".join(c["source"]).strip()
-    if HIDDEN.search(source) or not source: return []
-    if c["cell_type"] == "markdown": return [from_root(source)]
+    if HIDDEN.search(source) or not source:
+        return []
+    if c["cell_type"] == "markdown":
+        return [from_root(source)]
     code = "\n".join(line for line in source.split("\n") if not line.startswith("#|")).strip()
     quiet = re.search(r"^#\|\s*echo:\s*false", source, re.M)
     return ([] if quiet else [f"```python\n{code}\n```"]) + [o for o in map(output, c["outputs"]) if o]
@@ -48,6 +53,7 @@ def readme():
 
 if __name__ == "__main__":
     path = ROOT / "README.md"
-    if "--check" not in sys.argv: path.write_text(readme(), encoding="utf-8")
+    if "--check" not in sys.argv:
+        path.write_text(readme(), encoding="utf-8")
     elif not path.exists() or path.read_text(encoding="utf-8") != readme():
         sys.exit("README.md differs from nbs/index.ipynb: run  make readme")

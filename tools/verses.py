@@ -3,6 +3,7 @@
 python tools/verses.py           assign missing splits (90/5/5), then write the card, the plots and the requests
 python tools/verses.py --check   check whether the card and the requests are up to date (exit status 1 if not)
 """
+
 import json
 import sys
 from collections import Counter
@@ -19,7 +20,9 @@ BEGIN, END = "<!-- figures: written by tools/verses.py -->", "<!-- end of figure
 def with_splits(rows):
     "The rows, each with a split; existing splits are kept."
     from cantolyric.data import verse_splits
-    if all(r.get("split") for r in rows): return rows
+
+    if all(r.get("split") for r in rows):
+        return rows
     splits = verse_splits([r | {"split": r.get("split", "")} for r in rows], percent=5)
     return [r | {"split": s} for r, s in zip(rows, splits)]
 
@@ -33,6 +36,7 @@ def share_table(title, counts, total):
 def figures(verses):
     "The card's figures, as Markdown."
     from cantolyric.verses import corpus_lines, richness
+
     lines = [line for v in verses for line in v["lines"]]
     characters = sum(map(len, lines))
     own, corpus = richness(lines), richness(corpus_lines(characters))
@@ -77,11 +81,13 @@ def bars(ax, counts, title, label):
 def plot(verses):
     "Lines per verse, characters per line, rhyme schemes, and the growth of the vocabulary."
     import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     import numpy as np
 
     from cantolyric.verses import corpus_lines, richness_curve
+
     percent = lambda values: {k: 100 * n / len(values) for k, n in sorted(Counter(values).items())}
     lines = [line for v in verses for line in v["lines"]]
     fig, ((a, b), (c, d)) = plt.subplots(2, 2, figsize=(9, 6.4), layout="constrained")
@@ -97,8 +103,11 @@ def plot(verses):
         text = [text[i] for i in rng.permutation(len(text))]
         sizes = np.linspace(1_000, sum(map(len, text)), 20).astype(int)
         d.plot(sizes / 1_000, [n / 1_000 for _, n in richness_curve(text, sizes)], style, color="black", label=name)
-    d.set(title="Distinct character bigrams", xlabel="characters of text (thousands)",
-          ylabel="distinct bigrams (thousands)")
+    d.set(
+        title="Distinct character bigrams",
+        xlabel="characters of text (thousands)",
+        ylabel="distinct bigrams (thousands)",
+    )
     d.legend()
     fig.savefig(PLOT, dpi=100)
 
@@ -107,17 +116,20 @@ def requests_text():
     "The requests file."
     from cantolyric.data import load_verses
     from cantolyric.verses import verse_requests
+
     return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in verse_requests(load_verses(split="test")))
 
 
 def main(check):
     from cantolyric.data import load_verses
+
     rows = [json.loads(x) for x in FILE.read_text(encoding="utf-8").splitlines()]
     if not check and not all(r.get("split") for r in rows):
         FILE.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in with_splits(rows)), encoding="utf-8")
     verses, old = load_verses().to_list(), CARD.read_text(encoding="utf-8")
     new, requests = card(old, verses), requests_text()
-    if check: return new == old and REQUESTS.read_text(encoding="utf-8") == requests
+    if check:
+        return new == old and REQUESTS.read_text(encoding="utf-8") == requests
     CARD.write_text(new, encoding="utf-8")
     REQUESTS.write_text(requests, encoding="utf-8")
     plot(verses)
