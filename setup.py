@@ -25,5 +25,5 @@ setup(
     extras_require={name: lines(packages) for name, packages in config["extras"].items()},
     entry_points={"console_scripts": lines(meta["console_scripts"])},
     packages=find_packages(include=["cantolyric", "cantolyric.*"]),
-    package_data={"cantolyric": ["assets/**"]},
+    package_data={"cantolyric": ["assets/**", "py.typed"]},
 )

@@ -1,4 +1,4 @@
-"""What all benchmarks share: processor time, and a result with what it was made on."""
+"""Shared by all benchmarks: processor time, and result files that name the machine and the versions."""
 
 import json
 import os
@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def seconds(f, n=1):
-    "Seconds of processor time of the fastest of `n` runs."
+    "Processor time of the fastest of `n` runs, in seconds."
     best = float("inf")
     for _ in range(n):
         start = time.process_time()
@@ -22,7 +22,7 @@ def seconds(f, n=1):
 
 
 def made(*packages):
-    "The date, the versions of some packages, and the machine."
+    "The date, the versions of some packages, and the machine, for the record of a result."
     return dict(
         made=date.today().isoformat(),
         python=platform.python_version(),
@@ -32,7 +32,7 @@ def made(*packages):
 
 
 def write(name, result):
-    "Keep a result, and show it."
+    "Write a result to benchmarks/results/NAME.json, and print it."
     text = json.dumps(result, ensure_ascii=False, indent=1)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")

@@ -1,7 +1,9 @@
-"""What training sees, and what comes of it: no hook, a tone mask before the loss, a soft bonus; three seeds, equal steps, all write under the mask.
+"""How should training use the constraint? No hook, a tone mask before the loss, or a soft bonus; all write constrained.
 
-python benchmarks/ablation.py    writes benchmarks/results/ablation.json; three quarters of an hour on two cores
-                                 (each run is kept in --folder as it ends, and an interrupted benchmark goes on from there)
+python benchmarks/ablation.py    writes benchmarks/results/ablation.json; 45 minutes on two cores
+
+Each variant has three seeds and the same number of steps. Each run is saved in --folder as it ends; an interrupted
+benchmark resumes there.
 """
 
 import argparse
@@ -12,29 +14,34 @@ from pathlib import Path
 import numpy as np
 from _common import made, write
 
-from cantolyric.data import lyric_pairs
-from cantolyric.evaluation import judge_model, measure, topic_share, write_many
-from cantolyric.finetune import FinetuneConfig, Workshop, train_rung, write_json
+from cantolyric.atomic_files import write_json
+from cantolyric.data.pairs import lyric_pairs
+from cantolyric.evaluation.decoding import write_many
+from cantolyric.evaluation.measure import measure
+from cantolyric.evaluation.metrics import reference_model, topic_share
+from cantolyric.training.config import FinetuneConfig
+from cantolyric.training.context import RunContext
+from cantolyric.training.stages import train_stage
 
 KINDS = {
     "no hook": dict(mask=False),
     "tone mask": dict(loss="hook"),
-    "soft bonus": dict(bonus=3.0),
+    "soft bonus": dict(allowed_logit_bonus=3.0),
 }  # settings of `FinetuneConfig`
 
 
-def one_run(kind, seed, requests, judge):
-    "Train once, then everything that is measured, a number for each held-out lyric or request."
-    shop = Workshop(FinetuneConfig(name="ablation", seed=seed, **KINDS[kind]))
-    pairs = shop.held_out("test", shop.config.held_out)
+def one_run(kind, seed, requests, reference):
+    "Train once, then measure: one number per held-out lyric or request."
+    context = RunContext(FinetuneConfig(name="ablation", seed=seed, **KINDS[kind]))
+    pairs = context.held_out_examples("test", context.config.num_held_out)
     with tempfile.TemporaryDirectory() as folder:
-        model = shop.adapted()
-        report = train_rung(shop, "full", model, folder)
-    bits = shop.bits(pairs, model, shop.format)
-    texts = write_many(model, shop.tokenizer, requests, shop.format, seed=seed, store=shop.store)
+        model = context.adapted()
+        report = train_stage(context, "full", model, Path(folder))
+    bits = context.bits(pairs, model, context.format)
+    texts = write_many(model, context.tokenizer, requests, context.format, seed=seed, store=context.store)
     topics, others = [r["topic"] for r in requests], [r["topic"] for r in requests[1:] + requests[:1]]
     about = lambda topics: [int(topic_share([t], [x])) for t, x in zip(texts, topics)]
-    usual = lambda t: judge.bits_per_character([t.replace("\n", "，")]) * (len(t) + 1)
+    usual = lambda t: reference.bits_per_character([t.replace("\n", "，")]) * (len(t) + 1)
     row = dict(zip(("tones %", "rhyme %", "distinct %"), (measure(kind, texts, requests)[k] for k in (1, 8, 10))))
     return dict(
         kind=kind,
@@ -63,14 +70,16 @@ FIGURES = {
 
 
 def ratio(run, figure, chosen=slice(None)):
-    "A figure over some of the held-out items of a run."
+    "One figure of a run, over all or some of its held-out items."
     top, under = FIGURES[figure]
     top = np.asarray(run[top], float)[chosen]
     return 100 * top.mean() if under is None else top.sum() / np.asarray(run[under], float)[chosen].sum()
 
 
 def interval(runs, figure, against=None, draws=4_000):
-    "Mean over seeds, and its 95 % interval from drawing held-out items anew (the same for all runs); with `against`, of the difference."
+    """Mean over seeds, with a 95 % bootstrap interval over held-out items (the same draws for all runs).
+
+    With `against`, the mean difference from those runs and its interval."""
     n, rng = len(runs[0][FIGURES[figure][0]]), np.random.default_rng(0)
     mean = lambda runs, chosen=slice(None): float(np.mean([ratio(r, figure, chosen) for r in runs]))
     value = lambda chosen=slice(None): mean(runs, chosen) - (mean(against, chosen) if against else 0)
@@ -79,17 +88,17 @@ def interval(runs, figure, against=None, draws=4_000):
 
 
 def base_bits():
-    "The base on the same held-out lyrics, without prompt, as it was pretrained."
-    shop = Workshop(FinetuneConfig(name="ablation"))
-    pairs = shop.held_out("test", shop.config.held_out)
+    "Bits per character of the base on the same held-out lyrics, without a prompt, as it was pretrained."
+    context = RunContext(FinetuneConfig(name="ablation"))
+    pairs = context.held_out_examples("test", context.config.num_held_out)
     return {
         k: round(float(v.sum() / sum(len(p["lyrics"].strip()) + 1 for p in pairs)), 3)
-        for k, v in shop.bits(pairs).items()
+        for k, v in context.bits(pairs).items()
     }
 
 
 def table(runs):
-    "Figures of each kind with intervals, the spread of its seeds, and its difference to the tone mask."
+    "The figures of each variant with intervals, its value per seed, and its difference from the tone mask."
     of = {k: [r for r in runs if r["kind"] == k] for k in KINDS}
     seeds = lambda k, f: [round(float(ratio(r, f)), 3) for r in of[k]]
     return {
@@ -110,30 +119,32 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=192)
-    parser.add_argument("--folder", type=Path, default=Path("runs/ablation"), help="where each run is kept as it ends")
+    parser.add_argument("--folder", type=Path, default=Path("runs/ablation"), help="where each run is saved as it ends")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    requests, judge, runs = list(lyric_pairs("test", args.requests)), judge_model(), []
+    requests, reference, runs = list(lyric_pairs("test", args.requests)), reference_model(), []
     for seed in range(args.seeds):
         for kind in KINDS:
             path = args.folder / f"{kind.replace(' ', '_')}-{seed}-{args.requests}.json"
             if not path.exists():
-                write_json(path, one_run(kind, seed, requests, judge))
+                write_json(path, one_run(kind, seed, requests, reference))
             runs.append(json.loads(path.read_text(encoding="utf-8")))
     human = dict(
         kind="human",
-        judge=[judge.bits_per_character([r["lyrics"].replace("\n", "，")]) * (len(r["lyrics"]) + 1) for r in requests],
+        judge=[
+            reference.bits_per_character([r["lyrics"].replace("\n", "，")]) * (len(r["lyrics"]) + 1) for r in requests
+        ],
         written=[len(r["lyrics"]) + 1 for r in requests],
     )
     write(
         "ablation",
         dict(
-            pairs=FinetuneConfig.pairs,
-            steps=FinetuneConfig.steps,
+            pairs=FinetuneConfig().num_examples,
+            steps=FinetuneConfig().steps,
             seeds=args.seeds,
-            held_out=FinetuneConfig.held_out,
+            held_out=FinetuneConfig().num_held_out,
             requests=args.requests,
-            bonus=KINDS["soft bonus"]["bonus"],
+            bonus=KINDS["soft bonus"]["allowed_logit_bonus"],
             base=base_bits(),
             human_judge_bits=round(float(ratio(human, "judge bits")), 2),
             kinds=table(runs),

@@ -1,7 +1,9 @@
-"""Which architectures write to given tones: a small model of each with random weights, and what its cache allows.
+"""Which architectures can write under the constraint: a small random model of each, and what its cache supports.
 
-python benchmarks/architectures.py    writes benchmarks/results/architectures.json; a minute on one core.
-tests/test_architectures.py finds the same again. For a model of your own, call cantolyric.constraint.check_writing.
+python benchmarks/architectures.py    writes benchmarks/results/architectures.json; a minute on one core
+
+tests/test_architectures.py checks that the results are still the same. For a model of your own, call
+cantolyric.constraint.decoding.check_writing.
 """
 
 from importlib.metadata import version
@@ -11,11 +13,13 @@ from _common import write
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from cantolyric.base import load_base
-from cantolyric.constraint import TokenTable, ToneConstraint, check_writing
+from cantolyric.constraint.automaton import ToneConstraint
+from cantolyric.constraint.decoding import check_writing
+from cantolyric.constraint.vocabulary import TokenTable
 
-TEMPLATE = "2/2/24"  # short lines: the mask often leaves one token, and then several new tokens wait to be read
+TEMPLATE = "2/2/24"  # short lines: the mask often leaves one token, so that several new tokens are read at once
 PROMPT = list(range(100, 111))  # longer than the windows below
-RIGHT = 0.05  # bits per text; rounding makes a few thousandths at most
+RIGHT = 0.05  # bits per text; rounding errors are a few thousandths at most
 SIZES = dict(
     vocab_size=8000,
     hidden_size=64,
@@ -70,7 +74,7 @@ V4 = ROUTED | dict(
     mlp_layer_types=["hash_moe", "moe", "moe", "moe"],
     index_n_heads=16,
     index_head_dim=16,
-    index_topk=3,  # with few heads scores tie at 0, and a call's shape breaks ties
+    index_topk=3,  # with few heads, scores tie at 0, and ties depend on the shape of the call
 )
 ARCHITECTURES = {  # model_type -> what its config needs besides SIZES
     "llama": {},
@@ -130,17 +134,17 @@ ARCHITECTURES = {  # model_type -> what its config needs besides SIZES
 
 
 def small_model(name):
-    "A model of an architecture with random weights."
+    "A model of the given architecture with random weights."
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **SIZES | ARCHITECTURES[name])).eval()
-    for key, table in model.named_buffers():  # which experts DeepSeek-V4's first blocks take; a checkpoint has it
+    for key, table in model.named_buffers():  # the experts of DeepSeek-V4's first blocks, which a checkpoint contains
         if key.endswith("tid2eid"):
             table.random_(0, 4)
     return model
 
 
 def constraint():
-    "The tiny base's vocabulary under a short template."
+    "A short template over the tiny base's vocabulary."
     return ToneConstraint(TEMPLATE, TokenTable.from_tokenizer(load_base()[1]))
 
 
@@ -153,7 +157,7 @@ def reads(use):
 
 
 def row(model, found):
-    "A line of the table, of what `check_writing` found."
+    "One row of the table: what `check_writing` found."
     passes = found.tones and found.off < RIGHT
     return {"class": type(model).__name__, "cache": found.layers, "reads": reads(found.use), "passes": passes}
 

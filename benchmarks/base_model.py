@@ -1,6 +1,7 @@
-"""The tiny base against a character 5-gram trained on the same text, on held-out text that neither has seen.
+"""The tiny base compared with a character 5-gram: both trained on the same text, and scored on unseen text.
 
-python benchmarks/base_model.py    writes benchmarks/results/base_model.json and the model card, assets/base/README.md
+python benchmarks/base_model.py    writes benchmarks/results/base_model.json and the model card, assets/base/README.md;
+                                   ten seconds on two cores
 """
 
 import json
@@ -10,9 +11,10 @@ import numpy as np
 import torch
 from _common import made, write
 
-from cantolyric.base import asset_path, bits_per_text, load_base
-from cantolyric.data import load_corpus
+from cantolyric.base import bits_per_text, load_base
+from cantolyric.data.corpora import load_corpus
 from cantolyric.ngram import KneserNey
+from cantolyric.paths import asset_path
 
 CARD = """---
 language: yue
@@ -22,41 +24,51 @@ pipeline_tag: text-generation
 ---
 # The tiny base model of cantolyric
 
-A Cantonese language model small enough to take apart: Qwen3 architecture, {parameters:,} parameters, pretrained from scratch on two CPU cores by lesson 20 of the course. It is a **teaching model**: made to show every step of pretraining, constrained decoding and finetuning in minutes, not to write text for anyone to use.
+A Cantonese language model small enough to take apart: Qwen3 architecture, {parameters:,} parameters, pretrained from
+scratch on two CPU cores in lesson 20 of the course. It is a **teaching model**: it shows every step of pretraining,
+constrained decoding and finetuning in minutes. It is not meant to write text for anyone to use.
 
 | | |
 |---|---|
 | architecture | Qwen3: 6 layers, width 256, 4 query and 2 key-value heads, MLP 768, tied embeddings |
 | tokenizer | our own byte-level BPE, 8,000 tokens, trained on the same training split; a standard `tokenizer.json` |
 | weights | bf16 safetensors; `load_base()` gives fp32 |
-| trained on | {train_texts:,} texts, {train_characters:,} characters: CTCPC (CC0), HKCanCor (CC BY), Common Voice sentences (MPL 2.0), as PyCantonese ships them; see [CORPORA.md](../CORPORA.md). Not CantoMap, which is GPL |
-| training | {steps:,} steps of 64 rows of 128 tokens ({epochs:.1f} epochs), Muon and AdamW, bf16 arithmetic, BPE-dropout 0.1, dropout 0.1 |
-| remade by | `cantolyric base train` |
+| trained on | {train_texts:,} texts, {train_characters:,} characters: CTCPC (CC0), HKCanCor (CC BY), \
+Common Voice sentences (MPL 2.0), as PyCantonese ships them; see [CORPORA.md](../CORPORA.md). \
+CantoMap is GPL and was left out |
+| training | {steps:,} steps of 64 rows of 128 tokens ({epochs:.1f} epochs), Muon and AdamW, bf16 arithmetic, \
+BPE-dropout 0.1, dropout 0.1 |
+| reproduce it with | `cantolyric base train` |
 
 ## How good it is
 
-Bits a character (the end of a text counts as one) on {test_texts:,} test texts that neither model has seen; the split is by near-duplicate cluster and fixed.
+Bits per character (the end of a text counts as one) on {test_texts:,} test texts that neither model has seen. The split
+is fixed and keeps near-duplicates together.
 
-| model | bits a character |
+| model | bits per character |
 |---|---|
-| character 5-gram, interpolated Kneser–Ney, three discounts an order | {ngram:.3f} |
+| character 5-gram, interpolated Kneser–Ney, three discounts per order | {ngram:.3f} |
 | this model | {base:.3f} |
 
-The difference is {gain:.3f} bits (95 % of {draws:,} bootstrap draws of whole texts: {low:.3f} to {high:.3f}; the order turned round in {turned} of them).
+The difference is {gain:.3f} bits (95 % of {draws:,} bootstrap draws of whole texts: {low:.3f} to {high:.3f}; \
+the 5-gram was better in {turned} of them).
 
 ## What it cannot do
 
-- It knows no topics, no tones and no instructions; its turn tokens (`<|im_start|>`, `<|im_end|>`) are untrained. Finetuning teaches the first, the tone constraint guarantees the second.
-- It makes sense over a few words, seldom over a sentence. What it says about people, places and facts is noise in the shape of Cantonese.
-- Its corpora are news, encyclopedia, forum and subtitle-like sentences and transcribed talk of the 1990s: their biases, coarse words included, are in it. It was not made safe in any way.
-- Evaluated on one kind of text by one measure; no person has judged it.
+- It knows no topics, no tones and no instructions; its turn tokens (`<|im_start|>`, `<|im_end|>`) are untrained.
+  Finetuning teaches topics; the tone constraint guarantees tones.
+- It makes sense over a few words, but seldom over a sentence. What it says about people, places and facts is noise in
+  the shape of Cantonese.
+- Its corpora are sentences from news, encyclopedias, forums and subtitles, and transcribed speech of the 1990s. It has
+  picked up their biases, coarse words included. Nothing was done to make it safe.
+- It was evaluated on one kind of text with one metric; no person has rated it.
 
 Licence: Apache-2.0 for the weights; the corpora keep their own licences.
 """
 
 
 def epochs(log):
-    "How often the training text was read, from the steps of its first reading (known to ten)."
+    "Epochs of training, from the number of steps in the first one (known to within ten)."
     return log["step"] / min([x["step"] for x in log["log"] if x["epoch"] > 0] or [log["step"]])
 
 

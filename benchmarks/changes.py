@@ -1,6 +1,7 @@
-"""What real changes touched: the history of this repository, a commit that changed the package a line.
+"""Which modules real changes touched, from this repository's history: one commit per change of the package.
 
-python benchmarks/changes.py    writes benchmarks/results/changes.json; a second. It needs the history (git clone, not a shallow one)
+python benchmarks/changes.py    writes benchmarks/results/changes.json; a second. It needs the full history, so not a
+                                shallow clone
 """
 
 import subprocess
@@ -13,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def modules_by_commit() -> list:
-    "For each commit that changed exported modules, their names."
+    "The names of the exported modules that each commit changed; commits that changed none are left out."
     log = subprocess.run(
         ["git", "log", "--no-merges", "--format=@%h", "--name-only"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""What the data do to a finetune of the tiny base, in two experiments.
+"""How the data affects a finetune of the tiny base, in two experiments.
 
 Faults: the same finetune on clean, shuffled-topic and noisy pairs; held-out bits, topic and fluency.
 Sizes: the same finetune on 100, 400 and all training verses; bits per character of the test verses, with intervals.
@@ -16,25 +16,32 @@ import numpy as np
 from _common import RESULTS, made, write
 
 from cantolyric.base import load_base
-from cantolyric.data import load_corpus, load_verses, lyric_pairs, windows
-from cantolyric.evaluation import Seen, evaluate, interval, judge_model
-from cantolyric.finetune import FinetuneConfig, answer_bits, finetune, mask_store
-from cantolyric.lyricist import Lyricist
+from cantolyric.constraint.mask_store import mask_store
+from cantolyric.constraint.scoring import answer_bits
+from cantolyric.data.pairs import lyric_pairs, windows
+from cantolyric.data.verse_file import load_verses
+from cantolyric.evaluation.bootstrap import interval
+from cantolyric.evaluation.measure import evaluate
 from cantolyric.reading import default_reader
+from cantolyric.training.config import FinetuneConfig
+from cantolyric.training.stages import run_stage
+from cantolyric.writing.lyricist import Lyricist
 
-NOISE = 0.2  # share of characters that are replaced
+# Keys of the result, which lesson 12 reads -> columns of `evaluate`.
+COLUMN_OF = {"judge bits": "bits per character"} | {k: k for k in ("topic %", "chance %", "rhyme %", "distinct %")}
+NOISE = 0.2  # share of characters to replace
 SIZES = (100, 400, None)  # training verses; None: all
 
 
 def shuffled(pairs):
-    "The same lyrics, each with somebody else's topic."
+    "The same lyrics, each with the topic of another."
     topics = [p["topic"] for p in pairs]
     random.Random(0).shuffle(topics)
     return [p | {"topic": t} for p, t in zip(pairs, topics)]
 
 
 def noisy(pairs):
-    "One character in five replaced by one from another lyric; the tones are those of the new text."
+    "Replace one character in five by one from another lyric; the tones are those of the new text."
     rng, read = random.Random(0), default_reader().tones
     characters = [c for p in pairs for c in p["lyrics"] if c != "\n"]
     out = []
@@ -49,36 +56,29 @@ KINDS = {"clean": list, "shuffled topics": shuffled, "noisy": noisy}
 
 def faults(args):
     "The same finetune on clean pairs, and on pairs with one fault."
-    judge, rows, writes = judge_model(), {}, {}
-    seen = Seen([*load_corpus("train")["text"], *lyric_pairs("train")["lyrics"]])
+    rows, writes = {}, {}
     for name, change in KINDS.items():
         data = lambda split, n, seed=0: (
             change(list(lyric_pairs(split, n, seed))) if split == "train" else list(lyric_pairs(split, n, seed))
         )
-        config = FinetuneConfig(name="data", pairs=args.pairs, steps=args.steps, rung="full")
+        config = FinetuneConfig(name="data", num_examples=args.pairs, steps=args.steps, stage="full")
         with tempfile.TemporaryDirectory() as folder:
-            report = finetune(config, data=data, folder=Path(folder))
+            report = run_stage(config, data=data, folder=Path(folder))
             x = Lyricist.from_pretrained(adapter=Path(folder, "adapter"))
-        table = evaluate(x.model, x.tokenizer, args.requests, x.format, adapted=False, judge=judge, seen=seen)
+        table = evaluate(x.model, x.tokenizer, args.requests, x.format, adapted=False)
         found = {r[0]: dict(zip(table.columns[1:], r[1:])) for r in table.rows}
-        rows[name] = {
-            k: round(found["model, masked"][k], 2)
-            for k in ("judge bits", "topic %", "chance %", "rhyme %", "distinct %")
-        }
+        rows[name] = {key: round(found["model constrained"][column], 2) for key, column in COLUMN_OF.items()}
         rows[name] |= {
             "held-out bits, before": round(report.held_out["before"]["best"]["masked"], 3),
             "held-out bits, after": round(report.held_out["after"]["masked"], 3),
         }
         writes[name] = [
             dict(topic=r["topic"], tones=r["tones"], text=t)
-            for r, t in zip(lyric_pairs("test", 4), table.texts["model, masked"])
+            for r, t in zip(lyric_pairs("test", 4), table.texts["model constrained"])
         ]
         rows.setdefault(
             "held-out lyrics",
-            {
-                k: round(found["human lines"][k], 2)
-                for k in ("judge bits", "topic %", "chance %", "rhyme %", "distinct %")
-            },
+            {key: round(found["human lines"][column], 2) for key, column in COLUMN_OF.items()},
         )
     return dict(pairs=args.pairs, steps=args.steps, requests=args.requests, noise=NOISE, rows=rows, writes=writes)
 
@@ -102,20 +102,19 @@ def bits_of(model, tokenizer, format, verses):
     pairs = [whole(v) for v in verses]
     store = mask_store(model, tokenizer, format)
     bits = answer_bits(model, tokenizer, pairs, masked=True, format=format, batch=8, store=store)
-    return bits, np.array(
-        [len(p["lyrics"]) + 1 for p in pairs]
-    )  # line breaks and the end count, as in the whole course
+    # Line breaks and the end count as characters, as everywhere in the course.
+    return bits, np.array([len(p["lyrics"]) + 1 for p in pairs])
 
 
 def with_interval(bits, characters, rounds=2_000):
-    "Bits per character, and the middle 95 % of draws of whole verses."
+    "Bits per character, with a 95 % bootstrap interval over whole verses."
     draws = np.random.default_rng(0).integers(0, len(bits), (rounds, len(bits)))
     low, high = interval(bits[draws].sum(1) / characters[draws].sum(1))
     return dict(bits=round(float(bits.sum() / characters.sum()), 3), low=round(low, 3), high=round(high, 3))
 
 
 def sizes(args):
-    "The same steps on more and more verses; a smaller set is a part of a larger one."
+    "The same number of steps on more and more verses; each set contains the smaller ones."
     train, test = (load_verses(split=s).to_list() for s in ("train", "test"))
     random.Random(0).shuffle(train)
     model, tokenizer = load_base()
@@ -125,9 +124,11 @@ def sizes(args):
         chosen = [e for v in train[:n] for e in examples(v)]
         random.Random(0).shuffle(chosen)
         data = lambda split, n, seed=0: chosen if split == "train" else [whole(v) for v in load_verses(split=split)][:n]
-        config = FinetuneConfig(name="sizes", pairs=len(chosen), steps=args.steps, rung="full", held_out=len(test))
+        config = FinetuneConfig(
+            name="sizes", num_examples=len(chosen), steps=args.steps, stage="full", num_held_out=len(test)
+        )
         with tempfile.TemporaryDirectory() as folder:
-            finetune(config, data=data, folder=Path(folder))
+            run_stage(config, data=data, folder=Path(folder))
             x = Lyricist.from_pretrained(adapter=Path(folder, "adapter"))
         after, _ = bits_of(x.model, x.tokenizer, x.format, test)
         change = with_interval(after - before, characters)

@@ -1,6 +1,7 @@
-"""Writing to given tones beside writing freely: seconds a step of `write_tokens` and of transformers' `generate` without any constraint.
+"""Constrained and unconstrained decoding: seconds per step of `write_tokens` and of transformers' `generate`.
 
-python benchmarks/decoding.py    writes benchmarks/results/decoding.json; wall clock, two threads, fp32. It needs Qwen2's vocabulary (CANTOLYRIC_DATA)
+python benchmarks/decoding.py    writes benchmarks/results/decoding.json; wall clock, two threads, fp32. Needs Qwen2's
+                                 vocabulary (CANTOLYRIC_DATA)
 The models have the shapes of Qwen2.5 and random weights: the time of a step does not depend on what the weights say.
 """
 
@@ -13,7 +14,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RotaryEmbedding
 
 from cantolyric._published import published
-from cantolyric.constraint import TokenTable, ToneConstraint, sampled, write_tokens
+from cantolyric.constraint.automaton import ToneConstraint
+from cantolyric.constraint.decoding import sampled, write_tokens
+from cantolyric.constraint.vocabulary import TokenTable
 
 SIZES = {
     "0.5B": dict(
@@ -60,7 +63,7 @@ def beside(model, table, rng, prompts, copies, lines, slots):
         ]
         ids = torch.from_numpy(rng.integers(0, 100_000, (prompts, PROMPT)))
         torch.manual_seed(seed)
-        out, seconds = clock(lambda: write_tokens(model, ids, cs, copies=copies, choose=sampled(**HOW)))
+        out, seconds = clock(lambda: write_tokens(model, ids, cs, num_return_sequences=copies, strategy=sampled(**HOW)))
         assert all(
             c.template.matches(b"".join(table.tokens[i] for i in t).decode())
             for c, t in zip(np.repeat(cs, copies), out.ids)

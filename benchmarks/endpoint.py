@@ -1,11 +1,15 @@
-"""The same model through an endpoint that gives text only, and under the constraint: slots right, lines right, tokens, seconds.
+"""The same model behind an endpoint that returns only text, and under the constraint: right slots, right lines, cost.
 
-python benchmarks/endpoint.py    writes benchmarks/results/endpoint.json; ten minutes on two cores, three of them for a training run
-                                 (each part is kept in --folder as it ends, and an interrupted benchmark goes on from there)
-Two models of the tiny base are written with: "shipped", the adapter of this package, which was taught under the tone mask, and "plain", taught as long on the same
-pairs without any mask, as lesson 51's ablation has it ("no hook"), so that it learns the template from its prompt. Both are merged and served by `transformers serve`
-on the loopback; both write under the constraint too. Everything is the teaching model of 6.8 million parameters. Seconds are processor time: of the server's process
-for the endpoint, of this one for the constraint.
+python benchmarks/endpoint.py    writes benchmarks/results/endpoint.json; ten minutes on two cores, three of them for a
+                                 training run
+
+Each part is saved in --folder as it ends; an interrupted benchmark resumes there.
+
+There are two models, both the tiny base of 6.8 million parameters with an adapter. "shipped" is the adapter of this
+package, trained under the tone mask. "plain" was trained for as long on the same pairs without a mask, like "no hook"
+in lesson 51's ablation, so that it learns to follow the template in its prompt. Both are merged and served by
+`transformers serve` on the loopback interface, and both also write under the constraint. Seconds are processor time: of
+the server's processes for the endpoint, of this process for the constraint.
 """
 
 import argparse
@@ -18,36 +22,40 @@ import numpy as np
 import psutil
 from _common import made, write
 
-from cantolyric.data import lyric_pairs
-from cantolyric.endpoint import REPAIRS, EndpointWriter, save_servable, serving
-from cantolyric.evaluation import fluency, judge_model, slot_report
-from cantolyric.finetune import FinetuneConfig, Workshop, train_rung
+from cantolyric.data.pairs import lyric_pairs
+from cantolyric.endpoint.drafting import REPAIRS
+from cantolyric.endpoint.server import save_servable, serving
+from cantolyric.endpoint.writer import EndpointWriter
+from cantolyric.evaluation.metrics import fluency, reference_model, slot_report
 from cantolyric.models import load_model
-from cantolyric.lyricist import Lyricist
-from cantolyric.template import ToneTemplate
+from cantolyric.template.template import ToneTemplate
+from cantolyric.training.config import FinetuneConfig
+from cantolyric.training.context import RunContext
+from cantolyric.training.stages import train_stage
+from cantolyric.writing.lyricist import Lyricist
 
 ROUNDS = 8
 
 
 def train(folder):
-    "An adapter that was taught without the mask."
+    "The folder of an adapter that was trained without the mask; it is trained now if it does not exist."
     if (folder / "adapter_config.json").exists():
         return folder
-    shop = Workshop(FinetuneConfig(name="endpoint", mask=False))
-    model = shop.adapted()
+    context = RunContext(FinetuneConfig(name="endpoint", mask=False))
+    model = context.adapted()
     with tempfile.TemporaryDirectory() as part:
-        train_rung(shop, "full", model, part)
+        train_stage(context, "full", model, Path(part))
     model.save_pretrained(folder)
     return folder
 
 
 def server_seconds():
-    "Processor time of the processes that this one started."
+    "Processor time of the child processes, in seconds."
     return sum(sum(p.cpu_times()[:2]) for p in psutil.Process().children(recursive=True))
 
 
 def kept(folder, name, work):
-    "What was measured before, or what `work` gives now: a benchmark that was interrupted goes on."
+    "The result of `work` from an earlier, interrupted run of this benchmark, or from now."
     path = folder / f"{name}.json"
     if not path.exists():
         path.write_text(json.dumps(work(), ensure_ascii=False), encoding="utf-8")
@@ -55,7 +63,7 @@ def kept(folder, name, work):
 
 
 def by_endpoint(endpoint, requests, repair):
-    "One candidate a request, and what had been reached after each round."
+    "One candidate per request, and its state after each round."
     writer, start = EndpointWriter(endpoint, "taught", repair), server_seconds()
     drafts = [
         writer.write(r["topic"], r["tones"], n=1, rounds=ROUNDS, seed=1000 * k)[0] for k, r in enumerate(requests)
@@ -71,14 +79,14 @@ def by_endpoint(endpoint, requests, repair):
 
 
 def by_constraint(folder, requests):
-    "One text a request, under the mask; tokens as an endpoint would count them."
+    "One text per request, written under the mask; tokens are counted as an endpoint would."
     model, tokenizer = load_model(str(folder))
     lyricist = Lyricist(model, tokenizer)
-    lyricist.write("夜雨", "0243", n=1, seed=0)  # what is made once
+    lyricist.write("夜雨", "0243", n=1, seed=0)  # fills the caches
     start = time.process_time()
     texts = [lyricist.write(r["topic"], r["tones"], n=1, seed=1000 * k)[0].text for k, r in enumerate(requests)]
     seconds = (time.process_time() - start) / len(requests)
-    length = lambda t: len(tokenizer(t, add_special_tokens=False)["input_ids"]) + 1  # and the end
+    length = lambda t: len(tokenizer(t, add_special_tokens=False)["input_ids"]) + 1  # the end token
     return dict(
         seconds=seconds,
         texts=texts,
@@ -88,8 +96,8 @@ def by_constraint(folder, requests):
     )
 
 
-def figures(run, requests, judge):
-    "What is written down about a run."
+def figures(run, requests, reference):
+    "The figures that are reported about a run."
     texts, templates = run["texts"], [ToneTemplate.parse(r["tones"]) for r in requests]
     fit, slots = slot_report(texts, templates), sum(len(line) for t in templates for line in t.lines)
     lines = [
@@ -114,7 +122,7 @@ def figures(run, requests, judge):
         "lines %": 100 * float(np.mean(lines)),
         "lengths %": 100 * fit.lengths,
         "whole %": 100 * fit.whole / fit.texts,
-        "judge bits": fluency(texts, judge),
+        "judge bits": fluency(texts, reference),
         "tokens": run["read"] + run["written"],
         **{k: run[k] for k in ("read", "written", "requests", "seconds")},
     }
@@ -135,14 +143,16 @@ def main():
             constraint=kept(folder, f"{name} constraint {a.requests}", lambda: by_constraint(served, requests))
         )
         with serving(served) as endpoint:
-            endpoint.chat([dict(role="user", content="夜雨")], max_tokens=4)  # the server loads what it loads once
+            endpoint.chat(
+                [dict(role="user", content="夜雨")], max_tokens=4
+            )  # the server loads the model on its first request
             for repair in repairs:
                 runs[name][repair] = kept(
                     folder, f"{name} {repair} {a.requests}", lambda: by_endpoint(endpoint, requests, repair)
                 )
-    judge = judge_model()
-    out = {name: {how: figures(run, requests, judge) for how, run in of.items()} for name, of in runs.items()}
-    human = fluency([r["lyrics"] for r in requests], judge)
+    reference = reference_model()
+    out = {name: {how: figures(run, requests, reference) for how, run in of.items()} for name, of in runs.items()}
+    human = fluency([r["lyrics"] for r in requests], reference)
     write(
         "endpoint",
         dict(

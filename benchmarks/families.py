@@ -1,7 +1,9 @@
-"""Tokens that published vocabularies need for a Han character of Cantonese, and the families' sizes counted from their shapes.
+"""Tokens per Han character of Cantonese in published vocabularies, and the families' sizes computed from their shapes.
 
-python benchmarks/families.py    writes benchmarks/results/families.json; half a minute on one core. The vocabularies are read from the folder that CANTOLYRIC_DATA names
-(the tiny base's comes with the package); those that are not there are left out, and said so. Text: 2,000 held-out lines of the open corpus, and 1,000 held-out lyrics.
+python benchmarks/families.py    writes benchmarks/results/families.json; half a minute on one core
+
+The vocabularies are read from the folder that CANTOLYRIC_DATA names (the tiny base's comes with the package); the
+result lists those that are missing. The text is 2,000 held-out lines of the open corpus and 1,000 held-out lyrics.
 """
 
 import re
@@ -10,15 +12,16 @@ from _common import made, write
 from transformers import AutoTokenizer
 
 from cantolyric._published import FILES, at_hand, published
-from cantolyric.base import asset_path
-from cantolyric.data import load_corpus, lyric_pairs
-from cantolyric.families import FAMILIES, cache_numbers, config_of, count_parameters, state_numbers
+from cantolyric.data.corpora import load_corpus
+from cantolyric.data.pairs import lyric_pairs
+from cantolyric.families.table import FAMILIES, cache_numbers, count_parameters, family_config, state_numbers
+from cantolyric.paths import asset_path
 
 HAN = re.compile("[\u3400-\u9fff\U00020000-\U000323af]")
 
 
 def texts():
-    "Han characters only: what stands between them is the same for all."
+    "Han characters only: everything else costs about the same in all vocabularies."
     keep = lambda t: "".join(HAN.findall(t))
     return {
         "corpus": [keep(t) for t in load_corpus("test")["text"][:2000]],
@@ -27,7 +30,7 @@ def texts():
 
 
 def measured(encode, given):
-    "Tokens a character of running text, and the share of single characters that need more than one."
+    "Tokens per character of running text, and the share of characters that take more than one token by themselves."
     out = {k: sum(len(encode(t)) for t in ts if t) / sum(map(len, ts)) for k, ts in given.items()}
     seen = [c for ts in given.values() for t in ts for c in t]
     pieces = {c: len(encode(c)) for c in set(seen)}
@@ -37,10 +40,10 @@ def measured(encode, given):
 
 
 def sizes():
-    "What the shapes in FAMILIES come to, beside what the makers say."
+    "Parameters computed from the shapes in FAMILIES, next to the makers' own figures."
     out = {}
     for name, f in FAMILIES.items():
-        config, c = config_of(name), f.checkpoints[0]
+        config, c = family_config(name), f.checkpoints[0]
         total, active = count_parameters(config)
         out[name] = dict(
             id=c.id,

@@ -1,7 +1,9 @@
-"""The main job as `make finetune` does it, and the same with a quarter of the steps unmasked, each in a process of its own.
+"""The main finetune as `make finetune` runs it, and the same with a quarter of the steps unmasked.
 
-python benchmarks/finetune.py [--ship]    writes benchmarks/results/finetune.json and finetune_free.json;
-                                          --ship puts the first one's adapter into the package
+python benchmarks/finetune.py [--ship]    writes benchmarks/results/finetune.json and finetune_free.json; three minutes
+                                          each on two cores. --ship puts the first adapter into the package
+
+Each run has its own process.
 """
 
 import argparse
@@ -12,13 +14,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cantolyric.base import asset_path
+from cantolyric.paths import asset_path
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def climb(folder, name, *settings):
-    "One finetune through the command line; its metrics go to the results."
+def finetune(folder, name, *settings):
+    "Run one finetune through the command line, and copy its metrics to the results."
     command = [
         Path(sys.executable).with_name("cantolyric"),
         "finetune",
@@ -30,9 +32,9 @@ def climb(folder, name, *settings):
     ]
     code = subprocess.run(command).returncode
     if code not in (0, 1):
-        sys.exit(f"{name} was stopped, exit code {code}")  # 1: the last gate failed, a result like any other
+        sys.exit(f"{name} was stopped, exit code {code}")  # 1: the last gate failed, which is also a result
     metrics = json.loads(Path(folder, name, "metrics.json").read_text(encoding="utf-8"))
-    metrics["config"]["runs_dir"] = "runs"  # not the passing folder of this machine
+    metrics["config"]["runs_dir"] = "runs"  # not the temporary folder
     (RESULTS / f"{name}.json").write_text(json.dumps(metrics, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
@@ -42,8 +44,8 @@ def main():
     args = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        climb(folder, "finetune")
-        climb(folder, "finetune_free", "--free", "0.25")
+        finetune(folder, "finetune")
+        finetune(folder, "finetune_free", "--unmasked-fraction", "0.25")
         if args.ship:
             shutil.copytree(Path(folder, "finetune", "adapter"), asset_path("adapter"), dirs_exist_ok=True)
 

@@ -1,9 +1,10 @@
-"""Measure the run of `make finetune-qwen`: its time and memory against the forecast, and its bits per character on the 48 windows of held-out verses, before and after training.
+"""The run of `make finetune-qwen`: time and memory compared with its forecast, and the bits per character it gained.
 
     make finetune-qwen
-    python benchmarks/finetune_qwen.py                 reads runs/qwen, measures the windows without and with the adapter, and writes benchmarks/results/finetune_qwen.json
+    python benchmarks/finetune_qwen.py    reads runs/qwen; writes benchmarks/results/finetune_qwen.json; a few minutes
 
-The windows are those of benchmarks/held-out.jsonl (kind: verses). None of them is in the training data.
+Bits per character are measured before and after training, on the 48 windows of held-out verses in
+benchmarks/held-out.jsonl (kind: verses). None of them is in the training data.
 """
 
 import argparse
@@ -16,9 +17,11 @@ from real_model import held_out
 
 def bits_of_windows(run):
     "Constrained and unconstrained bits per character of the windows, without and with the run's adapter."
-    from cantolyric.finetune import mask_store, per_character, row_bits, encode_pairs, ToneCollator
-    from cantolyric.models import format_for, load_model
     from peft import PeftModel
+
+    from cantolyric.constraint.mask_store import mask_store
+    from cantolyric.constraint.scoring import ToneCollator, encode_pairs, per_character, row_bits
+    from cantolyric.models import format_for, load_model
 
     model, tokenizer = load_model(run.metrics["config"]["base"])
     format = format_for(model, tokenizer)
@@ -39,45 +42,36 @@ def bits_of_windows(run):
     )
 
 
+def _settings(config):
+    "The main settings, under the keys that the result file has had since its first version."
+    same = ("base", "data", "examples", "rank", "alpha", "lr", "batch_size", "steps", "seed")
+    renamed = dict(pilot="pilot_fraction", held_out="num_held_out", eval_pairs="num_eval_examples")
+    return {k: config[k] for k in same} | {old: config[new] for old, new in renamed.items()}
+
+
 def summary(metrics):
-    "Collect what the result file reports about a run: settings, time and memory against the forecast, gates, and losses."
-    c, full, guess = metrics["config"], metrics["rungs"]["full"], metrics["forecast"]
-    rungs = {
+    "What the result file reports about a run: settings, time and memory compared with the forecast, gates, losses."
+    c, full, guess = metrics["config"], metrics["stages"]["full"], metrics["forecast"]
+    stages = {
         k: dict(
             seconds_of_steps=r["seconds"],
             seconds_of_gates=round(sum(g["seconds"] for g in r["gates"]), 1),
             steps=r["steps"],
         )
-        for k, r in metrics["rungs"].items()
+        for k, r in metrics["stages"].items()
     }
-    slow = sorted(((g["seconds"], g["name"]) for g in metrics["rungs"]["smoke"]["gates"]), reverse=True)[:5]
+    slow = sorted(((g["seconds"], g["name"]) for g in metrics["stages"]["smoke"]["gates"]), reverse=True)[:5]
     return dict(
-        settings={
-            k: c[k]
-            for k in (
-                "base",
-                "data",
-                "examples",
-                "rank",
-                "alpha",
-                "lr",
-                "batch_size",
-                "steps",
-                "pilot",
-                "held_out",
-                "eval_pairs",
-                "seed",
-            )
-        },
+        settings=_settings(c),
         data=metrics["data"]["hash"],
-        examples=full["pairs"],
+        examples=full["num_examples"],
         minutes=round(metrics["seconds"] / 60, 1),
         peak_gib=metrics["peak_gib"],
         seconds_per_step=round(full["seconds"] / full["steps"], 2),
         forecast={k: round(v, 2) for k, v in guess.items()},
         steps_against_forecast=round(full["seconds"] / guess["training"], 3),
         peak_against_forecast=round(metrics["peak_gib"] / guess["peak_gib"], 3),
-        rungs=rungs,
+        stages=stages,
         slowest_gates={name: seconds for seconds, name in slow},
         held_out=full["held_out"],
         losses=full["losses"],
@@ -86,34 +80,37 @@ def summary(metrics):
 
 
 def memory():
-    "The peak of memory of the run's two largest loads: its largest batch, then held-out lyrics, the longest twelve."
+    "Peak memory of the run's two most demanding parts: its largest batch, and the twelve longest held-out lyrics."
     import numpy as np
-    from cantolyric.finetune import FinetuneConfig, Workshop, batch_order, examples_of, rung_plan
-    from cantolyric.finetune import _before, _timed_steps
+
+    from cantolyric.machine import peak_gib
     from cantolyric.options import batch_tokens
-    from cantolyric.preflight import peak_gib
+    from cantolyric.training.config import FinetuneConfig, stage_plan
+    from cantolyric.training.context import RunContext
+    from cantolyric.training.forecast import timed_steps
+    from cantolyric.training.stages import bits_before_training
+    from cantolyric.training.trainer import batch_order
 
     config = FinetuneConfig(
         base="qwen2.5-coder-0.5b", data="verses", steps=100, max_length=256, trainer=dict(gradient_accumulation_steps=2)
     )
-    shop = Workshop(config)
-    plan, encode = rung_plan(config, "full"), lambda e: shop.format.encode(e, shop.tokenizer)["input_ids"]
-    pairs = [e for e in shop.data("train", plan.pairs, 0) if len(encode(e)) <= config.max_length]
-    order = batch_order([len(encode(e)) for e in pairs], plan.steps, plan.batch, 0)
-    largest = int(np.argmax(batch_tokens(np.array([len(encode(pairs[i])) for i in order]), plan.batch)))
-    _timed_steps(shop, [pairs[i] for i in order[largest * plan.batch : (largest + 1) * plan.batch]] * 2, plan)
+    context = RunContext(config)
+    plan = stage_plan(config, "full")
+    examples = [e for e in context.data("train", plan.num_examples, 0) if context.num_tokens(e) <= config.max_length]
+    order = batch_order([context.num_tokens(e) for e in examples], plan.steps, plan.batch_size, 0)
+    tokens = batch_tokens(np.array([context.num_tokens(examples[i]) for i in order]), plan.batch_size)
+    largest = order.reshape(-1, plan.batch_size)[int(np.argmax(tokens))]
+    timed_steps(context, [examples[i] for i in largest] * 2, plan)
     training = peak_gib()
-    longest = sorted(shop.held_out("test", plan.held_out), key=lambda e: -len(e["lyrics"]))[:12]
-    _before(shop, longest, None, shop.adapted())
+    longest = sorted(context.held_out_examples("test", plan.num_held_out), key=lambda e: -len(e["lyrics"]))[:12]
+    bits_before_training(context, longest, context.adapted())
     return dict(training=round(training, 2), held_out=round(peak_gib(), 2))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", default="runs/qwen", help="folder of the finished run (default runs/qwen)")
-    parser.add_argument(
-        "--memory", action="store_true", help="measure only the peak of memory, and add it to the result"
-    )
+    parser.add_argument("--memory", action="store_true", help="measure only peak memory, and add it to the result")
     args = parser.parse_args()
     if args.memory:
         known = json.loads((RESULTS / "finetune_qwen.json").read_text(encoding="utf-8"))
@@ -122,7 +119,7 @@ def main():
     if not (Path(args.run) / "metrics.json").exists():
         print(f"skipped: there is no finished run in {args.run}; run  make finetune-qwen  first")
         return
-    from cantolyric.finetune import read_run
+    from cantolyric.training.run_folder import read_run
 
     run = read_run(args.run)
     lyrics = (run.folder / "lyrics.md").read_text(encoding="utf-8") if (run.folder / "lyrics.md").exists() else ""

@@ -1,6 +1,6 @@
-"""The result on the first screen: one prompt, one seed, one sample each, nothing selected.
+"""The example on the README's first screen: one prompt, one seed, one sample each, nothing selected.
 
-python benchmarks/first_result.py [--adapter FOLDER]    writes benchmarks/results/first_result.json
+python benchmarks/first_result.py [--adapter FOLDER]    writes benchmarks/results/first_result.json; a few seconds
 """
 
 import argparse
@@ -9,14 +9,14 @@ import json
 import torch
 from _common import made, write
 
-from cantolyric.base import asset_path
-from cantolyric.lyricist import Lyricist
+from cantolyric.paths import asset_path
+from cantolyric.writing.lyricist import Lyricist
 
 TOPIC, TONES, SEED = "夜雨", "0243324/3324043", 0
 
 
 def sample(lyricist, masked):
-    "The first sample of the seed, as plain data."
+    "The first candidate for the seed, as plain data."
     lyrics = lyricist.write(TOPIC, TONES, n=1, seed=SEED, masked=masked)
     c = lyrics[0]
     slots = [s for line in c.report.lines for s in line if s.slot]

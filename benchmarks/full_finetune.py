@@ -1,9 +1,11 @@
-"""What the full finetune of lesson 50 will take on a real model and GPU, before anybody has run it.
+"""What the full finetune of lesson 50 will take on a real model and GPU: a forecast, not a measurement of the run.
 
-python benchmarks/full_finetune.py    writes benchmarks/results/full_finetune.json; five minutes on one core. It needs Qwen2's vocabulary (CANTOLYRIC_DATA)
+python benchmarks/full_finetune.py    writes benchmarks/results/full_finetune.json; five minutes on one core. Needs
+                                      Qwen2's vocabulary (CANTOLYRIC_DATA)
 
-Measured here: how many tokens a training pair has in Qwen2's vocabulary, the seconds and the memory that its masks take on the CPU. The steps on the GPU are
-lesson 34's estimate, which is within 2 % in memory and 22 % in time on the one card that it was compared with, an H100.
+Measured here: the tokens of a training pair in Qwen2's vocabulary, and the seconds and memory of its masks on the CPU.
+The steps on the GPU are lesson 34's estimate, which was within 2 % in memory and 22 % in time on the one card that it
+was compared with, an H100.
 """
 
 import os
@@ -14,16 +16,17 @@ import numpy as np
 from _common import made, write
 from transformers import AutoTokenizer
 
-from cantolyric.constraint import TokenTable
-from cantolyric.data import lyric_pairs
-from cantolyric.finetune import MaskStore, ToneCollator, encode_pairs
+from cantolyric.constraint.mask_store import MaskStore
+from cantolyric.constraint.scoring import ToneCollator, encode_pairs
+from cantolyric.constraint.vocabulary import TokenTable
+from cantolyric.data.pairs import lyric_pairs
 from cantolyric.formats import format_named
 
 PAIRS, BATCH, VOCABULARY = 4096, 32, 151_936
 
 
 def measured(tokenizer):
-    "Tokens, masks, seconds and bytes of the first pairs, in four equal parts."
+    "Encode the first pairs in four equal parts; masks, seconds and memory after each."
     format = format_named("qwen2.5")
     store = MaskStore(TokenTable.from_tokenizer(tokenizer, VOCABULARY, end=format.end_token))
     pairs, rows, parts = list(lyric_pairs("train", PAIRS, 0)), [], []
@@ -42,15 +45,13 @@ def measured(tokenizer):
 
 
 def shares(rows, store):
-    "What a batch looks like to the model, on average, shuffled as in training."
+    "The average batch, shuffled as in training: width, share of labelled positions, allowed rows of the head."
     collate, order = ToneCollator(0, store, packed=True), np.random.default_rng(0).permutation(len(rows))
     batches = [collate([rows[i] for i in order[k : k + BATCH]]) for k in range(0, len(rows) - BATCH + 1, BATCH)]
-    width, labelled = (
-        [b["input_ids"].shape[1] for b in batches],
-        [float((b["labels"] != -100).float().mean()) for b in batches],
-    )
+    width = [b["input_ids"].shape[1] for b in batches]
+    labelled = [float((b["labels"] != -100).float().mean()) for b in batches]
     allowed = [
-        int(np.bitwise_count(np.bitwise_or.reduce(b["table"][1:].numpy().view(np.uint32), axis=0)).sum())
+        int(np.bitwise_count(np.bitwise_or.reduce(b["mask_table"][1:].numpy().view(np.uint32), axis=0)).sum())
         for b in batches
     ]
     return dict(

@@ -1,6 +1,7 @@
-"""Our `generate` beside transformers': the same tokens, tokens a second; and what a token costs with and without a cache.
+"""Our `generate` compared with transformers': same tokens, tokens per second, cost per token with and without cache.
 
-python benchmarks/generation.py    writes benchmarks/results/generation.json; wall clock, two threads, the tiny base in fp32
+python benchmarks/generation.py    writes benchmarks/results/generation.json; wall clock, two threads, the tiny base in
+                                   fp32
 """
 
 import time
@@ -21,7 +22,7 @@ def clock(f):
 
 
 def beside(model, batch, **how):
-    "Tokens a second of both loops, which take turns; the ids have to be equal."
+    "Tokens per second of both loops, which take turns; their ids have to be equal."
     best = dict(ours=float("inf"), transformers=float("inf"))
     for seed in range(ROUNDS):
         ids = {}
@@ -46,7 +47,7 @@ def beside(model, batch, **how):
 
 
 def token_cost(model, text, length, cache):
-    "Milliseconds for one more token behind a text of a length, the median after the prefill."
+    "Milliseconds per new token after a text of a given length: the median after the prefill."
     with trace(model) as steps:
         generate(model, text[:, :length], max_new_tokens=10, eos=(), use_cache=cache)
     return round(float(np.median([s.milliseconds for s in steps[1:]])), 2)

@@ -4,7 +4,8 @@ python benchmarks/gguf_check.py [file.gguf]    writes benchmarks/results/gguf.js
 Every tensor is decoded by `cantolyric.gguf_blocks`, by the gguf package and by transformers, and compared bit by bit.
 Times are processor seconds, with the file's bytes in memory. Then llama.cpp runs the file itself: the mean KL
 divergence of its next-token distributions from those of transformers in float32, over all positions of five prompts.
-Needs llama-cpp-python. Not named gguf.py, because the scripts beside it could then not import the package gguf.
+Needs llama-cpp-python. It takes a few minutes. (It is not named gguf.py so that other scripts in this folder can import
+the package gguf.)
 """
 
 import argparse
@@ -23,7 +24,7 @@ from cantolyric.base import quiet_loading
 from cantolyric.export import agreement, llama_logits, model_logits
 from cantolyric.formats import FORMATS
 from cantolyric.gguf_blocks import decode_blocks, decode_tensor
-from cantolyric.models import model_path
+from cantolyric.model_files import model_path
 
 LYRICS = "夜雨落緊，街燈一盞一盞咁暗\n我企喺你樓下，唔知應唔應該撳鐘\n佢話佢哋聽日先返嚟，我諗都係算啦"
 CODE = """def contour(notes):
@@ -36,7 +37,8 @@ print(contour([60, 62, 62, 59]))
 """
 PROMPTS = {
     "Cantonese": LYRICS,
-    "written Chinese": "歌詞與旋律的聲調必須相合，否則聽眾會把字聽成另一個字。因此填詞人先找出每個音的高低，再選擇聲調相配的字。",
+    "written Chinese": "歌詞與旋律的聲調必須相合，否則聽眾會把字聽成另一個字。"
+    "因此填詞人先找出每個音的高低，再選擇聲調相配的字。",
     "English": "Cantonese has six tones, and a melody that rises where the word falls turns one word into another. "
     "Songwriters therefore choose the words after the tune is finished, syllable by syllable.",
     "code": CODE,
@@ -50,7 +52,7 @@ def bits(values):
 
 
 def decode_all(path):
-    "Per kind of block: how many tensors, how many of them with equal bits, weights, and seconds of both decoders."
+    "Per block type: the number of tensors, how many decode to equal bits, weights, and seconds of both decoders."
     found = defaultdict(list)
     for tensor in gguf.GGUFReader(path).tensors:
         found[tensor.tensor_type].append(tensor)
@@ -86,12 +88,12 @@ def compare_loaded(path, model):
 
 
 def same_ids(path, tokenizer):
-    "Ids of each prompt, which llama.cpp and transformers have to agree on."
+    "The ids of each prompt; llama.cpp and transformers have to agree on them."
     model = Llama(str(path), vocab_only=True, verbose=False)
     ids = {name: tokenizer(text, add_special_tokens=False)["input_ids"] for name, text in PROMPTS.items()}
     for name, text in PROMPTS.items():
         if (got := model.tokenize(text.encode(), add_bos=False, special=True)) != ids[name]:
-            sys.exit(f"llama.cpp and transformers cut {name!r} differently: {got} and {ids[name]}")
+            sys.exit(f"llama.cpp and transformers tokenize {name!r} differently: {got} and {ids[name]}")
     model.close()
     return ids
 

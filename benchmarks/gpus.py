@@ -1,13 +1,19 @@
-"""Memory and time of real training steps beside `cantolyric.gpus.estimate`, and beside what accelerate's `estimate-memory` says of the same model.
+"""Memory and time of real training steps, compared with `cantolyric.gpus.estimate` and accelerate's `estimate-memory`.
 
-python benchmarks/gpus.py    writes benchmarks/results/gpus.json; some minutes on one core, 5 GiB. On a machine with CUDA it measures there instead, in bf16,
-                             and writes benchmarks/results/gpus_cuda.json; some minutes, up to 60 GB on the card
-Weights and tokens are random. The first case of each kind of arithmetic calibrates the time; the others are predicted from it.
-On a CPU each case runs in a process of its own; memory is the process's most (VmHWM) in its second step, above what it held after its imports; time is processor
-time of the faster of two steps. The allocator is told to give freed memory back at once (as a tensor's memory on a GPU is free at once): by default glibc keeps
-holes, up to a third of the whole, and the high-water mark would be about those.
-On a GPU memory is `torch.cuda.max_memory_allocated` in the second step, time the clock's, of the fastest of five more; `busy` is the share of a step in which the
-card has a kernel to run. Where that is below `LAUNCH_BOUND`, the host is too slow to keep the card at work: no roofline of the card can foretell that time.
+python benchmarks/gpus.py    writes benchmarks/results/gpus.json; a few minutes on one core, 5 GiB. On a machine with
+                             CUDA it measures the GPU in bf16 instead, and writes benchmarks/results/gpus_cuda.json; a
+                             few minutes, up to 60 GB on the card
+python benchmarks/gpus.py --again gpus    measures nothing: new estimates for the measurements of an earlier run
+
+Weights and tokens are random. The first case in each precision calibrates the time; the others are predicted from it.
+
+On a CPU, each case runs in its own process. Memory is the peak (VmHWM) of the second step, above what the process held
+after its imports; time is the processor time of the faster of two steps. The allocator is told to return freed memory
+at once, as on a GPU: by default glibc keeps holes, up to a third of the total, and the peak would mostly measure those.
+
+On a GPU, memory is `torch.cuda.max_memory_allocated` in the second step, and time is wall clock, the fastest of five
+more steps. `busy` is the share of a step during which the card has a kernel to run. Below `LAUNCH_BOUND` the host is
+too slow to keep the card busy, and no roofline of the card can predict that time.
 """
 
 import argparse
@@ -28,9 +34,11 @@ from accelerate.utils import calculate_maximum_sizes
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from cantolyric.gpus import GPU, GPUS, calibrated, estimate, qwen25
+from cantolyric.fitting import calibrated_efficiency
+from cantolyric.gpus import GPU, GPUS, estimate
 from cantolyric.loss import sliced_loss
-from cantolyric.quantization import in_four_bits
+from cantolyric.memory_model import qwen25_config
+from cantolyric.quantization import convert_to_nf4
 
 CUDA = torch.cuda.is_available()
 
@@ -49,12 +57,13 @@ def shape(hidden, layers, heads, kv, inner, vocab):
 
 
 SHAPES = {
-    **{f"Qwen2.5-{size}": qwen25(size) for size in ("0.5B", "1.5B", "7B")},
+    **{f"Qwen2.5-{size}": qwen25_config(size) for size in ("0.5B", "1.5B", "7B")},
     "12 blocks of 512": shape(512, 12, 8, 2, 1536, 32_000),
     "6 blocks of 1,024": shape(1024, 6, 16, 4, 4096, 8_000),
 }
 LABELLED = 0.25  # share of tokens with a label
-CASES = [  # shape, method, rows, tokens, bits, checkpointing, loss; the first of each kind of arithmetic calibrates the time
+# shape, method, rows, tokens, bits, checkpointing, loss; the first case in each precision calibrates the time
+CASES = [
     ("Qwen2.5-0.5B", "lora", 1, 384, 32, False, "full"),
     ("12 blocks of 512", "full", 4, 384, 32, False, "full"),
     ("6 blocks of 1,024", "full", 2, 768, 32, False, "full"),
@@ -87,14 +96,14 @@ KEYS = ("shape", "method", "rows", "tokens", "bits", "checkpointing", "loss")
 
 
 def student(config, method, bits, checkpointing):
-    "A model with random weights, ready to train, and its optimizer."
+    "A model with random weights that is ready to train, and its optimizer."
     torch.manual_seed(0)
     with torch.device("cuda" if CUDA else "cpu"):
         model = AutoModelForCausalLM.from_config(
             config, dtype=torch.bfloat16 if bits == 16 and method != "full" else torch.float32
         )
         if method == "qlora":
-            model = in_four_bits(model)
+            model = convert_to_nf4(model)
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if method != "full":
@@ -105,7 +114,9 @@ def student(config, method, bits, checkpointing):
 
 
 def tokens_of(config, rows, length):
-    "Random tokens; eight states that allow 4,000 tokens in all, as a group of places under a tone mask does; labels that these allow."
+    """A batch of random tokens with a mask table.
+
+    Eight mask rows allow 4,000 tokens in all, like a group of slots under a tone mask. Labels are allowed tokens."""
     torch.manual_seed(1)
     ids, states = torch.randint(0, config.vocab_size, (rows, length)), torch.randint(1, 9, (rows, length))
     table = torch.zeros(9, config.vocab_size, dtype=torch.bool)
@@ -124,7 +135,7 @@ def tokens_of(config, rows, length):
 
 
 def step(model, optimizer, batch, bits, loss):
-    "One step of training."
+    "Run one training step, and return its loss."
     with torch.autocast("cuda" if CUDA else "cpu", torch.bfloat16) if bits == 16 else nullcontext():
         out = (
             sliced_loss(model, batch)
@@ -138,12 +149,12 @@ def step(model, optimizer, batch, bits, loss):
 
 
 def of_process(what):
-    "VmRSS or VmHWM, bytes."
+    "VmRSS or VmHWM of this process, in bytes."
     return int(re.search(rf"{what}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 
 def seconds_of(run):
-    "Of the device: processor time, or the clock where a GPU works."
+    "Seconds that the device took: processor time, or wall clock on a GPU."
     now = time.perf_counter if CUDA else time.process_time
     if CUDA:
         torch.cuda.synchronize()
@@ -155,7 +166,7 @@ def seconds_of(run):
 
 
 def give_back_at_once(least=2**16):
-    "Memory of at least so many bytes is mapped, and unmapped when it is freed."
+    "Make the allocator return freed blocks of at least `least` bytes to the system at once."
     if hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(-3, least)  # M_MMAP_THRESHOLD
 
@@ -164,7 +175,7 @@ def _child(pipe, case):
     give_back_at_once()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    torch.randn(64, 64) @ torch.randn(64, 64)  # what the libraries hold for themselves
+    torch.randn(64, 64) @ torch.randn(64, 64)  # what the libraries allocate for themselves
     import bitsandbytes  # noqa: F401
 
     name, method, rows, length, bits, checkpointing, loss = case
@@ -172,16 +183,16 @@ def _child(pipe, case):
     model, optimizer = student(SHAPES[name], method, bits, checkpointing)
     batch = tokens_of(SHAPES[name], rows, length)
     run = lambda: step(model, optimizer, batch, bits, loss)
-    run()  # from here on there is an optimizer's state
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew, from what is held now
+    run()  # creates the optimizer's state
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     seconds = seconds_of(run)
     most = of_process("VmHWM") - before
     pipe.send((most, min(seconds, seconds_of(run)), 1.0))
 
 
 def busy_seconds(run):
-    "Seconds in which the card has a kernel to run, of one step on one stream."
-    for _ in range(2):  # the first time the profiler itself is slow
+    "Seconds of one step, on one stream, during which the card has a kernel to run."
+    for _ in range(2):  # the profiler itself is slow at first
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             seconds_of(run)
     kernels = [
@@ -191,7 +202,7 @@ def busy_seconds(run):
 
 
 def on_the_card(case):
-    "Bytes, seconds and the busy share of a case."
+    "Bytes, seconds and the busy share of a case on the GPU."
     name, method, rows, length, bits, checkpointing, loss = case
     gc.collect()
     torch.cuda.empty_cache()
@@ -208,7 +219,7 @@ def on_the_card(case):
 
 
 def in_a_process(case):
-    "Bytes, seconds and the busy share (all of it: processor time is counted) of a case, in a process of its own."
+    "Bytes, seconds and the busy share (1, because processor time is counted) of a case, in its own process."
     ours, theirs = multiprocessing.Pipe(False)
     p = multiprocessing.get_context("spawn").Process(target=_child, args=(theirs, case))
     p.start()
@@ -224,7 +235,7 @@ def measured(case):
 
 
 def this_machine(bits):
-    "The CPU's own data sheet: matrix products and copies, one core."
+    "A data sheet of one CPU core, measured with matrix products and copies."
     torch.set_num_threads(1)
     a, b = (torch.randn(2048, 2048, dtype=torch.float32 if bits == 32 else torch.bfloat16) for _ in range(2))
     big = torch.randn(2**26)
@@ -234,12 +245,12 @@ def this_machine(bits):
 
 
 def rates():
-    "What to estimate with, by bits."
+    "The machine to estimate with, by bits."
     return {b: card() if CUDA else this_machine(b) for b in ((16,) if CUDA else (32, 16))}
 
 
 def by_accelerate(config, bits):
-    "What `accelerate estimate-memory` says of training with Adam: the largest of its four numbers."
+    "What `accelerate estimate-memory` reports for training with Adam: the largest of its four numbers."
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     total, _ = calculate_maximum_sizes(model)
@@ -264,7 +275,7 @@ def predicted(case, machine, efficiency=1.0):
 
 
 def compared(case, machine, efficiency, most, seconds, busy):
-    "A row of the table."
+    "One row of the table."
     e = predicted(case, machine, efficiency)
     return dict(zip(KEYS, case)) | {
         "measured GiB": round(most / 2**30, 4),
@@ -280,20 +291,23 @@ def compared(case, machine, efficiency, most, seconds, busy):
 
 
 def card():
-    "The row of `GPUS` for the CUDA device here, by its name."
+    "The row of `GPUS` for the CUDA device of this machine, by its name."
     name, gb = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / 1e9
     named = [g for key, g in GPUS.items() if g.cards == 1 and re.search(rf"\b{key.split('-')[0]}\b", name)]
     if not named:
-        raise SystemExit(f"no row of gpus.csv for {name}")
+        raise SystemExit(f"gpus.csv has no row for {name}")
     return min(named, key=lambda g: abs(g.gb - gb))
 
 
 def report(name, machines, got, about):
-    "Keep what was measured so far, beside the estimates."
-    first = {
-        b: next((k for k, g in enumerate(got) if g[0][4] == b), None) for b in machines
-    }  # each kind of arithmetic by its first case
-    reached = {b: calibrated(predicted(got[k][0], machines[b]), got[k][2]) for b, k in first.items() if k is not None}
+    "Write what was measured so far, with the estimates."
+    # The first case in each precision.
+    first = {b: next((k for k, g in enumerate(got) if g[0][4] == b), None) for b in machines}
+    reached = {
+        b: calibrated_efficiency(predicted(got[k][0], machines[b]), got[k][2])
+        for b, k in first.items()
+        if k is not None
+    }
     rows = [
         compared(c, machines[c[4]], reached[c[4]], *figures) | {"calibrates": k in first.values()}
         for k, (c, *figures) in enumerate(got)
@@ -315,7 +329,7 @@ def report(name, machines, got, about):
 
 
 def measure():
-    "Every case on this machine, kept as it comes."
+    "Measure every case on this machine, writing the results after each."
     machines, got = rates(), []
     about = made("torch", "transformers", "peft", "bitsandbytes", "accelerate") | (
         {"device": torch.cuda.get_device_name()} if CUDA else {}
@@ -326,7 +340,7 @@ def measure():
 
 
 def estimate_again(name):
-    "New estimates beside the measurements of an earlier run."
+    "Write new estimates for the measurements of an earlier run."
     old = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     machines = {
         int(b): GPUS.get(m["name"]) or GPU(m["name"], gb=6, gbs=m["gbs"], tflops=m["tflops"])
@@ -344,7 +358,7 @@ def estimate_again(name):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        "--again", choices=("gpus", "gpus_cuda"), help="measure nothing: estimate anew what that result holds"
+        "--again", choices=("gpus", "gpus_cuda"), help="measure nothing: new estimates for the cases of that result"
     )
     again = parser.parse_args().again
     if again:

@@ -74,8 +74,8 @@ PROMPTS = {f.__name__: f for f in (finetuning, role, short, scene, role_examples
 
 
 def requests():
-    "At most two windows of two to four lines per validation topic, twelve in all."
-    from cantolyric.data import lyric_pairs
+    "At most two windows of two to four lines per validation topic; twelve in all."
+    from cantolyric.data.pairs import lyric_pairs
 
     by_topic = {}
     for p in lyric_pairs("validation", len(lyric_pairs("validation")), 0):
@@ -85,17 +85,19 @@ def requests():
 
 
 def written():
-    "A text for each prompt and request."
-    from cantolyric.evaluation import write_many
+    "Write one text per prompt and request."
+    from cantolyric.evaluation.decoding import Decoding, write_many
     from cantolyric.models import format_for, load_model
 
     model, tokenizer = load_model(MODEL)
-    asked, format = requests(), format_for(model, tokenizer)
+    rows, format = requests(), format_for(model, tokenizer)
     texts = {
-        name: write_many(model, tokenizer, asked, replace(format, ask=f), seed=SEED, batch=12, desc=name)
+        name: write_many(
+            model, tokenizer, rows, replace(format, ask=f), decoding=Decoding(batch_size=12), seed=SEED, desc=name
+        )
         for name, f in PROMPTS.items()
     }
-    return dict(model=MODEL, seed=SEED, requests=asked, texts=texts) | made("torch", "transformers")
+    return dict(model=MODEL, seed=SEED, requests=rows, texts=texts) | made("torch", "transformers")
 
 
 def order(result):
@@ -111,9 +113,9 @@ def text(result, name, k):
 
 def table(result):
     "Mean ratings and bits per character for each prompt."
-    from cantolyric.evaluation import fluency, judge_model
+    from cantolyric.evaluation.metrics import fluency, reference_model
 
-    rows, model, out = order(result), judge_model(), {}
+    rows, model, out = order(result), reference_model(), {}
     for name in [*result["texts"], "human"]:
         at = [n for n, (which, _) in enumerate(rows) if which == name]
         means = np.mean([[reader[n] for n in at] for reader in result["ratings"]], axis=(0, 1))

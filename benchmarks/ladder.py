@@ -1,6 +1,9 @@
-"""What each rung of the ladder costs, and which rung stops which mistake: each climb in a process of its own.
+"""What each stage of a run costs, and which stage stops which mistake.
 
-python benchmarks/ladder.py [--out FILE]    writes benchmarks/results/ladder.json; cases that are in it already are not run again
+python benchmarks/ladder.py [--out FILE]    writes benchmarks/results/ladder.json; a quarter of an hour on one core.
+                                            Cases that FILE already contains are not run again
+
+Each run has its own process.
 """
 
 import argparse
@@ -15,19 +18,20 @@ from pathlib import Path
 
 from _common import RESULTS, made
 
-# The pilot is that of the defaults (512 pairs, 16 steps); the full rung is half of theirs, so each rung's share of it is, if anything, too large.
-FULL = dict(pairs=4096, steps=128, pilot=1 / 8, held_out=320, max_gib=16.0)
+# The pilot is the default one (512 examples, 16 steps) and the full stage half of the default, so the share of each
+# earlier stage is, if anything, too large. The keys of ladder.json are those of its first version: rung for stage.
+FULL = dict(num_examples=4096, steps=128, pilot_fraction=1 / 8, num_held_out=320, max_gib=16.0)
 SWAP = str.maketrans("24", "42")
 
 
 def pairs(split, n, seed=0):
-    from cantolyric.data import lyric_pairs
+    from cantolyric.data.pairs import lyric_pairs
 
     return [{k: e[k] for k in ("topic", "tones", "lyrics")} for e in lyric_pairs(split, n, seed)]
 
 
 def on_train(change):
-    "Data whose training part is changed: `change(examples)`."
+    "Data whose training split is changed by `change(examples)`."
     return lambda split, n, seed=0: change(pairs(split, n, seed)) if split == "train" else pairs(split, n, seed)
 
 
@@ -36,12 +40,12 @@ def swapped(e):
 
 
 def one_at(k):
-    "One example with swapped tones, the k-th."
+    "Data in which the k-th example has swapped tones."
     return on_train(lambda rows: [swapped(e) if n == k else e for n, e in enumerate(rows)])
 
 
 def leak(start, share):
-    "Test examples among the training ones, from the start-th on."
+    "Data with test examples among the training examples, from number `start` on."
     held = pairs("test", 320)
     return on_train(
         lambda rows: [held[n % 320] if n >= start and n % round(1 / share) == 0 else e for n, e in enumerate(rows)]
@@ -49,32 +53,30 @@ def leak(start, share):
 
 
 def other_topics(rows):
-    "Each lyric under the topic of another."
+    "Give each lyric the topic of another."
     topics = [e["topic"] for e in rows]
     return [dict(e, topic=topics[(n * 7 + 3) % len(rows)]) for n, e in enumerate(rows)]
 
 
 def by_length(split, n, seed=0):
-    "All of the full rung's pairs, the short ones first."
-    return (
-        sorted(pairs(split, FULL["pairs"], seed), key=lambda e: len(e["lyrics"]))[:n]
-        if split == "train"
-        else pairs(split, n, seed)
-    )
+    "The examples of the full stage, the shortest first."
+    if split != "train":
+        return pairs(split, n, seed)
+    return sorted(pairs(split, FULL["num_examples"], seed), key=lambda e: len(e["lyrics"]))[:n]
 
 
 def spoilt_format(change):
-    "A ChatML whose encoded rows are changed: `change(input_ids, labels)` -> both."
+    "Plant a ChatML format whose encoded rows are changed by `change(input_ids, labels)`, which returns both."
 
     def plant():
-        import cantolyric.finetune as F
         from cantolyric.formats import ChatML
+        from cantolyric.training import context
 
         class Spoilt(ChatML):
             def encode(self, example, tokenizer):
                 return dict(zip(("input_ids", "labels"), change(**super().encode(example, tokenizer))))
 
-        F.format_named = lambda name: Spoilt()
+        context.format_for = lambda model, tokenizer: Spoilt()
 
     return plant
 
@@ -85,18 +87,18 @@ def without_end(input_ids, labels):
 
 
 def frozen():
-    import cantolyric.finetune as F
+    from cantolyric.training.context import RunContext
 
-    was = F.Workshop.adapted
+    was = RunContext.adapted
 
     def adapted(self):
         return was(self).requires_grad_(False)
 
-    F.Workshop.adapted = adapted
+    RunContext.adapted = adapted
 
 
 def rounded_when_saved():
-    "The adapter is rounded when it is written: what is on disk is not what was trained."
+    "Round the adapter when it is written, so that what is on disk is not what was trained."
     import peft
 
     was = peft.PeftModel.save_pretrained
@@ -116,7 +118,12 @@ CASES = {
     "learning rate x 100": ("a slip of two digits", dict(lr=0.2), None, None),
     "learning rate x 10": ("a slip of one digit", dict(lr=0.02), None, None),
     "learning rate / 1000": ("a rate for another method", dict(lr=2e-6), None, None),
-    "batches multiplied": ("steps of an epoch taken for epochs", dict(steps=128 * 128, pilot=1 / 1024), None, None),
+    "batches multiplied": (
+        "steps of an epoch taken for epochs",
+        dict(steps=128 * 128, pilot_fraction=1 / 1024),
+        None,
+        None,
+    ),
     "tone table swapped": (
         "2 and 4 exchanged in all examples",
         {},
@@ -151,55 +158,59 @@ CASES = {
     "sorted by length": ("the pilot sees the shortest examples only", {}, "by_length", None),
     "topics of other lyrics": ("two columns sorted apart", {}, "on_train(other_topics)", None),
 }
+# The last stage of cases that show everything in the pilot.
 UPTO = {
     "sorted by length": "pilot",
     "topics of other lyrics": "pilot",
-}  # what they show, the pilot shows; the full rung is not run
-RATES = (6e-3, 2e-3)  # ranked by the pilot and by the full rung
+}
+RATES = (6e-3, 2e-3)  # learning rates that the pilot and the full stage rank
 
 
 class Enough(Exception):
-    pass
+    "Ends a run after the stage in `UPTO`."
 
 
-def climbed(name):
-    "One climb, by its rungs: processor seconds, held-out bits, forecast; and what stopped it."
-    import cantolyric.finetune as F
+def run_one(name):
+    "Run one case: processor seconds, held-out bits and forecast per stage, and what stopped the run."
+    from cantolyric.errors import CantolyricError
+    from cantolyric.machine import peak_gib
+    from cantolyric.training import run, stages
+    from cantolyric.training.config import FinetuneConfig
 
     _, settings, data, plant = CASES[name]
     if plant:
         (globals()[plant] if plant in globals() else eval(plant))()
     reports, at = {}, {}
-    was_rung, was_trained = F.finetune, F.train_rung
+    was_stage, was_trained = run.run_stage, stages.train_stage
 
-    def finetune(config, **kw):
-        at[config.rung] = dict(began=time.process_time())
+    def run_stage(config, **kw):
+        at[config.stage] = dict(began=time.process_time())
         try:
-            return was_rung(config, **kw)
+            return was_stage(config, **kw)
         finally:
-            at[config.rung]["ended"] = time.process_time()
+            at[config.stage]["ended"] = time.process_time()
 
-    def train(shop, rung, *a):
-        at[rung]["first_step"] = time.process_time()
-        report = reports[rung] = was_trained(shop, rung, *a)
-        at[rung]["last_step"] = time.process_time()
+    def train(context, stage, *a):
+        at[stage]["first_step"] = time.process_time()
+        report = reports[stage] = was_trained(context, stage, *a)
+        at[stage]["last_step"] = time.process_time()
         return report
 
-    def say(told):
-        if getattr(told, "rung", None) == UPTO.get(name, "") and told.ok:
+    def log(message):
+        if getattr(message, "stage", None) == UPTO.get(name, "") and message.ok:
             raise Enough()
 
-    F.finetune, F.train_rung = finetune, train
+    run.run_stage, stages.train_stage = run_stage, train
     out = dict(stopped=None, rung=None)
     with tempfile.TemporaryDirectory() as d:
-        config = F.FinetuneConfig(name="run", runs_dir=d, **{**FULL, **settings})
+        config = FinetuneConfig(name="run", runs_dir=d, **{**FULL, **settings})
         try:
-            run = F.climb(config, eval(data) if data else pairs, say)
-            if not run.ok:
+            done = run.run_finetune(config, eval(data) if data else pairs, log)
+            if not done.ok:
                 out.update(
                     stopped="; ".join(
                         f"[{g['name']}] {g['message']}"
-                        for r in run.metrics["rungs"].values()
+                        for r in done.metrics["stages"].values()
                         for g in r["gates"]
                         if not g["ok"]
                     ),
@@ -208,12 +219,11 @@ def climbed(name):
                 )
         except Enough:
             out["upto"] = UPTO[name]
-        except F.CantolyricError as e:
+        except CantolyricError as e:
             rung = list(at)[-1]
             out.update(stopped=str(e), rung=rung, when="after" if "first_step" in at[rung] else "before")
-    out["gate"] = (
-        (re.findall(r"\[(\w+)\] ", out["stopped"]) or ["template"])[0] if out["stopped"] else None
-    )  # an example that misfits is named without a gate
+    # The message about an example that violates its template names no gate.
+    out["gate"] = (re.findall(r"\[(\w+)\] ", out["stopped"]) or ["template"])[0] if out["stopped"] else None
     out["rungs"] = {
         k: {
             **v,
@@ -222,9 +232,9 @@ def climbed(name):
         }
         for k, v in at.items()
     }
-    out["forecast"] = [g["message"] for r in reports.values() for g in r.gates if g["name"] in ("forecast", "granted")]
+    out["forecast"] = [g["message"] for r in reports.values() for g in r.gates if g["name"] in ("forecast", "limits")]
     out["trained_seconds"] = {k: r.seconds for k, r in reports.items()}
-    return dict(out, seconds=time.process_time(), gib=F.peak_gib())
+    return dict(out, seconds=time.process_time(), gib=peak_gib())
 
 
 def mean(x):
@@ -232,15 +242,19 @@ def mean(x):
 
 
 def ranked(lr):
-    "Held-out bits a character after the pilot (96 validation pairs) and after the full rung (320 test pairs), trained as in a climb; no gates."
-    import cantolyric.finetune as F
+    "Held-out bits per character after the pilot (96 validation examples) and the full stage (320 test); no gates."
+    from cantolyric.constraint.scoring import answer_bits, per_character
+    from cantolyric.training.config import FinetuneConfig
+    from cantolyric.training.context import RunContext
+    from cantolyric.training.stages import train_stage
 
-    shop, out = F.Workshop(F.FinetuneConfig(**{**FULL, "lr": lr}), pairs), dict(lr=lr)
-    for rung, split, n in (("pilot", "validation", 96), ("full", "test", 320)):
-        model, held = shop.adapted(), shop.held_out(split, n)
-        F.train_rung(shop, rung, model)
-        out[rung] = F.per_character(F.answer_bits(model, shop.tokenizer, held, shop.format, store=shop.store), held)
-        shop.model = model.unload()
+    context, out = RunContext(FinetuneConfig(**{**FULL, "lr": lr}), pairs), dict(lr=lr)
+    for stage, split, n in (("pilot", "validation", 96), ("full", "test", 320)):
+        model, held = context.adapted(), context.held_out_examples(split, n)
+        train_stage(context, stage, model)
+        bits = answer_bits(model, context.tokenizer, held, context.format, store=context.store)
+        out[stage] = per_character(bits, held)
+        context.model = model.unload()
     return out
 
 
@@ -259,7 +273,7 @@ def main():
     parser.add_argument("--out", default=RESULTS / "ladder.json", type=Path)
     args = parser.parse_args()
     if args.case:
-        return print(json.dumps(climbed(args.case), ensure_ascii=False))
+        return print(json.dumps(run_one(args.case), ensure_ascii=False))
     if args.rate:
         return print(json.dumps(ranked(args.rate)))
     result = (
@@ -280,7 +294,7 @@ def main():
             f"{result['cases'][name]['seconds']:.0f} s",
             flush=True,
         )
-    at = result["cases"]["healthy"]["rungs"]  # the default rate has been climbed already
+    at = result["cases"]["healthy"]["rungs"]  # the default rate was run above
     known = {
         2e-3: dict(lr=2e-3, pilot=at["pilot"]["held_out"]["after"], full=at["full"]["held_out"]["after"]["masked"]),
         **{r["lr"]: r for r in result.get("ranking", [])},

@@ -1,10 +1,15 @@
-"""Head and loss of a training batch, forward and backward: ours from the allowed rows beside transformers' own and torch's chunked one; a whole LoRA step; our finetune.
+"""Forward and backward of the head and the loss: our sliced loss compared with transformers' and torch's chunked loss.
 
-python benchmarks/loss.py [part ...]    writes benchmarks/results/loss.json; wall clock, two threads, a quarter of an hour for all parts
-The parts "head" and "step" have Qwen2.5-0.5B's shape, random weights, and tokens and states of real `lyric_pairs`; they need Qwen2's vocabulary (CANTOLYRIC_DATA).
-"finetune" is the tiny base. Memory (of head and loss) is what the process needs at most (VmHWM) above weights and inputs, each way in a process of its own.
-"gpu" is head and loss in bf16 on a CUDA device, beside Liger's and Apple's fused losses where they are installed; it is not among "all parts", and is kept under the
-device's name: the clock of the median of 20, and `torch.cuda.max_memory_allocated` above weights and inputs.
+python benchmarks/loss.py [part ...]    writes benchmarks/results/loss.json; wall clock, two threads, a quarter of an
+                                        hour for all parts
+
+"head" and "step" (a whole LoRA step) use the shape of Qwen2.5-0.5B, random weights, and tokens and mask ids of real
+`lyric_pairs`; they need Qwen2's vocabulary (CANTOLYRIC_DATA). "finetune" is a finetune of the tiny base. The memory of
+head and loss is the peak of a process (VmHWM) above weights and inputs, measured in a process of its own.
+
+"gpu" is head and loss in bf16 on a CUDA device, next to Liger's and Apple's fused losses if they are installed. It only
+runs when named, and is saved under the device's name: the median of 20 wall-clock times, and
+`torch.cuda.max_memory_allocated` above weights and inputs.
 """
 
 import json
@@ -28,42 +33,47 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 
 from cantolyric import loss as ours
 from cantolyric._published import TOKENIZERS
-from cantolyric.constraint import TokenTable
-from cantolyric.data import lyric_pairs
-from cantolyric.finetune import FinetuneConfig, MaskStore, Workshop, bf16_is_fast, encode_pairs, train_rung
+from cantolyric.constraint.mask_store import MaskStore
+from cantolyric.constraint.scoring import encode_pairs
+from cantolyric.constraint.vocabulary import TokenTable
+from cantolyric.data.pairs import lyric_pairs
 from cantolyric.formats import ChatML
+from cantolyric.machine import bf16_is_fast
+from cantolyric.training.config import FinetuneConfig
+from cantolyric.training.context import RunContext
+from cantolyric.training.stages import train_stage
 
 POSITIONS, WIDTH, ROUNDS, BATCH, LENGTH = 4_096, SIZES["0.5B"]["hidden_size"], 3, 4, 256
 
 
 def rows():
-    "Training rows with states, and their masks."
+    "Training rows with mask ids, and the store of their masks."
     tokenizer, fmt = AutoTokenizer.from_pretrained(TOKENIZERS / "qwen2"), ChatML()
     store = MaskStore(TokenTable.from_tokenizer(tokenizer, VOCABULARY, end=fmt.end_token))
     return encode_pairs(list(lyric_pairs("train", 400)), fmt, tokenizer, store), store
 
 
-def small_table(states, store):
-    "Only the masks that occur, packed."
-    used, states = np.unique(states, return_inverse=True)
-    return torch.from_numpy(states), torch.from_numpy(np.stack([store.rows[i] for i in used]))
+def small_table(mask_ids, store):
+    "Renumber mask ids, and keep only the masks that occur, packed."
+    used, mask_ids = np.unique(mask_ids, return_inverse=True)
+    return torch.from_numpy(mask_ids), torch.from_numpy(np.stack([store.rows[i] for i in used]))
 
 
 def head_batch():
-    "Hidden states (random), the head, and 4,096 labelled positions of answers, laid end to end."
+    "Random hidden states, the head, and 4,096 labelled positions of answers in one row."
     every, store = rows()
     on = [[k for k, x in enumerate(r["labels"]) if x != -100] for r in every]
-    states = np.concatenate([np.asarray(r["states"])[np.array(k) - 1] for r, k in zip(every, on)])[:POSITIONS]
+    mask_ids = np.concatenate([np.asarray(r["mask_ids"])[np.array(k) - 1] for r, k in zip(every, on)])[:POSITIONS]
     labels = np.concatenate([np.asarray(r["labels"])[k] for r, k in zip(every, on)])[:POSITIONS]
-    states, table = small_table(np.append(states, 0)[None], store)
+    mask_ids, mask_table = small_table(np.append(mask_ids, 0)[None], store)
     torch.manual_seed(0)
     hidden, head = torch.randn(1, POSITIONS + 1, WIDTH), torch.randn(VOCABULARY, WIDTH) * 0.02
     return dict(
         hidden=hidden.requires_grad_(),
         head=head,
-        states=states.view(1, -1),
+        mask_ids=mask_ids.view(1, -1),
         labels=torch.from_numpy(np.append(-100, labels))[None],
-        table=table,
+        mask_table=mask_table,
     )
 
 
@@ -71,11 +81,13 @@ def hf(hidden, head, labels, **_):
     return ForCausalLMLoss(F.linear(hidden, head), labels, VOCABULARY)
 
 
-def hf_masked(hidden, head, labels, states, table):
-    "What a mask hook on the head costs: full logits, full mask."
-    bits = (table[:, :, None] >> torch.arange(32, dtype=torch.int32, device=table.device) & 1).bool().flatten(1)
+def hf_masked(hidden, head, labels, mask_ids, mask_table):
+    "The loss with a mask hook on the head: all logits and a full mask."
+    bits = (
+        (mask_table[:, :, None] >> torch.arange(32, dtype=torch.int32, device=mask_table.device) & 1).bool().flatten(1)
+    )
     return ForCausalLMLoss(
-        ours.apply_tone_mask(F.linear(hidden, head), ours.tone_mask_slice(states, bits)), labels, VOCABULARY
+        ours.apply_tone_mask(F.linear(hidden, head), ours.tone_mask_slice(mask_ids, bits)), labels, VOCABULARY
     )
 
 
@@ -83,13 +95,13 @@ def chunked(hidden, head, labels, **_):
     return F.linear_cross_entropy(hidden[0, :-1], head, labels[0, 1:], options=torch.nn.LinearCrossEntropyOptions())
 
 
-def sliced(hidden, head, labels, states, table):
-    return ours.sliced_cross_entropy(hidden, head, states, labels, table)
+def sliced(hidden, head, labels, mask_ids, mask_table):
+    return ours.sliced_cross_entropy(hidden, head, mask_ids, labels, mask_table)
 
 
 def one_a_state(**batch):
-    "The sliced head without shared supersets: each state its own group."
-    shared, ours.state_groups = ours.state_groups, lambda states, table: torch.arange(len(table))
+    "The sliced loss without shared groups: each mask is its own group."
+    shared, ours.state_groups = ours.state_groups, lambda mask_ids, mask_table: torch.arange(len(mask_table))
     try:
         return sliced(**batch)
     finally:
@@ -106,7 +118,7 @@ WAYS = {
 
 
 def gradient(way, batch, bf16=False):
-    "Loss, and its gradient to the hidden states."
+    "The loss, and its gradient with respect to the hidden states."
     with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
         loss = WAYS[way](**batch)
     return loss.item(), torch.autograd.grad(loss, batch["hidden"])[0]
@@ -119,7 +131,7 @@ def clock(f):
 
 
 def in_turns(runs, rounds=ROUNDS):
-    "Median seconds of some functions, which take turns."
+    "Median seconds of several functions, which take turns."
     seconds = {k: [] for k in runs}
     for _ in range(rounds):
         for k, f in runs.items():
@@ -134,14 +146,14 @@ def high_water():
 def _child(pipe, prepare, run, way):
     torch.set_num_threads(2)
     given = prepare()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew, from what is held now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = high_water()
     run(way, given)
     pipe.send(high_water() - before)
 
 
 def memory(prepare, run, way):
-    "GiB at most above what was prepared, in a process of its own."
+    "Peak memory in GiB above what was prepared, measured in a process of its own."
     ours, theirs = multiprocessing.Pipe(False)
     p = multiprocessing.get_context("spawn").Process(target=_child, args=(theirs, prepare, run, way))
     p.start()
@@ -150,15 +162,17 @@ def memory(prepare, run, way):
 
 
 def head_and_loss():
-    "Seconds and memory of every way, and how far the masked ones are apart."
+    "Seconds and memory of every implementation, and how much the masked ones differ."
     batch = head_batch()
-    used = batch["states"][0, :-1]
-    groups = ours.state_groups(used, batch["table"])
+    used = batch["mask_ids"][0, :-1]
+    groups = ours.state_groups(used, batch["mask_table"])
     result = dict(
         positions=POSITIONS,
         states=int(len(used.unique())),
         groups=int(groups.max()) + 1,
-        allowed_a_position=int(ours.table_bits(batch["table"], torch.arange(VOCABULARY)).sum(1)[used].float().mean()),
+        allowed_a_position=int(
+            ours.table_bits(batch["mask_table"], torch.arange(VOCABULARY)).sum(1)[used].float().mean()
+        ),
     )
     (want, g), (got, h) = gradient("transformers, tone mask on the logits", batch), gradient("sliced", batch)
     result |= {
@@ -180,14 +194,14 @@ def head_and_loss():
 
 
 def step_batch():
-    "A LoRA student of Qwen2.5-0.5B's shape, and four rows of 256 tokens: examples one behind the other."
+    "A model of Qwen2.5-0.5B's shape with LoRA, and four rows of 256 tokens: examples one after another."
     every, store = rows()
-    ids, labels, states = (
+    ids, labels, mask_ids = (
         np.concatenate([np.asarray(r[k]) for r in every])[: BATCH * LENGTH].reshape(BATCH, LENGTH)
-        for k in ("input_ids", "labels", "states")
+        for k in ("input_ids", "labels", "mask_ids")
     )
-    labels[:, 0] = -100  # nothing predicts it
-    states, table = small_table(states, store)
+    labels[:, 0] = -100  # no position predicts it
+    mask_ids, mask_table = small_table(mask_ids, store)
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=VOCABULARY, **SIZES["0.5B"])).train()
     student = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
@@ -196,8 +210,8 @@ def step_batch():
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         labels=torch.from_numpy(labels),
-        states=states.view(BATCH, LENGTH),
-        table=table,
+        mask_ids=mask_ids.view(BATCH, LENGTH),
+        mask_table=mask_table,
     )
 
 
@@ -223,15 +237,15 @@ def whole_step():
 
 
 def our_finetune():
-    "Seconds a step of the tiny base's finetune, pilot by pilot, the losses taking turns."
-    seconds, shops = {w: [] for w in ("hook", "sliced")}, {}
+    "Seconds per step of the tiny base's finetune: one pilot after another, with the losses taking turns."
+    seconds, contexts = {w: [] for w in ("hook", "sliced")}, {}
     for k in range(ROUNDS + 1):
         for w in seconds:
-            shop = shops.setdefault(w, Workshop(FinetuneConfig(name="loss", loss=w)))
-            report = train_rung(shop, "pilot", model := shop.adapted())
-            shop.model = model.unload()
+            context = contexts.setdefault(w, RunContext(FinetuneConfig(name="loss", loss=w)))
+            report = train_stage(context, "pilot", model := context.adapted())
+            context.model = model.unload()
             if k:
-                seconds[w].append(report.seconds / report.steps)  # the first time builds masks and warms up
+                seconds[w].append(report.seconds / report.steps)  # the first round builds masks and warms up
     s = {w: statistics.median(v) for w, v in seconds.items()}
     return dict(batch=FinetuneConfig().batch_size, steps=256, bf16=bf16_is_fast()) | {
         w: {"seconds a step": round(x, 3), "the hook takes, times": round(s["hook"] / x, 2)} for w, x in s.items()
@@ -251,7 +265,7 @@ def cut(hidden, head, labels, **_):
 
 
 def grouped(**batch):
-    "The sliced loss with the groups that suit a CPU."
+    "The sliced loss with the groups that it uses on a CPU."
     shared, ours._shared = ours._shared, ours._grouped
     try:
         return sliced(**batch)
@@ -260,7 +274,7 @@ def grouped(**batch):
 
 
 def gpu_turn(way, batch):
-    "Seconds of one forward and backward on the GPU, and GiB at most above what was there."
+    "Seconds of one forward and backward pass on the GPU, its peak memory in GiB, the loss and the gradient."
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before, start = torch.cuda.memory_allocated(), time.perf_counter()
@@ -289,7 +303,7 @@ def on_gpu(rounds=20):
         if not needs:
             del ways[k]
     turns = {k: [] for k in ways}
-    for r in range(rounds + 3):  # the first three compile and warm up
+    for _ in range(rounds + 3):  # the first three compile and warm up
         for k, f in ways.items():
             turns[k].append(gpu_turn(f, batch)[:2])
     s = {k: statistics.median(t[0] for t in ts[3:]) for k, ts in turns.items()}

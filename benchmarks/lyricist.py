@@ -1,18 +1,31 @@
-"""What ranking buys, what looking ahead buys when a line is rewritten, and how long a line takes."""
+"""What ranking candidates gains, what looking ahead gains when a line is rewritten, and how long writing takes.
 
+python benchmarks/lyricist.py [part ...]    writes benchmarks/results/lyricist.json
+
+The parts are batch, speed, ranking and ahead; without one, all are run. Parts that are not run keep their old results.
+All but "batch" use the shipped model on one core. Texts are scored by the reference language model, which is called
+judge in the JSON.
+"""
+
+import json
 import random
+import sys
+import time
 from itertools import count
 
 import numpy as np
 import torch
-from _common import made, seconds, write
+from _common import RESULTS, made, seconds, write
 
 from cantolyric import Lyricist
-from cantolyric.data import is_about, lyric_pairs
-from cantolyric.evaluation import fluency, judge_model
+from cantolyric.data.pairs import lyric_pairs
+from cantolyric.data.topics import is_about
+from cantolyric.evaluation.metrics import fluency, reference_model
 
 N, REQUESTS, LINE = 8, 48, 2
 AHEAD, TEXTS = 16, 200  # candidates and texts, where a line is rewritten
+SONG = "0243324/3324043/0243324/3324043"  # four lines of seven
+BASES = ("tiny", "qwen2.5-coder-0.5b")
 
 
 def interval(x, rng, draws=2000):
@@ -27,18 +40,20 @@ def interval(x, rng, draws=2000):
 
 
 def requests(least, most=REQUESTS):
-    "Topics and tones of held-out human texts of at least so many lines, the same each time."
+    "Topics and tones of held-out human texts of at least `least` lines, the same in every run."
     rows = [r for r in lyric_pairs("test") if r["lyrics"].count("\n") + 1 >= least]
     return random.Random(0).sample(rows, min(most, len(rows)))
 
 
-def ranking(lyricist, judge, rng):
-    "Judge bits of the candidate ranked first against the mean of all and the judge's own first; the same for topic and rhyme."
+def ranking(lyricist, reference, rng):
+    """Reference bits of the candidate that is ranked first, of the average one, and of the reference model's favourite.
+
+    The same for topic and rhyme."""
     rows, order = requests(2), []
     for r in rows:
         c = lyricist.write(r["topic"], r["tones"], n=N, seed=0)
-        bits = [fluency([x.text], judge) for x in c]
-        order.append((bits, [is_about(x.text, r["topic"]) for x in c], [x.parts()["rhyme"] for x in c], c))
+        bits = [fluency([x.text], reference) for x in c]
+        order.append((bits, [is_about(x.text, r["topic"]) for x in c], [x.criteria()["rhyme"] for x in c], c))
     spread = lambda bits: np.argsort(np.argsort(bits))
     return dict(
         requests=len(rows),
@@ -53,25 +68,27 @@ def ranking(lyricist, judge, rng):
         topic_first=interval([a[0] for _, a, _, _ in order], rng),
         topic_mean=interval([np.mean(a) for _, a, _, _ in order], rng),
         topic_ranked=interval(
-            [is_about(c.rank(topic=2.0).best.text, r["topic"]) for (*_, c), r in zip(order, rows)], rng
+            [is_about(c.sort_by(topic=2.0).best.text, r["topic"]) for (*_, c), r in zip(order, rows)], rng
         ),
         rhyme_first=interval([m[0] for _, _, m, _ in order], rng),
         rhyme_mean=interval([np.mean(m) for _, _, m, _ in order], rng),
-        rhyme_ranked=interval([c.rank(rhyme=2.0).best.parts()["rhyme"] for *_, c in order], rng),
+        rhyme_ranked=interval([c.sort_by(rhyme=2.0).best.criteria()["rhyme"] for *_, c in order], rng),
     )
 
 
-def ahead(lyricist, judge, rng):
-    "Line 2 of human texts rewritten: judge bits of the whole text for the candidate that each ranking puts first, and where the human line would come."
+def ahead(lyricist, reference, rng):
+    """Rewrite line 2 of human texts, and rank the candidates with and without the lines that follow.
+
+    Measures the reference bits of the whole text for each ranking's first candidate, and the rank of the human line."""
     rows, out = requests(3, TEXTS), []
     for r in rows:
         found = lyricist.rewrite(r["lyrics"], LINE, topic=r["topic"], tones=r["tones"], n=AHEAD, seed=0, ahead=False)
         texts = [c.text for c in found]
-        whole, bits = lyricist.bits_of(r["topic"], texts), [fluency([t], judge) for t in texts]
+        whole, bits = lyricist.bits_of(r["topic"], texts), [fluency([t], reference) for t in texts]
         lines = r["lyrics"].split("\n")
         upto = lambda t: "\n".join(t.split("\n")[:LINE])
-        total = lambda t: fluency([t], judge) * (len(t) + 1)
-        seam = [total(t) - total(upto(t)) for t in texts]  # what the judge pays for what follows
+        total = lambda t: fluency([t], reference) * (len(t) + 1)
+        seam = [total(t) - total(upto(t)) for t in texts]  # reference bits of the lines that follow
         cost = lambda t: lyricist.bits_of(r["topic"], [upto(t)], None)[0]
         place = lambda costs, own: sum(c < own for c in costs) + 1
         chosen = int(np.argmin(whole))
@@ -107,7 +124,7 @@ def ahead(lyricist, judge, rng):
 
 
 def speed(lyricist):
-    "Seconds of one core for the next line of seven, by candidates and by kept lines; the fastest of five."
+    "Seconds on one core for the next line of seven, by candidates and by lines already written; the fastest of five."
     song, tones = ["今晚落緊大雨啦"] * 12, "/".join(["3420243"] * 13)
     seeds = count()
     one = lambda n, kept: round(
@@ -116,15 +133,58 @@ def speed(lyricist):
     return dict(candidates={n: one(n, 1) for n in (1, 2, 4, 8, 16)}, kept={k: one(4, k) for k in (0, 1, 3, 6, 12)})
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    lyricist, judge, rng = Lyricist.from_pretrained(), judge_model(), np.random.default_rng(0)
-    write(
-        "lyricist",
-        dict(
-            made=made("torch", "transformers"),
-            speed=speed(lyricist),
-            ranking=ranking(lyricist, judge, rng),
-            ahead=ahead(lyricist, judge, rng),
-        ),
+def timed(job):
+    "Wall-clock seconds, and processor seconds of all cores together."
+    clock, cores = time.perf_counter(), time.process_time()
+    job()
+    return time.perf_counter() - clock, time.process_time() - cores
+
+
+def batch(base, repeats=3):
+    "Seconds for 8 candidates of a song: in one call each, and as one batch; the fastest of several runs."
+    lyricist, seeds = Lyricist.from_pretrained(base, adapter="none"), count()
+    lyricist.write("夜雨", SONG, n=2, seed=next(seeds))  # compiles the vocabulary
+    alone, together = [], []
+    for _ in range(repeats):
+        alone.append(timed(lambda: [lyricist.write("夜雨", SONG, n=1, seed=next(seeds)) for _ in range(N)]))
+        together.append(timed(lambda: lyricist.write("夜雨", SONG, n=N, seed=next(seeds))))
+    one_by_one, as_batch = (dict(zip(("clock", "cores"), map(min, zip(*t)))) for t in (alone, together))
+    rounded = lambda times: {k: round(v, 3) for k, v in times.items()}
+    return dict(
+        candidates=N,
+        threads=torch.get_num_threads(),
+        one_by_one=rounded(one_by_one),
+        batch=rounded(as_batch),
+        ratio={k: round(one_by_one[k] / as_batch[k], 2) for k in as_batch},
     )
+
+
+def on_one_core(measure, *more):
+    "Run a measurement with the shipped model on one core."
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return measure(Lyricist.from_pretrained(), *more)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def main(names):
+    file = RESULTS / "lyricist.json"
+    result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    parts = dict(
+        batch=lambda: {base: batch(base) for base in BASES},
+        speed=lambda: on_one_core(speed),
+        ranking=lambda: on_one_core(ranking, reference_model(), np.random.default_rng(0)),
+        ahead=lambda: on_one_core(ahead, reference_model(), np.random.default_rng(0)),
+    )
+    if unknown := [name for name in names if name not in parts]:
+        raise SystemExit(f"unknown part {unknown[0]!r}; expected some of {', '.join(parts)}")
+    origin = made("torch", "transformers")
+    for name in names or parts:
+        result[name] = parts[name]() | (dict(made=origin) if names else {})
+    write("lyricist", result if names else dict(result, made=origin))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

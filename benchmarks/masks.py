@@ -1,20 +1,27 @@
-"""Masks of the constraint beside llguidance, xgrammar and outlines-core: Qwen2's vocabulary, templates of 8 lines of 9 slots, one run.
+"""Masks next to llguidance, xgrammar and outlines-core: Qwen2's vocabulary, templates of 8 lines of 9 slots, one run.
 
-python benchmarks/masks.py            writes benchmarks/results/masks.json; one thread, wall-clock time: run it on a quiet machine
+python benchmarks/masks.py            writes benchmarks/results/masks.json; one thread, wall-clock time: run it on an
+                                      idle machine
 python benchmarks/masks.py --small    2 lines of 4 slots and one template, to try the script; prints, writes nothing
-With --cpu as well: processor time, for a machine that is busy; it adds about half a microsecond to each figure.
+With --cpu as well: processor time, for a busy machine; it adds about half a microsecond to each figure.
 
 Needs CANTOLYRIC_DATA (a folder with tokenizers/qwen2) and the extra `dev`. What is measured:
 
-vocabulary pass   token bytes to a table with which a template of one slot gives its first mask; the lexicon stands already. Peers: their tokenizer object
+vocabulary pass   from token bytes to a table with which a template of one slot gives its first mask; the lexicon exists
+                  already. Peers: their tokenizer object
 template ready    ours: from the typed template to a start state; peers: from the exported expression to a matcher
-seen before       one mask on a second walk over the same text, the peers' into the caller's buffer; ours as it is returned, and copied into that buffer
-first visits      masks on the first walk over a text; `advance` (taking the token) is timed apart
+seen before       one mask on a second walk over the same text, the peers' into the caller's buffer; ours as it is
+                  returned, and copied into that buffer
+first visits      masks on the first walk over a text; `advance` (taking the token) is timed separately
 verse             template ready and every first visit, without and with the advances
+in generate       one call of the logits processor per step, for batches of 1 and 32 texts of one template: our
+                  `ToneLogitsProcessor` and `xgrammar.contrib.hf.LogitsProcessor`, with logits that are ready; the
+                  first texts, and texts whose masks have been computed before
 
-The texts are random allowed tokens, so all engines by characters walk the same; the reader in context has its own. Every mask of a peer is compared
-with ours, bit by bit; xgrammar 0.2.8 forgets a token now and then (tests/test_peers.py). llguidance and xgrammar are run on both exports, the
-expression and the grammar, as their times differ by up to fifty times. Python's garbage collector is off during the walks.
+The texts are random allowed tokens, so all engines that read by characters walk the same way; the reader in context has
+its own texts. Every mask of a peer is compared with ours, bit by bit; xgrammar 0.2.8 forgets a token now and then
+(tests/test_peers.py). llguidance and xgrammar run on both exports, the expression and the grammar, because their times
+differ by up to fifty times. Python's garbage collector is off during the walks.
 """
 
 import gc
@@ -31,15 +38,19 @@ os.environ.update(OMP_NUM_THREADS="1", RAYON_NUM_THREADS="1")  # before the engi
 import llguidance
 import numpy as np
 import outlines_core
+import torch
 import xgrammar
-from llguidance.gbnf_to_lark import any_to_lark
-
 from _common import made, write
+from llguidance.gbnf_to_lark import any_to_lark
+from xgrammar.contrib.hf import LogitsProcessor as XGrammarProcessor
 
 from cantolyric._published import published
-from cantolyric.constraint import TokenTable, ToneConstraint, random_ids
+from cantolyric.constraint.automaton import ToneConstraint
+from cantolyric.constraint.decoding import random_ids
+from cantolyric.constraint.vocabulary import TokenTable
 from cantolyric.reading import as_reader
-from cantolyric.template import ToneTemplate, lexicon_of
+from cantolyric.template.lexicon import lexicon_of
+from cantolyric.template.template import ToneTemplate
 
 SIZE, END = 151_936, 151_643  # Qwen2's mask bits, padding included, and its <|endoftext|>
 READERS = {"ours, in context": None, "ours, characters": "characters"}
@@ -97,14 +108,14 @@ class Ours:
         return self.c.mask(self.s)
 
     def fill(self, buffer):
-        buffer[0] = self.c.mask(self.s)
+        self.c.fill(self.s, buffer)
 
     def advance(self, i):
         self.s = self.c.advance(self.s, i)
 
     def memory(self, templates, texts):
-        """MB that Python's allocator (NumPy's arrays included) gives for the table, and with what these templates leave in its caches.
-        Not in it: the token bytes, the lexicon, and files that are mapped rather than read."""
+        """MB that Python's allocator (NumPy's arrays included) gives for the table, alone and with what these templates
+        leave in its caches. Not included: the token bytes, the lexicon, and files that are mapped rather than read."""
         gc.collect()
         tracemalloc.start()
         self.build()
@@ -123,7 +134,8 @@ class Ours:
 
 
 class LLGuidance:
-    "Forcing is off: with it, where only one text can go on, only the usual token for it is allowed. The default limits end some of these templates early."
+    """Forcing is off: with it, where only one text is possible, only the usual token is allowed. The default limits end
+    some of these templates early."""
 
     limits = dict(initial_lexer_fuel=10**9, step_lexer_fuel=10**9, max_lexer_states=10**7)
 
@@ -146,7 +158,9 @@ class LLGuidance:
 
     def export(self, template):
         return '%llguidance {"no_forcing": true}\n' + (
-            any_to_lark(template.to_gbnf()) if self.kind == "grammar" else f"start: /{template.to_regex()}/"
+            any_to_lark(template.to_gbnf(verify=True))
+            if self.kind == "grammar"
+            else f"start: /{template.to_regex(verify=True)}/"
         )
 
     def ready(self, export):
@@ -177,13 +191,13 @@ class XGrammar:
         self.compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
 
     def export(self, template):
-        return template.to_gbnf() if self.kind == "grammar" else template.to_regex()
+        return template.to_gbnf(verify=True) if self.kind == "grammar" else template.to_regex(verify=True)
+
+    def compile(self, export):
+        return self.compiler.compile_grammar(export) if self.kind == "grammar" else self.compiler.compile_regex(export)
 
     def ready(self, export):
-        compiled = (
-            self.compiler.compile_grammar(export) if self.kind == "grammar" else self.compiler.compile_regex(export)
-        )
-        self.m = xgrammar.GrammarMatcher(compiled)
+        self.m = xgrammar.GrammarMatcher(self.compile(export))
 
     def again(self):
         self.m.reset()
@@ -203,7 +217,7 @@ class Outlines:
         self.vocabulary = outlines_core.Vocabulary(END, self.ids)
 
     def export(self, template):
-        return template.to_regex()
+        return template.to_regex(verify=True)
 
     def ready(self, export):
         self.m = outlines_core.Guide(outlines_core.Index(export, self.vocabulary))
@@ -230,8 +244,8 @@ def token_list(bpe):
 
 
 def walk(engine, template, text=None, masks=None, rng=None):
-    """Times in ms of one template and two walks over a text; without a text (ours only) it is drawn on the way, so that nothing has been asked
-    before it is timed. With `masks`, how many bits differ from them. Also the text, and the masks of its steps."""
+    """Times in ms of one template and two walks over a text; without a text (ours only) it is drawn on the way, so that
+    nothing is computed before it is timed. With `masks`, how many bits differ. Also the text and its masks."""
     ours = isinstance(engine, Ours)
     export = template if ours else engine.export(template)
     out = dict(ready=timed(lambda: engine.ready(export))[0], first=[], advance=[], again=[], copied=[])
@@ -256,7 +270,7 @@ def walk(engine, template, text=None, masks=None, rng=None):
 
 
 def summary(walks):
-    "What is reported of the walks of one engine: the first template by itself, as it fills caches that belong to the vocabulary."
+    "What is reported of one engine's walks: the first template separately, as it fills caches of the vocabulary."
     later = walks[1:] or walks
     us = lambda key: round(1000 * statistics.median(x for w in later for x in w[key]), 2)
     ms = lambda f, ws: round(statistics.median(map(f, ws)), 3)
@@ -288,6 +302,61 @@ def summary(walks):
     return out
 
 
+# In `generate`: the processor's share of a step
+
+
+def scripted(constraint, rows, rng):
+    "Random texts of one template, int64 (rows, T): a column is a step; rows that have ended continue with end tokens."
+    texts = [[*random_ids(constraint, rng), END] for _ in range(rows)]
+    width = max(map(len, texts))
+    return torch.tensor([t + [END] * (width - len(t)) for t in texts])
+
+
+def steps(processor, ids):
+    "Milliseconds of each call of a logits processor on the way of some texts, with logits that are ready."
+    logits, prompt = torch.randn(len(ids), SIZE, generator=torch.Generator().manual_seed(0)), torch.ones(len(ids), 1)
+    tokens, found = torch.cat([prompt.long(), ids], 1), []
+    for t in range(ids.shape[1]):
+        scores, seen = logits.clone(), tokens[:, : t + 1]
+        found.append(timed(lambda: processor(seen, scores))[0])
+    return found
+
+
+def step_times(make, ids, rounds=3):
+    "Milliseconds per step of a first text and, the best of some rounds, of texts whose masks have been made before."
+    mean = statistics.fmean
+    first = mean(steps(make(), ids))
+    return dict(first_ms=round(first, 3), again_ms=round(min(mean(steps(make(), ids)) for _ in range(rounds)), 3))
+
+
+def processors(bpe, template, batches, kinds=("expression", "grammar")):
+    "Overhead per step of our processor and of xgrammar's, for batches of texts of one template."
+    out = {f"batch {rows}": {} for rows in batches}
+    gc.disable()
+    for name, reader in READERS.items():
+        engine = Ours(bpe, reader)
+        engine.build()
+        for rows in batches:
+            c = ToneConstraint(str(template), engine.table, engine.reader)
+            ids = scripted(c, rows, np.random.default_rng(24))
+            engine.ready(template)  # a constraint that has made no mask yet
+            found = step_times(lambda: engine.c.logits_processor(1, engine.c.max_new_tokens), ids)
+            out[f"batch {rows}"][name] = dict(steps=ids.shape[1], **found)
+    for kind in kinds:
+        engine = XGrammar(bpe, kind)
+        engine.build()
+        ms, compiled = timed(lambda: engine.compile(engine.export(template)))
+        ours = Ours(bpe, "characters")
+        ours.build()
+        c = ToneConstraint(str(template), ours.table, ours.reader)
+        for rows in batches:
+            ids = scripted(c, rows, np.random.default_rng(24))
+            found = step_times(lambda: XGrammarProcessor(compiled), ids)
+            out[f"batch {rows}"][f"xgrammar, {kind}"] = dict(steps=ids.shape[1], compile_ms=round(ms, 1), **found)
+    gc.enable()
+    return out
+
+
 # All together
 
 
@@ -309,7 +378,8 @@ def measure(name, bpe, todo, texts=None, masks=None):
     if name in READERS:
         out["vocabulary_from_disk_s"] = round(statistics.median(engine.from_disk()) / 1000, 3)
     gc.collect()
-    gc.disable()  # as `timeit` does: a full collection of a process that holds a lexicon takes a tenth of a second, and may fall into any step
+    # As `timeit` does: a full collection of a process that holds a lexicon takes a tenth of a second, in any step.
+    gc.disable()
     walks, texts, masks = zip(
         *(walk(engine, t, texts and texts[k], masks and masks[k], rng) for k, t in enumerate(todo))
     )
@@ -364,6 +434,7 @@ def main(lines=8, slots=9, n_ours=12, n_peers=2, keep=True):
         clock=clock.__name__,
         tokens_that_are_pieces_of_characters=sum(inside),
         ratios_to_the_quickest_peer=ratios(found),
+        in_generate=processors(bpe, todo[0], (1, 32)),
     )
     result |= made("llguidance", "xgrammar", "outlines-core", "numpy")
     if keep:

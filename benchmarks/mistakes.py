@@ -1,12 +1,14 @@
-"""Planted mistakes and the gates of lesson 40: how many healthy runs are stopped, and how many spoilt ones, the more and the less they are spoilt.
+"""Planted mistakes and the gates of lesson 40: how many healthy runs are stopped, and how many spoiled ones.
 
-python benchmarks/mistakes.py [part ...]    writes benchmarks/results/mistakes.json; processor seconds; about ten minutes of one core
-The parts are "healthy", "severity" and "without".
-Every threshold of a gate was set on runs with seed 0 (those of the lesson, which are not among these) and 1 to 20; those here have the seeds 101 to 120, so other examples, weights and adapters.
-"healthy" are twenty runs that differ in family, rank, lines, rows, format and seed. "severity" plants each mistake into six of them (random small models), from
-little to much where it has a severity: it is caught if any gate stops the run, and named if the first that does is its own. "without" plants each as people make
-it, and does not ask its own gate.
-Intervals are Wilson's, 95 %.
+python benchmarks/mistakes.py [part ...]    writes benchmarks/results/mistakes.json; about ten minutes of one core
+The parts are "healthy", "severity" and "without". Times are processor seconds, intervals are Wilson's, 95 %.
+
+Every threshold of a gate was set on runs with seed 0 (those of the lesson) and 1 to 20. The runs here have the seeds
+101 to 120, so they have other examples, weights and adapters.
+- "healthy": twenty runs that differ in family, rank, lines, rows, format and seed.
+- "severity": each mistake in six of them, from small to large if it has a severity. It is caught if any gate stops the
+  run, and named if the first that does is its own.
+- "without": each mistake as people usually make it, without its own gate.
 """
 
 import json
@@ -15,26 +17,23 @@ import sys
 import time
 import warnings
 from collections import Counter
+from dataclasses import replace
 
 from _common import RESULTS, made, write
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore")
 
-from cantolyric.base import load_base, quiet_loading  # noqa: E402
-from cantolyric.data import lyric_pairs  # noqa: E402
-from cantolyric.families import FAMILIES, tiny_variant  # noqa: E402
-from cantolyric.formats import FORMATS  # noqa: E402
-from cantolyric.preflight import (
-    GATES,
-    MISTAKES,
-    add_adapter,
-    four_bit_base,
-    make_parts,
-    preflight,
-    small_variant,
-    wilson,
-)  # noqa: E402
+from cantolyric.base import load_base, quiet_loading
+from cantolyric.checks.costs import wilson
+from cantolyric.checks.mistakes import MISTAKES
+from cantolyric.checks.planted_model import four_bit_base
+from cantolyric.checks.preflight import GATES, preflight, small_variant
+from cantolyric.checks.setup import make_setup, with_fresh_lora
+from cantolyric.data.pairs import lyric_pairs
+from cantolyric.families.table import FAMILIES
+from cantolyric.families.tiny import tiny_variant
+from cantolyric.formats import FORMATS
 
 # kind: "base", "small", or a family; rank; lines of each lyric; rows; format; seed; and more
 HEALTHY = [
@@ -59,12 +58,12 @@ HEALTHY = [
     ("base", 32, 4, 4, "chatml", 103, {}),
     ("base", 8, 3, 2, "alpaca", 104, {}),
 ]
-SPOILT = [HEALTHY[i] for i in (0, 3, 7, 11, 12, 13)]
+SPOILED = [HEALTHY[i] for i in (0, 3, 7, 11, 12, 13)]
 NAMES = ("kind", "rank", "lines", "rows", "format", "seed", "more")
 
 
 def examples(split, n, lines, seed):
-    "Lyrics of so many lines; held-out ones are of any length, as long ones are few."
+    "Lyrics of `lines` lines; None: of any number, for the held-out ones, because long ones are few."
     pairs = (
         e
         for e in lyric_pairs(split, 4000 if split == "train" else None, seed)
@@ -74,16 +73,16 @@ def examples(split, n, lines, seed):
 
 
 def build(kind, rank, lines, rows, fmt, seed, more):
-    "The parts of a healthy run."
+    "The setup of a healthy run."
     with quiet_loading():
         model, tokenizer = tiny_variant(kind, seed=seed) if kind in FAMILIES else load_base()
     if kind == "small":
         model = small_variant(tokenizer, seed)
     if more.get("quantization"):
-        model = four_bit_base(add_adapter(model))
+        model = four_bit_base(with_fresh_lora(model))
     fmt = FORMATS[fmt or FAMILIES[kind].format]
-    model = add_adapter(model, rank, seed, more.get("dropout", 0.0))
-    parts = make_parts(
+    model = with_fresh_lora(model, rank, seed, more.get("dropout", 0.0))
+    setup = make_setup(
         model,
         tokenizer,
         examples("train", rows, lines, seed),
@@ -93,26 +92,26 @@ def build(kind, rank, lines, rows, fmt, seed, more):
         quantization=more.get("quantization", "none"),
     )
     if more.get("mask", True):
-        return parts
-    parts.batch, parts.attach = {k: v for k, v in parts.batch.items() if k not in ("states", "table")}, None
-    return parts
+        return setup
+    batch = {k: v for k, v in setup.batch.items() if k not in ("mask_ids", "mask_table")}
+    return replace(setup, batch=batch, mask_context=None)
 
 
 def rate(k, n):
     return dict(k=k, n=n, share=k / n, interval=[round(x, 3) for x in wilson(k, n)])
 
 
-def first(name, parts, severity=None, only=tuple(GATES)):
+def first(name, setup, severity=None, only=tuple(GATES)):
     "The first gate that stops a planted mistake, or None."
-    return (preflight(MISTAKES[name](parts, severity), only, stop=True).failed or [None])[0]
+    return (preflight(MISTAKES[name](setup, severity), only, stop=True).failed or [None])[0]
 
 
-def gates_of(parts):
-    "What each gate says of a run, and its processor time."
+def gates_of(setup):
+    "The result of each gate for a run, and its processor time."
     out = {}
     for g in GATES:
         start = time.process_time()
-        out[g] = preflight(parts, g)[g], round(time.process_time() - start, 3)
+        out[g] = preflight(setup, g)[g], round(time.process_time() - start, 3)
     return out
 
 
@@ -132,9 +131,9 @@ def healthy(**_):
     return dict(runs=runs, stopped=rate(sum(bool(r["failed"]) for r in runs), len(runs)))
 
 
-def tried(parts, name, s=None):
-    "How many of the runs a mistake is caught in, and how many by its own gate first."
-    found = [first(name, p, s) for p in parts]
+def tried(setups, name, s=None):
+    "In how many runs a mistake is caught, and in how many by its own gate first."
+    found = [first(name, p, s) for p in setups]
     return dict(
         severity=s,
         caught=rate(sum(f is not None for f in found), len(found)),
@@ -144,11 +143,11 @@ def tried(parts, name, s=None):
 
 
 def severity(keep, **_):
-    "Each mistake in six healthy runs, from little to much where it has a severity."
-    parts, out = [build(*how) for how in SPOILT], {}
+    "Plant each mistake in six healthy runs, from small to large if it has a severity."
+    setups, out = [build(*how) for how in SPOILED], {}
     for name, m in MISTAKES.items():
         out[name] = dict(
-            gate=m.gate, unit=m.unit, usual=m.usual, rows=[tried(parts, name, s) for s in m.severities or (None,)]
+            gate=m.gate, unit=m.unit, usual=m.usual, rows=[tried(setups, name, s) for s in m.severities or (None,)]
         )
         print(name, [(r["severity"], r["caught"]["k"], r["named"]["k"]) for r in out[name]["rows"]], flush=True)
         keep(out)
@@ -156,9 +155,9 @@ def severity(keep, **_):
 
 
 def without(keep, **_):
-    "Which gate stops a mistake when its own is not asked."
-    parts = build(*SPOILT[0])
-    return {name: first(name, parts, only=[g for g in GATES if g != m.gate]) for name, m in MISTAKES.items()}
+    "Which gate stops a mistake when its own gate is left out."
+    setup = build(*SPOILED[0])
+    return {name: first(name, setup, only=[g for g in GATES if g != m.gate]) for name, m in MISTAKES.items()}
 
 
 PARTS = dict(healthy=healthy, severity=severity, without=without)

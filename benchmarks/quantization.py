@@ -1,8 +1,11 @@
-"""What a 4-bit base takes and costs: memory of a process that loads it; lyrics written at fewer and fewer bits; QLoRA beside LoRA, seed by seed.
+"""What a 4-bit base saves and costs: memory of a process that loads it, lyrics at fewer and fewer bits, QLoRA and LoRA.
 
-python benchmarks/quantization.py [part ...]    writes benchmarks/results/quantization.json; one thread, about ten minutes for all parts
-"memory" loads a model of Qwen2.5-0.5B's shape with random weights (1 GB on disk, for the time being) in processes of their own, once in bf16 and once in NF4 by bitsandbytes.
-"written" and "qlora" are the tiny base: the former with the shipped adapter merged, the latter with a fresh adapter.
+python benchmarks/quantization.py [part ...]    writes benchmarks/results/quantization.json; one thread, about ten
+                                                minutes for all parts
+
+"memory" loads a model of Qwen2.5-0.5B's shape with random weights (1 GB on disk, deleted afterwards) in its own
+process: once in bf16, once in NF4 by bitsandbytes. "written" is the tiny base with the shipped adapter merged; "qlora"
+trains a fresh adapter on the tiny base, for three seeds.
 """
 
 import json
@@ -24,19 +27,16 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Qwen2Config
 
 from cantolyric.base import load_base, quiet_loading
-from cantolyric.data import asset_path, lyric_pairs
-from cantolyric.evaluation import fluency, judge_model, slot_report, topic_share, write_many
-from cantolyric.finetune import (
-    FinetuneConfig,
-    Workshop,
-    per_character,
-    row_bits,
-    ToneCollator,
-    encode_pairs,
-    train_rung,
-)
-from cantolyric.lyricist import Lyricist
-from cantolyric.quantization import held, repacked, round_weights, rounded
+from cantolyric.constraint.scoring import ToneCollator, encode_pairs, per_character, row_bits
+from cantolyric.data.pairs import lyric_pairs
+from cantolyric.evaluation.decoding import write_many
+from cantolyric.evaluation.metrics import fluency, reference_model, slot_report, topic_share
+from cantolyric.paths import asset_path
+from cantolyric.quantization import cpu_packed_layers, modified_weights, quantize_dequantize, storage_report
+from cantolyric.training.config import FinetuneConfig
+from cantolyric.training.context import RunContext
+from cantolyric.training.stages import train_stage
+from cantolyric.writing.lyricist import Lyricist
 
 SHAPE = dict(
     hidden_size=896,
@@ -51,7 +51,7 @@ WIDTHS, TEXTS, SEEDS = (32, 8, 4, 3, 2), 192, (0, 1, 2)
 
 
 def load_4bit(folder=None, dtype=torch.bfloat16):
-    "A model from a folder, its blocks in NF4 with double quantization."
+    "Load a model from a folder, with its blocks in NF4 with double quantization."
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
@@ -62,7 +62,7 @@ def load_4bit(folder=None, dtype=torch.bfloat16):
 
 
 def occupied():
-    "MiB that the process occupies now."
+    "MiB that the process occupies now (VmRSS)."
     return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
@@ -71,7 +71,7 @@ def _child(pipe, folder, four):
     import gc
 
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as d:  # imports and buffers of a first load are not the model's
+    with tempfile.TemporaryDirectory() as d:  # imports and buffers of a first load do not count
         tiny = AutoModelForCausalLM.from_config(
             Qwen2Config(
                 hidden_size=64,
@@ -93,10 +93,10 @@ def _child(pipe, folder, four):
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     for p in model.parameters():
         if p.dtype == torch.bfloat16:
-            p.data = p.data.clone()  # out of the mapped file, into memory of its own: else the whole file counts
+            p.data = p.data.clone()  # out of the mapped file, or else the whole file would count
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    rows = held(model)
+    rows = storage_report(model)
     inside = [r for r in rows if "layers" in r["name"] and "proj.weight" in r["name"]]
     pipe.send(
         dict(
@@ -117,7 +117,7 @@ def in_process(folder, four):
 
 
 def memory():
-    "MiB, in bf16 and in 4 bits."
+    "MiB of the model in bf16 and in 4 bits."
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         model = AutoModelForCausalLM.from_config(Qwen2Config(**SHAPE), dtype=torch.bfloat16)
@@ -139,25 +139,23 @@ def memory():
 
 
 def written():
-    "One text for each of some held-out requests at each width, and what the judge pays for them."
-    writer, judge = Lyricist.from_pretrained(), judge_model()
+    "Write one text per held-out request at each bit width, and score the texts with the reference language model."
+    writer, reference = Lyricist.from_pretrained(), reference_model()
     model = writer.model.merge_and_unload()
     pairs = list(lyric_pairs("test", TEXTS))
-    shop = Workshop(FinetuneConfig())
-    rows, masked = (
-        encode_pairs(pairs, writer.format, writer.tokenizer, shop.store),
-        ToneCollator(writer.tokenizer.pad_token_id, shop.store),
-    )
+    context = RunContext(FinetuneConfig())
+    rows = encode_pairs(pairs, writer.format, writer.tokenizer, context.store)
+    collate = ToneCollator(writer.tokenizer.pad_token_id, context.store)
     out = {}
     for bits in WIDTHS:
-        with rounded(model, lambda name, w: round_weights(w, bits) if bits < 16 else None):
-            texts = write_many(model, writer.tokenizer, pairs, store=shop.store, desc=f"{bits} bits")
-            held_out = per_character(row_bits(model, rows, masked), pairs)
+        with modified_weights(model, lambda name, w: quantize_dequantize(w, bits) if bits < 16 else None):
+            texts = write_many(model, writer.tokenizer, pairs, store=context.store, desc=f"{bits} bits")
+            held_out = per_character(row_bits(model, rows, collate), pairs)
         report = slot_report(texts, [p["tones"] for p in pairs])
         out[f"{bits} bits"] = {
             "texts": len(texts),
             "tones right, %": 100 * report.tones,
-            "judge's bits a character": round(fluency(texts, judge), 2),
+            "judge's bits a character": round(fluency(texts, reference), 2),
             "about their topic, %": round(100 * topic_share(texts, [p["topic"] for p in pairs]), 1),
             "held-out bits a character": round(held_out, 3),
         }
@@ -165,37 +163,46 @@ def written():
     return out | {
         "by people": {
             "texts": len(people),
-            "judge's bits a character": round(fluency(people, judge), 2),
+            "judge's bits a character": round(fluency(people, reference), 2),
             "about their topic, %": round(100 * topic_share(people, [p["topic"] for p in pairs]), 1),
         }
     }
 
 
 def qlora():
-    "The same finetune on the base and on the base in 4 bits."
+    "The same finetune on the base and on the base in 4 bits, for each seed."
     runs = []
     for seed in SEEDS:
         config = FinetuneConfig(
-            name="qlora", pairs=4096, steps=256, batch_size=16, pilot=1 / 2, rank=16, alpha=16, seed=seed
+            name="qlora",
+            num_examples=4096,
+            steps=256,
+            batch_size=16,
+            pilot_fraction=1 / 2,
+            rank=16,
+            alpha=16,
+            seed=seed,
         )
         row = dict(seed=seed)
         for name, base in (("LoRA", load_base()[0]), ("QLoRA", load_4bit(dtype=torch.float32))):
-            shop = Workshop(config)
-            shop.model = base
-            student = shop.adapted()
-            assert not repacked(student)
-            report = train_rung(shop, "pilot", student)
-            pairs = shop.held_out("test", 320)
+            context = RunContext(config)
+            context.model = base
+            student = context.adapted()
+            assert not cpu_packed_layers(student)
+            report = train_stage(context, "pilot", student)
+            pairs = context.held_out_examples("test", 320)
             row |= {
                 f"{name}, loss at first": float(np.mean(report.losses[:3])),
                 f"{name}, at last": float(np.mean(report.losses[-10:])),
-                f"{name}, bits a character": per_character(shop.bits(pairs, student, shop.format)["masked"], pairs),
+                f"{name}, bits a character": per_character(
+                    context.bits(pairs, student, context.format)["masked"], pairs
+                ),
             }
         runs.append(row)
         print(row, flush=True)
     difference = [r["QLoRA, bits a character"] - r["LoRA, bits a character"] for r in runs]
     return dict(
-        pairs=config.pairs // 2,
+        pairs=config.num_examples // 2,
         steps=config.steps // 2,
         batch=config.batch_size,
         held_out=320,

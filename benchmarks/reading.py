@@ -1,4 +1,4 @@
-"""How often readers give the right syllable, tone and 0243 class, and how fast, side by side on the same characters.
+"""How often readers give the right syllable, tone and 0243 class, and how fast they are, on the same characters.
 
 python benchmarks/reading.py    writes benchmarks/results/reading.json; processor time of one thread
 """
@@ -12,24 +12,22 @@ import pycantonese
 import ToJyutping
 from _common import made, seconds, write
 
+from cantolyric.characters import HAN, is_han
+from cantolyric.lexicon_builder import build_lexicon
+from cantolyric.paths import pycantonese_data
+from cantolyric.pronunciation_data import conversations, rime_words
 from cantolyric.reading import (
-    HAN,
     Reader,
-    _data,
     accuracy,
-    build_lexicon,
-    class_right,
-    conversations,
+    class_accuracy,
+    conversation_folds,
     default_reader,
-    folds,
-    hand_read,
-    is_han,
-    rime_words,
+    hand_annotated_lines,
 )
 
 
 def by_pycantonese(text):
-    "PyCantonese on each run of Chinese characters (it can glue a comma to a word, and then reads neither)."
+    "PyCantonese on each run of Chinese characters (it may attach a comma to a word, and then reads neither)."
     out = []
     for run in re.findall(f"[{HAN}]+|[^{HAN}]+", text):
         for word, jyutping in pycantonese.characters_to_jyutping(run) if is_han(run) else []:
@@ -45,8 +43,8 @@ def by_tojyutping(text):
 
 
 def two_fold(learn):
-    "Mean accuracy of what is learnt from either half of HKCanCor on the other half."
-    a, b = ([conversations()[f] for f in names] for names in folds())
+    "Mean accuracy on each half of HKCanCor of a lexicon that is built from the other half."
+    a, b = ([conversations()[f] for f in names] for names in conversation_folds())
     one, two = accuracy(Reader(learn(a)).jyutping, b), accuracy(Reader(learn(b)).jyutping, a)
     return {k: round((one[k] + two[k]) / 2, 3) for k in ("syllable", "tone", "class")} | {
         "characters": one["characters"] + two["characters"]
@@ -54,8 +52,8 @@ def two_fold(learn):
 
 
 def map_task():
-    "CantoMap's utterances: talk that none of the readers learnt from. (GPL: measured on, never learnt from.)"
-    for path in sorted((_data() / "cantomap/extracted").glob("*.cha")):
+    "CantoMap's utterances: speech that none of the readers was built from. (GPL: used for measuring only.)"
+    for path in sorted(pycantonese_data("cantomap", "extracted").glob("*.cha")):
         words = None
         for line in path.read_text(encoding="utf-8").replace("\n\t", " ").splitlines():
             if line.startswith("*"):
@@ -71,7 +69,7 @@ def rounded(found):
 
 
 def speeds(readers, sentences, runs=7):
-    "Million characters a second of processor time: the best of some rounds, the readers taking turns."
+    "Million characters per second of processor time: the best of several rounds, with the readers taking turns."
     size, best = sum(map(len, sentences)), dict.fromkeys(readers, float("inf"))
     for _ in range(runs):
         for name, read in readers.items():
@@ -80,7 +78,7 @@ def speeds(readers, sentences, runs=7):
 
 
 def seconds_to_load(runs=5):
-    "Seconds that a fresh process takes to import the module, and then to read its first text; the best of some."
+    "Seconds that a fresh process takes to import the module, and then to read its first text; the best of several."
     code = (
         "import time; a = time.perf_counter(); import cantolyric.reading; b = time.perf_counter()\n"
         "cantolyric.reading.Reader().read('夜雨'); print(b - a, time.perf_counter() - b)"
@@ -98,7 +96,8 @@ def seconds_to_load(runs=5):
 
 
 def main():
-    ours, everyday = default_reader(), json.loads((_data() / "ctcpc/sents.json").read_text(encoding="utf-8"))[::20]
+    ours = default_reader()
+    everyday = json.loads(pycantonese_data("ctcpc", "sents.json").read_text(encoding="utf-8"))[::20]
     readers = {"cantolyric": ours.jyutping, "ToJyutping": by_tojyutping, "PyCantonese": by_pycantonese}
     no_talk = build_lexicon([])
     talk, unseen = conversations().values(), [list(map_task())]
@@ -113,15 +112,15 @@ def main():
             for name, read in (*readers.items(), ("cantolyric without HKCanCor", Reader(no_talk).jyutping))
         },
         written_class={
-            name: {kind: round(class_right(read, hand_read(kind)), 2) for kind in ("verse", "own")}
+            name: {kind: round(class_accuracy(read, hand_annotated_lines(kind)), 2) for kind in ("verse", "own")}
             for name, read in readers.items()
         },
         written_characters={
-            kind: sum(j != ["-"] for _, said in hand_read(kind) for j in said) for kind in ("verse", "own")
+            kind: sum(j != ["-"] for _, said in hand_annotated_lines(kind) for j in said) for kind in ("verse", "own")
         },
         million_characters_a_second=speeds(readers, everyday),
         seconds=seconds_to_load(),
-        entries=dict(table=len(rime_words()), lexicon=len(ours.words), certain=len(ours.certain().words)),
+        entries=dict(table=len(rime_words()), lexicon=len(ours.words), certain=len(ours.unambiguous().words)),
     )
     write("reading", result | made("ToJyutping", "pycantonese"))
 

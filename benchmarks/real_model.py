@@ -1,11 +1,12 @@
-"""Real language models on two CPU cores: loading, writing, memory, held-out bits per character, and whether every tone is right.
+"""Real language models on two CPU cores: loading, writing, memory, bits per character, and whether every tone is right.
 
     python benchmarks/real_model.py                        measures every model of the catalogue that is on this machine
     python benchmarks/real_model.py needs bits tones       only these parts
     python benchmarks/real_model.py bits --models qwen2.5-coder-0.5b
 
 Each part of each model runs in its own process, so that its peak memory is measured alone. Its results are merged into
-benchmarks/results/real_model.json as soon as it is finished. Models must have been downloaded: cantolyric model get NAME.
+benchmarks/results/real_model.json as soon as it is finished. Models must have been downloaded with
+cantolyric model get NAME.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def peak_gib():
 
 def lyricist_of(name):
     "The base without an adapter; all but the tiny one are prompted with an instruction."
-    from cantolyric.lyricist import Lyricist
+    from cantolyric.writing.lyricist import Lyricist
 
     return Lyricist.from_pretrained(name, "none")
 
@@ -73,7 +74,7 @@ def needs(name):
 
 
 def held_out():
-    "Held-out examples of three kinds, at most 48 each: talk and written Chinese from the corpora, and windows of our own verses."
+    "Held-out examples of three kinds, at most 48 each: speech and written Chinese from corpora, and our own verses."
     # Kept in a file, so that results stay comparable when the data grow
     kinds = defaultdict(list)
     for line in Path(__file__).with_name("held-out.jsonl").read_text(encoding="utf-8").splitlines():
@@ -84,7 +85,8 @@ def held_out():
 
 def bits(name, tie=None):
     "Bits per character of held-out lyrics, constrained and unconstrained."
-    from cantolyric.finetune import answer_bits, mask_store, per_character
+    from cantolyric.constraint.mask_store import mask_store
+    from cantolyric.constraint.scoring import answer_bits, per_character
     from cantolyric.formats import instructed
     from cantolyric.models import format_for, load_model
 
@@ -108,14 +110,18 @@ def tied(name):
 
 def tones(name):
     "Whether every tone of the benchmark's requests is right, according to our reader."
-    from cantolyric.evaluation import benchmark_id, benchmark_requests, template_of, write_many
+    from cantolyric.evaluation.decoding import Decoding, write_many
+    from cantolyric.evaluation.metrics import request_template
+    from cantolyric.evaluation.requests import benchmark_id, benchmark_requests
 
     lyricist, requests = lyricist_of(name), benchmark_requests(REQUESTS[name])
     start = time.perf_counter()
-    texts = write_many(lyricist.model, lyricist.tokenizer, requests, lyricist.format, batch=16, desc=name)
+    texts = write_many(
+        lyricist.model, lyricist.tokenizer, requests, lyricist.format, Decoding(batch_size=16), desc=name
+    )
     seconds = time.perf_counter() - start
-    right = [template_of(r).matches(t) for r, t in zip(requests, texts)]
-    slots = sum(len(line) for r in requests for line in template_of(r).lines)
+    right = [request_template(r).matches(t) for r, t in zip(requests, texts)]
+    slots = sum(len(line) for r in requests for line in request_template(r).lines)
     found = dict(
         benchmark=benchmark_id(requests),
         requests=len(requests),

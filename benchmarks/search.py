@@ -1,8 +1,10 @@
-"""Better than masking alone? Sampling, best of n, beam search and sequential Monte Carlo at equal compute on held-out requests.
+"""Better than masking alone? Sampling, best of n, beam search and sequential Monte Carlo at equal compute.
 
-python benchmarks/search.py [ADAPTER]    writes benchmarks/results/search.json; ADAPTER: one that was finetuned without the mask
-                                         (`cantolyric finetune --free 1`), for the rows that weigh the mass which the mask leaves
-Each method has eight rows of the batch for a request, so that all take about the same number of steps of the same width; one text comes out.
+python benchmarks/search.py [ADAPTER]    writes benchmarks/results/search.json; ADAPTER: one that was finetuned without
+                                         the mask (`cantolyric finetune --unmasked-fraction 1`), for the rows that
+                                         weigh the probability that the mask leaves
+Each method has eight rows of the batch per held-out request, so that all take about the same number of steps of equal
+width; one text is kept.
 """
 
 import sys
@@ -13,10 +15,13 @@ import torch
 from _common import made, write
 from tqdm import tqdm
 
-from cantolyric.constraint import beams, decode_ids, particles, sampled, write_tokens
-from cantolyric.data import load_corpus, lyric_pairs
-from cantolyric.evaluation import Seen, distinct_share, judge_model, topic_share, writing_constraint
-from cantolyric.lyricist import Lyricist
+from cantolyric.constraint.decoding import beams, decode_ids, sampled, smc, write_tokens
+from cantolyric.data.corpora import load_corpus
+from cantolyric.data.pairs import lyric_pairs
+from cantolyric.evaluation.metrics import distinct_share, reference_model, topic_share
+from cantolyric.overlap import NgramOverlap
+from cantolyric.writing.lyricist import Lyricist
+from cantolyric.writing.prompts import writing_constraint
 
 REQUESTS, ROWS = 192, 8
 SAMPLE = dict(do_sample=True, temperature=0.8, top_p=0.95)
@@ -24,19 +29,23 @@ METHODS = {
     "sampling": (lambda: sampled(**SAMPLE), 0),
     "best of 8": (lambda: sampled(**SAMPLE), None),
     "beam search, 8": (lambda: beams, None),
-    "sequential Monte Carlo, 8": (lambda: particles(**SAMPLE), 0),
-    "Monte Carlo, the likeliest": (lambda: particles(**SAMPLE), None),
+    "sequential Monte Carlo, 8": (lambda: smc(**SAMPLE), 0),
+    "Monte Carlo, the likeliest": (lambda: smc(**SAMPLE), None),
 }
 
 
-def texts_of(x, requests, choose, pick):
+def texts_of(x, requests, strategy, pick):
     "One text for each request: the row `pick`, or None for the likeliest; with its bits a character under the model."
     texts, bits = [], []
     for n, r in enumerate(tqdm(requests)):
         torch.manual_seed(n)
         c = writing_constraint(r["tones"], x.table, x.reader)
         out = write_tokens(
-            x.model, torch.tensor([x.format.prompt_ids(r, x.tokenizer)]), c, copies=ROWS, choose=choose()
+            x.model,
+            torch.tensor([x.format.prompt_ids(r, x.tokenizer)]),
+            c,
+            num_return_sequences=ROWS,
+            strategy=strategy(),
         )
         k = int(np.argmin(out.bits)) if pick is None else pick
         texts.append(decode_ids(x.table, out.ids[k]))
@@ -52,24 +61,24 @@ def interval(values, weights, draws=2000):
 
 def main():
     torch.set_num_threads(1)
-    requests, judge = list(lyric_pairs("test", REQUESTS)), judge_model()
-    seen = Seen([*load_corpus("train")["text"], *lyric_pairs("train")["lyrics"]])
+    requests, reference = list(lyric_pairs("test", REQUESTS)), reference_model()
+    seen = NgramOverlap([*load_corpus("train")["text"], *lyric_pairs("train")["lyrics"]])
     writers, rows = {"shipped adapter": Lyricist.from_pretrained()}, {}
     if sys.argv[1:]:
         writers["finetuned without the mask"] = Lyricist.from_pretrained(adapter=sys.argv[1])
     for who, x in writers.items():
-        for method, (choose, pick) in METHODS.items():
+        for method, (strategy, pick) in METHODS.items():
             start = time.perf_counter()
-            texts, bits = texts_of(x, requests, choose, pick)
+            texts, bits = texts_of(x, requests, strategy, pick)
             seconds = time.perf_counter() - start
             lines = [t.replace("\n", "，") for t in texts]
-            cost, length = judge.bits_per_text(lines), np.array([len(t) + 1 for t in lines])
+            cost, length = reference.bits_per_text(lines), np.array([len(t) + 1 for t in lines])
             rows[f"{method}; {who}"] = {
                 "judge, bits a character": round(float(cost.sum() / length.sum()), 3),
                 "95 %": interval(cost, length),
                 "model, bits a character": round(float(np.mean(bits)), 3),
                 "distinct-2": round(distinct_share(texts), 3),
-                "copied": round(seen.share(texts), 4),
+                "copied": round(seen.copied_share(texts), 4),
                 "about the topic": round(topic_share(texts, [r["topic"] for r in requests]), 3),
                 "seconds": round(seconds, 1),
                 "sample": texts[:3],

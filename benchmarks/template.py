@@ -1,4 +1,4 @@
-"""What templates cost: building the automaton, deciding texts beside the oracle, and the engines' own compilers on the exports.
+"""What templates cost: building the automaton, checking texts with it and with the oracle, and compiling the exports.
 
 python benchmarks/template.py    writes benchmarks/results/template.json; processor time of one thread
 """
@@ -8,14 +8,18 @@ import statistics
 
 from _common import made, seconds, write
 
-from cantolyric.reading import _data, default_reader
-from cantolyric.template import ToneTemplate, lexicon_of, lyric_lines, reads_right
+from cantolyric.paths import pycantonese_data
+from cantolyric.reading import default_reader
+from cantolyric.template.lexicon import lexicon_of
+from cantolyric.template.report import reads_right
+from cantolyric.template.sung import lyric_lines
+from cantolyric.template.template import ToneTemplate
 
 LINES, SLOTS = 8, 9
 
 
 def building(text, n=200, **kwargs):
-    "Parsing and building, in milliseconds: the first time in a process, then median and worst of `n`."
+    "Milliseconds to parse and build: the first time in a process, then the median and worst of `n`."
     first = seconds(lambda: ToneTemplate.parse(text, **kwargs).automaton())
     template = ToneTemplate.parse(text, **kwargs)
     ms = [1000 * seconds(template.automaton) for _ in range(n)]
@@ -30,7 +34,7 @@ def building(text, n=200, **kwargs):
 
 
 def deciding(lines):
-    "Milliseconds a line: the automaton, and the oracle that reads the whole line."
+    "Milliseconds per line of the automaton, and of the oracle, which reads the whole line."
     pairs = [(t := ToneTemplate.of(line), t.automaton(), line) for line in lines]
     automaton = seconds(lambda: [a.accepts(line) for _, a, line in pairs])
     oracle = seconds(lambda: [reads_right(t, line) for t, _, line in pairs])
@@ -43,11 +47,14 @@ def deciding(lines):
 
 
 def compiling(text):
-    "Seconds that the engines need to compile the exports over a vocabulary of single bytes: llguidance the expression, xgrammar the grammar."
-    import llguidance, xgrammar
+    """Seconds that the engines take to compile the exports over a vocabulary of single bytes.
+
+    llguidance compiles the expression, xgrammar the grammar."""
+    import llguidance
+    import xgrammar
 
     template = ToneTemplate.parse(text)
-    regex, grammar = template.to_regex(), template.to_gbnf()
+    regex, grammar = template.to_regex(verify=True), template.to_gbnf(verify=True)
     info = xgrammar.TokenizerInfo(
         [bytes([b]) for b in range(256)] + [b"<end>"], xgrammar.VocabType.RAW, stop_token_ids=[256]
     )
@@ -78,7 +85,7 @@ def main():
     text = "/".join(["024332402"] * LINES)
     reader = default_reader()
     start = seconds(lambda: lexicon_of(reader))
-    sentences = json.loads((_data() / "ctcpc/sents.json").read_text(encoding="utf-8"))[::20]
+    sentences = json.loads(pycantonese_data("ctcpc", "sents.json").read_text(encoding="utf-8"))[::20]
     lines = [x for s in sentences for x in lyric_lines(s) if len(x) <= 40 and all(reader.jyutping(x))][:5000]
     result = dict(
         lexicon_seconds=round(start, 3),

@@ -1,13 +1,21 @@
 """What lessons show: figures with alternative text, and frames to step through."""
+
 import base64
 import hashlib
 import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+    from matplotlib.figure import Figure
 
 
-def show(fig, alt: str):
+def show(fig: "Figure", alt: str) -> None:
     "Display a matplotlib figure as a PNG `<img>` with `alt` as its alternative text, and close it."
     import matplotlib.pyplot as plt
     from IPython.display import HTML, display
+
     buf = io.BytesIO()
     fig.savefig(buf, format="png", dpi=90, bbox_inches="tight")
     plt.close(fig)
@@ -17,15 +25,22 @@ def show(fig, alt: str):
 
 
 def steps(
-    frames: list,  # HTML, one a step
+    frames: Sequence[str],  # HTML, one per step
     name: str = "step",  # what is counted
-):  # IPython.display.HTML
-    "Frames behind a slider; where no script runs (GitHub, a printed page) all of them stand below each other."
+) -> "HTML":
+    "Frames with a slider; without scripts (on GitHub, on paper), all frames are shown one below the other."
     from IPython.display import HTML
+
     key = "steps" + hashlib.sha256("".join(frames).encode()).hexdigest()[:12]
     shown = "".join(f"<div class='frame'><b>{name} {k}</b>: {f}</div>" for k, f in enumerate(frames))
-    script = (f"(() => {{const d = document.getElementById('{key}'), f = [...d.querySelectorAll('.frame')], r = d.querySelector('input');"
-              "const go = () => f.forEach((x, i) => {x.style.display = i == r.value ? '' : 'none'});"
-              "r.parentElement.style.display = ''; r.oninput = go; go()})()")
-    return HTML(f"<div id='{key}'><label style='display:none'>{name} <input type='range' min='0' max='{len(frames) - 1}' value='0' "
-                f"style='width:20em;vertical-align:middle'></label>{shown}</div><script>{script}</script>")
+    script = (
+        f"(() => {{const d = document.getElementById('{key}'), f = [...d.querySelectorAll('.frame')], "
+        "r = d.querySelector('input');"
+        "const go = () => f.forEach((x, i) => {x.style.display = i == r.value ? '' : 'none'});"
+        "r.parentElement.style.display = ''; r.oninput = go; go()})()"
+    )
+    return HTML(
+        f"<div id='{key}'><label style='display:none'>{name} <input type='range' min='0' "
+        f"max='{len(frames) - 1}' value='0' "
+        f"style='width:20em;vertical-align:middle'></label>{shown}</div><script>{script}</script>"
+    )

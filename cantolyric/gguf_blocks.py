@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .tones import CantolyricError
+from .errors import CantolyricError
 
 if TYPE_CHECKING:  # decoding needs NumPy only
     from gguf import ReaderTensor

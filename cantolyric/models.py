@@ -10,53 +10,48 @@ __all__ = ['TIES', 'HUB_FILE', 'check_tie', 'check_gguf', 'read_gguf', 'plain_mo
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from .atomic_files import atomic_dir
 from .base import load_base
-from .data import asset_path
-from .families import FAMILIES, load_model as load_checkpoint, special_tokens
-from .files import follow_umask
+from .errors import ArgumentError, CantolyricError, FileError, import_optional
+from .families.loading import default_device, load_transformers_model
+from .families.table import FAMILIES
+from .families.tiny import family_special_tokens
 from .formats import FORMATS, Format
-from .integrity import NOTE, checksums, load_weights
+from .integrity import NOTE, checksums, first_line, load_weights
 from cantolyric.model_files import (
     CATALOGUE,
+    announce,
     check_space,
     file_sha256,
+    folder_lock,
     get_model,
-    hub_file,  # noqa: F401
+    hub_file,
     is_converted,
-    locked,
-    model_path,
-    models_folder,
-    say,
     weights_folder,
 )
-from .sharding import whole_folder
-from .errors import ArgumentError
-from .tones import CantolyricError
+from .paths import asset_path
 
 # %% ../nbs/lib/models.ipynb #md000005
 TIES = ("head",)
 
 
 def check_tie(
-    tie: str,  # as in `plain_model`; None: nothing is tied
-):
-    "Raise `CantolyricError` for a value that `tie` cannot have."
-    if tie in (None, *TIES):
-        return
-    raise CantolyricError(f"tie={tie!r}: expected 'head', or None to keep what the file holds")
-
-
-def _gguf():
-    "Import the gguf package; `CantolyricError` says how to install it."
-    try:
-        import gguf
-    except ImportError:
-        raise CantolyricError("GGUF files need the package gguf: type  pip install 'cantolyric[train]'") from None
-    return gguf
+    tie: str | None,  # as in `plain_model`; None: nothing is tied
+) -> None:
+    "Raise `ArgumentError` for a value that `tie` cannot have."
+    if tie not in (None, *TIES):
+        raise ArgumentError("tie", tie, "expected 'head', or None to keep what the file holds")
 
 
 def check_gguf(
@@ -65,21 +60,20 @@ def check_gguf(
     "Raise `CantolyricError` unless this is a complete GGUF file of an architecture that transformers can load."
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
-    gguf, path = _gguf(), Path(path)
+    gguf, path = import_optional("gguf", "loading a GGUF file", "inference"), Path(path)
     with open(path, "rb") as file:
         magic = file.read(4)
     if magic != b"GGUF":
-        raise CantolyricError(f"{path} is not a GGUF file: it starts with {magic!r}, expected b'GGUF'")
+        raise FileError(path, f"not a GGUF file: it starts with {magic!r}, expected b'GGUF'")
     try:
         reader = gguf.GGUFReader(path)
-    except Exception as error:  # the reader trusts the header: a cut or damaged one ends in any kind of exception
-        raise CantolyricError(
-            f"{path} is damaged or cut short, its header cannot be read ({type(error).__name__}: {error}): get it again"
-        ) from None
+    except Exception as error:  # the reader trusts the header, so a damaged one can lead to any exception
+        problem = f"damaged or cut short, its header cannot be read ({type(error).__name__}: {error})"
+        raise FileError(path, problem, "get it again") from None
     end = max((int(t.data_offset) + int(t.n_bytes) for t in reader.tensors), default=0)
     size = path.stat().st_size
     if end > size:
-        raise CantolyricError(f"{path} is cut short: it has {size:,} bytes, expected {end:,}; get it again")
+        raise FileError(path, f"cut short: it has {size:,} bytes, expected {end:,}", "get it again")
     field = reader.get_field("general.architecture")
     architecture = field.contents() if field else None
     if not {architecture, str(architecture).replace("moe", "_moe")} & set(GGUF_SUPPORTED_ARCHITECTURES):
@@ -94,7 +88,7 @@ def check_gguf(
 # %% ../nbs/lib/models.ipynb #md000007
 def read_gguf(
     path: Path,  # of a .gguf file
-):  # -> (model with fp32 weights, tokenizer)
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # weights in fp32
     "Dequantize a GGUF file, which `check_gguf` has seen, with transformers."
     path = Path(path)
     try:
@@ -103,14 +97,13 @@ def read_gguf(
     except CantolyricError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, IndexError, NotImplementedError) as error:
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise CantolyricError(f"transformers cannot load {path}: {said}") from None
+        raise CantolyricError(f"transformers cannot load {path}: {first_line(error)}") from None
 
 
 def plain_model(
-    model,  # as `read_gguf` returns it
-    tie: str = None,  # "head": use the head's weights for the embedding too, as one matrix
-):  # the same weights in a model that can be saved
+    model: PreTrainedModel,  # as `read_gguf` returns it
+    tie: str | None = None,  # "head": use the head's weights for the embedding too, as one matrix
+) -> PreTrainedModel:  # the same weights in a model that can be saved
     "The model without the quantization settings that `save_pretrained` would refuse. Weights are shared, not copied."
     check_tie(tie)
     traces = ("quantization_config", "_name_or_path", "_model_name_or_path")
@@ -131,8 +124,8 @@ def plain_model(
 # %% ../nbs/lib/models.ipynb #md000008
 def convert_gguf(
     path: Path,  # of a .gguf file
-    tie: str = None,  # as in `plain_model`
-    sha256: str = None,  # of the file, where it is known already
+    tie: str | None = None,  # as in `plain_model`
+    sha256: str | None = None,  # of the file, if it is known already
 ) -> Path:  # a folder that `from_pretrained` reads
     "Convert a GGUF file to safetensors, once: later calls return the cached folder, unless it is damaged."
     path = Path(path)
@@ -142,15 +135,14 @@ def convert_gguf(
     if is_converted(folder):
         return folder
     check_space(folder, 4 * check_gguf(path), f"converting {path.name} to safetensors")  # fp32
-    with locked(folder.parent):  # one conversion at a time: each takes gigabytes of memory
+    with folder_lock(folder.parent):  # one conversion at a time: each takes gigabytes of memory
         if is_converted(folder):
             return folder  # by another process, while this one waited
-        say(f"converting {path.name} to safetensors; this happens once and can take a few minutes")
+        announce(f"converting {path.name} to safetensors; this happens once and can take a few minutes")
         model, tokenizer = read_gguf(path)
-        with whole_folder(folder) as unfinished:
+        with atomic_dir(folder) as unfinished:
             plain_model(model, tie).save_pretrained(unfinished)
             tokenizer.save_pretrained(unfinished)
-            follow_umask(*unfinished.iterdir())  # safetensors leaves its files to their owner alone
             note = dict(file=path.name, sha256=sha256, tie=tie, checksums=checksums(unfinished))
             (unfinished / NOTE).write_text(json.dumps(note, indent=1))
     return folder
@@ -161,10 +153,10 @@ HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+):(.+\.gguf)", re.IGNORECASE)
 
 def model_folder(
     base: str,  # a catalogue name, a .gguf file, or repo:file.gguf
-    revision: str = None,  # of a file of the Hub
-    tie: str = None,  # as in `plain_model`
-):  # -> (folder of safetensors, commit or None); None where `base` is something else
-    "Where the weights of a GGUF model are, downloaded and converted if need be."
+    revision: str | None = None,  # of a file of the Hub
+    tie: str | None = None,  # as in `plain_model`
+) -> tuple[Path, str | None] | None:  # folder of safetensors, commit; None if `base` is something else
+    "Where the weights of a GGUF model are; they are downloaded and converted if necessary."
     if base in CATALOGUE and CATALOGUE[base].repo:
         entry = CATALOGUE[base]
         if revision not in (None, entry.revision):  # an adapter remembers the revision of its base
@@ -197,48 +189,51 @@ def model_folder(
 # %% ../nbs/lib/models.ipynb #md000011
 def load_model(
     base: str = "tiny",  # a catalogue name, a folder, a Hub id, a .gguf file, or repo:file.gguf
-    quantization: str = None,  # "nf4", "int8"; None or "none": not quantized, in `dtype`
-    dtype: torch.dtype = None,  # None: bf16 on a GPU (fp16 where it has none), fp32 on a CPU
-    revision: str = None,  # of a Hub id: commit, tag or branch; None: the newest. What was loaded is in model.commit
+    quantization: str | None = None,  # "nf4", "int8"; None or "none": not quantized, in `dtype`
+    dtype: torch.dtype | None = None,  # None: bf16 on a GPU (fp16 on one without bf16), fp32 on a CPU
+    revision: str | None = None,  # of a Hub id: commit, tag or branch; None: the newest
     trust_remote_code: bool = False,  # run the model's own code: only after reading it
-    device: str = None,  # None: the GPU if there is one
-    tie: str = None,  # of a GGUF file with two copies of the embedding: "head" uses the head's copy for both
-):  # -> (model, tokenizer)
-    "Load a base model from wherever it comes; `CantolyricError` says why it cannot be loaded."
+    device: str | None = None,  # None: the GPU if there is one
+    tie: str | None = None,  # for a GGUF file with two copies of the embedding: "head" uses the head's copy for both
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a base model from wherever it comes; `CantolyricError` if it cannot be loaded.
+
+    `model.commit` is the commit that was loaded, and `model.base_folder` the folder of its files.
+    """
     base = str(base)
     plain_tiny = base == "tiny" and quantization in (None, "none") and not revision
+    model: Any
     if found := model_folder(base, revision, tie):
         folder, commit = found
-        model, tokenizer = load_checkpoint(str(folder), quantization, dtype, device=device)
+        model, tokenizer = load_transformers_model(str(folder), quantization, dtype, device=device)
         model.commit = commit
         return model, tokenizer
     if tie:
         raise CantolyricError(f"tie={tie!r} is for GGUF files; {base!r} is loaded as it is stored")
     if not plain_tiny:
         where = str(asset_path("base")) if base == "tiny" else base
-        return load_checkpoint(where, quantization, dtype, revision, trust_remote_code, device)
-    cuda = torch.cuda.is_available()
+        return load_transformers_model(where, quantization, dtype, revision, trust_remote_code, device)
     model, tokenizer = load_base(dtype=dtype or torch.float32)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.to(device or ("cuda" if cuda else "cpu")).eval(), tokenizer
+    return model.to(default_device(device)[0]).eval(), tokenizer
 
 # %% ../nbs/lib/models.ipynb #md000013
 def format_name(
-    config,  # of transformers, or any object with `model_type`
-    tokenizer,  # of the model
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> str:  # a key of `formats.FORMATS`
     "The chat format that a model was trained with, as far as its architecture and its special tokens tell."
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
     for family in FAMILIES.values():
-        if family.model_type == config.model_type and set(special_tokens(family)) <= added:
+        if family.model_type == config.model_type and set(family_special_tokens(family)) <= added:
             return family.format
     return "chatml" if {"<|im_start|>", "<|im_end|>"} <= added else "alpaca"
 
 
 def format_for(
-    model,  # a causal language model
-    tokenizer,  # its tokenizer
+    model: PreTrainedModel,  # a causal language model
+    tokenizer: PreTrainedTokenizerBase,
 ) -> Format:
     "The chat format that a model was trained with."
     return FORMATS[format_name(model.config, tokenizer)]

@@ -16,20 +16,15 @@ from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
+from .data.corpora import AVOID
+from .data.pairs import lyric_pairs, rhyme_ends, rhyme_letters, windows
+from .data.splits import InvertedIndex, bigrams, jaccard
+from .data.text import han_only
+from .data.topics import cut_words
+from .paths import asset_path
+from .template.template import ToneTemplate
 
-from cantolyric.data import (
-    AVOID,
-    asset_path,
-    bigrams,
-    cut_words,
-    han_only,
-    lyric_pairs,
-    rhyme_ends,
-    rhyme_letters,
-    windows,
-)
 from .reading import default_reader
-from .template import ToneTemplate
 from .tones import Syllable, ToneScheme
 
 # %% ../nbs/lib/verses.ipynb #vs000007
@@ -95,7 +90,7 @@ def rhyme_problems(
     verse: dict,  # as `load_verses` gives it
 ) -> Iterator[str]:
     "Where the stated rhyme scheme does not hold."
-    groups: dict[str, dict[str, str]] = defaultdict(dict)  # letter -> line -> final
+    groups: dict[str, dict[str, str | None]] = defaultdict(dict)  # letter -> line -> final
     for letter, line, end in zip(verse["rhyme"], verse["lines"], rhyme_ends(verse["lines"])):
         if letter != "X":
             groups[letter][line] = end
@@ -170,21 +165,19 @@ def repetition_problems(
 ) -> Iterator[str]:
     "Duplicate and near-duplicate lines in the collection."
     lines = [(v["id"], v["hook"], line, bigrams(line)) for v in verses for line in v["lines"]]
-    seen = defaultdict(list)
-    for n, (own, hook, line, grams) in enumerate(lines):
-        for m, shared in Counter(m for g in grams for m in seen[g]).items():
+    seen = InvertedIndex()
+    for own, hook, line, grams in lines:
+        for m, shared in seen.shared(grams).items():
             other, _, twin, theirs = lines[m]
             if own == other and hook and hook in line and hook in twin:
                 continue
             if own != other and min(len(line), len(twin)) <= CHARACTERS[0]:
                 continue
-            similarity = shared / (len(grams) + len(theirs) - shared)
-            if similarity >= (0.8 if own == other else 0.6):
+            if jaccard(shared, len(grams), len(theirs)) >= (0.8 if own == other else 0.6):
                 yield f"{other} and {own}: {twin} and {line} are nearly the same line"
             elif own != other and (run := _shared_run(line, twin)):
                 yield f"{other} and {own}: {twin} and {line} share {run}"
-        for g in grams:
-            seen[g].append(n)
+        seen.add(grams)
 
 
 def opening_problems(
@@ -224,8 +217,8 @@ def richness_curve(
 ) -> list[tuple[int, int]]:  # distinct characters, distinct character bigrams, at each size
     "How the vocabulary of a text grows with its length."
     ends = np.cumsum([len(line) for line in lines])
-    first = lambda size: lines[: int(np.searchsorted(ends, size)) + 1]
-    return [(len(set("".join(part))), len(set().union(*map(bigrams, part)))) for part in map(first, sizes)]
+    parts = [lines[: int(np.searchsorted(ends, size)) + 1] for size in sizes]
+    return [(len(set("".join(part))), len(set().union(*map(bigrams, part)))) for part in parts]
 
 # %% ../nbs/lib/verses.ipynb #vs000024
 def corpus_lines(

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "cantolyric"
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 PROPERTIES = {"property", "cached_property"}
-WRAPPERS = PROPERTIES | {"classmethod", "staticmethod"}
 LONG = 60  # characters of a constant's value that are still shown
 
 
@@ -101,30 +101,23 @@ def fields(node, said: dict) -> list:
     ]
 
 
-def method(node, said: dict, name: str = None, wrap: str = None):
-    "A method or property, or None where it is private; `name` and decorator `wrap`: those that an assignment gives it."
-    name = name or node.name
-    if name.startswith("_"):
+def method(node, said: dict) -> Thing | None:
+    "A method or property, or None if it is private."
+    if node.name.startswith("_"):
         return None
-    if isinstance(node, ast.Lambda):
-        made = Thing("method", name, f"({', '.join(x for x, _, _ in arguments(node)[wrap != 'staticmethod' :])})")
-    else:
-        made = function(node, said, "function" if wrap == "staticmethod" else "method")
-    names = {wrap, *(ast.unparse(d) for d in getattr(node, "decorator_list", []))}
-    made.kind, made.name = "method", name
-    if names & PROPERTIES:
-        return Thing("property", name, made.returns[0] if made.returns else "", made.doc, [], made.returns)
+    decorators = {ast.unparse(d) for d in node.decorator_list}
+    made = function(node, said, "function" if "staticmethod" in decorators else "method")
+    if decorators & PROPERTIES:
+        return Thing("property", node.name, made.returns[0], made.doc, [], made.returns)
+    made.kind = "method"
     return made
 
 
 def class_(node, said: dict) -> Thing:
     "A class from its syntax tree: fields, or what `__init__` takes; methods."
     made = Thing("class", node.name, "", ast.get_docstring(node) or "", fields(node, said))
-    own = {x.name: x for x in node.body if isinstance(x, ast.FunctionDef)}
     for x in node.body:
-        if isinstance(x, ast.Assign) and (f := resolved(x.value, own))[1]:
-            made.parts += filter(None, [method(f[1], said, n, f[0]) for n in assigned(x)])
-        if not isinstance(x, ast.FunctionDef):
+        if not isinstance(x, FUNCTIONS):
             continue
         if x.name == "__init__":
             init = function(x, said, "method")
@@ -145,45 +138,11 @@ def assigned(node) -> list:
     ]
 
 
-def resolved(value, functions: dict) -> tuple:
-    "(decorator or None, function) of an assigned value: `f`, `classmethod(f)`, `property(lambda self: ...)`; (None, None) for anything else."
-    wrap = None
-    if isinstance(value, ast.Call) and ast.unparse(value.func) in WRAPPERS and value.args:
-        wrap, value = ast.unparse(value.func), value.args[0]
-    if isinstance(value, ast.Name):
-        value = functions.get(value.id)
-    return (
-        (wrap, value)
-        if isinstance(value, (ast.FunctionDef, ast.Lambda)) and (wrap or isinstance(value, ast.FunctionDef))
-        else (None, None)
-    )
-
-
-def patched(tree) -> list:
-    "(class, name, decorator, function) of what is made a method later: by @patch, or by `Class.name = function`, alone or in a tuple."
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    made = [
-        (written(f.args.args[0].annotation), f.name, None, f)
-        for f in tree.body
-        if isinstance(f, ast.FunctionDef) and any(ast.unparse(d).startswith("patch") for d in f.decorator_list)
-    ]
-    for node in tree.body:
-        if not isinstance(node, ast.Assign):
-            continue
-        for target in node.targets:
-            several = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
-            for t, value in zip(target.elts, node.value.elts) if several else [(target, node.value)]:
-                wrap, f = resolved(value, functions)
-                if isinstance(t, ast.Attribute) and f:
-                    made.append((ast.unparse(t.value), t.attr, wrap, f))
-    return made
-
-
 def things(source: str) -> list:
     "All public names of a module, in the order of its `__all__`."
     tree, said, found = ast.parse(source), comments(source), {}
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, FUNCTIONS):
             found[node.name] = lambda node=node: function(node, said)
         elif isinstance(node, ast.ClassDef):
             found[node.name] = lambda node=node: class_(node, said)
@@ -194,10 +153,6 @@ def things(source: str) -> list:
         ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and written(n.targets[0]) == "__all__"
     )
     made = {name: found[name]() for name in names if not name.startswith("_")}
-    for cls, name, wrap, node in patched(tree):
-        part = method(node, said, name, wrap)
-        if part and cls in made:
-            made[cls].parts.append(part)
     return list(made.values())
 
 
@@ -254,38 +209,53 @@ def block(thing: Thing, colons: int = 4) -> str:
     return "\n".join([f"{fence}{{py:{thing.kind}}} {head}", *options, "", "\n\n".join(filter(None, inside)), fence])
 
 
-def notebook_of(name: str, lessons: list) -> tuple:
-    "The notebook that a module is exported from, as a page of the site, and what to call it."
-    lesson = next((x for x in lessons if x.partition("_")[2] == name), None)
-    return (f"../{lesson}.ipynb", lesson) if lesson else (f"../lib/{name}.ipynb", "library")
+def modules() -> dict[str, Path]:
+    "Dotted name without the package -> file, of every module that a notebook exports."
+    files = (p for p in sorted(PACKAGE.rglob("*.py")) if notebook_of(p))
+    return {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in files}
 
 
-def module_page(name: str, lessons: list) -> str:
+def notebook_of(module: Path) -> str:
+    "The notebook that a module is exported from, relative to nbs/; an empty string for what is written by hand."
+    with open(module, encoding="utf-8") as f:
+        found = re.search(r"File to edit: [./]*nbs/(\S+\.ipynb)", f.read(4096))
+    return found[1] if found else ""
+
+
+def about(module: Path) -> str:
+    "The first line of a module's docstring."
+    return ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+
+
+def module_page(name: str, module: Path) -> str:
     "The page of one module."
-    page, called = notebook_of(name, lessons)
+    page = notebook_of(module)
     where = (
-        f"Explained, built and tried in lesson [{called}]({page})."
-        if called != "library"
-        else f"Explained for maintainers in its [library notebook]({page})."
+        f"Explained for maintainers in its [library notebook](../{page})."
+        if page.startswith("lib/")
+        else f"Explained, built and tried in lesson [{page.removesuffix('.ipynb')}](../{page})."
     )
-    source = (PACKAGE / f"{name}.py").read_text(encoding="utf-8")
-    about = ast.get_docstring(ast.parse(source)) or ""
-    head = f"# cantolyric.{name}\n\n{text(about)}. {where}\n\n```{{py:module}} cantolyric.{name}\n```"
-    return "\n\n".join([head, *map(block, things(source))]) + "\n"
+    head = f"# cantolyric.{name}\n\n{text(about(module))}. {where}\n\n```{{py:module}} cantolyric.{name}\n```"
+    return "\n\n".join([head, *map(block, things(module.read_text(encoding="utf-8")))]) + "\n"
 
 
-def pages(lessons: list) -> dict:
+INDEX = """# Modules
+
+Every public name, with the shape and unit of each parameter. The light ones (tones, reading, template, ngram) do not
+need torch.
+
+"""
+
+
+def pages() -> dict[str, str]:
     "Name of the page -> its text, for all modules: those of the lessons in their order, then the library's."
-    taught = [name for x in lessons if (PACKAGE / f"{(name := x.partition('_')[2])}.py").exists()]
-    names = taught + sorted({p.stem for p in PACKAGE.glob("[a-z]*.py")} - set(taught))
-    rows = []
+    notebooks = {name: notebook_of(p) for name, p in modules().items()}
+    names = sorted(notebooks, key=lambda name: (notebooks[name].startswith("lib/"), notebooks[name], name))
+    rows = ["| module | what it is | notebook |", "|---|---|---|"]
     for name in names:
-        about = ast.get_docstring(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))) or ""
-        page, called = notebook_of(name, lessons)
-        rows.append(
-            f"| [{name}]({name}.md) | {text(about, cell=True)} | [{called[:2] if called != 'library' else called}]({page}) |"
-        )
+        page = notebooks[name]
+        called = "library" if page.startswith("lib/") else page[:2]
+        rows.append(f"| [{name}]({name}.md) | {text(about(modules()[name]), cell=True)} | [{called}](../{page}) |")
     nav = "```{toctree}\n:hidden:\n\n" + "\n".join(f"{n} <{n}>" for n in names) + "\n```"
-    index = "# Modules\n\nEvery public name, with the shape and unit of each parameter. The light ones (tones, reading, template, ngram) need no torch.\n\n"
-    head = ["| module | what it is | notebook |", "|---|---|---|"]
-    return {"index": index + "\n".join([*head, *rows]) + f"\n\n{nav}\n", **{n: module_page(n, lessons) for n in names}}
+    index = INDEX + "\n".join(rows) + f"\n\n{nav}\n"
+    return {"index": index, **{name: module_page(name, modules()[name]) for name in names}}

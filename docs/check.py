@@ -16,7 +16,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from source import ROOT, lessons  # noqa: E402
+import api
+from source import ROOT, lessons
 
 LOADED = {
     ("img", "src"),
@@ -36,7 +37,8 @@ LOADED = {
 CSS_URL = re.compile(r"url\(\s*[\"']?([^\"')]+)|@import\s+[\"']([^\"']+)")
 # Scripts ask for data by these; the address has to be the site's own.
 SCRIPT_URL = re.compile(
-    r"""(?:fetch|import|importScripts|open|src\s*=|new Worker|new WebSocket)\s*\(?\s*["'`]((?:https?:|wss?:)?//[^"'`]+)"""
+    r"""(?:fetch|import|importScripts|open|src\s*=|new Worker|new WebSocket)"""
+    r"""\s*\(?\s*["'`]((?:https?:|wss?:)?//[^"'`]+)"""
 )
 SEARCHED = ["夜雨", "聲調", "雨", "n0243"]  # in the index, as docs/han.py cuts them
 
@@ -121,7 +123,7 @@ def broken(site: Path, pages: dict) -> list:
 def missing(site: Path) -> list:
     "Lessons, solutions and modules without a page, and words that the search does not find."
     wanted = [f"{n}.html" for n in lessons()] + [f"solutions/{p.stem}.html" for p in ROOT.glob("nbs/solutions/*.ipynb")]
-    wanted += [f"api/{p.stem}.html" for p in ROOT.glob("cantolyric/[a-z]*.py")] + [
+    wanted += [f"api/{name}.html" for name in api.modules()] + [
         "index.html",
         "glossary.html",
         "contributing.html",

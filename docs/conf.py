@@ -10,8 +10,8 @@ from sphinx.search.en import SearchEnglish
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-import han  # noqa: E402
-from source import repository  # noqa: E402
+import han
+from source import repository
 
 config = configparser.ConfigParser(delimiters=["="])
 config.read(HERE.parent / "settings.ini", encoding="utf-8")

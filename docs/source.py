@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import api  # noqa: E402
+import api
 
 PAGES = {  # file of the repository -> page of the site; notebooks come beside them
     "GLOSSARY.md": "glossary.md",
@@ -58,8 +58,9 @@ def lessons():
 
 
 def library_notebooks():
-    "Names of the notebooks that hold production code, in order."
-    return sorted(p.stem for p in ROOT.glob("nbs/lib/*.ipynb"))
+    "Paths, relative to nbs/lib and without the suffix, of the notebooks that hold production code, in order."
+    found = (p.relative_to(ROOT / "nbs/lib") for p in ROOT.glob("nbs/lib/**/[!.]*.ipynb"))
+    return sorted(p.with_suffix("").as_posix() for p in found if ".ipynb_checkpoints" not in p.parts)
 
 
 def page_of(path: str):
@@ -97,7 +98,9 @@ def no_remote_images(text: str) -> str:
 
 
 def outputs(cell: dict, path: str) -> list:
-    "What a page can show: no live widgets (a progress bar that stood still), links of HTML mended, wide HTML in a frame that scrolls."
+    """The outputs that a page can show.
+
+    Leaves out live widgets (a progress bar would stand still), repairs links in HTML, and makes wide HTML scroll."""
     kept = []
     for out in cell["outputs"]:
         data = out.get("data", {})
@@ -137,8 +140,8 @@ def under_title(path: str) -> str:
         f"[Open in Colab](https://colab.research.google.com/github/{repo.removeprefix('https://github.com/')}/blob/main/{path})",
         f"[the notebook]({repo}/blob/main/{path})",
     ]
-    module = name.partition("_")[2]
-    if (ROOT / f"cantolyric/{module}.py").exists():
+    exported = [m for m, file in api.modules().items() if api.notebook_of(file) == f"{name}.ipynb"]
+    for module in exported:
         places.insert(0, f"[cantolyric.{module}](api/{module}.md)")
     if (ROOT / f"nbs/solutions/{name}.ipynb").exists():
         places.insert(0, f"[Solutions](solutions/{name}.ipynb)")
@@ -229,7 +232,7 @@ def write(folder: Path):
 
     for path in sorted(
         p.relative_to(ROOT).as_posix()
-        for p in [*ROOT.glob("nbs/*.ipynb"), *ROOT.glob("nbs/lib/*.ipynb"), *ROOT.glob("nbs/solutions/*.ipynb")]
+        for p in [*ROOT.glob("nbs/*.ipynb"), *ROOT.glob("nbs/lib/**/[!.]*.ipynb"), *ROOT.glob("nbs/solutions/*.ipynb")]
     ):
         nb = notebook(path)
         if path == "nbs/index.ipynb":
@@ -243,7 +246,7 @@ def write(folder: Path):
         "solutions/index.md",
         "# Solutions\n\nTry the exercises first; each lesson ends with its own.\n\n" + toctree("", solved),
     )
-    for name, text in api.pages(lessons()).items():
+    for name, text in api.pages().items():
         put(f"api/{name}.md", text)
 
 

@@ -8,14 +8,15 @@ import time
 from contextlib import contextmanager
 
 import hypothesis
-from hypothesis import HealthCheck, Phase, given, settings, strategies as st
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from cantolyric.tones import SCHEMES, CantolyricError
 
 SECONDS = float(os.environ.get("CANTOLYRIC_FUZZ_SECONDS", 120))  # for each entry point
 SEED = os.environ.get("CANTOLYRIC_FUZZ_SEED")  # of the first round, as a failure reports it
 ROUND = 200  # examples between two seeds
-LIMIT = 60  # seconds of processor time for one example: rhymes under the reader "certain" can take a third of that
+LIMIT = 60  # seconds of processor time for one example: rhymes under the reader "unambiguous" can take a third of that
 LONGEST_MESSAGE = 1000
 
 
@@ -190,7 +191,7 @@ SIGNS = HAN + ODD_HAN + ODD_DIGITS + INVISIBLE + MARKS + "0123456789AaBXxZz" + "
 signs = st.sampled_from(SIGNS)
 soup = st.one_of(st.text(signs, max_size=30), st.text(max_size=20))
 schemes = mostly(st.sampled_from(sorted(SCHEMES)), st.one_of(odd, st.sampled_from(["0243 ", "Jyutping", ""])))
-readers = mostly(st.sampled_from([None] * 6 + ["characters"] * 2 + ["certain"]))
+readers = mostly(st.sampled_from([None] * 6 + ["characters"] * 2 + ["unambiguous"]))
 
 
 @st.composite

@@ -18,7 +18,7 @@ from gguf import GGMLQuantizationType as Kind
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cantolyric.families import tiny_variant
+from cantolyric.families.tiny import tiny_variant
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -8,25 +8,18 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
-from transformers import DynamicCache, StaticCache  # noqa: E402
-from transformers.cache_utils import DynamicLayer  # noqa: E402
+from transformers import DynamicCache, StaticCache
+from transformers.cache_utils import DynamicLayer
 
-from cantolyric import constraint as module  # noqa: E402
-from cantolyric.constraint import (  # noqa: E402
-    CacheUse,
-    beams,
-    check_writing,
-    decode_ids,
-    particles,
-    sampled,
-    write_tokens,
-)
-from cantolyric.tones import CantolyricError  # noqa: E402
+from cantolyric.constraint import decoding as module
+from cantolyric.constraint.cache_use import CacheUse
+from cantolyric.constraint.decoding import beams, check_writing, decode_ids, sampled, smc, write_tokens
+from cantolyric.errors import CantolyricError
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
-import architectures  # noqa: E402
-from architectures import ARCHITECTURES, PROMPT, RIGHT, small_model  # noqa: E402
+import architectures
+from architectures import ARCHITECTURES, PROMPT, RIGHT, small_model
 
 TABLE = json.loads((BENCHMARKS / "results/architectures.json").read_text(encoding="utf-8"))["architectures"]
 QUICK = {
@@ -70,7 +63,7 @@ WAYS = {
     "greedy": (1, sampled),
     "sampled": (3, lambda: sampled(do_sample=True, temperature=0.9)),
     "beams": (3, lambda: beams),
-    "particles": (3, particles),
+    "particles": (3, smc),
 }
 
 

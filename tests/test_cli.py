@@ -1,5 +1,6 @@
 """The command line: exit codes, one line for a mistake, no traceback."""
 
+import argparse
 import json
 import os
 import shlex
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cantolyric import cli
+import cantolyric.cli.read as read_command
+from cantolyric.cli.finetune import UNSEEN, finetune_config
+from cantolyric.cli.main import ISSUES, main, make_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSE = "落緊嘅雨洗淨條街\n你冇帶遮我都冇帶\n"
@@ -23,7 +26,7 @@ def run(capsys):
 
     def run(*args):
         capsys.readouterr()
-        return cli.main(list(args)), *capsys.readouterr()
+        return main(list(args)), *capsys.readouterr()
 
     return run
 
@@ -38,7 +41,7 @@ def verse(tmp_path):
 def shell(*args, stdin=b"", **env):
     "Run the command in a process of its own."
     return subprocess.run(
-        [sys.executable, "-c", "import sys; from cantolyric.cli import main; sys.exit(main())", *map(str, args)],
+        [sys.executable, "-c", "import sys; from cantolyric.cli.main import main; sys.exit(main())", *map(str, args)],
         input=stdin,
         capture_output=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
@@ -139,14 +142,14 @@ def test_base_train_says_its_price_and_wants_a_yes(run, tmp_path, monkeypatch):
 @pytest.fixture
 def small(monkeypatch):
     "A base so small, and so little text, that it is pretrained in seconds."
-    from cantolyric import base
+    from cantolyric import pretraining
 
-    made = base.BaseConfig
+    made = pretraining.BaseConfig
     texts = [f"今日{a}好{b}。" for a in "天氣心情生意功課" for b in "靚多平難大"]
-    monkeypatch.setattr(base, "load_corpus", lambda split: dict(text=texts if split == "train" else texts[:4]))
-    monkeypatch.setattr(base, "can_compile", lambda: False)
+    monkeypatch.setattr(pretraining, "load_corpus", lambda split: dict(text=texts if split == "train" else texts[:4]))
+    monkeypatch.setattr(pretraining, "can_compile", lambda: False)
     monkeypatch.setattr(
-        base,
+        pretraining,
         "BaseConfig",
         lambda **kw: made(
             **dict(vocab_size=280, hidden=16, layers=1, heads=2, kv_heads=1, mlp=16, length=16, rows=2, warmup=2) | kw
@@ -155,20 +158,20 @@ def small(monkeypatch):
 
 
 def test_base_train_makes_a_base_and_goes_on_where_it_was_stopped(run, small, tmp_path, monkeypatch):
-    from cantolyric import base
+    from cantolyric import pretraining
 
     train = lambda folder: run("base", "train", "--run", tmp_path / folder, "--steps", "6", "--yes", "--json")
     code, out, err = train("straight")
     assert code == 0, err
     data = json.loads(out)
-    model, tokenizer = base.load_base(data["folder"])
+    model, tokenizer = pretraining.load_base(data["folder"])
     assert (
         data["steps"] == 6
         and model.config.vocab_size == 280
         and tokenizer.decode(tokenizer("今日")["input_ids"]) == "今日"
     )
 
-    step = base.train_step  # now the same, with Ctrl-C in the fourth step
+    step = pretraining.pretraining_step  # now the same, with Ctrl-C in the fourth step
     calls = []
 
     def stopped(*args):
@@ -177,15 +180,17 @@ def test_base_train_makes_a_base_and_goes_on_where_it_was_stopped(run, small, tm
             raise KeyboardInterrupt
         return step(*args)
 
-    pretrain = base.pretrain
-    monkeypatch.setattr(base, "pretrain", lambda run, config: pretrain(run, config, save_every=1))
-    monkeypatch.setattr(base, "train_step", stopped)
+    pretrain = pretraining.pretrain
+    monkeypatch.setattr(pretraining, "pretrain", lambda run, config: pretrain(run, config, save_every=1))
+    monkeypatch.setattr(pretraining, "pretraining_step", stopped)
     code, _, err = train("stopped")
     assert code == 130 and "stopped" in err
-    monkeypatch.setattr(base, "train_step", step)
+    monkeypatch.setattr(pretraining, "pretraining_step", step)
     code, out, err = train("stopped")
     assert code == 0 and "step 3 of 6" in err
-    one, two = (base.load_file(tmp_path / f / "checkpoint" / "model.safetensors") for f in ("straight", "stopped"))
+    one, two = (
+        pretraining.load_file(tmp_path / f / "checkpoint" / "model.safetensors") for f in ("straight", "stopped")
+    )
     assert all((one[k] == two[k]).all() for k in one)
 
 
@@ -197,12 +202,13 @@ def test_a_run_with_other_settings_is_refused(run, small, tmp_path):
 
 def test_a_full_disk_is_one_line(run, small, tmp_path, monkeypatch):
     import errno
-    from cantolyric import base
+
+    from cantolyric import pretraining
 
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
 
-    monkeypatch.setattr(base, "save_file", full)
+    monkeypatch.setattr(pretraining, "save_file", full)
     code, _, err = run("base", "train", "--run", tmp_path / "r", "--steps", "2", "--yes")
     assert code == 2 and "No space left" in err.strip().split("\n")[-1] and "Traceback" not in err
     assert not (tmp_path / "r" / "checkpoint").exists()
@@ -214,7 +220,7 @@ def test_a_missing_package_is_named(run, monkeypatch):
     def missing(args):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr(cli, "_read", missing)
+    monkeypatch.setattr(read_command, "run_read", missing)
     code, _, err = run("read", "--text", "好")
     assert code == 2 and "pip install 'cantolyric[train]'" in err
 
@@ -223,13 +229,13 @@ def test_a_mistake_of_our_own_is_one_line_and_shows_its_traceback_on_request(run
     def broken(args):
         raise KeyError("ours")
 
-    monkeypatch.setattr(cli, "_read", broken)
+    monkeypatch.setattr(read_command, "run_read", broken)
     code, out, err = run("read", "--text", "好")
     assert (
         (code, out) == (2, "")
         and "unexpected KeyError: 'ours'" in err
         and "--debug" in err
-        and cli.ISSUES in err
+        and ISSUES in err
         and len(err.splitlines()) == 1
     )
     assert (
@@ -246,7 +252,7 @@ def test_in_a_process_of_its_own_without_torch_and_in_any_locale(verse):
     )
     assert done.returncode == 0 and "16 of 16" in done.stdout.decode()
     code = (
-        "import sys; from cantolyric.cli import main; "
+        "import sys; from cantolyric.cli.main import main; "
         f"main(['check', '--tones', '{TONES}', {str(verse)!r}]); assert 'torch' not in sys.modules"
     )
     assert (
@@ -259,37 +265,37 @@ def test_in_a_process_of_its_own_without_torch_and_in_any_locale(verse):
 
 @pytest.fixture
 def climbed(tmp_path, monkeypatch):
-    "A climb that takes no time: a run's folder with an untrained adapter."
-    from cantolyric import evaluation, finetune
+    "A run that takes no time: a folder with an untrained adapter."
     from cantolyric.base import load_base
+    from cantolyric.training.run_folder import Run
 
-    def climb(config, say=print, dry=False):
+    def run_finetune(config, log=print, dry_run=False):
         from peft import LoraConfig, get_peft_model
 
         folder = tmp_path / config.name
         get_peft_model(load_base()[0], LoraConfig(r=2, target_modules="all-linear")).save_pretrained(folder / "adapter")
-        say("smoke: passed")
+        log("smoke: passed")
         bits = dict(masked=3.0, free=6.0)
         full = dict(
             seconds=1.0,
             gates=[dict(name="lower", ok=config.seed == 0, message="")],
-            held_out=dict(pairs=2, before=dict(best=bits), after=dict(masked=2.5, free=5.0)),
+            held_out=dict(num_examples=2, before=dict(best=bits), after=dict(masked=2.5, free=5.0)),
         )
-        return finetune.Run(folder, dict(rungs=dict(full=full), seconds=1.0, peak_gib=1.0))
+        return Run(folder, dict(stages=dict(full=full), seconds=1.0, peak_gib=1.0))
 
-    monkeypatch.setattr(finetune, "climb", climb)
-    monkeypatch.setattr(evaluation, "check_unseen", lambda requests: None)
-    monkeypatch.setattr(evaluation, "human_agreement", lambda **kw: (0.97, 1000))
+    monkeypatch.setattr("cantolyric.training.run.run_finetune", run_finetune)
+    monkeypatch.setattr("cantolyric.evaluation.requests.check_unseen", lambda requests: None)
+    monkeypatch.setattr("cantolyric.evaluation.metrics.human_agreement", lambda **kw: (0.97, 1000))
 
 
 def test_finetune_ends_with_lyrics_and_one_table(run, climbed, tmp_path):
     code, out, _ = run("finetune", "--name", "a")
     assert code == 0 and "100.00 %" in out and "97.00 % of 1,000" in out and "2.500" in out
-    for topic, tones in cli.UNSEEN:
+    for topic, tones in UNSEEN:
         assert f"{topic}  {tones}" in out
         for line in tones.split("/"):
             assert f"wanted {line} got {line}" in out
-    assert cli.UNSEEN[0][0] in (tmp_path / "a" / "lyrics.md").read_text(encoding="utf-8")
+    assert UNSEEN[0][0] in (tmp_path / "a" / "lyrics.md").read_text(encoding="utf-8")
     code, out, err = run("finetune", "--name", "b", "--seed", "1", "--json")
     assert code == 1 and "smoke" in err and not json.loads(out)["ok"]  # a last gate failed
 
@@ -314,67 +320,66 @@ def test_a_finetune_that_cannot_be(run, tmp_path, args, says):
 
 
 def test_switches_of_the_loss():
-    config = lambda *args: cli._finetune_config(cli.make_parser().parse_args(["finetune", *args]))
-    assert (config().loss, config().mask, config().misfits) == ("sliced", True, "stop")
-    changed = config("--hook", "--skip-misfits", "--bonus", "3")
-    assert (changed.loss, changed.misfits, changed.bonus) == ("hook", "skip", 3.0) and not config("--no-mask").mask
+    config = lambda *args: finetune_config(make_parser().parse_args(["finetune", *args]))
+    assert (config().loss, config().mask, config().on_mismatch) == ("sliced", True, "stop")
+    changed = config("--loss", "hook", "--on-mismatch", "skip", "--allowed-logit-bonus", "3")
+    assert (changed.loss, changed.on_mismatch, changed.allowed_logit_bonus) == ("hook", "skip", 3.0) and not config(
+        "--no-mask"
+    ).mask
 
 
 def commands(parser=None):
     "Name and parser of each command."
-    parser = parser or cli.make_parser()
+    parser = parser or make_parser()
     for a in parser._actions:
-        for name, p in a.choices.items() if isinstance(a, cli.argparse._SubParsersAction) else ():
+        for name, p in a.choices.items() if isinstance(a, argparse._SubParsersAction) else ():
             yield from commands(p) if name in ("base", "model") else [(name, p)]
 
 
 def test_each_help_teaches():
     found = dict(commands())
-    assert (
-        set(found)
-        == {
-            "read",
-            "check",
-            "write",
-            "rewrite",
-            "finetune",
-            "evaluate",
-            "train",
-            "list",
-            "get",
-            "path",
-            "remove",
-            "export",
-            "completion",
-        }
-        == set(cli.CODES)
-    )
+    assert set(found) == {
+        "read",
+        "check",
+        "write",
+        "rewrite",
+        "finetune",
+        "evaluate",
+        "train",
+        "list",
+        "get",
+        "path",
+        "remove",
+        "export",
+        "completion",
+    }
     for name, p in found.items():
         text = p.format_help()
-        assert "examples:" in text and "exit codes: 0 all is well" in text, name
+        assert "examples:" in text and "exit codes: 0 success" in text, name
         assert all(a.help for a in p._actions if a.option_strings), name
-    assert "exit codes: 0 all is well; 1 the tones differ; 2" in found["check"].format_help()
-    assert "3 is high" in cli.make_parser().format_help()
+    assert "exit codes: 0 success; 1 the tones differ; 2" in found["check"].format_help()
+    assert "3 is a high tone" in make_parser().format_help()
 
 
-EXAMPLES = [line for _, p in commands() for line, _ in p.get_default("shown")]
+EXAMPLES = [line for _, p in commands() for line, _ in p.get_default("examples_shown")]
 
 
 @pytest.mark.parametrize("line", EXAMPLES)
 def test_each_example_of_a_help_is_understood(line):
     words = shlex.split(line.partition(" >")[0].partition(" <")[0])
-    args = cli.make_parser().parse_args(words[1:])
+    args = make_parser().parse_args(words[1:])
     if tones := getattr(args, "tones", None):
-        from cantolyric.template import ToneTemplate
+        from cantolyric.template.template import ToneTemplate
 
         template = ToneTemplate.parse(tones, args.scheme)
         if getattr(args, "word", None):
-            from cantolyric.lyricist import check_request, with_words
             from cantolyric.reading import Reader
+            from cantolyric.template.song import with_words
+            from cantolyric.writing.request import check_request
 
-            assert with_words(check_request("x", template, rhyme=args.rhyme)[1], args.word, Reader(), most=1)
+            assert with_words(check_request("x", template, rhyme=args.rhyme).template, args.word, Reader(), most=1)
     if words[1] == "finetune":
-        cli._finetune_config(args) if not (args.resume or args.config) else None
+        finetune_config(args) if not (getattr(args, "resume", False) or args.config) else None
 
 
 @pytest.mark.parametrize(
@@ -387,7 +392,8 @@ def test_each_example_without_a_model_runs(line, tmp_path):
     for folder in (".local/share/bash-completion/completions", ".zfunc", ".config/fish/completions"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "cantolyric").write_text(
-        f"#!/bin/sh\nexec {sys.executable} -c 'import sys; from cantolyric.cli import main; sys.exit(main())' \"$@\"\n"
+        f"#!/bin/sh\nexec {sys.executable} -c "
+        "'import sys; from cantolyric.cli.main import main; sys.exit(main())' \"$@\"\n"
     )
     (tmp_path / "cantolyric").chmod(0o755)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
@@ -402,7 +408,10 @@ def completed(line, tmp_path):
     if not script.exists():
         script.write_bytes(shell("completion", "bash").stdout)
     words = line.split(" ")
-    ask = f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _shtab_cantolyric 2>/dev/null; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    ask = (
+        f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; "
+        "_shtab_cantolyric 2>/dev/null; printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
     return subprocess.run(["bash", "-c", ask], capture_output=True, text=True, cwd=tmp_path).stdout.split()
 
 
@@ -459,7 +468,7 @@ def test_wishes_are_kept(run):
         "2=今朝*****",
         "--rhyme",
         "oeng",
-        "--rank",
+        "--sort-by",
         "rhyme=2",
         "-n",
         "2",
@@ -493,8 +502,8 @@ def test_a_line_is_rewritten_and_the_other_stays(run, verse):
         (["write", "--topic", "雨", "--tones", "0243", "--keep", "x=夜***"], "--keep 'x=夜***'"),
         (["write", "--topic", "雨", "--tones", "0243", "--keep", "2=夜***"], "line 2"),
         (["write", "--topic", "雨", "--tones", "0243", "--word", "月光"], "which is 23"),
-        (["write", "--topic", "雨", "--tones", "0243", "--rank", "luck=1"], "luck"),
-        (["write", "--topic", "雨", "--tones", "0243", "--rank", "rhyme=x"], "--rank 'rhyme=x'"),
+        (["write", "--topic", "雨", "--tones", "0243", "--sort-by", "luck=1"], "luck"),
+        (["write", "--topic", "雨", "--tones", "0243", "--sort-by", "rhyme=x"], "--sort-by 'rhyme=x'"),
         (["write", "--topic", "雨", "--tones", "0243", "--rhyme", "zzz"], "3 letters for 1 lines"),
         (["rewrite", "FILE", "--topic", "雨"], "--line"),
         (["rewrite", "FILE", "--topic", "雨", "--line", "1", "--slots", "a"], "--slots 'a'"),
@@ -518,7 +527,7 @@ def test_a_finetune_without_lyrics(run, climbed, tmp_path):
 def test_settings_from_a_file(run, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("rank: 8\nmask: true\nbase: tiny\n", encoding="utf-8")
-    config = lambda *args: cli._finetune_config(cli.make_parser().parse_args(["finetune", *map(str, args)]))
+    config = lambda *args: finetune_config(make_parser().parse_args(["finetune", *map(str, args)]))
     made = config("--config", path, "--steps", 12, "--no-mask", "--log-to", "tensorboard,wandb", "--name", "again")
     assert (made.rank, made.steps, made.mask, made.log_to, made.name) == (
         8,
@@ -531,7 +540,7 @@ def test_settings_from_a_file(run, tmp_path):
     for args, says in [
         (("--config", path), "rank"),
         (("--config", tmp_path / "no.yaml"), "no.yaml"),
-        (("--config", path, "--resume"), "leave --config out"),
+        (("--config", path, "--resume"), "remove --config"),
         (("--log-to", "paper"), "--log-to 'paper'"),
     ]:
         code, out, err = run("finetune", *args)
@@ -555,11 +564,11 @@ def test_the_benchmark_without_a_model(run, tmp_path):
 @pytest.mark.parametrize(
     "args, says",
     [
-        (["--seeds", "2"], "--seeds is for the whole benchmark"),
-        (["--seeds", "0", "--to", "x"], "--seeds is a whole number"),
-        (["-n", "0"], "-n is a whole number"),
+        (["--seeds", "2"], "--seeds is for the benchmark"),
+        (["--seeds", "0", "--to", "x"], "--seeds 0: expected a whole number"),
+        (["-n", "0"], "-n 0: expected a whole number"),
         (["--texts", "nothing.jsonl"], "nothing.jsonl"),
-        (["--to", "x", "--seed", "1"], "--seed is for the quick look"),
+        (["--to", "x", "--seed", "1"], "--seed is for the quick evaluation"),
         (["--texts", "x", "--adapter", "none"], "--adapter is for a model"),
         (["--requests", "nothing.jsonl", "--requests-to", "x"], "nothing.jsonl"),
     ],
@@ -575,7 +584,8 @@ def test_an_evaluation_that_cannot_be(run, tmp_path, monkeypatch, args, says):
 def test_what_is_changed_at_a_resume_is_refused(run, tmp_path):
     (tmp_path / "a.part").mkdir()
     from dataclasses import asdict
-    from cantolyric.finetune import FinetuneConfig
+
+    from cantolyric.training.config import FinetuneConfig
 
     (tmp_path / "a.part" / "config.json").write_text(
         json.dumps(asdict(FinetuneConfig(name="a", runs_dir=str(tmp_path))))

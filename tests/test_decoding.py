@@ -1,27 +1,19 @@
-"""Writing with a sliced head: the same tokens as `generate` under the same mask, for every kind of head; and what it must not do."""
+"""Decoding with some rows of the head: the same tokens as `generate` under the same mask, for every kind of head."""
 
 import math
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM  # noqa: E402
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from cantolyric.base import load_base  # noqa: E402
-from cantolyric.constraint import (
-    TokenTable,
-    ToneConstraint,
-    beams,
-    decode_ids,
-    head_rows,
-    particles,
-    sampled,
-    sliced_head,
-    unpack_mask,  # noqa: E402
-    write_tokens,
-)
-from cantolyric.tones import CantolyricError  # noqa: E402
+from cantolyric.base import load_base
+from cantolyric.constraint.automaton import ToneConstraint
+from cantolyric.constraint.bits import unpack_mask
+from cantolyric.constraint.decoding import beams, decode_ids, sampled, smc, write_tokens
+from cantolyric.constraint.vocabulary import TokenTable
+from cantolyric.errors import CantolyricError
+from cantolyric.model_head import head_rows, sliced_head
 
 TEMPLATES = ["0243/33", "22034", "4[34]0*"]
 SIZES = dict(
@@ -92,7 +84,7 @@ def test_same_tokens_as_generate(kind, tiny):
     model, table = made(kind), tiny[2]
     prompts, there = torch.tensor([[1, 2, 3], [0, 0, 9], [0, 4, 5]]), torch.tensor([[1, 1, 1], [0, 0, 1], [0, 1, 1]])
     cs = [ToneConstraint(t, table) for t in TEMPLATES]
-    from cantolyric.constraint import ToneLogitsProcessor
+    from cantolyric.constraint.processor import ToneLogitsProcessor
 
     out = model.generate(
         input_ids=prompts,
@@ -104,8 +96,8 @@ def test_same_tokens_as_generate(kind, tiny):
         pad_token_id=table.end[0],
     )
     want = [row[: row.index(table.end[0])] for row in out[:, 3:].tolist()]
-    for sliced in (True, False):
-        assert write_tokens(model, prompts, cs, there, sliced=sliced).ids == want
+    for allowed_rows_only in (True, False):
+        assert write_tokens(model, prompts, cs, there, allowed_rows_only=allowed_rows_only).ids == want
 
 
 def bits_of(model, prompt, ids, c):
@@ -120,13 +112,13 @@ def bits_of(model, prompt, ids, c):
 
 
 @pytest.mark.parametrize(
-    "choose", [lambda: sampled(do_sample=True, temperature=0.7, top_p=0.9, min_p=0.01), lambda: beams, particles]
+    "strategy", [lambda: sampled(do_sample=True, temperature=0.7, top_p=0.9, min_p=0.01), lambda: beams, smc]
 )
-def test_copies_share_a_prompt(choose, tiny):
+def test_copies_share_a_prompt(strategy, tiny):
     model, _, table = tiny
     prompts, cs = torch.tensor([[1, 2], [3, 4]]), [ToneConstraint(t, table) for t in TEMPLATES[:2]]
     torch.manual_seed(0)
-    out = write_tokens(model, prompts, cs, copies=4, choose=choose())
+    out = write_tokens(model, prompts, cs, num_return_sequences=4, strategy=strategy())
     assert len(out.ids) == 8
     for r, (ids, bits) in enumerate(zip(out.ids, out.bits)):
         assert cs[r // 4].template.matches(decode_ids(table, ids))
@@ -138,7 +130,7 @@ def test_sampling_draws_what_the_mask_leaves(tiny):
     model, _, table = tiny
     c = ToneConstraint("2", table)
     torch.manual_seed(0)
-    out = write_tokens(model, torch.tensor([[1]]), c, copies=1000, choose=sampled(do_sample=True))
+    out = write_tokens(model, torch.tensor([[1]]), c, num_return_sequences=1000, strategy=sampled(do_sample=True))
     texts = [decode_ids(table, i) for i in out.ids]
     top = max(set(texts), key=texts.count)
     assert texts.count(top) / 1000 == pytest.approx(2 ** -out.bits[texts.index(top)], abs=0.06)
@@ -148,36 +140,40 @@ def test_beams_are_exact_where_nothing_is_cut(tiny):
     "With as many beams as there are texts, beam search finds the likeliest one."
     model, _, table = tiny
     c = ToneConstraint("2", table)
-    best = write_tokens(model, torch.tensor([[1]]), c, copies=64, choose=beams)
+    best = write_tokens(model, torch.tensor([[1]]), c, num_return_sequences=64, strategy=beams)
     greedy = write_tokens(model, torch.tensor([[1]]), c)
     assert min(best.bits) <= greedy.bits[0] + 1e-6 and best.bits == sorted(best.bits)
     assert len({tuple(i) for i in best.ids}) == 64
 
 
 def test_beams_where_there_are_fewer_ways_than_beams(tiny):
-    "A fixed first character leaves a handful of tokens: no forbidden one is taken, and the beams part as soon as they can."
+    "A fixed first character leaves a handful of tokens: no forbidden one is taken, and the beams separate early."
     model, _, table = tiny
     cs = [ToneConstraint(t, table) for t in ("雨=4", "雨2", "夜33")]
-    out = write_tokens(model, torch.tensor([[1], [2], [3]]), cs, copies=24, choose=beams)
+    out = write_tokens(model, torch.tensor([[1], [2], [3]]), cs, num_return_sequences=24, strategy=beams)
     for r, ids in enumerate(out.ids):
         assert cs[r // 24].template.matches(decode_ids(table, ids))
     assert len({tuple(i) for i in out.ids[24:48]}) == len({tuple(i) for i in out.ids[48:]}) == 24
     canonical = ToneConstraint("雨2", table, canonical=True)
-    ids = write_tokens(model, torch.tensor([[1]]), canonical, copies=8, choose=beams).ids
+    ids = write_tokens(model, torch.tensor([[1]]), canonical, num_return_sequences=8, strategy=beams).ids
     assert len({tuple(i) for i in ids}) == 8
 
 
 def test_a_way_to_choose_serves_again(tiny):
     model, _, table = tiny
-    choose = particles()
-    for copies in (4, 6):
+    strategy = smc()
+    for num_return_sequences in (4, 6):
         assert (
             len(
                 write_tokens(
-                    model, torch.tensor([[1]]), ToneConstraint("22/0", table), copies=copies, choose=choose
+                    model,
+                    torch.tensor([[1]]),
+                    ToneConstraint("22/0", table),
+                    num_return_sequences=num_return_sequences,
+                    strategy=strategy,
                 ).ids
             )
-            == copies
+            == num_return_sequences
         )
 
 
@@ -203,9 +199,9 @@ def test_forced_tokens_need_no_call(tiny):
         ),
         (
             lambda m, t: dict(constraints=ToneConstraint("22", TokenTable(t.tokens, 8100, t.end))),
-            "the model has 8000 logits, the token table 8100: make it with vocab_size=8000",
+            "the model has 8000 logits, the token table 8100; make the table with vocab_size=8000",
         ),
-        (lambda m, t: dict(choose=sampled(repetition_penalty=1.2)), "repetition_penalty"),
+        (lambda m, t: dict(strategy=sampled(repetition_penalty=1.2)), "repetition_penalty"),
     ],
 )
 def test_mistakes(change, message, tiny):

@@ -1,18 +1,18 @@
-"""The checkers of lesson 13 know right from wrong. (That they accept the solutions is shown where those stand.)"""
+"""The checkers of lesson 13 reject wrong answers. (nbs/solutions shows that they accept the solutions.)"""
 
 import numpy as np
 
 from cantolyric._exercises.ngram import RIGHT, check_bootstrap, check_contexts, check_mixture
 
 
-def test_empty_stubs_are_told_so():
+def test_empty_stubs_are_rejected():
     for check in (check_contexts, check_bootstrap, check_mixture):
         assert check(lambda *a: ...).startswith("Not yet")
 
 
-def test_mistakes_of_the_kind_that_are_made():
+def test_typical_mistakes_are_rejected():
     plain = lambda texts: {c: sum(t.count(c) for t in texts) for t in texts for c in t}
-    assert "wanted" in check_contexts(plain)  # counts characters, not what stands before them
+    assert "expected" in check_contexts(plain)  # counts characters, not what precedes them
 
     def unpaired(a, b, n, seed):
         rng = np.random.default_rng(seed)

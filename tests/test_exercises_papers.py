@@ -1,4 +1,4 @@
-"""The checkers of lesson 42 know right from wrong, and never raise."""
+"""The checkers of lesson 42 reject wrong answers, and never raise."""
 
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 
@@ -23,7 +23,7 @@ CHECKERS = [getattr(papers, n) for n in dir(papers) if n.startswith("check_")]
     ],
     ids=["stub", "none", "zero", "true", "text", "signature", "crash"],
 )
-def test_wrong_answers_are_told(check, answer):
+def test_wrong_answers_are_rejected(check, answer):
     assert check(answer).startswith("Not yet: ")
 
 
@@ -44,19 +44,19 @@ def test_right_answers_are_accepted():
     assert papers.check_could_be(could_be) == RIGHT
 
 
-def test_mistakes_of_the_kind_that_are_made():
+def test_typical_mistakes_are_rejected():
     assert "256 constants" in papers.check_bits(
         lambda b, block, group=None, constant=32, small=8: (
             b + (constant / block if group is None else small / block + constant / group)
         )
-    )  # shared by constants, not by weights
+    )  # divided by constants, not by weights
     assert "Not yet" in papers.check_bits(
         lambda b, block, group=None, constant=32, small=8: bits(b, block, group)
     )  # other constants forgotten
     assert "r = 1" in papers.check_houlsby(lambda d, n, r: 2 * n * 2 * d * r)  # no biases
-    assert "r = 1" in papers.check_houlsby(lambda d, n, r: n * (2 * d * r + r + d))  # one adapter a block
+    assert "r = 1" in papers.check_houlsby(lambda d, n, r: n * (2 * d * r + r + d))  # one adapter per block
     assert "'18.8M'" in papers.check_could_be(lambda p, e: could_be(p, e, (ROUND_HALF_UP,)))  # rounds only
-    assert "Not yet" in papers.check_could_be(lambda p, e: could_be(p, e, (ROUND_DOWN,)))  # cuts only
+    assert "Not yet" in papers.check_could_be(lambda p, e: could_be(p, e, (ROUND_DOWN,)))  # truncates only
     assert "Not yet" in papers.check_could_be(
         lambda p, e: (
             abs(float(p.strip("KMB").replace(",", "")) * {"K": 1e3, "M": 1e6, "B": 1e9}.get(p[-1], 1) / e - 1) < 0.02

@@ -1,4 +1,4 @@
-"""The checkers of lessons 00 to 02 know right from wrong. (That they accept the solutions is shown where those stand.)"""
+"""The checkers of lessons 00 to 02 reject wrong answers. (nbs/solutions shows that they accept the solutions.)"""
 
 from cantolyric._exercises.reading import check_disputed, check_longest_words
 from cantolyric._exercises.template import check_count, check_mend, check_union
@@ -17,17 +17,17 @@ CHECKS = (
 )
 
 
-def test_empty_stubs_and_crashes_are_told_so():
+def test_empty_stubs_and_crashes_are_rejected():
     for check in CHECKS:
         assert check(lambda *a: ...).startswith("Not yet")
         assert check(lambda *a: None).startswith("Not yet")
         assert "ZeroDivisionError" in check(lambda *a: 1 / 0)
 
 
-def test_mistakes_of_the_kind_that_are_made():
+def test_typical_mistakes_are_rejected():
     assert "Not yet" in check_pronounces_itself(
         lambda table, numerals: table in SCHEMES.values()
-    )  # knows the answers by heart
+    )  # compares with the known tables
     assert "Not yet" in check_coarser(lambda a, b: dict(zip(a, b)))  # never refuses
     assert "strings that stay" in check_count_fitting(
         lambda tune: 4 ** len(tune) if len(tune) < 2 else 6 ** (len(tune) - 1)
@@ -41,21 +41,21 @@ def test_mistakes_of_the_kind_that_are_made():
 
     assert "no dispute" in check_disputed(syllables)
 
-    def alone(template, line, place, characters):  # looks at the character only
+    def alone(template, line, place, characters):  # reads the character alone
         slot = template.lines[0][place]
         from cantolyric.reading import as_reader
 
         return [c for c in characters if int(as_reader("characters").jyutping(c)[0][-1]) in slot.tones]
 
-    assert "read anew" in check_mend(alone)
+    assert "read the whole line again" in check_mend(alone)
     assert "Not yet: for 33" in check_count(lambda a, chars: sum(a.accepts(c) for c in chars))  # one slot only
     assert "shapes" in check_union(
         lambda a, b: str(a) if str(a) == "02" else union(a, b)
-    )  # zips, and so cuts the longer one
+    )  # zip drops the end of the longer one
 
 
 def union(a, b):
-    from cantolyric.template import ALL_TONES
+    from cantolyric.template.slots import ALL_TONES
     from cantolyric.tones import ToneScheme
 
     digits = lambda tones: "".join(sorted({ToneScheme(a.scheme).of(t) for t in tones}))

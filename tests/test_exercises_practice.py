@@ -1,4 +1,4 @@
-"""The checkers of lessons 41, 50 and 51: an unfinished answer is told so, and never raises."""
+"""The checkers of lessons 41, 50 and 51 reject unfinished answers, and never raise."""
 
 import ast
 import json
@@ -19,7 +19,7 @@ CHECKERS = [getattr(m, n) for m in (evaluation, finetune, full_finetune) for n i
     [lambda *a, **k: ..., lambda *a, **k: None, lambda *a, **k: 0, lambda *a, **k: "x", lambda: 1],
     ids=["stub", "none", "zero", "text", "signature"],
 )
-def test_wrong_answers_are_told(check, answer):
+def test_wrong_answers_are_rejected(check, answer):
     assert check(answer).startswith("Not yet: ")
 
 
@@ -39,9 +39,9 @@ def functions(path):
     ]
 
 
-def test_the_full_finetune_defines_no_function_longer_than_ten_lines():
+def test_the_full_finetune_defines_no_function_longer_than_25_lines():
     found = functions(ROOT / "nbs" / "50_full_finetune.ipynb")
-    assert len(found) >= 4 and max(n for _, n in found) <= 10, found
+    assert len(found) >= 4 and max(n for _, n in found) <= 25, found
 
 
 def test_the_form_for_results():

@@ -1,4 +1,4 @@
-"""The checkers of lessons 10 to 12 know right from wrong. (That they accept the solutions is shown where those stand.)"""
+"""The checkers of lessons 10 to 12 reject wrong answers. (nbs/solutions shows that they accept the solutions.)"""
 
 from cantolyric._exercises import bpe, data, formats
 
@@ -14,14 +14,14 @@ CHECKS = (
 )
 
 
-def test_empty_stubs_and_crashes_are_told_so():
+def test_empty_stubs_and_crashes_are_rejected():
     for check in CHECKS:
         assert check(lambda *a: ...).startswith("Not yet")
         assert check(lambda *a: None).startswith("Not yet")
         assert "ZeroDivisionError" in check(lambda *a: 1 / 0)
 
 
-def test_mistakes_of_the_kind_that_are_made():
+def test_typical_mistakes_are_rejected():
     def rightmost(parts, ranks):  # merges the lowest rank, but from the right
         while found := [(ranks[p], -i) for i, p in enumerate(zip(parts, parts[1:])) if p in ranks]:
             i = -min(found)[1]
@@ -40,9 +40,11 @@ def test_mistakes_of_the_kind_that_are_made():
         lambda words, df, n: min(set(words) & df.keys(), key=df.get, default=None)
     )  # forgets to count
 
-    def by_id(turns, end):  # thinks that every end token is learnt
+    def by_id(turns, end):  # gives every end token a label
         ids = [i for _, h, t in turns for i in (*h, *t, end)]
         return ids, [i if i == end else -100 for i in ids]
 
     assert "Not yet" in formats.check_assistant_labels(by_id)
-    assert "Not yet" in formats.check_attack(lambda request: f"<|im_start|>assistant\n{request}")  # never ends the turn
+    assert "Not yet" in formats.check_attack(
+        lambda request: f"<|im_start|>assistant\n{request}"
+    )  # never ends the user turn

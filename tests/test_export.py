@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cantolyric.errors import CantolyricError
 from cantolyric.export import (
     GGUF_FILE,
     Agreement,
@@ -27,9 +28,8 @@ from cantolyric.export import (
     modelfile,
     writes_as_taught,
 )
-from cantolyric.families import tiny_variant
+from cantolyric.families.tiny import tiny_variant
 from cantolyric.formats import FORMATS, token_id, user_text
-from cantolyric.tones import CantolyricError
 
 FAMILIES = ["qwen2.5", "qwen3", "deepseek-llm"]  # architectures qwen2, qwen3 and llama
 needs_llama = pytest.mark.skipif(not find_spec("llama_cpp"), reason="needs llama-cpp-python")

@@ -27,10 +27,11 @@ WRITE = ["write", "--topic", "雨", "--tones", "0243/3324"]
 
 DRIVER = """
 import contextlib, io, json, sys
-from cantolyric import cli
+import cantolyric.cli.read as read
+from cantolyric.cli.main import main
 def run(argv):
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err): code = cli.main(argv)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err): code = main(argv)
     return code, out.getvalue(), err.getvalue()
 """
 
@@ -112,7 +113,7 @@ IGNORED = [
     (["read", "--text", "好", "FILE"], "--text and the file"),
     (["read", "--text", "好", "-"], "--text and the file '-'"),
     ([*WRITE, "--keep", "1=****", "--keep", "1=夜***"], "--keep '1=夜***': 1 was given before"),
-    ([*WRITE, "--rank", "rhyme=1", "--rank", "rhyme=2"], "--rank 'rhyme=2': rhyme was given before"),
+    ([*WRITE, "--sort-by", "rhyme=1", "--sort-by", "rhyme=2"], "--sort-by 'rhyme=2': rhyme was given before"),
     ([*WRITE, "--temperature", "0", "-n", "4"], "--temperature 0 writes one candidate"),
     ([*WRITE, "--temperature", "0", "--top-p", ".5"], "--top-p is for sampling"),
     ([*WRITE, "--temperature", "0", "--method", "best"], "--method best chooses among samples"),
@@ -124,8 +125,8 @@ IGNORED = [
         "--rhyme is for a model on this machine",
     ),
     ([*WRITE, "--model", "m"], "--model is for an endpoint"),
-    (["evaluate", "--texts", "x", "--seeds", "2"], "--seeds is for the whole benchmark"),
-    (["evaluate", "--texts", "x", "--systems", "a"], "--systems is for the whole benchmark"),
+    (["evaluate", "--texts", "x", "--seeds", "2"], "--seeds is for the benchmark"),
+    (["evaluate", "--texts", "x", "--systems", "a"], "--systems is for the benchmark"),
     (["evaluate", "--requests-to", "x", "--to", "y"], "--to is for an evaluation"),
     (["evaluate", "--requests-to", "x", "--requests", "./x"], "the same file"),
     (["export", "--to", "x", "--no-check", "--gguf-base", "y", "--kind", "gguf"], "--gguf-base is for the comparison"),
@@ -133,20 +134,20 @@ IGNORED = [
 ]
 FINETUNE = [
     (["--config", "x", "--resume"], "--config"),
-    (["--dry-run", "--resume"], "--dry-run is for a run that has not begun"),
-    (["--no-mask", "--bonus", "3"], "--bonus is for training with the tone mask"),
-    (["--no-mask", "--free", ".5"], "--free is for"),
-    (["--no-mask", "--hook"], "--hook is for"),
+    (["--dry-run", "--resume"], "--dry-run is for a run that has not started"),
+    (["--no-mask", "--allowed-logit-bonus", "3"], "--allowed-logit-bonus is for training with the tone mask"),
+    (["--no-mask", "--unmasked-fraction", ".5"], "--unmasked-fraction is for"),
+    (["--no-mask", "--loss", "hook"], "--loss is for"),
     (["--launch-config", "2", "--seed", "1"], "--seed is for a finetune"),
     (["--launch-config", "2", "--dry-run"], "--dry-run is for a finetune"),
     (["--mix", "a=1,a=2"], "--mix 'a=1,a=2': 'a' is given twice"),
     (["--columns", "lyrics=a,lyrics=b"], "'lyrics' is given twice"),
     (["--set", "lr=1", "--set", "lr=2"], "given twice"),
     (["--set", "trainer.seed=1", "--seed", "2"], "--seed 2: trainer.seed=1 means the same"),
-    (["--data", "verses", "--mix", "verses=1"], "--mix: data is set as well"),
+    (["--data", "verses", "--mix", "verses=1"], "--mix: data='verses' is set as well"),
     (["--public"], "--public: nothing is uploaded"),
     (["--rank", "0"], "--rank 0: expected"),
-    (["--set", "max_length=1"], "--set max_length=1: expected"),
+    (["--set", "max_length=1"], "--max-length 1: expected"),
     (["--from-adapter", "nowhere"], "--from-adapter 'nowhere'"),
     (["--seed", "-1"], "--seed"),
     (["--seed", str(2**70)], "--seed"),
@@ -186,23 +187,24 @@ def test_the_same_value_twice_contradicts_nothing(song):
 
 HEAVY = """
 from pathlib import Path
-from cantolyric import finetune
+import cantolyric.training.run as training_run
+from cantolyric.training.run_folder import run_folders
 from cantolyric.errors import ArgumentError
-from cantolyric.lyricist import _check_unmasked
+from cantolyric.writing.request import check_unmasked
 found = dict(lines=list(map(run, json.loads(sys.argv[1]))), left=sorted(p.name for p in Path().iterdir()), unmasked=[])
-wishes = [dict(rhyme="AA"), dict(rhyme={"A": "oeng"}), dict(keep={1: "夜***"}), dict(words=["月光"]), dict(method="beam")]
-for how in wishes:
-    try: _check_unmasked(**dict(method="sample", rhyme=None, keep=None, words=()) | how)
+wishes = [dict(rhyme="AA"), dict(rhyme={"A": "oeng"}), dict(keep={1: "夜***"}), dict(words=["月光"])]
+for how in [*wishes, dict(method="beam")]:
+    try: check_unmasked(**dict(method="sample", rhyme=None, keep=None, words=()) | how)
     except ArgumentError as e: found["unmasked"].append(str(e))
-_check_unmasked("sample", rhyme=None, keep=None, words=())
+check_unmasked("sample", rhyme=None, keep=None, words=())
 sys.stdin = None # as Python has it when standard input is closed
 found["price"] = run(["base", "train", "--run", "r"])
-def climb(config, **kw):
-    _, part = finetune.run_folders(config)
+def run_finetune(config, **kw):
+    _, part = run_folders(config)
     part.mkdir(parents=True)
     (part / "config.json").touch()
     raise KeyboardInterrupt
-finetune.climb = climb
+training_run.run_finetune = run_finetune
 finetune_in = ["finetune", "--runs-dir", "stopped", "--name"]
 found["stopped"] = [run([*finetune_in, "a"]), run([*finetune_in, "b", "--json"])]
 print(json.dumps(found))"""
@@ -235,7 +237,7 @@ REQUESTS = [
     ([*WRITE, "-n", "0"], "-n 0: expected"),
     ([*WRITE, "--top-p", "3"], "--top-p 3.0: expected"),
     ([*WRITE, "--temperature", "nan"], "--temperature nan: expected"),
-    ([*WRITE, "--rank", "luck=1"], "--rank: there is no ranking criterion 'luck'"),
+    ([*WRITE, "--sort-by", "luck=1"], "--sort-by: there is no criterion 'luck'"),
     ([*WRITE, "--endpoint", "127.0.0.1"], "--endpoint '127.0.0.1': not the address"),
     ([*WRITE, "--endpoint", "http://127.0.0.1:9/v1"], "--model: which model"),
     (
@@ -287,7 +289,7 @@ def test_slots_are_numbers(song, value):
     [
         ("--keep", "²=夜***"),
         ("--keep", "1="),
-        ("--rank", "rhyme=²"),
+        ("--sort-by", "rhyme=²"),
         ("-n", "²"),
         ("--seed", "²"),
         ("--seed", "-1"),
@@ -306,14 +308,15 @@ FAULTS = """
 import errno, warnings
 class Panic(BaseException): "As pyo3 raises it."
 numbers = errno.ENOENT, errno.ENAMETOOLONG, errno.EIO, errno.ENOSPC
-faults = [KeyError("x"), ValueError("two\\nlines"), AssertionError(), RecursionError("deep"), SystemExit(1), SystemExit("no"),
-          Panic("core"), MemoryError(), StopIteration(), UnicodeEncodeError("utf-8", "x", 0, 1, "y"),
-          *(OSError(n, "no use", "file") for n in numbers), OSError("no number"), ModuleNotFoundError("no torch", name="torch"),
-          ModuleNotFoundError("no zzz", name="zzz"), KeyboardInterrupt(), BrokenPipeError(errno.EPIPE, "Broken pipe")]
+faults = [KeyError("x"), ValueError("two\\nlines"), AssertionError(), RecursionError("deep"), SystemExit(1),
+          SystemExit("no"), Panic("core"), MemoryError(), StopIteration(), UnicodeEncodeError("utf-8", "x", 0, 1, "y"),
+          *(OSError(n, "no use", "file") for n in numbers), OSError("no number"),
+          ModuleNotFoundError("no torch", name="torch"), ModuleNotFoundError("no zzz", name="zzz"), KeyboardInterrupt(),
+          BrokenPipeError(errno.EPIPE, "Broken pipe")]
 said = []
 for fault in faults:
     def broken(args): raise fault
-    cli._read = broken
+    read.run_read = broken
     said.append((type(fault).__name__, *run(["read", "--text", "好"]), *run(["read", "--json", "--text", "好"])))
 print(json.dumps(said))"""
 
@@ -336,7 +339,7 @@ def test_debug_shows_the_traceback():
     script = """
 import os
 def broken(args): raise KeyError("ours")
-cli._read = broken
+read.run_read = broken
 lines = [["--debug", "read", "--text", "好"], ["read", "--text", "好", "--debug"], ["read", "--text", "好"]]
 said = list(map(run, lines))
 os.environ["CANTOLYRIC_DEBUG"] = "1"
@@ -349,7 +352,7 @@ print(json.dumps(said + [run(lines[2])]))"""
             and err.splitlines()[-1].startswith("cantolyric: unexpected KeyError: 'ours'")
         )
     code, _, err = command("--debug", "check", "--tones", "2x", "-")
-    assert code == 2 and "Traceback" in err and "CantolyricError" in err
+    assert code == 2 and "Traceback" in err and "ParseError" in err
 
 
 def test_1_is_an_answer(song):
@@ -364,7 +367,7 @@ import warnings
 def warned(args):
     warnings.warn("careful\\nnow")
     return 0
-cli._read = warned
+read.run_read = warned
 print(json.dumps(run(["read", "--text", "好"])))"""
     assert driven(script) == [0, "", "cantolyric: warning: careful now\n"]
 
@@ -399,7 +402,7 @@ def test_json_is_documented():
         code == 0
         and '{"error": "what went wrong", "code": 2}' in said
         and "--debug" in said
-        and "2 the command failed" in said
+        and "2 error" in said
         and "130 stopped" in said
     )
 

@@ -1,13 +1,16 @@
-"""The tone guarantee in `generate`: whatever else acts on the logits, a text is right and complete, or there is an error."""
+"""The tone guarantee in `generate`: whatever else changes the logits, a text is right and complete, or it raises."""
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from cantolyric.base import load_base  # noqa: E402
-from cantolyric.constraint import TokenTable, ToneConstraint, ToneLogitsProcessor, write_tokens  # noqa: E402
-from cantolyric.tones import CantolyricError  # noqa: E402
+from cantolyric.base import load_base
+from cantolyric.constraint.automaton import ToneConstraint
+from cantolyric.constraint.decoding import write_tokens
+from cantolyric.constraint.processor import ToneLogitsProcessor, generate_kwargs
+from cantolyric.constraint.vocabulary import TokenTable
+from cantolyric.errors import ArgumentError, CantolyricError
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +144,7 @@ def test_prompt_length(tiny):
     *_, constraint, write = tiny
     with pytest.raises(CantolyricError, match="prompt_length=2"):
         write(logits_processor=[constraint.logits_processor(2)])
-    with pytest.raises(CantolyricError, match="not allowed in line 1, slot 1"):
+    with pytest.raises(CantolyricError, match="not allowed at line 1, slot 1"):
         write(torch.tensor([[1, 2]]), logits_processor=[constraint.logits_processor(1)])
 
 
@@ -231,3 +234,156 @@ def test_our_own_loop_refuses_too(tiny):
 
     with pytest.raises(CantolyricError, match="text 0, after 0 tokens: the model's logits are NaN"):
         write_tokens(Broken(), torch.tensor([[1]]), constraint)
+
+
+# generate_kwargs
+
+
+def test_it_is_a_logits_processor(tiny):
+    import transformers
+
+    assert isinstance(tiny[3].logits_processor(1), transformers.LogitsProcessor)
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_generate_kwargs_is_all_that_generate_needs(tiny, how):
+    """Two prompts of different lengths, one constraint or one each: every text is right."""
+    model, tokenizer, table, constraint, _ = tiny
+    inputs = {"input_ids": torch.tensor([[0, 5], [6, 7]]), "attention_mask": torch.tensor([[0, 1], [1, 1]])}
+    several = [constraint, ToneConstraint("2204/22", table)]
+    torch.manual_seed(0)
+    n = how.get("num_return_sequences", 1)
+    for kwargs, each in (
+        (constraint.generate_kwargs(inputs, **how), [constraint] * 2),
+        (constraint.generate_kwargs(inputs, several, **how), several),
+        (generate_kwargs(several, inputs, **how), several),
+    ):
+        assert kwargs["max_new_tokens"] in (32,) and kwargs["eos_token_id"] == list(table.end)
+        out = model.generate(**inputs, **kwargs)
+        kwargs["logits_processor"][-1].check_complete(out)
+        for k, text in enumerate(texts(tiny, out, 2)):
+            assert each[k // n].template.matches(text)
+
+
+def test_generate_kwargs_passes_on_what_is_given(tiny):
+    model, _, table, constraint, _ = tiny
+    inputs = {"input_ids": torch.full((1, 1), 5)}
+    seen = []
+    other = lambda ids, scores: (seen.append(ids.shape[1]), scores)[1]
+    kwargs = constraint.generate_kwargs(inputs, logits_processor=[other], max_new_tokens=30, pad_token_id=0)
+    assert kwargs["max_new_tokens"] == 30 and kwargs["pad_token_id"] == 0 and len(kwargs["logits_processor"]) == 2
+    model.generate(**inputs, **kwargs)
+    assert seen[0] == 1
+    with pytest.raises(CantolyricError, match="max_new_tokens=3 is not enough"):
+        model.generate(**inputs, **constraint.generate_kwargs(inputs, max_new_tokens=3))
+    with pytest.raises(CantolyricError, match="max_new_tokens=4 is not enough"):
+        model.generate(**inputs, **constraint.generate_kwargs(inputs, max_length=5))
+    ids = torch.full((1, 1), 5)
+    assert constraint.generate_kwargs(ids)["logits_processor"][0].prompt_length == 1  # a tensor alone will do
+
+
+def test_generate_kwargs_with_embeddings(tiny):
+    model, _, _, constraint, _ = tiny
+    embeds = model.get_input_embeddings()(torch.tensor([[5, 6]])).detach()
+    inputs = {"inputs_embeds": embeds, "attention_mask": torch.ones(1, 2, dtype=torch.long)}
+    out = model.generate(**inputs, **constraint.generate_kwargs(inputs))
+    assert constraint.template.matches(texts(tiny, out, 0)[0])
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("assistant_model", dict(assistant_model=torch.nn.Linear(1, 1))),
+        ("prompt_lookup_num_tokens", dict(prompt_lookup_num_tokens=3)),
+        ("attention_mask", dict(attention_mask=torch.tensor([[1, 0]]))),
+        ("inputs", dict(input_ids=[[1, 2]])),
+        ("inputs", dict(input_ids=None)),
+    ],
+)
+def test_generate_kwargs_refuses(tiny, name, change):
+    inputs = {"input_ids": torch.tensor([[5, 6]])}
+    inputs |= {k: v for k, v in change.items() if k in ("input_ids", "attention_mask")}
+    options = {k: v for k, v in change.items() if k not in inputs}
+    with pytest.raises(ArgumentError) as said:
+        tiny[3].generate_kwargs(inputs, **options)
+    assert said.value.name == name
+    if "assist" in name or "lookup" in name:
+        assert "several tokens before their masks are known" in str(said.value)
+
+
+def test_generate_kwargs_refuses_constraints_that_do_not_fit(tiny):
+    inputs = {"input_ids": torch.ones(3, 2, dtype=torch.long)}
+    for wrong in ([tiny[3]] * 2, [], "0243"):
+        with pytest.raises(ArgumentError) as said:
+            generate_kwargs(wrong, inputs)
+        assert said.value.name == "constraints"
+
+
+# the rows of a batch
+
+
+def allowed(out):
+    return [set((row > -torch.inf).nonzero().flatten().tolist()) for row in out]
+
+
+def test_rows_that_change_places_keep_their_states(tiny):
+    """Rows are permuted, doubled and dropped between steps, as beams are: each mask belongs to the row's own text."""
+    *_, table, constraint, _ = tiny
+    cs = [constraint, ToneConstraint("4[34]0*", table)]
+    rng, processor = np.random.default_rng(0), ToneLogitsProcessor(cs, 1)
+    ids = torch.tensor([[1]] * 3 + [[2]] * 3)
+    for _ in range(5):
+        out = processor(ids, torch.zeros(6, table.vocab_size))
+        for b, (row, found) in enumerate(zip(ids[:, 1:].tolist(), allowed(out))):
+            s = cs[b // 3].start()
+            for i in row:
+                s = cs[b // 3].advance(s, i) if not s.ended else s
+            assert s.ended or found == set(cs[b // 3].allowed_ids(s).tolist())
+        last = torch.tensor([[int(rng.choice(sorted(found)))] for found in allowed(out)])
+        ids = torch.cat([ids, last], 1)
+        order = np.concatenate([rng.integers(0, 3, 3), rng.integers(3, 6, 3)])
+        ids = ids[torch.from_numpy(order)]
+
+
+def test_a_loop_that_adds_several_tokens_at_a_time(tiny):
+    *_, constraint, write = tiny
+    whole = write()
+    processor = constraint.logits_processor(1)
+    for width in (2, 4, 5, 3):
+        out = processor(whole[:, :width], torch.zeros(1, constraint.table.vocab_size))
+        assert int(whole[0, width]) in allowed(out)[0]
+
+
+def test_masks_from_packed_bits_are_the_same(tiny):
+    """What runs on an accelerator, beside what runs on the CPU; half precision and rows with gaps in memory too."""
+    from cantolyric.constraint.processor import keep_logits, mask_logits
+
+    *_, table, constraint, _ = tiny
+    states = [constraint.start()]
+    while not constraint.is_final(states[-1]):
+        states.append(constraint.advance(states[-1], int(constraint.allowed_ids(states[-1])[0])))
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        logits = torch.randn(table.vocab_size, len(states)).to(dtype).T
+        a = mask_logits(logits, np.stack([constraint.mask(s) for s in states]))
+        b, usable = keep_logits(logits, [constraint.allowed_ids(s) for s in states])
+        assert torch.equal(a, b) and usable and a.dtype == dtype
+
+
+def test_memory_of_ten_thousand_tokens():
+    """A text of 10,000 tokens at Qwen2's width, where each mask takes 19 kB: caches stay small."""
+    import tracemalloc
+
+    from cantolyric.reading import Reader
+
+    reader = Reader({"一": ("jat1",), "丁": ("ding1",), "七": ("cat1",)})
+    table = TokenTable({i: bytes([i]) for i in range(256)}, 151_936, (256,))
+    constraint = ToneConstraint("/".join(["3333333"] * 460), table, reader)
+    processor, ids = constraint.logits_processor(1, max_new_tokens=constraint.max_new_tokens), torch.ones(1, 1).long()
+    scores = torch.zeros(1, table.vocab_size)
+    tracemalloc.start()
+    while int(ids[0, -1]) not in table.end:
+        out = processor(ids, scores)
+        ids = torch.cat([ids, out.argmax(-1)[:, None]], 1)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert ids.shape[1] > 10_000 and used < 60e6

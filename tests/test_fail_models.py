@@ -16,24 +16,33 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from datasets import Dataset  # noqa: E402
-from peft import LoraConfig, get_peft_model  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
+from datasets import Dataset
+from gguf_files import gguf_variant, write_gguf
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 
-from cantolyric import data, integrity  # noqa: E402
-from cantolyric.base import asset_path, load_base, load_checkpoint  # noqa: E402
-from cantolyric.constraint import TokenTable, _Compiled, _load_arrays, _save_arrays  # noqa: E402
-from cantolyric.endpoint import save_servable  # noqa: E402
-from cantolyric.export import export_adapter  # noqa: E402
-from cantolyric.finetune import FinetuneConfig, _save_adapter, adapter_shape, continued, quiet_peft  # noqa: E402
-from cantolyric.lora import add_lora, load_lora, save_lora  # noqa: E402
-from cantolyric.lyricist import Lyricist, add_adapter, find_adapter, revision_of, settings_of  # noqa: E402
-from cantolyric.model_files import is_converted, weights_folder  # noqa: E402
-from cantolyric.models import convert_gguf, load_model  # noqa: E402
-from cantolyric.ngram import KneserNey  # noqa: E402
-from cantolyric.reading import default_reader  # noqa: E402
-from cantolyric.tones import CantolyricError  # noqa: E402
-from gguf_files import gguf_variant, write_gguf  # noqa: E402
+from cantolyric import integrity
+from cantolyric.adapter_files import load_lora, save_lora
+from cantolyric.adapters import adapter_revision, adapter_run_settings, find_adapter, load_adapter, quiet_peft
+from cantolyric.base import load_base
+from cantolyric.constraint.compiled import CompiledVocabulary, load_arrays, save_arrays
+from cantolyric.constraint.vocabulary import TokenTable
+from cantolyric.data.corpora import load_corpus
+from cantolyric.data.store import stored
+from cantolyric.endpoint.server import save_servable
+from cantolyric.errors import CantolyricError
+from cantolyric.export import export_adapter
+from cantolyric.lora import add_lora
+from cantolyric.model_files import is_converted, weights_folder
+from cantolyric.models import convert_gguf, load_model
+from cantolyric.ngram import KneserNey
+from cantolyric.paths import asset_path
+from cantolyric.pretraining import load_pretraining
+from cantolyric.reading import default_reader
+from cantolyric.training.config import FinetuneConfig, adapter_shape
+from cantolyric.training.context import continue_adapter
+from cantolyric.training.stages import save_adapter
+from cantolyric.writing.lyricist import Lyricist
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = asset_path("adapter")
@@ -67,7 +76,7 @@ def refusal(function, *words):
 
 def shell(*args, **env):
     "Run the command in a process of its own: exit code, stdout, stderr."
-    code = "import sys; from cantolyric.cli import main; sys.exit(main())"
+    code = "import sys; from cantolyric.cli.main import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, args)],
         capture_output=True,
@@ -81,7 +90,7 @@ def shell(*args, **env):
 @pytest.fixture(scope="module", autouse=True)
 def corpus():
     "Read from the usual cache before a test has one of its own: the tiny variants train their tokenizers on it."
-    data.load_corpus("validation")
+    load_corpus("validation")
 
 
 # weights
@@ -112,7 +121,7 @@ def test_tensors_that_a_file_may_leave_out_or_hold(tmp_path):
         folder = copied(asset_path("base"), tmp_path / str(n), **changes)
         model, _ = load_model(str(folder))
         assert model.base_folder == folder
-        add_adapter(model, SHIPPED)
+        load_adapter(model, SHIPPED)
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
@@ -126,7 +135,7 @@ def test_quantized_weights(quantization, tmp_path):
         refusal(lambda: load_model(str(folder), quantization), UP, "not finite")
     folder = copied(asset_path("base"), tmp_path / "gone", **{UP: None})
     refusal(lambda: load_model(str(folder), quantization), UP, "is missing")
-    add_adapter(model, SHIPPED)  # the fingerprint is of the files, not of what became of them
+    load_adapter(model, SHIPPED)  # the fingerprint is of the files, not of what became of them
 
 
 @pytest.mark.parametrize("part", ["blk.0.ffn_up.weight", "blk.1.attn_q.bias", "output_norm.weight"])
@@ -151,7 +160,7 @@ def test_a_checkpoint_of_pretraining_without_a_tensor(tmp_path):
     ]:
         kept = {k: v for k, v in (weights | changes).items() if v is not None}
         save_file(kept, tmp_path / "model.safetensors")
-        refusal(lambda: load_checkpoint(tmp_path, model, []), *words)
+        refusal(lambda: load_pretraining(tmp_path, model, []), *words)
 
 
 # settings of a base
@@ -206,8 +215,8 @@ def test_a_changed_base_is_refused_wherever_an_adapter_is_put_on_it(changed, tmp
     )
     model, _ = load_base(changed)
     for use in (
-        lambda: add_adapter(model, SHIPPED),
-        lambda: continued(model, "shipped"),
+        lambda: load_adapter(model, SHIPPED),
+        lambda: continue_adapter(model, "shipped"),
         lambda: load_lora(model, SHIPPED),
         lambda: Lyricist.from_pretrained(str(changed), SHIPPED),
         lambda: save_servable(tmp_path / "s", str(changed), SHIPPED),
@@ -223,7 +232,7 @@ def test_the_remedy_that_the_message_names(changed, tmp_path):
     "Without base.json, as adapters had it before, nothing is compared."
     adapter = Path(shutil.copytree(SHIPPED, tmp_path / "adapter"))
     (adapter / "base.json").unlink()
-    assert add_adapter(load_base(changed)[0], adapter).peft_config["default"].r == 32
+    assert load_adapter(load_base(changed)[0], adapter).peft_config["default"].r == 32
     load_lora(load_base(changed)[0], adapter)
 
 
@@ -268,11 +277,11 @@ def test_adapters_that_we_write_carry_the_fingerprint(changed, tmp_path):
     model, _ = load_base(changed)
     with quiet_peft():
         tuned = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
-    _save_adapter(tuned, tmp_path / "peft", "tiny")
+    save_adapter(tuned, tmp_path / "peft", "tiny")
     save_lora(add_lora(load_base(changed)[0], rank=2), tmp_path / "ours")
     for name in ("peft", "ours"):
-        add_adapter(load_base(changed)[0], tmp_path / name)
-        refusal(lambda: add_adapter(load_base()[0], tmp_path / name), "1 of 68", UP)
+        load_adapter(load_base(changed)[0], tmp_path / name)
+        refusal(lambda: load_adapter(load_base()[0], tmp_path / name), "1 of 68", UP)
         assert str(changed.parent) not in (tmp_path / name / "base.json").read_text()
     own, _ = load_base()  # its files are not known: nothing is stored, and nothing of before stays
     del own.base_folder
@@ -288,14 +297,14 @@ def test_the_fingerprint_of_a_gguf_base(tmp_path, monkeypatch):
     model, _ = load_model(str(tmp_path / "a.gguf"))
     with quiet_peft():
         tuned = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
-    _save_adapter(tuned, tmp_path / "adapter", "a.gguf")
+    save_adapter(tuned, tmp_path / "adapter", "a.gguf")
     told = json.loads((tmp_path / "adapter/base.json").read_text())
     assert len(told["gguf"]["sha256"]) == 64 and str(tmp_path) not in json.dumps(told)
     folder = load_model(str(tmp_path / "a.gguf"))[0].base_folder
     told["tensors"] = {k: v[:-16] + "0" * 16 for k, v in told["tensors"].items()}  # as another version converted it
     (tmp_path / "adapter/base.json").write_text(json.dumps(told))
     integrity.check_base(folder, tmp_path / "adapter")
-    refusal(lambda: add_adapter(load_model(str(tmp_path / "b.gguf"))[0], tmp_path / "adapter"), "tensors differ")
+    refusal(lambda: load_adapter(load_model(str(tmp_path / "b.gguf"))[0], tmp_path / "adapter"), "tensors differ")
     export = lambda name: export_adapter(str(tmp_path / name), tmp_path / "adapter", tmp_path / "out", "gguf")
     refusal(lambda: export("b.gguf"), "another GGUF file", "SHA-256")
     assert export("a.gguf").exists()
@@ -317,7 +326,7 @@ def test_a_damaged_fingerprint(tmp_path):
     changes = (dict(version=2), dict(tensors={"a": "b"}), dict(tensors=None), dict(settings=[]))
     for wrong in ("{", "[]", *(json.dumps(told | change) for change in changes)):
         (adapter / "base.json").write_text(wrong)
-        refusal(lambda: add_adapter(load_base()[0], adapter), "base.json", "delete the file")
+        refusal(lambda: load_adapter(load_base()[0], adapter), "base.json", "delete the file")
 
 
 # adapters
@@ -361,16 +370,16 @@ def with_config(to, change):
 def test_damaged_settings_of_an_adapter(name, tmp_path):
     change, words = CONFIGS[name]
     adapter = with_config(tmp_path / "adapter", change)
-    refusal(lambda: add_adapter(load_base()[0], adapter), *words, str(adapter))
+    refusal(lambda: load_adapter(load_base()[0], adapter), *words, str(adapter))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        refusal(lambda: continued(load_base()[0], str(adapter)), *words)
+        refusal(lambda: continue_adapter(load_base()[0], str(adapter)), *words)
     if "does not fit" in words or name in ("other targets", "unknown type"):
         return  # these need the base, or PEFT
     for read in (
         adapter_shape,
         lambda a: FinetuneConfig(from_adapter=str(a)),
-        lambda a: revision_of(a, "tiny"),
+        lambda a: adapter_revision(a, "tiny"),
         lambda a: load_lora(load_base()[0], a),
         lambda a: export_adapter("tiny", a, tmp_path / "out", "gguf"),
     ):
@@ -393,8 +402,8 @@ def test_damaged_weights_of_an_adapter(name, tmp_path):
     changes, words = WEIGHTS[name]
     adapter = copied(SHIPPED, tmp_path / "adapter", **changes)
     model, _ = load_base()
-    refusal(lambda: add_adapter(model, adapter), *words, str(adapter))
-    refusal(lambda: continued(load_base()[0], str(adapter)), *words)
+    refusal(lambda: load_adapter(model, adapter), *words, str(adapter))
+    refusal(lambda: continue_adapter(load_base()[0], str(adapter)), *words)
     if name != "shape":
         assert not any("lora" in n for n, _ in model.named_parameters())  # the base is as it was
 
@@ -406,14 +415,14 @@ def test_weights_that_are_gone_or_cut_short(tmp_path):
     for cut in (0, 5, 100, len(content) // 2, len(content) - 1):
         file.write_bytes(content[:cut])
         said = "cut short" if cut > 1000 else "adapter"
-        for use in (add_adapter, load_lora):
+        for use in (load_adapter, load_lora):
             refusal(lambda: use(load_base()[0], adapter), str(adapter), said)
     file.write_bytes(content + b"more")
-    refusal(lambda: add_adapter(load_base()[0], adapter), "damaged")
+    refusal(lambda: load_adapter(load_base()[0], adapter), "damaged")
     file.unlink()
-    refusal(lambda: add_adapter(load_base()[0], adapter), "no weights", "no adapter_model.safetensors")
+    refusal(lambda: load_adapter(load_base()[0], adapter), "no weights", "no adapter_model.safetensors")
     torch.save({}, adapter / "adapter_model.bin")
-    refusal(lambda: add_adapter(load_base()[0], adapter), "only adapter_model.bin", "may run code")
+    refusal(lambda: load_adapter(load_base()[0], adapter), "only adapter_model.bin", "may run code")
 
 
 @pytest.mark.parametrize(
@@ -433,7 +442,7 @@ def test_every_kind_of_adapter_that_is_whole_is_accepted(options, tmp_path):
         warnings.simplefilter("ignore")
         tuned = get_peft_model(load_base()[0], LoraConfig(**dict(r=2, target_modules=["q_proj"]) | options))
         tuned.save_pretrained(str(tmp_path / "a"))
-        again = add_adapter(load_base()[0], tmp_path / "a")
+        again = load_adapter(load_base()[0], tmp_path / "a")
     ids = torch.arange(3, 20)[None]
     with torch.no_grad():
         assert torch.equal(tuned.eval()(input_ids=ids).logits, again(input_ids=ids).logits)
@@ -448,7 +457,7 @@ def test_settings_of_the_run_beside_an_adapter(tmp_path):
         (b'{"quantization": [1]}', "quantization is [1]"),
     ]:
         (tmp_path / "config.json").write_bytes(content)
-        refusal(lambda: settings_of(adapter), words, "config.json", "restore")
+        refusal(lambda: adapter_run_settings(adapter), words, "config.json", "restore")
         refusal(lambda: Lyricist.from_pretrained("tiny", tmp_path), words)
 
 
@@ -494,8 +503,8 @@ def test_datasets_are_made_again(cache):
         return Dataset.from_dict({"a": rows})
 
     def again(number):  # of times that it was made
-        assert data.stored("x", build)["a"][:] == rows and len(made) == number
-        assert data.stored("x", build)["a"][:] == rows and len(made) == number  # what was made is kept
+        assert stored("x", build)["a"][:] == rows and len(made) == number
+        assert stored("x", build)["a"][:] == rows and len(made) == number  # what was made is kept
         assert [p.name for p in cache.iterdir()] == ["x"]
 
     again(1)
@@ -521,8 +530,8 @@ def test_datasets_are_made_again(cache):
 def test_caches_follow_the_umask(cache):
     before = os.umask(0o022)
     try:
-        data.stored("x", lambda: Dataset.from_dict({"a": [1]}))
-        _save_arrays(cache / "v.npz", {"a": np.zeros(2)})
+        stored("x", lambda: Dataset.from_dict({"a": [1]}))
+        save_arrays(cache / "v.npz", {"a": np.zeros(2)})
     finally:
         os.umask(before)
     assert {oct(p.stat().st_mode & 0o777) for p in cache.rglob("*") if p.is_file()} == {"0o644"}
@@ -535,7 +544,7 @@ def table():
 
 
 def test_compiled_vocabularies_are_made_again(table, cache):
-    expected = _Compiled(table, default_reader()).tokens.arrays
+    expected = CompiledVocabulary(table, default_reader()).tokens.arrays
     file = next(cache.glob("vocabulary-*.npz"))
     whole, arrays = file.read_bytes(), dict(np.load(file))
 
@@ -555,14 +564,14 @@ def test_compiled_vocabularies_are_made_again(table, cache):
             kept = {k: v for k, v in (arrays | change).items() if v is not None}
             np.savez(cache / "other.npz", **kept)
             yield (cache / "other.npz").read_bytes()
-        _save_arrays(cache / "other.npz", {k: v for k, v in arrays.items() if k != "digest"})  # whole, of another name
+        save_arrays(cache / "other.npz", {k: v for k, v in arrays.items() if k != "digest"})  # whole, of another name
         yield (cache / "other.npz").read_bytes()
 
     for n, content in enumerate(damaged()):
         file.write_bytes(content)
-        assert _load_arrays(file) is None, n
-    again = _Compiled(table, default_reader()).tokens.arrays
-    assert all(np.array_equal(x, y) for a, b in zip(expected, again) for x, y in zip(a, b)) and _load_arrays(file)
+        assert load_arrays(file) is None, n
+    again = CompiledVocabulary(table, default_reader()).tokens.arrays
+    assert all(np.array_equal(x, y) for a, b in zip(expected, again) for x, y in zip(a, b)) and load_arrays(file)
 
 
 def test_converted_weights_are_made_again(cache, tmp_path):

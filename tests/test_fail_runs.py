@@ -15,36 +15,29 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-
-import cantolyric.finetune as module
-from cantolyric.errors import ArgumentError
-from cantolyric.files import check_free, locked_run
-from cantolyric.finetune import (
-    FinetuneConfig,
-    RungReport,
-    Stopped,
-    check_agreement,
-    check_checkpoint,
-    check_config,
-    check_manifest,
-    climb,
-    push_run,
-    read_config,
-    read_forecast,
-    read_run,
-    read_yaml,
-    version_note,
-    write_text,
-    yaml_text,
-)
-from cantolyric.options import Forecast
-from cantolyric.sharding import launch, whole_folder
-from cantolyric.tones import CantolyricError
 from test_finetune import ROOT, base, needs_base  # noqa: F401 (a fixture)
+
+import cantolyric.training.run as module
+from cantolyric.atomic_files import atomic_dir, write_text
+from cantolyric.distributed import launch
+from cantolyric.errors import ArgumentError, CantolyricError, FileError, GateError
+from cantolyric.files import check_not_locked
+from cantolyric.options import Forecast
+from cantolyric.training.config import FinetuneConfig
+from cantolyric.training.config_file import read_yaml, version_note, yaml_text
+from cantolyric.training.publish import push_run
+from cantolyric.training.report import current_metrics, report_text
+from cantolyric.training.run import run_finetune
+from cantolyric.training.run_folder import check_agreement, check_manifest, read_config, read_forecast, read_run
+from cantolyric.training.stages import StageReport, check_checkpoint
+from cantolyric.training.validation import check_config
 
 BITS = dict(masked=2.0, free=3.0)
 HELD_OUT = dict(
-    pairs=12, split="test", after=dict(masked=1.0, free=3.0), before=dict(with_prompt=BITS, without=BITS, best=BITS)
+    num_examples=12,
+    split="test",
+    after=dict(masked=1.0, free=3.0),
+    before=dict(with_prompt=BITS, without=BITS, best=BITS),
 )
 
 
@@ -57,30 +50,30 @@ def quiet(*_):
     pass
 
 
-def trained(config, shop=None, folder=None, **_):
+def trained(config, context=None, folder=None, **_):
     "The report of a stage, and for the last one an adapter with the permissions that safetensors gives it."
-    if config.rung == "full":
+    if config.stage == "full":
         (folder / "adapter").mkdir()
         save_file({"a": torch.ones(2)}, folder / "adapter/adapter_model.safetensors")
         (folder / "adapter/adapter_config.json").write_text("{}")
     gates = [dict(name="learnt", ok=True, message="it learnt", seconds=0.0)]
-    return RungReport(config.rung, 8, 4, [3.0, 2.0, 1.5, 1.0], 1.0, gates=gates, held_out=HELD_OUT)
+    return StageReport(config.stage, 8, 4, [3.0, 2.0, 1.5, 1.0], 1.0, gates=gates, held_out=HELD_OUT)
 
 
 @pytest.fixture
 def fast(monkeypatch):
     "Runs without a model."
 
-    class Shop:
+    class Context:
         large, forecast = False, None
 
         def __init__(self, config, data):
             self.config = config
 
-    monkeypatch.setattr(module, "Workshop", Shop)
-    monkeypatch.setattr(module, "told_strategy", lambda shop: "one process")
-    monkeypatch.setattr(module, "make_forecast", lambda shop: Forecast(4, 0.1, 1.0, 1.0, 1.0, 1.0, 0.5))
-    monkeypatch.setattr(module, "finetune", trained)
+    monkeypatch.setattr(module, "RunContext", Context)
+    monkeypatch.setattr(module, "describe_strategy", lambda context: "one process")
+    monkeypatch.setattr(module, "make_forecast", lambda context: Forecast(4, 0.1, 1.0, 1.0, 1.0, 1.0, 0.5))
+    monkeypatch.setattr(module, "run_stage", trained)
 
 
 def config_in(folder, **changes):
@@ -91,19 +84,26 @@ def interrupted(folder, monkeypatch, **changes):
     "A run that stopped after its first stage: the folder that it left."
 
     def half(config, **given):
-        if config.rung == "pilot":
+        if config.stage == "pilot":
             raise KeyboardInterrupt
         return trained(config, **given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "finetune", half)
+        patch.setattr(module, "run_stage", half)
         with pytest.raises(KeyboardInterrupt):
-            climb(config_in(folder, **changes), examples, quiet)
+            run_finetune(config_in(folder, **changes), examples, quiet)
     return folder / "same.part"
 
 
 def names(folder):
     return sorted(p.name for p in folder.iterdir())
+
+
+def is_damaged(error, name, *parts):
+    "The error is about a damaged file of this name, in one line."
+    assert isinstance(error.value, FileError) and "damaged" in error.value.problem
+    assert error.value.path.endswith(name)
+    one_line(error, *parts)
 
 
 def one_line(error, *parts):
@@ -145,88 +145,89 @@ def test_a_second_run_is_refused_and_changes_nothing(fast, holder, tmp_path):
     (part / "config.json").write_text(json.dumps(dict(name="same", seed=1)))
     for resume in (False, True):
         with pytest.raises(CantolyricError) as said:
-            climb(config_in(tmp_path, seed=2, resume=resume), examples, quiet)
+            run_finetune(config_in(tmp_path, seed=2, resume=resume), examples, quiet)
         one_line(said, f"{str(tmp_path / 'same')!r} is in use by process {holder.pid} on host ", "since 20", "--name")
     assert names(part) == ["config.json"] and json.loads((part / "config.json").read_text())["seed"] == 1
-    assert climb(config_in(tmp_path, name="other"), examples, quiet).ok  # another name is free
+    assert run_finetune(config_in(tmp_path, name="other"), examples, quiet).ok  # another name is free
 
 
 def test_a_killed_process_blocks_nobody(fast, holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert (tmp_path / ".same.lock").exists()
-    check_free(tmp_path / "same")
-    assert climb(config_in(tmp_path), examples, quiet).ok
+    check_not_locked(tmp_path / "same")
+    assert run_finetune(config_in(tmp_path), examples, quiet).ok
     assert names(tmp_path) == ["same"]  # the lock is gone, too
 
 
 def test_a_lock_of_another_host_says_how_to_remove_it(holder, tmp_path):
     (tmp_path / ".same.lock.json").write_text(json.dumps(dict(pid=7, host="far-away", since="2026-01-01 00:00:00")))
     with pytest.raises(CantolyricError) as said:
-        check_free(tmp_path / "same")
+        check_not_locked(tmp_path / "same")
     one_line(
         said, "process 7 on host far-away since 2026-01-01", "if that process no longer exists, delete", ".same.lock'"
     )
     (tmp_path / ".same.lock.json").write_text("{")
     with pytest.raises(CantolyricError, match="in use by another process"):
-        check_free(tmp_path / "same")
+        check_not_locked(tmp_path / "same")
 
 
 def test_the_lock_lasts_until_the_push(fast, tmp_path, monkeypatch):
     def pushed(run, *_):
         with pytest.raises(CantolyricError, match=f"in use by process {os.getpid()} "):
-            check_free(run.folder)
+            check_not_locked(run.folder)
 
     monkeypatch.setattr(module, "push_run", pushed)
     monkeypatch.setattr(module, "check_push", quiet)
-    climb(config_in(tmp_path, push_to="a/b"), examples, quiet)
+    run_finetune(config_in(tmp_path, push_to="a/b"), examples, quiet)
     assert names(tmp_path) == ["same"]
 
 
 def test_a_dry_run_takes_no_lock_and_writes_nothing(fast, tmp_path, holder):
     away = tmp_path / "new/runs"
-    assert climb(config_in(away), examples, quiet, dry=True).steps == 4 and not away.parent.exists()
+    assert run_finetune(config_in(away), examples, quiet, dry_run=True).steps == 4 and not away.parent.exists()
     with pytest.raises(CantolyricError, match="is in use by process"):
-        climb(config_in(tmp_path), examples, quiet, dry=True)
+        run_finetune(config_in(tmp_path), examples, quiet, dry_run=True)
     assert names(tmp_path) == [".same.lock", ".same.lock.json"]
 
 
 def test_a_dry_run_of_a_finished_run_does_not_push(fast, tmp_path, monkeypatch):
-    climb(config_in(tmp_path), examples, quiet)
+    run_finetune(config_in(tmp_path), examples, quiet)
     monkeypatch.setattr(module, "push_run", lambda *_: pytest.fail("pushed"))
     monkeypatch.setattr(module, "check_push", quiet)
     with pytest.raises(CantolyricError, match="is finished: there is nothing to forecast"):
-        climb(read_config("same", str(tmp_path), push_to="a/b"), examples, quiet, dry=True)
+        run_finetune(read_config("same", str(tmp_path), push_to="a/b"), examples, quiet, dry_run=True)
 
 
 def test_a_failed_start_leaves_no_folder(fast, tmp_path, monkeypatch):
     def broken(*_):
         raise CantolyricError("no model")
 
-    monkeypatch.setattr(module, "Workshop", broken)
+    monkeypatch.setattr(module, "RunContext", broken)
     with pytest.raises(CantolyricError, match="no model"):
-        climb(config_in(tmp_path / "a/b"), examples, quiet)
+        run_finetune(config_in(tmp_path / "a/b"), examples, quiet)
     assert not names(tmp_path)
 
 
 RANKS = """
-from cantolyric.sharding import given, join, owned_run, report
-from cantolyric.tones import CantolyricError
-join()
+from cantolyric.distributed import init_distributed, launch_args, send_result
+from cantolyric.distributed_files import distributed_locked_run
+from cantolyric.errors import CantolyricError
+init_distributed()
 said = []
-for folder in given()["folders"]:
+for folder in launch_args()["folders"]:
     try:
-        with owned_run(folder): said.append("went on")
+        with distributed_locked_run(folder): said.append("went on")
     except CantolyricError as e: said.append(str(e))
-report(said=said)
+send_result(said=said)
 """
 
 
 def test_all_processes_of_a_run_learn_that_it_is_in_use(holder, tmp_path):
     done = launch(RANKS, 2, 120.0, folders=[str(tmp_path / "same"), str(tmp_path / "other")])
-    for rank in done.ranks:  # neither waits for the other
+    for rank in done.results:  # neither waits for the other
         assert f"in use by process {holder.pid} " in rank["said"][0] and rank["said"][1] == "went on"
-    assert len(done.ranks) == 2 and names(tmp_path) == [".same.lock", ".same.lock.json"]
+    assert len(done.results) == 2 and names(tmp_path) == [".same.lock", ".same.lock.json"]
 
 
 # ---- what is deleted, and what is left behind
@@ -234,24 +235,24 @@ def test_all_processes_of_a_run_learn_that_it_is_in_use(holder, tmp_path):
 
 @pytest.mark.parametrize(
     "error, kept",
-    [(Stopped("a gate failed"), False), (CantolyricError("3 processes"), True), (KeyboardInterrupt(), True)],
+    [(GateError("a gate failed"), False), (CantolyricError("3 processes"), True), (KeyboardInterrupt(), True)],
 )
 def test_only_a_failed_gate_deletes_finished_work(fast, tmp_path, monkeypatch, error, kept):
     neighbour = tmp_path / "same2.part"
     neighbour.mkdir()
 
     def stops(config, **given):
-        if config.rung == "pilot":
+        if config.stage == "pilot":
             raise error
         return trained(config, **given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "finetune", stops)
+        patch.setattr(module, "run_stage", stops)
         with pytest.raises(type(error)):
-            climb(config_in(tmp_path), examples, quiet)
+            run_finetune(config_in(tmp_path), examples, quiet)
     assert names(tmp_path) == ["same.part", "same2.part"][not kept :]
     if kept:
-        assert climb(read_config("same", str(tmp_path)), examples, quiet).ok
+        assert run_finetune(read_config("same", str(tmp_path)), examples, quiet).ok
 
 
 @pytest.mark.parametrize("nth", range(1, 6))
@@ -267,12 +268,12 @@ def test_an_interrupt_while_a_run_begins_leaves_nothing_or_a_run(fast, tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            climb(config_in(tmp_path), examples, quiet)
+            run_finetune(config_in(tmp_path), examples, quiet)
     part = tmp_path / "same.part"
     if part.exists():
-        assert climb(read_config("same", str(tmp_path)), examples, quiet).ok
+        assert run_finetune(read_config("same", str(tmp_path)), examples, quiet).ok
     else:
-        assert climb(config_in(tmp_path), examples, quiet).ok
+        assert run_finetune(config_in(tmp_path), examples, quiet).ok
     assert names(tmp_path) == ["same"]
 
 
@@ -291,7 +292,7 @@ def test_a_folder_is_replaced_whole(tmp_path):
     folder = tmp_path / "x"
 
     def write(text):
-        with whole_folder(folder) as f:
+        with atomic_dir(folder) as f:
             (f / "a").write_text(text)
 
     write("1")
@@ -306,7 +307,7 @@ def test_what_a_run_publishes_follows_the_umask(fast, tmp_path):
     for mask in (0o022, 0o002, 0o077):
         was = os.umask(mask)
         try:
-            run = climb(config_in(tmp_path / str(mask)), examples, quiet)
+            run = run_finetune(config_in(tmp_path / str(mask)), examples, quiet)
         finally:
             os.umask(was)
         files = [p for p in run.folder.rglob("*") if p.is_file()]
@@ -323,13 +324,15 @@ def test_what_a_run_publishes_follows_the_umask(fast, tmp_path):
 
 def test_other_adapters_follow_the_umask(tmp_path):
     from torch import nn
-    from cantolyric.base import save_checkpoint
-    from cantolyric.lora import add_lora, save_lora
+
+    from cantolyric.adapter_files import save_lora
+    from cantolyric.lora import add_lora
+    from cantolyric.pretraining import save_pretraining
 
     model = nn.Sequential(nn.Linear(4, 4))
     add_lora(model, ["0"], rank=2)
     save_lora(model, tmp_path / "adapter")
-    save_checkpoint(tmp_path / "checkpoint", nn.Linear(2, 2), [], dict(step=1))
+    save_pretraining(tmp_path / "checkpoint", nn.Linear(2, 2), [], dict(step=1))
     files = [p for p in tmp_path.rglob("*") if p.is_file()]
     was = os.umask(0)
     os.umask(was)
@@ -346,11 +349,11 @@ def test_all_settings_come_from_one_config(fast, tmp_path, monkeypatch):
     made = yaml.safe_load((part / "config.yaml").read_text(encoding="utf-8"))["made_with"]
     text = (part / "config.yaml").read_text(encoding="utf-8")
     (part / "config.yaml").write_text(re.sub(r"(?m)^  torch: .*", "  torch: 1.13.1", text), encoding="utf-8")
-    run = climb(read_config("same", str(tmp_path), save_every=9, max_minutes=3), examples, quiet)
+    run = run_finetune(read_config("same", str(tmp_path), save_every=9, max_minutes=3), examples, quiet)
     said = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))
     stored = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
     assert stored == json.loads(json.dumps(run.metrics["config"]))
-    assert {k: v for k, v in stored.items() if k not in ("resume", "rung")} == {
+    assert {k: v for k, v in stored.items() if k not in ("resume", "stage")} == {
         k: v for k, v in said.items() if k != "made_with"
     }
     assert (said["save_every"], said["max_minutes"]) == (9, 3) and said["made_with"] == made | {
@@ -374,7 +377,7 @@ def test_all_settings_come_from_one_config(fast, tmp_path, monkeypatch):
 )
 def test_an_edited_setting_is_refused(fast, tmp_path, monkeypatch, finished, name):
     folder = (
-        climb(config_in(tmp_path, seed=5), examples, quiet).folder
+        run_finetune(config_in(tmp_path, seed=5), examples, quiet).folder
         if finished
         else interrupted(tmp_path, monkeypatch, seed=5)
     )
@@ -382,21 +385,53 @@ def test_an_edited_setting_is_refused(fast, tmp_path, monkeypatch, finished, nam
     assert len(found := re.findall(r'(?m)^( *"?seed"?: )5\b', text)) == 1
     (folder / name).write_text(text.replace(found[0] + "5", found[0] + "6"), encoding="utf-8")
     with pytest.raises(CantolyricError) as said:
-        climb(read_config("same", str(tmp_path)), examples, quiet)
+        run_finetune(read_config("same", str(tmp_path)), examples, quiet)
     one_line(said, "seed=6", "seed=5", "one of them was edited", "restore the value")
     if finished:
         with pytest.raises(CantolyricError, match="one of them was edited"):
-            push_run(read_run(folder), "a/b", say=quiet)
+            push_run(read_run(folder), "a/b", log=quiet)
 
 
 def test_the_command_that_is_recommended_works(fast, tmp_path):
     (tmp_path / "same.part").mkdir()
     for resume in (False, True):
         with pytest.raises(CantolyricError) as said:
-            climb(config_in(tmp_path, resume=resume), examples, quiet)
-        one_line(said, "holds no run that could be resumed: there is no config.json in it", "delete the folder")
+            run_finetune(config_in(tmp_path, resume=resume), examples, quiet)
+        one_line(said, "holds no run that could be resumed", "no config.json", "delete the folder")
     with pytest.raises(CantolyricError, match="holds no run"):
         read_config("same", str(tmp_path))
+
+
+# ---- runs of earlier versions
+
+OLD_KEYS = {"stage": "rung", "num_examples": "pairs", "num_mismatches": "misfits", "mismatches": "notes"}
+
+
+def in_old_words(report):
+    "The report of a stage as earlier versions wrote it."
+    held_out = {OLD_KEYS.get(k, k): v for k, v in report["held_out"].items()}
+    return {OLD_KEYS.get(k, k): v for k, v in (report | dict(held_out=held_out)).items()}
+
+
+def test_a_run_of_an_earlier_version_is_resumed_and_read(fast, tmp_path, monkeypatch):
+    part = interrupted(tmp_path, monkeypatch)
+    report = json.loads((part / "smoke.json").read_text())
+    (part / "smoke.json").write_text(json.dumps(in_old_words(report)))
+    run = run_finetune(read_config("same", str(tmp_path)), examples, quiet)
+    assert run.metrics["stages"]["smoke"] == report  # it was read, not run again
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    metrics["rungs"] = {name: in_old_words(r) for name, r in metrics.pop("stages").items()}
+    (run.folder / "metrics.json").write_text(json.dumps(metrics))
+    assert "rungs" not in read_run(run.folder).metrics and read_run(run.folder).metrics == run.metrics
+    assert run_finetune(read_config("same", str(tmp_path)), examples, quiet).ok
+
+
+def test_the_metrics_of_the_first_published_run_are_read():
+    old = json.loads((ROOT / "benchmarks/results/finetune.json").read_text(encoding="utf-8"))
+    metrics = current_metrics(old)
+    report = report_text(metrics)
+    assert metrics["config"]["num_examples"] == 8192 and len(metrics["stages"]["full"]["losses"]) == 256
+    assert "320 examples of the test split" in report and "| smoke | 8 | 30 |" in report
 
 
 # ---- damaged files
@@ -413,7 +448,7 @@ def test_a_damaged_file_of_an_interrupted_run_is_one_sentence(fast, tmp_path, mo
     (part / name).write_text(text)
     before = {p: p.read_bytes() for p in part.rglob("*") if p.is_file()}
     with pytest.raises(CantolyricError) as said:
-        climb(read_config("same", str(tmp_path)), examples, quiet)
+        run_finetune(read_config("same", str(tmp_path)), examples, quiet)
     one_line(said, name)
     assert {"smoke.json", name} <= set(names(part)) and (part / name).read_bytes() == before[
         part / name
@@ -426,12 +461,12 @@ def test_a_damaged_file_of_an_interrupted_run_is_one_sentence(fast, tmp_path, mo
     [
         dict(losses=[]),
         dict(losses=["a"]),
-        dict(rung="full"),
+        dict(stage="full"),
         dict(gates=[1]),
         dict(steps="4"),
         dict(gates=[dict(name="x", ok="no", message="")]),
         dict(new=1),
-        dict(pairs=True),
+        dict(num_examples=True),
     ],
 )
 def test_an_edited_report_of_a_stage(fast, tmp_path, monkeypatch, change):
@@ -439,24 +474,26 @@ def test_an_edited_report_of_a_stage(fast, tmp_path, monkeypatch, change):
     report = json.loads((part / "smoke.json").read_text())
     (part / "smoke.json").write_text(json.dumps(report | change))
     with pytest.raises(CantolyricError) as said:
-        climb(read_config("same", str(tmp_path)), examples, quiet)
-    one_line(said, "smoke.json' is damaged", "delete it")
+        run_finetune(read_config("same", str(tmp_path)), examples, quiet)
+    is_damaged(said, "smoke.json", "delete it")
     (part / "smoke.json").unlink()
-    assert climb(read_config("same", str(tmp_path)), examples, quiet).ok  # the remedy works
+    assert run_finetune(read_config("same", str(tmp_path)), examples, quiet).ok  # the remedy works
 
 
-@pytest.mark.parametrize("text", [*BROKEN, '{"rungs": {"full": {"held_out": 3}}}'])
+@pytest.mark.parametrize(
+    "text", [*BROKEN, '{"stages": {"full": {"held_out": 3}}}', '{"rungs": {"full": {"held_out": 3}}}']
+)
 def test_damaged_metrics(fast, tmp_path, text):
-    folder = climb(config_in(tmp_path), examples, quiet).folder
+    folder = run_finetune(config_in(tmp_path), examples, quiet).folder
     (folder / "metrics.json").write_text(text)
-    for look in (lambda: read_run(folder), lambda: climb(read_config("same", str(tmp_path)), examples, quiet)):
+    for look in (lambda: read_run(folder), lambda: run_finetune(read_config("same", str(tmp_path)), examples, quiet)):
         with pytest.raises(CantolyricError) as said:
             look()
-        one_line(said, "metrics.json' is damaged")
+        is_damaged(said, "metrics.json")
 
 
 def test_damaged_data_and_forecast(tmp_path):
-    from cantolyric.songs import Examples
+    from cantolyric.data.examples import Examples
 
     class Some(Examples):
         def __init__(self):
@@ -468,11 +505,11 @@ def test_damaged_data_and_forecast(tmp_path):
         (tmp_path / "data.json").write_text(text)
         with pytest.raises(CantolyricError) as said:
             check_manifest(tmp_path, Some())
-        one_line(said, "data.json' is damaged", "delete")
+        is_damaged(said, "data.json", "delete")
         (tmp_path / "forecast.json").write_text(text)
         with pytest.raises(CantolyricError) as said:
             read_forecast(tmp_path)
-        one_line(said, "forecast.json' is damaged", "a new forecast is made")
+        is_damaged(said, "forecast.json", "a new forecast is made")
 
 
 def checkpoint(folder):
@@ -499,11 +536,11 @@ def test_a_broken_checkpoint_is_one_sentence(tmp_path, name):
         (folder / name).write_bytes(whole[:size])
         with pytest.raises(CantolyricError) as said:
             check_checkpoint(folder)
-        one_line(said, f"{name}' is damaged", "delete the folder", "checkpoint-4'")
+        is_damaged(said, name, "delete the folder", "checkpoint-4'")
     (folder / name).unlink()
     if name == "rng_state.pth":
         return  # another number of processes writes others
-    with pytest.raises(CantolyricError, match=f"is incomplete: there is no {name} in it"):
+    with pytest.raises(CantolyricError, match=f"incomplete: there is no {name} in it"):
         check_checkpoint(folder)
 
 
@@ -523,7 +560,7 @@ def test_an_edited_state_of_the_trainer(tmp_path, change):
     (folder / "trainer_state.json").write_text(json.dumps(state | change))
     with pytest.raises(CantolyricError) as said:
         check_checkpoint(folder)
-    one_line(said, "trainer_state.json' is damaged")
+    is_damaged(said, "trainer_state.json")
 
 
 # ---- settings that can't work
@@ -538,11 +575,11 @@ def test_an_edited_state_of_the_trainer(tmp_path, change):
         (dict(rank=2**70), "rank"),
         (dict(alpha=2**70), "alpha"),
         (dict(batch_size=2**70), "batch_size"),
-        (dict(pairs=2**70), "pairs"),
+        (dict(num_examples=2**70), "num_examples"),
         (dict(steps=2**70), "steps"),
         (dict(steps=10**7, batch_size=2**20), "steps"),
-        (dict(held_out=2**70), "held_out"),
-        (dict(eval_pairs=2**70), "eval_pairs"),
+        (dict(num_held_out=2**70), "num_held_out"),
+        (dict(num_eval_examples=2**70), "num_eval_examples"),
         (dict(max_length=2**70), "max_length"),
         (dict(save_every=2**70), "save_every"),
         (dict(early_stopping=2**70), "early_stopping"),
@@ -550,7 +587,7 @@ def test_an_edited_state_of_the_trainer(tmp_path, change):
         (dict(lr=float("nan")), "lr"),
         (dict(quantization="8"), "quantization"),
         (dict(loss="x"), "loss"),
-        (dict(rung="x"), "rung"),
+        (dict(stage="x"), "stage"),
         (dict(runs_dir="~nobody-of-this-name/x"), "runs_dir"),
         (dict(runs_dir="a\0"), "runs_dir"),
         *(
@@ -618,9 +655,9 @@ def test_values_that_cannot_work(given, name):
         dict(revision=3),
         dict(log_to=3),
         dict(log_to=[1]),
-        dict(pairs=None),
+        dict(num_examples=None),
         dict(rank="8"),
-        dict(pilot="half"),
+        dict(pilot_fraction="half"),
         dict(max_gib=[1]),
         dict(push_to=3),
         dict(resume="no"),
@@ -664,14 +701,14 @@ def test_numbers_and_paths_of_other_libraries(fast, tmp_path):
         lora=None,
     )
     assert config == FinetuneConfig(name="same", runs_dir=str(tmp_path), seed=3, lr=0.25, max_minutes=5.0)
-    assert climb(config, examples, quiet).metrics["config"]["seed"] == 3
+    assert run_finetune(config, examples, quiet).metrics["config"]["seed"] == 3
 
 
 def test_a_folder_that_cannot_be_written(fast, tmp_path):
     (tmp_path / "file").write_text("")
     for folder in ("/proc/nope", tmp_path / "file", tmp_path / "file/x", tmp_path / ("x" * 300)):
         with pytest.raises(ArgumentError) as said:
-            climb(config_in(folder), examples, quiet)
+            run_finetune(config_in(folder), examples, quiet)
         one_line(said, "runs_dir=", "choose another folder")
     with pytest.raises(CantolyricError):
         read_config("x" * 300, str(tmp_path))
@@ -682,9 +719,9 @@ def test_a_folder_that_cannot_be_written(fast, tmp_path):
 def test_a_batch_that_cannot_be_shared_out_deletes_nothing(fast, tmp_path, monkeypatch):
     part = interrupted(tmp_path, monkeypatch, batch_size=8)
     before = names(part)
-    monkeypatch.setattr("cantolyric.sharding.world", lambda: (0, 3))  # three processes now
-    with pytest.raises(CantolyricError, match="8 rows cannot be shared out evenly among 3"):
-        climb(read_config("same", str(tmp_path)), examples, quiet)
+    monkeypatch.setattr("cantolyric.distributed.rank_and_world_size", lambda: (0, 3))  # three processes now
+    with pytest.raises(CantolyricError, match="8 rows .* 3 processes"):
+        run_finetune(read_config("same", str(tmp_path)), examples, quiet)
     assert names(part) == before
 
 
@@ -704,7 +741,7 @@ COMMANDS = [
 ]
 CALLS = """
 import sys, json
-from cantolyric.cli import main
+from cantolyric.cli.main import main
 for args in json.loads(sys.argv[1]):
     print("RC", main(["finetune", *args]), file=sys.stderr, flush=True)
 """
@@ -728,8 +765,8 @@ def test_the_command_line_says_it_in_one_line(tmp_path, holder):
 
 REAL = """
 import sys; sys.path.insert(0, sys.argv[1])
-from test_finetune import climb, micro, pairs, quiet
-climb(micro(sys.argv[2], sys.argv[3], seed=int(sys.argv[4])), pairs, quiet)
+from test_finetune import run_finetune, micro, pairs, quiet
+run_finetune(micro(sys.argv[2], sys.argv[3], seed=int(sys.argv[4])), pairs, quiet)
 """
 
 
@@ -760,8 +797,8 @@ def test_two_real_runs_of_one_name(base, tmp_path):  # noqa: F811
     [
         (dict(trainer=dict(use_cache=object())), "trainer"),
         (dict(lora=dict(bias=int)), "lora"),
-        (dict(mask=False, free=0.1), "free"),
-        (dict(mask=False, bonus=2.0), "bonus"),
+        (dict(mask=False, unmasked_fraction=0.1), "unmasked_fraction"),
+        (dict(mask=False, allowed_logit_bonus=2.0), "allowed_logit_bonus"),
     ],
 )
 def test_what_no_config_file_can_hold_or_no_run_can_do(given, name):
@@ -790,10 +827,11 @@ def test_a_very_long_note_is_shortened():
 
 
 def test_metrics_without_an_entry_of_the_report(fast, tmp_path):
-    folder = climb(config_in(tmp_path), examples, quiet).folder
+    folder = run_finetune(config_in(tmp_path), examples, quiet).folder
     file = folder / "metrics.json"
     metrics = json.loads(file.read_text())
     del metrics["config"]["base"]
     file.write_text(json.dumps(metrics))
-    with pytest.raises(CantolyricError, match="metrics.json' is damaged .*base"):
+    with pytest.raises(FileError) as said:
         read_run(folder)
+    is_damaged(said, "metrics.json", "base")

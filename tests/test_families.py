@@ -1,4 +1,4 @@
-"""Lesson 33: every family's architecture and kind of tokenizer goes the whole way, and what cannot be loaded says why."""
+"""Lesson 33: every family's architecture and tokenizer goes the whole way, and what can't be loaded says why."""
 
 import json
 import os
@@ -10,36 +10,34 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from transformers import AutoConfig  # noqa: E402
+from transformers import AutoConfig
 
-from cantolyric._exercises import families as exercises  # noqa: E402
-from cantolyric.constraint import TokenTable  # noqa: E402
-from cantolyric.quantization import never_packed  # noqa: E402
-from cantolyric.families import (  # noqa: E402
+from cantolyric._exercises import families as exercises
+from cantolyric.constraint.vocabulary import TokenTable
+from cantolyric.errors import CantolyricError
+from cantolyric.families.loading import is_unquantized, lora_targets, quantization_config, unquantized_layers
+from cantolyric.families.table import (
     FAMILIES,
     Checkpoint,
     cache_numbers,
-    config_of,
     count_parameters,
+    family_config,
     family_named,
-    is_kept_whole,
-    kept_whole,
-    load_model,
-    lora_targets,
-    quantization_config,
-    small_config,
-    special_tokens,
     state_numbers,
-    tiny_tokenizer,
-    tiny_variant,
 )
-from cantolyric.finetune import FinetuneConfig, Workshop, _save_adapter, check_config, climb, train_rung  # noqa: E402
-from cantolyric.models import load_model as load_any  # noqa: E402
-from cantolyric.formats import FORMATS, text_ids  # noqa: E402
-from cantolyric.lyricist import Lyricist  # noqa: E402
-from cantolyric.reading import Reader  # noqa: E402
-from cantolyric.template import ToneTemplate  # noqa: E402
-from cantolyric.tones import CantolyricError  # noqa: E402
+from cantolyric.families.tiny import family_special_tokens, small_config, tiny_tokenizer, tiny_variant
+from cantolyric.formats import FORMATS
+from cantolyric.models import load_model
+from cantolyric.quantization import disable_cpu_packing
+from cantolyric.reading import Reader
+from cantolyric.template.template import ToneTemplate
+from cantolyric.text_encoding import text_ids
+from cantolyric.training.config import FinetuneConfig
+from cantolyric.training.context import RunContext
+from cantolyric.training.run import run_finetune
+from cantolyric.training.stages import save_adapter, train_stage
+from cantolyric.training.validation import check_config
+from cantolyric.writing.lyricist import Lyricist
 
 ROOT = Path(__file__).parent.parent
 CLASSES = {
@@ -91,25 +89,25 @@ def test_the_whole_way(folders, name, quantization, tmp_path):
         alpha=4,
         lr=1e-2,
         batch_size=2,
-        pairs=2,
+        num_examples=2,
         steps=4,
         save_every=4,
     )
     check_config(config)
-    shop = Workshop(config, pairs)
-    model = shop.adapted()
+    context = RunContext(config, pairs)
+    model = context.adapted()
     assert type(model.get_base_model()).__name__ == CLASSES[name]
     adapted = {n.split(".lora_")[0].split(".self_attn.")[-1] for n, p in model.named_parameters() if p.requires_grad}
     wanted = {t.removeprefix("self_attn.") for t in FAMILIES[name].targets}
     assert wanted == {"all-linear"} or adapted == wanted
-    report = train_rung(shop, "full", model)
+    report = train_stage(context, "full", model)
     assert report.steps == 4 and all(0 < x < 50 for x in report.losses)
     assert all(
         p.abs().max() > 0 for n, p in model.named_parameters() if "lora_B" in n
     )  # it started as zeros: every matrix learnt something
-    _save_adapter(model, tmp_path / "adapter", config.base)
+    save_adapter(model, tmp_path / "adapter", config.base)
     (tmp_path / "config.json").write_text(json.dumps(dict(format=config.format, quantization=quantization)))
-    ids = torch.tensor([shop.format.prompt_ids(pairs("train", 1)[0], shop.tokenizer)])
+    ids = torch.tensor([context.format.prompt_ids(pairs("train", 1)[0], context.tokenizer)])
     with torch.no_grad():
         want = model(input_ids=ids).logits
     lyricist = Lyricist.from_pretrained(config.base, tmp_path / "adapter")
@@ -147,13 +145,13 @@ def ladder(folders, name, quantization, tmp_path):
         alpha=32,
         lr=1e-2,
         batch_size=8,
-        pairs=60,
+        num_examples=60,
         steps=24,
-        pilot=0.5,
-        held_out=12,
+        pilot_fraction=0.5,
+        num_held_out=12,
         save_every=12,
     )
-    return config, climb(config, many, lambda *_: None)
+    return config, run_finetune(config, many, lambda *_: None)
 
 
 @pytest.mark.slow
@@ -199,12 +197,12 @@ def test_on_the_disk_as_published(folders, name):
         AutoConfig.from_pretrained(folders(name)).model_type == f.model_type and type(again).__name__ == CLASSES[name]
     )
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
-    for text in ("夜雨 rain 123\n「唔該」 𠵱家é  x", f"{f.end}夜雨", "\n"):
+    for text in ("夜雨 rain 123\n「唔該」 𠵱家é  x", f"{f.end_token}夜雨", "\n"):
         assert tokenizer(text)["input_ids"] == tokenizer2(text)["input_ids"], text
-    assert [tokenizer2.convert_tokens_to_ids(t) for t in special_tokens(f)] == [
-        tokenizer.convert_tokens_to_ids(t) for t in special_tokens(f)
+    assert [tokenizer2.convert_tokens_to_ids(t) for t in family_special_tokens(f)] == [
+        tokenizer.convert_tokens_to_ids(t) for t in family_special_tokens(f)
     ]
-    table = TokenTable.from_tokenizer(tokenizer2, end=f.end)
+    table = TokenTable.from_tokenizer(tokenizer2, end=f.end_token)
     ids = text_ids(tokenizer2, LINES[0], "text")
     assert b"".join(table.tokens[i] for i in ids).decode() == LINES[0]
     assert again.config.eos_token_id == tokenizer2.eos_token_id
@@ -218,22 +216,22 @@ def test_what_stays_whole(folders, name):
     model, _ = load_model(folders(name), "nf4")
     linear = lambda model: {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
     whole = lambda model, kind: {n for n, m in linear(model).items() if not isinstance(m, kind)}
-    meant = lambda keep: {n for n in linear(model) if is_kept_whole(n, keep)}
-    assert whole(model, bnb.nn.Linear4bit) == meant(FAMILIES[name].keep)
-    assert name == "deepseek-v4" or FAMILIES[name].keep == ("lm_head",)
+    meant = lambda keep: {n for n in linear(model) if is_unquantized(n, keep)}
+    assert whole(model, bnb.nn.Linear4bit) == meant(FAMILIES[name].unquantized)
+    assert name == "deepseek-v4" or FAMILIES[name].unquantized == ("lm_head",)
     left = [n for n, p in model.named_parameters() if ".experts." in n or n.endswith("mlp.gate.weight")]
-    assert bool(left) == (name in EXPERTS) == FAMILIES[name].experts and all(
+    assert bool(left) == (name in EXPERTS) == FAMILIES[name].is_moe and all(
         p.dtype == torch.float32 for n, p in model.named_parameters() if n in left
     )
     eight, _ = load_model(folders(name), "int8")
-    kept = kept_whole(model.config, "int8")
+    kept = unquantized_layers(model.config, "int8")
     assert whole(eight, bnb.nn.Linear8bitLt) == meant(kept)
-    assert set(kept) == {*FAMILIES[name].keep, *FAMILIES[name].keep_int8}
+    assert set(kept) == {*FAMILIES[name].unquantized, *FAMILIES[name].unquantized_int8}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="bitsandbytes' int8 on a CPU")
 def test_why_int8_leaves_out_what_reads_the_latent_cache(folders, monkeypatch):
-    monkeypatch.setattr("cantolyric.families.kept_whole", lambda *_: ["lm_head"])
+    monkeypatch.setattr("cantolyric.families.loading.unquantized_layers", lambda *_: ["lm_head"])
     model, _ = load_model(folders("deepseek-v2"), "int8")
     with pytest.raises(RuntimeError, match="must match the size"), torch.no_grad():
         model(input_ids=torch.arange(3, 23)[None])
@@ -250,7 +248,7 @@ def test_evaluating_does_not_change_four_bits(folders):
             model.eval()(input_ids=ids).logits,
             model.train()(input_ids=ids).logits,
         )
-    assert torch.equal(a, b) and torch.equal(a, c) and never_packed(model) is model
+    assert torch.equal(a, b) and torch.equal(a, c) and disable_cpu_packing(model) is model
 
 
 def test_storage_has_the_dtype_of_the_rest(folders):
@@ -261,7 +259,7 @@ def test_storage_has_the_dtype_of_the_rest(folders):
 
 @pytest.mark.parametrize("name", EXPERTS)
 def test_where_lora_goes(name):
-    "All-linear means something else to PEFT in a mixture of experts: experts and router, and no dense layer of the MLP."
+    "In a mixture of experts, PEFT's all-linear means experts and router, but no dense layer of the MLP."
     from peft import LoraConfig, get_peft_model
 
     model, _ = tiny_variant(name)
@@ -327,20 +325,24 @@ def hub(tmp_path, folder, name="someone/tiny"):
 
 
 def test_hub_ids_and_revisions(folders, tmp_path):
-    "From a filled cache without a network: the commit is known afterwards, can be asked for, and is kept with the adapter."
+    "Offline, from a filled cache: the commit is known after loading, can be chosen, and is stored with the adapter."
     a, b = hub(tmp_path, folders("qwen3"))
     code = f"""
 import torch
-from cantolyric.families import load_model
-from cantolyric.finetune import FinetuneConfig, Workshop, _save_adapter
-from cantolyric.lyricist import Lyricist, revision_of
-from cantolyric.tones import CantolyricError
+from cantolyric.models import load_model
+from cantolyric.training.config import FinetuneConfig
+from cantolyric.training.context import RunContext
+from cantolyric.training.stages import save_adapter
+from cantolyric.writing.lyricist import Lyricist
+from cantolyric.adapters import adapter_revision
+from cantolyric.errors import CantolyricError
 seen = lambda m: (m.commit, m.config.rms_norm_eps)
 assert seen(load_model("someone/tiny")[0]) == ({b!r}, 1e-6)
 for revision in ({a!r}, "v1"): assert seen(load_model("someone/tiny", "nf4", revision=revision)[0]) == ({a!r}, 1e-5)
-shop = Workshop(FinetuneConfig(base="someone/tiny", revision="v1", format="qwen3", rank=2), lambda *_: [])
-_save_adapter(shop.adapted(), {str(tmp_path / "run/adapter")!r}, "someone/tiny")
-assert revision_of({str(tmp_path / "run/adapter")!r}, "someone/tiny") == {a!r} and revision_of({str(tmp_path / "run/adapter")!r}, "someone/else") is None
+context = RunContext(FinetuneConfig(base="someone/tiny", revision="v1", format="qwen3", rank=2), lambda *_: [])
+save_adapter(context.adapted(), {str(tmp_path / "run/adapter")!r}, "someone/tiny")
+assert adapter_revision({str(tmp_path / "run/adapter")!r}, "someone/tiny") == {a!r}
+assert adapter_revision({str(tmp_path / "run/adapter")!r}, "someone/else") is None
 assert seen(Lyricist.from_pretrained("someone/tiny", {str(tmp_path / "run/adapter")!r}).model) == ({a!r}, 1e-5)
 for revision in ("v9", "c" * 40):
     try: load_model("someone/tiny", revision=revision)
@@ -445,7 +447,7 @@ def test_gated(monkeypatch, folders):
     def refuse(*a, **kw):
         raise OSError("You are trying to access a gated repo.\nMake sure to have access to it")
 
-    monkeypatch.setattr("cantolyric.families.cached_file", refuse)
+    monkeypatch.setattr("cantolyric.families.loading.cached_file", refuse)
     with pytest.raises(CantolyricError, match="gated: accept its terms"):
         load_model("someone/gated")
 
@@ -455,14 +457,14 @@ def test_gated(monkeypatch, folders):
     [
         (lambda: load_model("nothing"), "there is no base model 'nothing'"),
         (lambda: load_model("/no/such"), "no base model"),
-        (lambda: family_named("llama"), "no family 'llama': there are qwen2.5"),
+        (lambda: family_named("llama"), "family='llama': expected one of qwen2.5"),
         (
-            lambda: quantization_config(config_of("yi"), "nf3", torch.float32),
-            "no quantization 'nf3': there are none, nf4, int8",
+            lambda: quantization_config(family_config("yi"), "nf3", torch.float32),
+            "quantization='nf3': expected one of none, nf4, int8",
         ),
-        (lambda: tiny_variant("internlm2"), "no family 'internlm2'"),
+        (lambda: tiny_variant("internlm2"), "family='internlm2'"),
         (lambda: check_config(FinetuneConfig(quantization="4bit")), "quantization='4bit'"),
-        (lambda: load_any("tiny", revision="v1"), "only Hub ids have revisions"),
+        (lambda: load_model("tiny", revision="v1"), "only Hub ids have revisions"),
     ],
 )
 def test_bad_input_is_named(call, says):
@@ -471,10 +473,10 @@ def test_bad_input_is_named(call, says):
 
 
 def test_the_tiny_base_in_four_bits():
-    model, tokenizer = load_any("tiny", "nf4")
+    model, tokenizer = load_model("tiny", "nf4")
     assert (
         is_quantized(model) == "nf4"
-        and is_quantized(load_any("tiny")[0]) == "none"
+        and is_quantized(load_model("tiny")[0]) == "none"
         and tokenizer.pad_token_id is not None
     )
 
@@ -485,15 +487,15 @@ def test_the_tiny_base_in_four_bits():
 def test_shapes_come_to_what_the_makers_say():
     "Counted on the meta device; names round: InternLM3's 8.8 billion are called 8."
     for name, f in FAMILIES.items():
-        total, active = count_parameters(config_of(name))
+        total, active = count_parameters(family_config(name))
         c = f.checkpoints[0]
         assert abs(total / 1e9 - c.billions) <= max(0.25, 0.11 * c.billions), name  # InternLM3 is called 8B
-        embedding = config_of(name).vocab_size * config_of(name).hidden_size  # some makers leave it out
+        embedding = family_config(name).vocab_size * family_config(name).hidden_size  # some makers leave it out
         counts = [active / 1e9, (active - embedding) / 1e9]
         if c.active:
             assert min(abs(x - c.active) for x in counts) <= max(0.3, 0.02 * c.active), name
-        assert (active < total) == f.experts == bool(c.active)
-    assert count_parameters(config_of("qwen2.5"))[0] == 7_615_616_512  # as published with the weights
+        assert (active < total) == f.is_moe == bool(c.active)
+    assert count_parameters(family_config("qwen2.5"))[0] == 7_615_616_512  # as published with the weights
 
 
 def numbers_in(cache):
@@ -516,24 +518,24 @@ def test_cache_is_what_transformers_keeps():
         each, once = cache_numbers(model.config), state_numbers(model.config)
         assert [numbers_after(model, n) for n in (16, 48)] == [16 * each + once, 48 * each + once], name
     assert (
-        cache_numbers(config_of("deepseek-v3")) == 61 * (512 + 64)
-        and cache_numbers(config_of("qwen2.5")) == 28 * 2 * 4 * 128
+        cache_numbers(family_config("deepseek-v3")) == 61 * (512 + 64)
+        and cache_numbers(family_config("qwen2.5")) == 28 * 2 * 4 * 128
     )
-    assert cache_numbers(config_of("qwen3.5")) == 8 * 2 * 4 * 256 and state_numbers(config_of("qwen2.5")) == 0
+    assert cache_numbers(family_config("qwen3.5")) == 8 * 2 * 4 * 256 and state_numbers(family_config("qwen2.5")) == 0
 
 
 def test_every_family_is_told():
-    for name, f in FAMILIES.items():
+    for f in FAMILIES.values():
         assert (
             f.format in FORMATS
-            and f.end == FORMATS[f.format].end_token
+            and f.end_token == FORMATS[f.format].end_token
             and f.source
             and f.licence
             and f.context >= 4096
             and f.released[:2] == "20"
         )
         assert all(isinstance(c, Checkpoint) and c.id.count("/") == 1 for c in f.checkpoints)
-        assert set(special_tokens(f)) <= {t.content for t in tiny_tokenizer(f).added_tokens_decoder.values()}
+        assert set(family_special_tokens(f)) <= {t.content for t in tiny_tokenizer(f).added_tokens_decoder.values()}
         assert (
             small_config(f, 500).vocab_size == 500 and small_config(f, 500, num_hidden_layers=3).num_hidden_layers == 3
         )
@@ -542,7 +544,7 @@ def test_every_family_is_told():
 def test_formats_of_the_newest():
     "Both are told not to think."
     example = pairs("train", 1)[0]
-    prompt = lambda name: "".join(text for text, *_ in FORMATS[FAMILIES[name].format]._prompt(example))
+    prompt = lambda name: "".join(text for text, *_ in FORMATS[FAMILIES[name].format].prompt_pieces(example))
     assert prompt("qwen3.5").endswith("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
     assert prompt("deepseek-v4").startswith("<｜begin▁of▁sentence｜><｜User｜>")
     assert prompt("deepseek-v4").endswith("<｜Assistant｜></think>")
@@ -551,16 +553,16 @@ def test_formats_of_the_newest():
 def test_qwen35_cuts_text_as_its_tokenizer_does():
     from transformers.models.qwen3_5.tokenization_qwen3_5 import PRETOKENIZE_REGEX
 
-    from cantolyric.families import _pattern
+    from cantolyric.families.tiny import split_patterns
 
-    assert _pattern(FAMILIES["qwen3.5"]) == PRETOKENIZE_REGEX != _pattern(FAMILIES["qwen3"])
+    assert split_patterns("qwen3.5") == PRETOKENIZE_REGEX != split_patterns("qwen3")
 
 
 def test_results_agree_with_the_shapes():
     "The committed figures are of these shapes."
     result = json.loads((ROOT / "benchmarks/results/families.json").read_text(encoding="utf-8"))
     assert {k: v["cache_numbers"] for k, v in result["sizes"].items()} == {
-        k: cache_numbers(config_of(k)) for k in FAMILIES
+        k: cache_numbers(family_config(k)) for k in FAMILIES
     }
     assert {k: v["said"] for k, v in result["sizes"].items()} == {
         k: f.checkpoints[0].billions for k, f in FAMILIES.items()
@@ -568,10 +570,11 @@ def test_results_agree_with_the_shapes():
 
 
 def test_command_line(folders, tmp_path, capsys):
-    from cantolyric.cli import _finetune_config, main, make_parser
+    from cantolyric.cli.finetune import finetune_config
+    from cantolyric.cli.main import main, make_parser
 
     args = make_parser().parse_args(["finetune", "--base", "a/b", "--quantize", "nf4", "--revision", "v1"])
-    config = _finetune_config(args)
+    config = finetune_config(args)
     assert (config.base, config.quantization, config.revision) == ("a/b", "nf4", "v1")
     assert (
         main(
@@ -608,7 +611,7 @@ def test_checkers_know_wrong():
     assert "one byte short" in exercises.check_tokens_that_fit(
         lambda c, room, each: round(room / (cache_numbers(c) * each))
     )
-    assert "in 1 byte" in exercises.check_tokens_that_fit(lambda c, room, each: room // (cache_numbers(c) * 2))
+    assert "with 1 byte" in exercises.check_tokens_that_fit(lambda c, room, each: room // (cache_numbers(c) * 2))
     assert "latent attention" in exercises.check_tokens_that_fit(
         lambda c, room, each: (
             room // (c.num_hidden_layers * 2 * c.num_key_value_heads * (c.hidden_size // c.num_attention_heads) * each)
@@ -627,7 +630,7 @@ def test_checkers_know_wrong():
         lambda m: [n for n in linear(m) if n not in ("lm_head", "output")][::-1]
     )
     yi = FAMILIES["yi"]
-    assert "attention is 'GQA', wanted is 'MHA'" in exercises.check_smollm2(lambda: yi)
+    assert "attention: expected 'MHA', got 'GQA'" in exercises.check_smollm2(lambda: yi)
     from dataclasses import replace
 
     almost = replace(
@@ -639,4 +642,4 @@ def test_checkers_know_wrong():
         eos="<|im_end|>",
         context=8192,
     )
-    assert "comes to 8,829,407,232 parameters" in exercises.check_smollm2(lambda: almost)
+    assert "got 8,829,407,232" in exercises.check_smollm2(lambda: almost)

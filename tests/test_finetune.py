@@ -1,4 +1,4 @@
-"""Finetuning: the ladder, what it writes, what it refuses, and what a kill or a full disk leaves behind."""
+"""Finetuning: the stages, what a run writes and refuses, and what a kill or a full disk leaves behind."""
 
 import json
 import os
@@ -15,33 +15,23 @@ import numpy as np
 import pytest
 import torch
 
-from cantolyric.base import asset_path
-from cantolyric.finetune import (
-    FinetuneConfig,
-    MaskStore,
-    RungReport,
-    ToneCollator,
-    Workshop,
-    answer_bits,
-    batch_order,
-    check_config,
-    check_folder,
-    climb,
-    encode_pairs,
-    finetune,
-    gate_granted,
-    gate_learnt,
-    gate_lower,
-    per_character,
-    read_config,
-    read_run,
-    run_folders,
-)
+from cantolyric.constraint.mask_store import MaskStore
+from cantolyric.constraint.scoring import ToneCollator, answer_bits, encode_pairs, per_character
+from cantolyric.errors import CantolyricError, GateError
 from cantolyric.models import load_model
-from cantolyric.tones import CantolyricError
+from cantolyric.paths import asset_path
+from cantolyric.training.config import FinetuneConfig
+from cantolyric.training.context import RunContext
+from cantolyric.training.run import run_finetune
+from cantolyric.training.run_folder import check_folder, read_config, read_run, run_folders
+from cantolyric.training.stages import StageReport, gate_learnt, gate_limits, gate_lower, run_stage
+from cantolyric.training.trainer import batch_order
+from cantolyric.training.validation import check_config
 
 ROOT = Path(__file__).resolve().parent.parent
-LINES = "落雨嘅夜晚 我行過長街 你喺邊度呀 燈火慢慢熄 今晚冇月光 風吹過窗前 天光就會走 講聲好掛住 嗰年嘅夏天 一個人飲酒".split()
+LINES = (
+    "落雨嘅夜晚 我行過長街 你喺邊度呀 燈火慢慢熄 今晚冇月光 風吹過窗前 天光就會走 講聲好掛住 嗰年嘅夏天 一個人飲酒"
+).split()
 LOG = ("tensorboard",) if find_spec("tensorboard") else ()
 needs_base = pytest.mark.skipif(
     not asset_path("base", "tokenizer.json").exists(), reason="the tiny base is not in assets"
@@ -111,10 +101,10 @@ def micro(base, folder, **changes):
         alpha=32,
         lr=1e-2,
         batch_size=8,
-        pairs=60,
+        num_examples=60,
         steps=24,
-        pilot=0.5,
-        held_out=12,
+        pilot_fraction=0.5,
+        num_held_out=12,
         save_every=4,
     )
     return FinetuneConfig(**given | changes)
@@ -126,8 +116,8 @@ def quiet(*_):
 
 @pytest.fixture(scope="session")
 def run(base, tmp_path_factory):
-    "One whole climb, for all tests that only look."
-    return once("run", lambda: climb(micro(base, tmp_path_factory.mktemp("runs"), log_to=LOG), pairs, quiet))
+    "One complete run, for all tests that only look."
+    return once("run", lambda: run_finetune(micro(base, tmp_path_factory.mktemp("runs"), log_to=LOG), pairs, quiet))
 
 
 def adapter(run):
@@ -138,8 +128,8 @@ def adapter(run):
 
 def same(a, b):
     "The same losses, figures, gates and adapter."
-    for rung in ("smoke", "pilot", "full"):
-        x, y = a.metrics["rungs"][rung], b.metrics["rungs"][rung]
+    for stage in ("smoke", "pilot", "full"):
+        x, y = a.metrics["stages"][stage], b.metrics["stages"][stage]
         assert x["losses"] == y["losses"]
         assert x["held_out"] == y["held_out"]
         assert [g["name"] for g in x["gates"]] == [g["name"] for g in y["gates"]]
@@ -162,12 +152,12 @@ def test_what_a_run_writes(run, base):
         "report.md",
     ]
     assert run.ok and not run_folders(micro(base, run.folder.parent))[1].exists()
-    full = run.metrics["rungs"]["full"]
-    assert len(full["losses"]) == full["steps"] == 24 and full["held_out"]["pairs"] == 12
+    full = run.metrics["stages"]["full"]
+    assert len(full["losses"]) == full["steps"] == 24 and full["held_out"]["num_examples"] == 12
     assert full["held_out"]["after"]["masked"] < full["held_out"]["before"]["best"]["masked"]
-    assert [g["name"] for g in run.metrics["rungs"]["smoke"]["gates"]][-2:] == ["learnt", "saved"]
+    assert [g["name"] for g in run.metrics["stages"]["smoke"]["gates"]][-2:] == ["learnt", "saved"]
     text = (run.folder / "report.md").read_text(encoding="utf-8")
-    for shown in (f"{full['held_out']['after']['masked']:.3f}", "plots/loss.png", "12 pairs"):
+    for shown in (f"{full['held_out']['after']['masked']:.3f}", "plots/loss.png", "12 examples"):
         assert shown in text
     assert str(ROOT) not in json.dumps(json.loads((run.folder / "adapter/adapter_config.json").read_text()))
 
@@ -191,28 +181,28 @@ def test_adapter_loads_and_only_lora_was_trained(run, base):
 def test_existing_run_is_refused(run, base):
     config = micro(base, run.folder.parent)
     with pytest.raises(CantolyricError, match="exists already: choose another name"):
-        climb(config, pairs, quiet)
+        run_finetune(config, pairs, quiet)
     with pytest.raises(CantolyricError, match="rank=16, not 4"):
-        climb(replace(config, rank=4, resume=True), pairs, quiet)
+        run_finetune(replace(config, rank=4, resume=True), pairs, quiet)
 
 
 def test_interrupted_run_is_refused_and_nothing_to_resume_is_said(tmp_path):
     config = FinetuneConfig(runs_dir=str(tmp_path))
     with pytest.raises(CantolyricError, match="no run to resume"):
-        climb(replace(config, resume=True), pairs, quiet)
+        run_finetune(replace(config, resume=True), pairs, quiet)
     with pytest.raises(CantolyricError, match="no run to resume"):
         read_config(runs_dir=str(tmp_path))
     (tmp_path / "tiny.part").mkdir()
     for resume in (False, True):  # neither call recommends the other
         with pytest.raises(CantolyricError, match="holds no run that could be resumed"):
-            climb(replace(config, resume=resume), pairs, quiet)
+            run_finetune(replace(config, resume=resume), pairs, quiet)
     (tmp_path / "tiny.part/config.json").write_text("{}")
     with pytest.raises(CantolyricError, match="continue it .--resume"):
-        climb(config, pairs, quiet)
+        run_finetune(config, pairs, quiet)
     (tmp_path / "tiny").mkdir()
     with pytest.raises(CantolyricError, match="is not a run"):
-        climb(replace(config, resume=True), pairs, quiet)
-    with pytest.raises(CantolyricError, match="no finished run"):
+        run_finetune(replace(config, resume=True), pairs, quiet)
+    with pytest.raises(CantolyricError, match="no finished run|metrics.json"):
         read_run(tmp_path / "tiny")
 
 
@@ -235,14 +225,15 @@ def test_resume_takes_the_settings_of_the_run(tmp_path):
 )
 def test_bad_base(base, match, tmp_path):
     with pytest.raises(CantolyricError, match=match):
-        climb(FinetuneConfig(base=base, runs_dir=str(tmp_path / "runs")), pairs, quiet)
+        run_finetune(FinetuneConfig(base=base, runs_dir=str(tmp_path / "runs")), pairs, quiet)
     assert not (tmp_path / "runs").exists()
 
 
 def test_hub_id_without_network(tmp_path):
     code = (
-        "from cantolyric.finetune import *\nfrom cantolyric.tones import CantolyricError\n"
-        f"try: climb(FinetuneConfig(base='nobody/nothing-{os.getpid()}', runs_dir={str(tmp_path / 'runs')!r}))\n"
+        "from cantolyric.errors import CantolyricError\n"
+        "from cantolyric.training.config import FinetuneConfig\nfrom cantolyric.training.run import run_finetune\n"
+        f"try: run_finetune(FinetuneConfig(base='nobody/nothing-{os.getpid()}', runs_dir={str(tmp_path / 'runs')!r}))\n"
         "except CantolyricError as e: print('SAID', e)"
     )
     done = subprocess.run(
@@ -266,11 +257,11 @@ def test_hub_id_without_network(tmp_path):
         dict(name="a/b"),
         dict(name=".."),
         dict(name="a.part"),
-        dict(rung="x"),
+        dict(stage="x"),
         dict(format="x"),
         dict(steps=1.5),
         dict(dropout=1.0),
-        dict(pilot=0.0),
+        dict(pilot_fraction=0.0),
         dict(max_gib=0),
     ],
 )
@@ -280,52 +271,48 @@ def test_bad_settings(changes):
 
 
 @needs_base
-def test_a_gate_stops_the_climb_with_a_reason(base, tmp_path):
-    with pytest.raises(CantolyricError, match=r"stopped before the smoke rung: \[overfit\]"):
-        climb(micro(base, tmp_path, lr=1e-6), pairs, quiet)
+def test_a_gate_stops_the_run_with_a_reason(base, tmp_path):
+    with pytest.raises(GateError, match=r"stopped before the smoke stage: \[overfit\]"):
+        run_finetune(micro(base, tmp_path, lr=1e-6), pairs, quiet)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(CantolyricError, match=r"\[forecast\].*the limit is"):
-        climb(micro(base, tmp_path, max_minutes=1e-3), pairs, quiet)
+    with pytest.raises(GateError, match=r"\[forecast\].*the limit is"):
+        run_finetune(micro(base, tmp_path, max_minutes=1e-3), pairs, quiet)
     assert not list(tmp_path.iterdir())
     wrong = lambda *a: [dict(e, tones=e["tones"].translate(str.maketrans("24", "42"))) for e in pairs(*a)]
     with pytest.raises(CantolyricError):
-        climb(micro(base, tmp_path), wrong, quiet)
+        run_finetune(micro(base, tmp_path), wrong, quiet)
     assert not list(tmp_path.iterdir())
 
 
-def test_gates_after_a_rung():
+def test_gates_after_a_stage():
     assert (
         gate_learnt([6.0] * 10 + [1.0] * 3)
         and not gate_learnt([6.0] * 10 + [3.1] * 3)
         and not gate_learnt([6.0, 6.0, 6.0, float("nan")])
     )
     assert gate_lower(5.0, 4.9, "x") and not gate_lower(5.0, 5.0, "x") and not gate_lower(5.0, float("nan"), "x")
-    slow = RungReport("pilot", 10, 10, [1.0] * 10, 60.0)
-    assert gate_granted(slow, FinetuneConfig(steps=100, max_minutes=11, max_gib=1000))
-    assert (
-        "the limit is 9 minutes" in gate_granted(slow, FinetuneConfig(steps=100, max_minutes=9, max_gib=1000)).message
-    )
-    assert (
-        "the limit is 0.01 GiB" in gate_granted(slow, FinetuneConfig(steps=100, max_minutes=11, max_gib=0.01)).message
-    )
+    slow = StageReport("pilot", 10, 10, [1.0] * 10, 60.0)
+    assert gate_limits(slow, FinetuneConfig(steps=100, max_minutes=11, max_gib=1000))
+    assert "the limit is 9 minutes" in gate_limits(slow, FinetuneConfig(steps=100, max_minutes=9, max_gib=1000)).message
+    assert "the limit is 0.01 GiB" in gate_limits(slow, FinetuneConfig(steps=100, max_minutes=11, max_gib=0.01)).message
 
 
 @needs_base
 def test_base_is_left_as_it_was(base):
-    shop = Workshop(micro(base, "runs", rung="smoke"), pairs)
-    was = {k: v.clone() for k, v in shop.model.state_dict().items()}
-    report = finetune(shop.config, shop=shop)
-    assert report.rung == "smoke" and report.ok and len(report.losses) == 30
-    now = shop.model.state_dict()
+    context = RunContext(micro(base, "runs", stage="smoke"), pairs)
+    was = {k: v.clone() for k, v in context.model.state_dict().items()}
+    report = run_stage(context.config, context=context)
+    assert report.stage == "smoke" and report.ok and len(report.losses) == 30
+    now = context.model.state_dict()
     assert was.keys() == now.keys() and all(torch.equal(was[k], now[k]) for k in was)
-    assert not [m for m in shop.model.modules() if m._forward_hooks]
+    assert not [m for m in context.model.modules() if m._forward_hooks]
 
 
 KILLED = """
 import sys; sys.path.insert(0, {tests!r})
-from test_finetune import climb, micro, pairs, quiet
-from cantolyric.finetune import ToneTrainer
-import cantolyric.finetune as F, os, signal
+from test_finetune import run_finetune, micro, pairs, quiet
+from cantolyric.training.trainer import ToneTrainer
+import cantolyric.training.run as F, os, signal
 at, kind = {at}, {kind!r}
 was = ToneTrainer._save_checkpoint
 def save(self, model, trial):
@@ -341,7 +328,7 @@ ToneTrainer._save_checkpoint = save
 if kind == "writing": # while the finished run is put into its folder
     ToneTrainer._save_checkpoint = was
     F.write_plots = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
-climb(micro({base!r}, {folder!r}), pairs, quiet)
+run_finetune(micro({base!r}, {folder!r}), pairs, quiet)
 """
 
 
@@ -354,8 +341,8 @@ def test_killed_and_resumed(run, base, tmp_path, at, kind):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (tmp_path / "micro").exists() and (tmp_path / "micro.part/config.json").exists()
-    assert (tmp_path / "micro.part/smoke.json").exists()  # a finished rung is not climbed again
-    resumed = climb(read_config("micro", str(tmp_path)), pairs, quiet)
+    assert (tmp_path / "micro.part/smoke.json").exists()  # a finished stage is not run again
+    resumed = run_finetune(read_config("micro", str(tmp_path)), pairs, quiet)
     same(run, resumed)
     assert sorted(p.name for p in tmp_path.iterdir() if not p.name.endswith(".tmp")) == ["micro"]
 
@@ -367,46 +354,49 @@ def test_full_disk(base, tmp_path):
         "import sys, resource, signal; sys.path.insert(0, {tests!r})\n"
         "from test_finetune import *\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "import cantolyric.finetune as F\n"
-        "was = F.train_rung\n"
-        "def limited(shop, rung, *a, **k):\n"
-        "    if rung == 'full': resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
-        "    return was(shop, rung, *a, **k)\n"
-        "F.train_rung = limited\n"
-        "try: climb(micro({base!r}, {folder!r}), pairs, quiet)\n"
+        "import cantolyric.training.stages as F\n"
+        "was = F.train_stage\n"
+        "def limited(context, stage, *a, **k):\n"
+        "    if stage == 'full': resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
+        "    return was(context, stage, *a, **k)\n"
+        "F.train_stage = limited\n"
+        "try: run_finetune(micro({base!r}, {folder!r}), pairs, quiet)\n"
         "except CantolyricError as e: print('SAID', e)\n"
     ).format(tests=str(ROOT / "tests"), base=base, folder=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert "SAID the disk is full" in done.stdout, done.stdout + done.stderr
+    assert "SAID" in done.stdout and "the disk is full" in done.stdout, done.stdout + done.stderr
     part = tmp_path / "micro.part"
     assert not (tmp_path / "micro").exists() and not list(part.rglob("*.tmp"))
-    assert climb(read_config("micro", str(tmp_path)), pairs, quiet).ok
+    assert run_finetune(read_config("micro", str(tmp_path)), pairs, quiet).ok
 
 
 @needs_base
 def test_masks_are_those_of_the_constraint():
     from transformers import AutoTokenizer
-    from cantolyric.constraint import TokenTable, ToneConstraint, unpack_mask
+
+    from cantolyric.constraint.automaton import ToneConstraint
+    from cantolyric.constraint.bits import unpack_mask
+    from cantolyric.constraint.vocabulary import TokenTable
     from cantolyric.formats import ChatML
-    from cantolyric.preflight import labelled
+    from cantolyric.rows import answer_ids
 
     tokenizer = AutoTokenizer.from_pretrained(asset_path("base"))
     table = TokenTable.from_tokenizer(tokenizer, end="<|im_end|>")
     store, data = MaskStore(table), pairs("train", 12)
     rows = encode_pairs(data, ChatML(), tokenizer, store)
     for e, row in zip(data, rows):
-        ids = labelled(row)
+        ids = answer_ids(row)
         want = unpack_mask(ToneConstraint(e["tones"], table).masks_along(ids), table.vocab_size)
-        got = store.tensor([n for n in row["states"] if n])
+        got = store.tensor([n for n in row["mask_ids"] if n])
         assert np.array_equal(want, got.numpy())
     batch = ToneCollator(0, store)(rows)
     for b, row in enumerate(rows):  # the small table of a batch says the same as the store
         n = len(row["input_ids"])
-        assert torch.equal(batch["table"][batch["states"][b, :n]], store.tensor(row["states"]))
+        assert torch.equal(batch["mask_table"][batch["mask_ids"][b, :n]], store.tensor(row["mask_ids"]))
         assert (
             not batch["attention_mask"][b, n:].any()
             and (batch["labels"][b, n:] == -100).all()
-            and not batch["states"][b, n:].any()
+            and not batch["mask_ids"][b, n:].any()
         )
 
 
@@ -414,25 +404,26 @@ def test_masks_are_those_of_the_constraint():
 @pytest.mark.parametrize("accumulate, free", [(1, 0.0), (3, 0.0), (2, 0.5)])
 def test_sliced_and_hooked_train_the_same(base, tmp_path, monkeypatch, accumulate, free):
     "The same losses and adapter, through the Trainer, with accumulated gradients and with steps without a mask."
-    import cantolyric.finetune as module
+    import cantolyric.training.arguments as module
+    from cantolyric.training.stages import train_stage
 
     monkeypatch.setattr(module, "bf16_is_fast", lambda: False)
     out = {}
     for loss in ("sliced", "hook"):
-        shop = Workshop(
+        context = RunContext(
             micro(
                 base,
                 tmp_path,
                 loss=loss,
-                free=free,
+                unmasked_fraction=free,
                 steps=6,
                 batch_size=4 * accumulate,
                 trainer=dict(gradient_accumulation_steps=accumulate),
             ),
             pairs,
         )
-        model = shop.adapted()
-        report = module.train_rung(shop, "full", model)
+        model = context.adapted()
+        report = train_stage(context, "full", model)
         out[loss] = report.losses, {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     (a, x), (b, y) = out.values()
     assert len(a) == 6 and np.allclose(a, b, atol=1e-4), (a, b)
@@ -440,7 +431,7 @@ def test_sliced_and_hooked_train_the_same(base, tmp_path, monkeypatch, accumulat
         assert float((x[n] - y[n]).abs().max()) < 1e-3, n  # Adam divides small gradients by small ones
 
 
-def misfit(n):
+def one_mismatch(n):
     "Pairs of which one has two tones swapped."
 
     def data(split, k, seed=0):
@@ -453,28 +444,28 @@ def misfit(n):
 
 
 @needs_base
-def test_a_misfit_is_named_or_skipped(base, tmp_path):
-    config = micro(base, tmp_path, steps=6, rung="full")
+def test_a_mismatch_is_named_or_skipped(base, tmp_path):
+    config = micro(base, tmp_path, steps=6, stage="full")
     with pytest.raises(CantolyricError) as said:
-        finetune(config, misfit(3))
+        run_stage(config, one_mismatch(3))
     for part in (
         r"example 3 \(",
         r"position \d+",
         r"token \d+, '",
-        r"line \d, slot \d, which wants [0234],",
-        "misfits='skip'",
+        r"line \d, slot \d, which asks for [0234],",
+        "on_mismatch='skip'",
     ):
         assert re.search(part, str(said.value)), (part, str(said.value))
-    report = finetune(replace(config, misfits="skip"), misfit(3))
+    report = run_stage(replace(config, on_mismatch="skip"), one_mismatch(3))
     assert (
-        report.pairs == 59
-        and report.misfits == 1 + 2
-        and report.notes[0].startswith("train: example 3 (")
-        and "test: example 3 (" in report.notes[-1]
+        report.num_examples == 59
+        and report.num_mismatches == 1 + 2
+        and report.mismatches[0].startswith("train: example 3 (")
+        and "test: example 3 (" in report.mismatches[-1]
     )  # validation and test have one each
-    assert "59 pairs (" in str(report) and "left out" in str(report)
-    with pytest.raises(CantolyricError, match="misfits='leave'.*'stop' or 'skip'"):
-        check_config(replace(config, misfits="leave"))
+    assert "59 examples (" in str(report) and "left out" in str(report)
+    with pytest.raises(CantolyricError, match="on_mismatch='leave'.*'stop' or 'skip'"):
+        check_config(replace(config, on_mismatch="leave"))
     with pytest.raises(CantolyricError, match="loss='fused'.*'sliced' or 'hook'"):
         check_config(replace(config, loss="fused"))
 
@@ -482,16 +473,17 @@ def test_a_misfit_is_named_or_skipped(base, tmp_path):
 @needs_base
 def test_an_answer_of_the_wrong_length_names_the_line(base, tmp_path):
     from transformers import AutoTokenizer
-    from cantolyric.constraint import TokenTable
+
+    from cantolyric.constraint.vocabulary import TokenTable
     from cantolyric.formats import ChatML
 
     tokenizer = AutoTokenizer.from_pretrained(asset_path("base"))
     store, e = MaskStore(TokenTable.from_tokenizer(tokenizer, end="<|im_end|>")), pairs("train", 1)[0]
-    with pytest.raises(CantolyricError, match=r"the end, is forbidden at line 2, slot \d, which wants"):
+    with pytest.raises(CantolyricError, match=r"the end, is forbidden at line 2, slot \d, which asks for"):
         encode_pairs([dict(e, tones=e["tones"] + "3")], ChatML(), tokenizer, store)
     told = []
     longer = dict(e, lyrics=e["lyrics"] + "呀")
-    assert encode_pairs([e, longer, e], ChatML(), tokenizer, store, on_misfit=told.append)[1]["pair"] is e
+    assert encode_pairs([e, longer, e], ChatML(), tokenizer, store, on_mismatch=told.append)[1]["pair"] is e
     assert len(told) == 1 and "example 1 (" in str(told[0]) and "line 2" in str(told[0])
 
 
@@ -513,7 +505,7 @@ def test_batches_cover_each_epoch():
 def test_main_job(tmp_path):
     "The shipped base on real pairs, in less than ten minutes and 4 GiB; held-out lyrics get cheaper."
     start = time.time()
-    run = climb(FinetuneConfig(name="main", runs_dir=str(tmp_path)))
-    assert run.ok and run.held_out["pairs"] >= 300
+    run = run_finetune(FinetuneConfig(name="main", runs_dir=str(tmp_path)))
+    assert run.ok and run.held_out["num_examples"] >= 300
     assert run.held_out["after"]["masked"] < run.held_out["before"]["best"]["masked"]
     assert time.time() - start < 600 and run.metrics["peak_gib"] < 4

@@ -21,52 +21,6 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import strategies as st
-
-from cantolyric import cli
-from cantolyric.constraint import TokenTable, ToneConstraint
-from cantolyric.data import SPLITS, stored
-from cantolyric.families import load_model, tiny_variant
-from cantolyric.finetune import (
-    RUNGS,
-    FinetuneConfig,
-    RungReport,
-    _report_of,
-    as_json,
-    check_agreement,
-    check_config,
-    check_folder,
-    check_manifest,
-    machine,
-    names_in,
-    read_config,
-    read_forecast,
-    read_run,
-    read_yaml,
-    report_text,
-    write_json,
-    yaml_text,
-)
-from cantolyric.integrity import write_base
-from cantolyric.lyricfile import decode_lyrics, parse_lyrics, require_lines
-from cantolyric.reading import Reader, as_reader, default_reader, is_han
-from cantolyric.lyricist import Lyricist, settings_of
-from cantolyric.ngram import KneserNey
-from cantolyric.options import OURS, Forecast, known_options, parse_setting
-from cantolyric.songs import (
-    COLUMNS,
-    KINDS,
-    LONGEST,
-    Examples,
-    Source,
-    check_columns,
-    check_mix,
-    load_examples,
-    load_songs,
-    read_songs,
-)
-from cantolyric.template import ToneTemplate
-from cantolyric.tones import SCHEMES, CantolyricError, ToneScheme
 from fuzz import (
     HAN,
     LINE_ENDS,
@@ -92,6 +46,43 @@ from fuzz import (
     time_limit,
     tried,
 )
+from hypothesis import strategies as st
+
+from cantolyric.adapters import adapter_run_settings
+from cantolyric.atomic_files import write_json
+from cantolyric.characters import is_han
+from cantolyric.cli.main import main as run_command
+from cantolyric.constraint.automaton import ToneConstraint
+from cantolyric.constraint.vocabulary import TokenTable
+from cantolyric.data.examples import KINDS, MAX_CHARACTERS, Examples, Source, check_mix, load_examples, load_songs
+from cantolyric.data.song_files import COLUMNS, check_columns, read_songs
+from cantolyric.data.splits import SPLITS
+from cantolyric.data.store import stored
+from cantolyric.families.tiny import tiny_variant
+from cantolyric.integrity import write_base
+from cantolyric.lyricfile import decode_lyrics, parse_lyrics, require_lines
+from cantolyric.machine import environment_info
+from cantolyric.models import load_model
+from cantolyric.ngram import KneserNey
+from cantolyric.options import RESERVED, Forecast, known_options, parse_setting
+from cantolyric.reading import Reader, as_reader, default_reader
+from cantolyric.template.template import ToneTemplate
+from cantolyric.tones import SCHEMES, CantolyricError, ToneScheme
+from cantolyric.training.config import STAGES, FinetuneConfig, as_json, names_in
+from cantolyric.training.config_file import read_yaml, yaml_text
+from cantolyric.training.report import report_text
+from cantolyric.training.run import _read_report
+from cantolyric.training.run_folder import (
+    check_agreement,
+    check_folder,
+    check_manifest,
+    read_config,
+    read_forecast,
+    read_run,
+)
+from cantolyric.training.stages import StageReport
+from cantolyric.training.validation import check_config
+from cantolyric.writing.lyricist import Lyricist
 
 VERSE = "落緊嘅雨洗淨條街\n你冇帶遮我都冇帶"
 WORDS = "月光 夜雨 天光 街 窗 雨 今晚 你 大 我哋 銀行 長大 一 唔好 香港 行".split()
@@ -244,7 +235,7 @@ def check_lyrics(raw):
     for x in found.lines:
         assert len(reader.jyutping(x.text)) == len(x.text) == len(reader.read(x.text))
         assert reader.tones(x.text, "jyutping").isdigit() or not any(reader.jyutping(x.text))
-    assert all(1 <= row <= len(found.lines) for row, _, _ in reader.report(sung))
+    assert all(1 <= row <= len(found.lines) for row, _, _ in reader.unread(sung))
     given = ToneTemplate.parse("23443203/44434344")
     assert given.check(sung).ok == given.matches(sung)
     own = tried(ToneTemplate.of, sung)
@@ -367,7 +358,9 @@ def check_songs(case):
         tried(read_songs, place, columns)
         found = tried(load_songs, place, columns)
         for line in (x for song in found.songs for stanza in song.stanzas for x in stanza.lines):
-            assert all(map(is_han, line)) and 0 < len(line) <= LONGEST and None not in default_reader().read(line)
+            assert (
+                all(map(is_han, line)) and 0 < len(line) <= MAX_CHARACTERS and None not in default_reader().read(line)
+            )
         assert found.songs and len(found.manifest) <= len(found.songs) and str(found.left_out) is not None
         examples = tried(load_examples, place, None, columns, kind, share)
         for row in (row for split in SPLITS for row in examples(split)):
@@ -497,11 +490,11 @@ def configs(draw):
         dropout=0.1,
         lr=1e-3,
         batch_size=8,
-        pairs=64,
+        num_examples=64,
         steps=9,
-        pilot=0.5,
-        held_out=9,
-        eval_pairs=9,
+        pilot_fraction=0.5,
+        num_held_out=9,
+        num_eval_examples=9,
         early_stopping=2,
         max_minutes=3.0,
         max_gib=9.0,
@@ -512,15 +505,15 @@ def configs(draw):
         mix={"verses": 1},
         lora=dict(use_rslora=True),
         trainer=dict(warmup_steps=2),
-        free=0.5,
-        bonus=1.0,
+        unmasked_fraction=0.5,
+        allowed_logit_bonus=1.0,
         loss="hook",
     )
     names = draw(st.lists(st.sampled_from([f.name for f in fields(FinetuneConfig)]), max_size=4, unique=True))
     out = {k: draw(odd) if k not in right or draw(st.integers(0, 2)) else right[k] for k in names}
     for group in ("lora", "trainer"):
         if draw(st.integers(0, 3)) == 0:
-            known = sorted(known_options(group) - set(OURS[group]))
+            known = sorted(known_options(group) - set(RESERVED[group]))
             out[group] = draw(st.dictionaries(st.sampled_from(known), odd | json_values, min_size=1, max_size=2))
     return out
 
@@ -572,7 +565,7 @@ def how_to_write(draw):
         method=st.sampled_from(["sample", "best", "beam"]),
         rhyme=st.sampled_from([None, *RHYMES]),
         grade=st.integers(1, 3),
-        rank=st.sampled_from([None, dict(rhyme=1), dict(topic=2.0), dict(disputed=0.5, bits=0)]),
+        sort_by=st.sampled_from([None, dict(rhyme=1), dict(topic=2.0), dict(ambiguous=0.5, bits=0)]),
         words=one(st.lists(st.sampled_from(WORDS), max_size=2), st.sampled_from(["月光", "月光 雨", "", "天,街"])),
     )
     names = draw(st.lists(st.sampled_from(sorted(right)), max_size=4, unique=True))
@@ -682,7 +675,7 @@ OPTIONS = {
     "--line": numerals,
     "--slots": numerals,
     "--method": st.sampled_from(["sample", "best", "beam", "x"]),
-    "--rank": st.sampled_from(["rhyme=1", "bits=x", "rhyme", "=", "topic=nan"]),
+    "--sort-by": st.sampled_from(["rhyme=1", "bits=x", "rhyme", "=", "topic=nan"]),
     "--base": st.sampled_from(["tiny", "folder", "/no/such", "song.txt", "a/b/c"]),
     "--adapter": st.sampled_from(["none", "folder", "missing", ""]),
     "--quantize": st.sampled_from(["none", "x"]),
@@ -697,7 +690,7 @@ OPTIONS = {
     "--config": st.sampled_from(FILES),
     "--data": st.sampled_from(FILES),
     "--steps": numerals,
-    "--rank ": numerals,
+    "--rank": numerals,
     "--lr": numerals,
     "--batch-size": numerals,
     "--max-gib": numerals,
@@ -709,7 +702,7 @@ OPTIONS = {
 }
 SWITCHES = [
     "--json",
-    "--disputed",
+    "--ambiguous",
     "--endpoint",
     "--resume",
     "--dry-run",
@@ -726,7 +719,7 @@ CHOOSING = [
     "--temperature",
     "--top-p",
     "--method",
-    "--rank",
+    "--sort-by",
     "--word",
     "--rhyme",
     "--grade",
@@ -749,7 +742,7 @@ TAKES = {
         "--config",
         "--data",
         "--steps",
-        "--rank ",
+        "--rank",
         "--lr",
         "--batch-size",
         "--seed",
@@ -779,7 +772,7 @@ def command_lines(draw):
         mostly(st.sampled_from(TAKES[command]), st.sampled_from(sorted(OPTIONS)), 30), max_size=2, unique=True
     )
     names = NEEDED[command] + [n for n in draw(more) if n not in NEEDED[command]]
-    parts = [[n.strip(), draw(mostly(OPTIONS[n], soup, 20))] for n in names]
+    parts = [[n, draw(mostly(OPTIONS[n], soup, 20))] for n in names]
     parts += [
         [x] for x in draw(st.lists(mostly(st.sampled_from(["--json"]), st.sampled_from(SWITCHES), 6), max_size=1))
     ]
@@ -799,7 +792,7 @@ def ran(argv, stdin) -> tuple:  # (exit code, stdout, stderr)
     streams = [io.TextIOWrapper(io.BytesIO(x), encoding="utf-8") for x in (stdin, b"", b"")]
     with patch.multiple(sys, stdin=streams[0], stdout=streams[1], stderr=streams[2]):
         try:
-            code = cli.main(argv)
+            code = run_command(argv)
         except SystemExit as e:
             code = e.code
     for stream in streams[1:]:
@@ -829,16 +822,16 @@ def check_command(case):
 
 
 def no_training(config, **_):
-    "In place of `climb`: what it checks, and no more."
+    "In place of `run_finetune`: what it checks, and no more."
     check_config(config)
     raise CantolyricError("stopped by the test")
 
 
-def no_loading(base="tiny", adapter=None, certain=True, quantization=None, revision=None):
+def no_loading(base="tiny", adapter=None, unambiguous_only=True, quantization=None, revision=None):
     "In place of `Lyricist.from_pretrained`: the tiny base is loaded only once."
     if base == "tiny" and adapter is None and quantization in (None, "none") and revision is None:
         return lyricist()
-    return LOAD(base, adapter, certain=certain, quantization=quantization, revision=revision)
+    return LOAD(base, adapter, unambiguous_only=unambiguous_only, quantization=quantization, revision=revision)
 
 
 # ---- files that the library wrote itself, damaged since
@@ -995,12 +988,15 @@ OWN = Examples([Source("songs", dict(train=[], validation=[], test=[]), lambda: 
 @lru_cache(None)
 def finished_run() -> Path:
     "The folders of a run that is finished and of one that was interrupted, as far as files other than weights go."
-    folder, config = workplace("runs"), FinetuneConfig(name="done", steps=9, pilot=0.5, data_hash=OWN.hash)
+    folder, config = workplace("runs"), FinetuneConfig(name="done", steps=9, pilot_fraction=0.5, data_hash=OWN.hash)
     gates, bits = [dict(name="data", ok=True, message="fine", seconds=0.1)], dict(masked=2.0, free=3.0)
     held_out = dict(
-        before=dict(best=bits, with_prompt=bits, without=bits), after=dict(masked=1.5, free=2.5), pairs=9, split="test"
+        before=dict(best=bits, with_prompt=bits, without=bits),
+        after=dict(masked=1.5, free=2.5),
+        num_examples=9,
+        split="test",
     )
-    reports = {rung: RungReport(rung, 9, 9, [3.0, 2.0], 1.0, gates=gates) for rung in RUNGS}
+    reports = {stage: StageReport(stage, 9, 9, [3.0, 2.0], 1.0, gates=gates) for stage in STAGES}
     reports["full"].held_out, reports["full"].evals = held_out, [[0, 3.0], [9, 2.0]]
     data = dict(source="songs", hash=OWN.hash, notes=["x"], manifest={"a.txt": "1"})
     forecast = asdict(Forecast(9, 1.0, 9.0, 1.0, 1.0, 1.0, 0.5))
@@ -1008,10 +1004,10 @@ def finished_run() -> Path:
         config=as_json(config),
         data=data,
         forecast=forecast,
-        rungs={k: asdict(r) for k, r in reports.items()},
+        stages={k: asdict(r) for k, r in reports.items()},
         seconds=9.0,
         peak_gib=0.5,
-        machine=machine(),
+        machine=environment_info(),
     )
     for name in "done", "part.part":
         (folder / name).mkdir(parents=True)
@@ -1020,8 +1016,8 @@ def finished_run() -> Path:
             write_json(folder / name / f"{file}.json", content)
         (folder / name / "config.yaml").write_text(yaml_text(own), encoding="utf-8")
     write_json(folder / "done/metrics.json", metrics)
-    for rung in RUNGS:
-        write_json(folder / f"part.part/{rung}.json", asdict(reports[rung]))
+    for stage in STAGES:
+        write_json(folder / f"part.part/{stage}.json", asdict(reports[stage]))
     return folder
 
 
@@ -1043,13 +1039,13 @@ def check_run(case):
                 str(run)
                 and run.ok in (True, False)
                 and tried(report_text, run.metrics)
-                and isinstance(settings_of(run.adapter), dict)
+                and isinstance(adapter_run_settings(run.adapter), dict)
             )
         else:
             tried(read_forecast, Path(folder) / name)
-            for rung in RUNGS:
-                found = tried(_report_of, Path(folder) / name / f"{rung}.json", rung)
-                assert found is None or str(RungReport(**found))
+            for stage in STAGES:
+                found = tried(_read_report, Path(folder) / name / f"{stage}.json", stage)
+                assert found is None or str(StageReport(**found))
         tried(check_manifest, Path(folder) / name, OWN)
 
 
@@ -1075,9 +1071,9 @@ SONG = dict(lyrics="今晚月光\n照住條街", topic="夜雨")
 FIRST = dict(  # what fills the caches of each
     template=[
         ("24雨 A/3* A", dict(scheme="0243", rhyme=None, grade=3, reader=reader), VERSE)
-        for reader in (None, "characters", "certain")
+        for reader in (None, "characters", "unambiguous")
     ],
-    reading=[(VERSE, "certain")],
+    reading=[(VERSE, "unambiguous")],
     lyric_file=[VERSE.encode()],
     songs=[([SONG, SONG | dict(lyrics="落雨落雨"), SONG | dict(lyrics="天光大天光")], None, "both", 0.1)],
     writing=[("write", dict(topic="夜雨", tones="02/43", n=1, rhyme="AA"))],
@@ -1085,7 +1081,7 @@ FIRST = dict(  # what fills the caches of each
     config=[{}],
     model=[("run", 0, ("fill", (0, b"\0")))],
 )
-SLOW = dict(writing=[("write", dict(topic="夜雨", tones="02/43", n=1, rank=dict(topic=1, disputed=1)))])
+SLOW = dict(writing=[("write", dict(topic="夜雨", tones="02/43", n=1, sort_by=dict(topic=1, ambiguous=1)))])
 FEWER = dict(
     writing=10, model=20, template=30, dataset=20
 )  # examples that the fast tests run, where 40 would take too long
@@ -1096,7 +1092,7 @@ ALWAYS_WORK = ("vocabulary", "dataset")  # caches, which rebuild themselves
 def fuzz(request, tmp_path, monkeypatch):
     "A `Fuzz` for the test's entry point, in an empty folder."
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("cantolyric.finetune.climb", no_training)
+    monkeypatch.setattr("cantolyric.training.run.run_finetune", no_training)
     monkeypatch.setattr(Lyricist, "from_pretrained", no_loading)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PEFT and transformers, about options

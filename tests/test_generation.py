@@ -1,27 +1,27 @@
-"""Our loop writes the tokens that transformers writes: architectures, samplers, padding, cache, end tokens; and `trace` counts what happens."""
+"""Our loop writes transformers' tokens: architectures, samplers, padding, cache, end tokens; `trace` counts calls."""
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
     InternLM3Config,
     LlamaConfig,
     MinPLogitsWarper,
     Qwen2Config,
-    Qwen3Config,  # noqa: E402
+    Qwen3Config,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
-from cantolyric import generation as g  # noqa: E402
-from cantolyric.generation import Sampling, generate, trace  # noqa: E402
-from cantolyric.tones import CantolyricError  # noqa: E402
+from cantolyric import generation as g
+from cantolyric.errors import ArgumentError, CantolyricError
+from cantolyric.generation import Sampling, generate, trace
 
 SIZES = dict(
     vocab_size=97,
@@ -172,15 +172,15 @@ def test_samplers_equal_the_library(scores, t, k, p, q, penalty, rng):
 def test_trace_counts(model, batch, cache):
     with trace(model) as steps:
         generate(model, **batch, max_new_tokens=5, eos=(), use_cache=cache)
-    assert [(s.batch, s.tokens, s.scores, s.cache) for s in steps] == [
+    assert [(s.batch, s.tokens, s.logits, s.cache) for s in steps] == [
         (3, 9 if k == 0 else 1, 1, 9 + k) if cache else (3, 9 + k, 1, 0) for k in range(5)
     ]
     with trace(model) as theirs:
         model.generate(**batch, max_new_tokens=5, do_sample=False, eos_token_id=-1, use_cache=cache)
-    assert [(s.tokens, s.scores) for s in theirs] == [(s.tokens, s.scores) for s in steps]
+    assert [(s.tokens, s.logits) for s in theirs] == [(s.tokens, s.logits) for s in steps]
     with trace(model) as training:
         model(**batch)
-    assert [(s.tokens, s.scores) for s in training] == [(9, 9)] and training[0].milliseconds > 0
+    assert [(s.tokens, s.logits) for s in training] == [(9, 9)] and training[0].milliseconds > 0
 
 
 def test_trace_comes_off(model, batch):
@@ -188,7 +188,7 @@ def test_trace_comes_off(model, batch):
     before = hooks()
     with pytest.raises(ZeroDivisionError):
         with trace(model):
-            1 / 0
+            raise ZeroDivisionError
     assert hooks() == before
 
 
@@ -196,7 +196,7 @@ def test_trace_comes_off(model, batch):
     "change, message",
     [
         (dict(input_ids=torch.zeros(1, 0, dtype=torch.long)), "prompt is empty"),
-        (dict(input_ids=[1, 2]), "tensor of whole numbers"),
+        (dict(input_ids=[1, 2]), "input_ids=.*tensor of whole numbers"),
         (dict(input_ids=torch.tensor([1, 2])), "a row for each text"),
         (dict(input_ids=torch.tensor([[97]])), "id 97 is outside the model's vocabulary of 97"),
         (dict(input_ids=torch.tensor([[-1]])), "id -1 is outside"),
@@ -206,7 +206,7 @@ def test_trace_comes_off(model, batch):
             r"attention_mask has the shape \(1, 1\)",
         ),
         (dict(input_ids=torch.tensor([[5]]), max_new_tokens=128), "do not fit into the model's 128 positions"),
-        (dict(input_ids=torch.tensor([[5]]), max_new_tokens=0), "whole number from 1"),
+        (dict(input_ids=torch.tensor([[5]]), max_new_tokens=0), "max_new_tokens=0"),
     ],
 )
 def test_bad_prompts(model, change, message):
@@ -228,5 +228,6 @@ def test_bad_prompts(model, change, message):
     ],
 )
 def test_bad_settings(wrong):
-    with pytest.raises(CantolyricError, match=f"{next(iter(wrong))}=.*expected"):
+    with pytest.raises(ArgumentError) as e:
         Sampling(do_sample=True, **wrong)
+    assert {e.value.name: e.value.value} == wrong

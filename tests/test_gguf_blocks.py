@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from cantolyric.base import quiet_loading
+from cantolyric.errors import CantolyricError
 from cantolyric.gguf_blocks import BLOCKS, decode_blocks, decode_tensor
-from cantolyric.tones import CantolyricError
 
 
 def bits(x):

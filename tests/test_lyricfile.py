@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cantolyric import cli
+from cantolyric.characters import is_han
 from cantolyric.lyricfile import Line, LyricFile, Section, decode_lyrics, parse_lyrics, read_lyrics
-from cantolyric.reading import is_han
 from cantolyric.tones import CantolyricError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -415,7 +414,7 @@ def test_encodings_that_are_read(codec):
 )
 def test_other_encodings_are_named_with_the_command_that_converts_them(text, codec, encoding, tmp_path):
     path = tmp_path / "my song.txt"
-    path.write_bytes("[Verse]\n".encode() + text.encode(codec))
+    path.write_bytes(b"[Verse]\n" + text.encode(codec))
     with pytest.raises(CantolyricError) as e:
         read_lyrics(path)
     message = str(e.value)
@@ -491,7 +490,7 @@ def test_large_and_odd_files_are_quick():
 def shell(*args, stdin=b""):
     "Run the command in a process of its own."
     return subprocess.run(
-        [sys.executable, "-c", "import sys; from cantolyric.cli import main; sys.exit(main())", *map(str, args)],
+        [sys.executable, "-c", "import sys; from cantolyric.cli.main import main; sys.exit(main())", *map(str, args)],
         input=stdin,
         capture_output=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -530,8 +529,10 @@ def test_labels_change_nothing_in_rewrite(files):
 
 
 def test_a_character_without_a_reading_is_found_in_the_file(tmp_path, capsys):
+    from cantolyric.cli.main import main
+
     (tmp_path / "v.txt").write_text("[Verse]\n男：落a雨\n[00:01.00][00:02.00]落雨b\n", encoding="utf-8")
-    assert cli.main(["read", "--json", str(tmp_path / "v.txt")]) == 0
+    assert main(["read", "--json", str(tmp_path / "v.txt")]) == 0
     assert json.loads(capsys.readouterr().out)["unknown"] == [
         dict(line=2, column=4, char="a"),
         dict(line=3, column=23, char="b"),

@@ -1,4 +1,4 @@
-"""`KneserNey` against the formula written out with dictionaries, and against nltk where the two agree on what is counted."""
+"""`KneserNey` compared with the formula written out with dictionaries, and with nltk where both count the same."""
 
 import tempfile
 from collections import Counter, defaultdict
@@ -80,7 +80,7 @@ def test_same_as_the_formula(train, test, order, kinds):
 @example(FEW, "", 2, 3)
 def test_probabilities_sum_to_one(train, context, order, kinds):
     model = KneserNey(order, kinds).fit(train)
-    p = model.next(context)
+    p = model.next_probabilities(context)
     assert p.sum() == pytest.approx(1, abs=1e-12) and (p > 0).all()
     for slot, c in enumerate(model.alphabet, 2):  # the same numbers by the other way
         assert -np.log2(p[slot]) == pytest.approx(model.bits(context + chr(c))[len(context)], rel=1e-10)
@@ -102,7 +102,7 @@ def test_nothing_is_impossible(train, text, order, kinds):
         bits = model.bits(t)
         assert np.isfinite(bits).all() and (bits > 0).all()
         np.testing.assert_array_equal(again.bits(t), bits)
-        np.testing.assert_array_equal(again.next(t), model.next(t))
+        np.testing.assert_array_equal(again.next_probabilities(t), model.next_probabilities(t))
 
 
 @pytest.mark.parametrize("kinds", [1, 3])
@@ -121,7 +121,7 @@ def test_nothing_is_impossible(train, text, order, kinds):
 def test_extreme_corpora(train, order, kinds):
     model = KneserNey(order, kinds).fit(train)
     for context in ("", "食", "好好好好", "龘"):
-        p = model.next(context)
+        p = model.next_probabilities(context)
         assert p.sum() == pytest.approx(1, abs=1e-12) and (p > 0).all()
 
 

@@ -1,54 +1,25 @@
-"""Options that pass through to PEFT and the Trainer, what depends on the data, the forecast, and adapters that go on learning."""
+"""Options for PEFT and the Trainer, settings that depend on the data, the forecast, and adapters trained further."""
 
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from test_finetune import ROOT, adapter, base, micro, needs_base, pairs, quiet, run, same  # noqa: F401 (fixtures)
 
-import cantolyric.finetune as module
-from cantolyric.finetune import (
-    FinetuneConfig,
-    Plan,
-    Workshop,
-    adapter_folder,
-    check_config,
-    check_manifest,
-    climb,
-    continued,
-    examples_of,
-    finetune,
-    gate_lower,
-    loss_plot,
-    make_forecast,
-    make_trainer,
-    model_card,
-    read_config,
-    read_run,
-    read_yaml,
-    report_text,
-    settled,
-    smoothed,
-    source_name,
-    train_rung,
-    training_arguments,
-    yaml_text,
-)
+from cantolyric.constraint.scoring import ToneCollator, answer_bits, row_bits
+from cantolyric.data.examples import load_examples
 from cantolyric.options import (
-    OURS,
     REAL,
+    RESERVED,
     SHORTHANDS,
     TINY,
     batch_tokens,
-    check_option,
     default_pilot,
     default_steps,
     fit_seconds,
@@ -57,9 +28,17 @@ from cantolyric.options import (
     parse_setting,
     spread_over,
 )
-from cantolyric.songs import load_examples
 from cantolyric.tones import CantolyricError
-from test_finetune import ROOT, adapter, base, micro, needs_base, pairs, quiet, run, same  # noqa: F401 (fixtures)
+from cantolyric.training.arguments import training_arguments
+from cantolyric.training.card import model_card
+from cantolyric.training.config import FinetuneConfig, Plan, adapter_folder, as_json
+from cantolyric.training.config_file import read_yaml, yaml_text
+from cantolyric.training.context import RunContext, examples_of, resolve_config
+from cantolyric.training.publish import write_public_settings
+from cantolyric.training.report import loss_plot, report_text, smoothed
+from cantolyric.training.run import run_finetune
+from cantolyric.training.stages import gate_lower, train_stage
+from cantolyric.training.validation import check_config
 
 MINE = Path(__file__).parent / "data/my_songs"
 
@@ -71,7 +50,7 @@ def test_every_option_we_name_exists():
     for group, shorts in SHORTHANDS.items():
         assert set(shorts) <= known_options(group), group
     gone = {"group_by_length", "fsdp_config", "deepspeed"}  # of earlier versions of transformers, or of other ones
-    for group, names in OURS.items():
+    for group, names in RESERVED.items():
         assert set(names) - gone <= known_options(group), group
     for short in {s for shorts in SHORTHANDS.values() for s in shorts.values()}:
         assert short in FinetuneConfig.__dataclass_fields__
@@ -88,7 +67,7 @@ def test_every_option_we_name_exists():
         (dict(steps=10, trainer=dict(max_steps=20)), "steps=10: trainer.max_steps=20"),
         (
             dict(steps=10, trainer=dict(num_train_epochs=2)),
-            "steps=10: trainer.num_train_epochs=2 is set as well: set one",
+            "steps=10: trainer.num_train_epochs=2 is set as well; set only one",
         ),
         (
             dict(batch_size=8, trainer=dict(per_device_train_batch_size=4)),
@@ -103,10 +82,10 @@ def test_every_option_we_name_exists():
         (dict(log_to="wandb", trainer=dict(report_to="tensorboard")), "log_to=.*means the same"),
         (dict(examples="halves"), "examples='halves': expected 'verses' or 'windows' or 'both'"),
         (dict(early_stopping=-1), "early_stopping=-1"),
-        (dict(data="a.csv", mix="b.csv=1"), "mix=: data is set as well, to 'a.csv': set one of the two"),
-        (dict(held_out_share=0.5), "held_out_share=0.5"),
+        (dict(data="a.csv", mix="b.csv=1"), "mix=: data='a.csv' is set as well; set only one of them"),
+        (dict(held_out_fraction=0.5), "held_out_fraction=0.5"),
         (dict(from_adapter="nowhere"), "there is no adapter_config.json"),
-        (dict(eval_pairs=0), "eval_pairs=0"),
+        (dict(num_eval_examples=0), "num_eval_examples=0"),
     ],
 )
 def test_options_that_cannot_be(given, says):
@@ -135,12 +114,10 @@ def test_long_forms_become_shorthands():
         7,
         3,
         8,
-        ("tensorboard",),
+        ("tensorboard", "mlflow"),
     )
-    assert c.lora == dict(use_rslora=True) and c.trainer == dict(
-        gradient_accumulation_steps=4, weight_decay=0.1, report_to=["mlflow"]
-    )
-    assert replace(c, name="again") == replace(c, name="again") and FinetuneConfig(**module.as_json(c)) == c
+    assert c.lora == dict(use_rslora=True) and c.trainer == dict(gradient_accumulation_steps=4, weight_decay=0.1)
+    assert replace(c, name="again") == replace(c, name="again") and FinetuneConfig(**as_json(c)) == c
 
 
 def test_defaults_depend_on_the_base_and_the_data():
@@ -158,31 +135,32 @@ def test_defaults_depend_on_the_base_and_the_data():
     assert (
         default_pilot(False, 10) == 1 / 16 and default_pilot(True, 27) == 0.5 and default_pilot(True, 10**5) == 1 / 16
     )
-    done = settled(own, load_examples(MINE))
-    assert done.steps and done.pilot and done.data_hash == load_examples(MINE).hash
+    done = resolve_config(own, load_examples(MINE))
+    assert done.steps and done.pilot_fraction and done.data_hash == load_examples(MINE).hash
     assert (
-        settled(FinetuneConfig(), pairs).steps == 256
-        and settled(FinetuneConfig(trainer=dict(num_train_epochs=2), pairs=320), pairs).steps == 20
+        resolve_config(FinetuneConfig(), pairs).steps == 256
+        and resolve_config(FinetuneConfig(trainer=dict(num_train_epochs=2), num_examples=320), pairs).steps == 20
     )
 
 
 def test_set_on_the_command_line():
-    from cantolyric import cli
+    from cantolyric.cli.finetune import finetune_config
+    from cantolyric.cli.main import make_parser
 
-    config = lambda *args: cli._finetune_config(cli.make_parser().parse_args(["finetune", *map(str, args)]))
+    config = lambda *args: finetune_config(make_parser().parse_args(["finetune", *map(str, args)]))
     c = config(
         "--set",
         "trainer.gradient_accumulation_steps=8",
         "--set",
         "lora.use_rslora=true",
         "--set",
-        "misfits=skip",
+        "on_mismatch=skip",
         "--mix",
         "a.csv=0.7,verses=0.3",
         "--columns",
         "lyrics=words",
     )
-    assert (c.trainer, c.lora, c.misfits, c.mix, c.columns) == (
+    assert (c.trainer, c.lora, c.on_mismatch, c.mix, c.columns) == (
         dict(gradient_accumulation_steps=8),
         dict(use_rslora=True),
         "skip",
@@ -191,7 +169,7 @@ def test_set_on_the_command_line():
     )
     for bad, says in (
         (("--set", "x"), "expected GROUP.NAME=VALUE"),
-        (("--set", "lr=1", "--lr", "2"), "given twice"),
+        (("--set", "lr=1", "--lr", "0.5"), "given twice"),
         (("--set", "trainer.lr_schedule_type=x"), "did you mean trainer.lr_scheduler_type"),
         (("--set", "warmup=3"), "there is no setting 'warmup'.*trainer.warmup"),
         (("--set", "trainer.seed=1", "--seed", "2"), "means the same"),
@@ -215,11 +193,12 @@ def test_yaml_with_options_and_data(tmp_path):
     assert read_yaml(file, trainer=dict(gradient_accumulation_steps=4)).trainer == dict(
         gradient_accumulation_steps=4, lr_scheduler_type="linear"
     )
-    file.write_text("batch: 4\ntrainer: 3", encoding="utf-8")
-    with pytest.raises(CantolyricError, match="line 2: trainer is 3, wanted is names with values"):
+    file.write_text("batch_size: 4\ntrainer: 3", encoding="utf-8")
+    with pytest.raises(CantolyricError, match="line 2: trainer=3: expected a dictionary"):
         read_yaml(file)
     file.write_text("batch: 4", encoding="utf-8")
-    assert read_yaml(file).batch_size == 4  # as it was called
+    with pytest.warns(FutureWarning, match="batch is now called batch_size"):
+        assert read_yaml(file).batch_size == 4
 
 
 def test_training_arguments():
@@ -257,11 +236,11 @@ def test_training_arguments():
 # ---- the Trainer does what the options say
 
 
-def trained(base, tmp_path, folder=True, data=pairs, **changes):
+def trained(base, tmp_path, folder=True, data=pairs, **changes):  # noqa: F811
     "Full stage alone; returns its report and the adapter's tensors."
-    shop = Workshop(micro(base, tmp_path, rung="full", **changes), data)
-    model = shop.adapted()
-    report = train_rung(shop, "full", model, tmp_path / "ck" if folder else None)
+    context = RunContext(micro(base, tmp_path, stage="full", **changes), data)
+    model = context.adapted()
+    report = train_stage(context, "full", model, tmp_path / "ck" if folder else None)
     return report, {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
 
@@ -278,11 +257,11 @@ def test_accumulation_and_checkpointing_change_nothing_but_memory(base, tmp_path
 
 @needs_base
 def test_lora_options_reach_peft(base, tmp_path):  # noqa: F811
-    shop = Workshop(micro(base, tmp_path, lora=dict(target_modules=["q_proj"], use_rslora=True)), pairs)
-    config = shop.adapted().peft_config["default"]
+    context = RunContext(micro(base, tmp_path, lora=dict(target_modules=["q_proj"], use_rslora=True)), pairs)
+    config = context.adapted().peft_config["default"]
     assert config.use_rslora and set(config.target_modules) == {"q_proj"}
     with pytest.raises(CantolyricError, match="lora does not fit the base"):
-        Workshop(micro(base, tmp_path, lora=dict(target_modules=["nowhere"])), pairs).adapted()
+        RunContext(micro(base, tmp_path, lora=dict(target_modules=["nowhere"])), pairs).adapted()
 
 
 @needs_base
@@ -290,11 +269,11 @@ def test_held_out_loss_is_per_token_over_all_rows(base, tmp_path):  # noqa: F811
     "Equal to row_bits, whatever the batches of the evaluation are."
     report, _ = trained(base, tmp_path, steps=6)
     assert [step for step, _ in report.evals] == [0, *range(1, 7)]
-    shop = Workshop(micro(base, tmp_path, rung="full"), pairs)
-    rows = shop.eval_rows()
+    context = RunContext(micro(base, tmp_path, stage="full"), pairs)
+    rows = context.eval_rows()
     tokens = sum(sum(x != -100 for x in r["labels"]) for r in rows)
     want = (
-        module.row_bits(shop.adapted(), rows, module.ToneCollator(shop.tokenizer.pad_token_id, shop.store)).sum()
+        row_bits(context.adapted(), rows, ToneCollator(context.tokenizer.pad_token_id, context.store)).sum()
         * np.log(2)
         / tokens
     )
@@ -324,20 +303,21 @@ def test_early_stopping_keeps_the_best(base, tmp_path):  # noqa: F811
 
 @needs_base
 def test_row_bits_gives_both_from_one_forward(base):  # noqa: F811
-    shop = Workshop(micro(base, "runs"), pairs)
+    context = RunContext(micro(base, "runs"), pairs)
     data = pairs("test", 12)
-    both = shop.bits(data, None, shop.format)
+    both = context.bits(data, None, context.format)
     for masked in (True, False):
-        want = module.answer_bits(shop.model, shop.tokenizer, data, shop.format, masked, store=shop.store)
+        want = answer_bits(context.model, context.tokenizer, data, context.format, masked, store=context.store)
         assert np.allclose(both["masked" if masked else "free"], want, rtol=1e-5)
 
 
 @needs_base
 @pytest.mark.parametrize("family", ["qwen2.5", "qwen3"])
 def test_all_of_them_together_on_a_small_variant(family, tmp_path):
-    "A mixture, accumulation, checkpointing, schedule, warm-up, evaluation, best checkpoint, early stopping, a tracker, LoRA options: one climb."
+    "One run with a mixture, accumulation, checkpointing, schedule, evaluation, early stopping, tracker, LoRA options."
     from importlib.util import find_spec
-    from cantolyric.families import tiny_variant
+
+    from cantolyric.families.tiny import tiny_variant
 
     tiny_variant(family, tmp_path / "base")
     trainer = dict(
@@ -360,18 +340,18 @@ def test_all_of_them_together_on_a_small_variant(family, tmp_path):
         alpha=8,
         lr=1e-2,
         steps=8,
-        pairs=64,
-        pilot=0.5,
-        held_out=12,
-        eval_pairs=12,
+        num_examples=64,
+        pilot_fraction=0.5,
+        num_held_out=12,
+        num_eval_examples=12,
         early_stopping=3,
         trainer=trainer,
         lora=dict(use_rslora=True, lora_dropout=0.05),
     )
-    done = climb(config, say=quiet)
+    done = run_finetune(config, log=quiet)
     told, full = (
         json.loads((done.adapter / "adapter_config.json").read_text(encoding="utf-8")),
-        done.metrics["rungs"]["full"],
+        done.metrics["stages"]["full"],
     )
     assert (
         told["use_rslora"]
@@ -383,11 +363,11 @@ def test_all_of_them_together_on_a_small_variant(family, tmp_path):
     assert (
         done.metrics["config"]["trainer"]["lr_scheduler_type"] == "linear" and "(70%)" in done.metrics["data"]["source"]
     )
-    on = climb(
+    on = run_finetune(
         replace(config, name="on", from_adapter=str(done.folder), lora={}, lr=5e-3, early_stopping=0, trainer={}),
-        say=quiet,
+        log=quiet,
     )
-    assert on.metrics["rungs"]["full"]["held_out"]["before"]["adapter"]["masked"] == pytest.approx(
+    assert on.metrics["stages"]["full"]["held_out"]["before"]["adapter"]["masked"] == pytest.approx(
         done.held_out["after"]["masked"], rel=1e-3
     )
 
@@ -400,8 +380,10 @@ def mine(base, tmp_path_factory):  # noqa: F811
     "A climb on the ten songs, with a small base."
     folder = tmp_path_factory.mktemp("mine")
     told = []
-    config = micro(base, folder, name="mine", data=str(MINE), examples="both", steps=8, pilot=None, eval_pairs=9)
-    return climb(config, say=lambda x: told.append(str(x))), told
+    config = micro(
+        base, folder, name="mine", data=str(MINE), examples="both", steps=8, pilot_fraction=None, num_eval_examples=9
+    )
+    return run_finetune(config, log=lambda x: told.append(str(x))), told
 
 
 @needs_base
@@ -417,7 +399,7 @@ def test_a_run_on_ones_own_songs(mine):
     assert m["data"]["hash"] == m["config"]["data_hash"] == load_examples(MINE, kind="both").hash and set(
         m["forecast"]
     ) >= {"training", "smoke", "pilot", "peak_gib"}
-    assert m["rungs"]["full"]["evals"][0][0] == 0 and (run.folder / "data.json").exists()
+    assert m["stages"]["full"]["evals"][0][0] == 0 and (run.folder / "data.json").exists()
     yaml = (run.folder / "config.yaml").read_text(encoding="utf-8")
     assert f"data_hash: {m['data']['hash']}" in yaml or f"data_hash: '{m['data']['hash']}'" in yaml
     report = report_text(m)
@@ -428,7 +410,7 @@ def test_a_run_on_ones_own_songs(mine):
 
     shared = run.folder / "shared"  # what a push would upload
     shutil.copytree(run.adapter, shared)
-    module._without_places(run, shared)
+    write_public_settings(run, shared)
     assert str(MINE.parent) not in (shared / "config.yaml").read_text(encoding="utf-8")
     shutil.rmtree(shared)
     fig = loss_plot(m)
@@ -443,17 +425,17 @@ def test_a_run_on_ones_own_songs(mine):
 def test_config_reproduces_the_run_or_says_what_is_missing(mine, tmp_path, monkeypatch):
     run = mine[0]  # noqa: F811
     again = read_yaml(run.folder / "config.yaml", pytest.fail, runs_dir=str(tmp_path), name="again")
-    assert settled(again, examples_of(again)) == again
+    assert resolve_config(again, examples_of(again)) == again
     other = tmp_path / "songs"
     import shutil
 
     shutil.copytree(MINE, other)
     (other / "tram.txt").write_text("落雨嘅夜晚\n我冇帶遮", encoding="utf-8")
     with pytest.raises(CantolyricError, match="has changed since these settings were written.*data_hash"):
-        climb(replace(again, data=str(other)), say=quiet)
+        run_finetune(replace(again, data=str(other)), log=quiet)
     shutil.rmtree(other)
     with pytest.raises(CantolyricError, match="there is no file or folder"):
-        climb(replace(again, data=str(other)), say=quiet)
+        run_finetune(replace(again, data=str(other)), log=quiet)
     assert sorted(p.name for p in tmp_path.iterdir()) == []
     from datasets import Dataset
 
@@ -465,21 +447,22 @@ def test_config_reproduces_the_run_or_says_what_is_missing(mine, tmp_path, monke
 
 @needs_base
 def test_resume_refuses_other_data_and_says_what_changed(base, tmp_path):  # noqa: F811
-    "Interrupted by Ctrl-C in the full stage, as a user would; the same command line goes on, with a changed song it does not."
+    "After Ctrl-C in the full stage, the same command line continues the run, but not if a song has changed."
     import shutil
 
     songs = tmp_path / "songs"
     shutil.copytree(MINE, songs)
     code = (
         "import sys, os, signal; sys.path.insert(0, {tests!r})\n"
-        "import cantolyric.finetune as F\nfrom cantolyric.cli import main\n"
-        "was = F.ToneTrainer._save_checkpoint\n"
+        "from cantolyric.cli.main import main\nfrom cantolyric.training.trainer import ToneTrainer\n"
+        "was = ToneTrainer._save_checkpoint\n"
         "def save(self, *a):\n"
         "    was(self, *a)\n"
         "    if self.state.max_steps == 8: os.kill(os.getpid(), signal.SIGINT)\n"
-        "F.ToneTrainer._save_checkpoint = save\n"
-        "sys.exit(main(['finetune', '--base', {base!r}, '--data', {songs!r}, '--runs-dir', {runs!r}, '--name', 'm', '--examples', 'both', '--rank', '16', '--lr', '0.01', '--steps', '8',"
-        " '--save-every', '4', '--held-out', '9', '--eval-pairs', '9', '--no-lyrics']))"
+        "ToneTrainer._save_checkpoint = save\n"
+        "sys.exit(main(['finetune', '--base', {base!r}, '--data', {songs!r}, '--runs-dir', {runs!r}, '--name', 'm',"
+        " '--examples', 'both', '--rank', '16', '--lr', '0.01', '--steps', '8',"
+        " '--save-every', '4', '--num-held-out', '9', '--num-eval-examples', '9', '--no-lyrics']))"
     ).format(tests=str(ROOT / "tests"), base=base, songs=str(songs), runs=str(tmp_path / "runs"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (
@@ -492,7 +475,7 @@ def test_resume_refuses_other_data_and_says_what_changed(base, tmp_path):  # noq
     text = (songs / "tram.txt").read_text(encoding="utf-8")
     (songs / "tram.txt").write_text(text + "\n落雨嘅夜晚我冇帶遮", encoding="utf-8")
     (songs / "new.txt").write_text("今晚月光好大\n照住條舊街", encoding="utf-8")
-    resume = [sys.executable, "-c", "import sys; from cantolyric.cli import main; sys.exit(main(sys.argv[1:]))"]
+    resume = [sys.executable, "-c", "import sys; from cantolyric.cli.main import main; sys.exit(main(sys.argv[1:]))"]
     line = [*resume, "finetune", "--runs-dir", str(tmp_path / "runs"), "--name", "m", "--resume", "--no-lyrics"]
     done = subprocess.run(
         line, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
@@ -517,7 +500,7 @@ def test_resume_refuses_other_data_and_says_what_changed(base, tmp_path):  # noq
 @needs_base
 def test_a_dry_run_writes_nothing(base, tmp_path):  # noqa: F811
     told = []
-    forecast = climb(micro(base, tmp_path), pairs, lambda x: told.append(str(x)), dry=True)
+    forecast = run_finetune(micro(base, tmp_path), pairs, lambda x: told.append(str(x)), dry_run=True)
     assert (
         forecast.steps == 24
         and forecast.total > forecast.training > 0
@@ -529,7 +512,7 @@ def test_a_dry_run_writes_nothing(base, tmp_path):  # noqa: F811
 
 @needs_base
 def test_a_dry_run_on_the_command_line(base, tmp_path, capsys):  # noqa: F811
-    from cantolyric.cli import main
+    from cantolyric.cli.main import main
 
     assert (
         main(["finetune", "--base", base, "--data", str(MINE), "--runs-dir", str(tmp_path), "--dry-run", "--json"]) == 0
@@ -546,7 +529,7 @@ def test_a_dry_run_on_the_command_line(base, tmp_path, capsys):  # noqa: F811
         (["--set", "trainer.lerning_rate=1"], "did you mean trainer.learning_rate"),
         (["--mix", "verses"], "mix: expected sources with weights"),
         (["--from-adapter", "nowhere"], "there is no adapter_config.json"),
-        (["--data", "verses", "--mix", "verses=1"], "set one of the two"),
+        (["--data", "verses", "--mix", "verses=1"], "set only one of them"),
         (["--columns", "lyric=a", "--data", "x.csv"], "'lyric' is not a column that can be mapped"),
     ],
 )
@@ -554,7 +537,7 @@ def test_a_wrong_command_line_is_one_sentence(tmp_path, args, says):
     line = [
         sys.executable,
         "-c",
-        "import sys; from cantolyric.cli import main; sys.exit(main(sys.argv[1:]))",
+        "import sys; from cantolyric.cli.main import main; sys.exit(main(sys.argv[1:]))",
         "finetune",
         "--runs-dir",
         "runs",
@@ -593,12 +576,12 @@ def test_continue_from_an_adapter(base, run, tmp_path):  # noqa: F811
     "It starts where the adapter ended, brings its shape along, and is compared with it."
     config = micro(base, tmp_path, name="on", from_adapter=str(run.folder), rank=None, alpha=None, lr=1e-3, steps=6)
     assert (config.rank, config.alpha) == (16, 32)
-    shop = Workshop(config, pairs)
-    model = shop.adapted()
+    context = RunContext(config, pairs)
+    model = context.adapted()
     want, got = adapter(run), {n.replace(".default", ""): p for n, p in model.named_parameters() if p.requires_grad}
     assert want.keys() == got.keys() and all(torch.equal(v, got[k]) for k, v in want.items())
-    shop.model = model.unload()
-    on = climb(config, pairs, quiet)
+    context.model = model.unload()
+    on = run_finetune(config, pairs, quiet)
     before = on.held_out["before"]
     assert (
         before["adapter"]["masked"] == pytest.approx(run.held_out["after"]["masked"], rel=1e-3)
@@ -621,7 +604,7 @@ def test_adapters_that_cannot_be_continued(tmp_path):
 @needs_base
 def test_an_adapter_of_another_base_is_refused(base, tmp_path):  # noqa: F811
     with pytest.raises(CantolyricError, match="the adapter .* was trained on another base"):
-        Workshop(micro(base, tmp_path, from_adapter="shipped", rank=None, alpha=None), pairs).adapted()
+        RunContext(micro(base, tmp_path, from_adapter="shipped", rank=None, alpha=None), pairs).adapted()
 
 
 @pytest.mark.parametrize(

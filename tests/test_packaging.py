@@ -19,7 +19,7 @@ TRY = """
 import json, sys
 import cantolyric, cantolyric.tones, cantolyric.reading, cantolyric.template, cantolyric.ngram
 from cantolyric.reading import Reader
-from cantolyric.template import ToneTemplate
+from cantolyric.template.template import ToneTemplate
 from cantolyric.ngram import KneserNey
 KneserNey().fit(["落雨", "落雪"]).bits("落雨")
 print(json.dumps({

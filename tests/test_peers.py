@@ -1,14 +1,16 @@
-"""The masks of every step beside llguidance's and xgrammar's, bit by bit: one language, three programs, four vocabularies."""
+"""The masks of every step next to llguidance's and xgrammar's, bit by bit, for four vocabularies."""
 
 import numpy as np
 import pytest
 
 from cantolyric._published import published
 from cantolyric.bpe import ByteLevelBPE
-from cantolyric.constraint import TokenTable, ToneConstraint
-from cantolyric.data import asset_path
-from cantolyric.reading import VARIANTS, as_reader
-from cantolyric.template import ToneTemplate
+from cantolyric.characters import VARIANTS
+from cantolyric.constraint.automaton import ToneConstraint
+from cantolyric.constraint.vocabulary import TokenTable
+from cantolyric.paths import asset_path
+from cantolyric.reading import as_reader
+from cantolyric.template.template import ToneTemplate
 from cantolyric.tones import SCHEMES
 
 llguidance = pytest.importorskip("llguidance", reason="llguidance is not installed")
@@ -24,8 +26,9 @@ VOCABULARIES = {  # name -> (end token's id, mask bits: the model's vocabulary w
 }
 FEW = 20  # templates on the published vocabularies in the quick suite; the peers compile 300 in more than a minute
 
-# llguidance allows only the usual token where just one text can go on ("forced bytes"), although others spell the same text: our mask and
-# xgrammar's have them all, so that is switched off. Its default limits stop it at some classes of thousands of characters: they are raised.
+# Where only one text is possible, llguidance allows just the usual token ("forced bytes"), although others spell the
+# same text. Our mask and xgrammar's have them all, so that is switched off. Its default limits stop it at classes of
+# thousands of characters, so they are raised.
 WITHOUT_FORCING = '%llguidance {"no_forcing": true}\n'
 LIMITS = dict(initial_lexer_fuel=10**9, step_lexer_fuel=10**9, max_lexer_states=10**7)
 
@@ -42,8 +45,9 @@ class Peers:
             pytest.skip(str(e))
         self.end, self.size = VOCABULARIES[name]
         self.table = TokenTable.from_tokenizer(bpe, self.size, self.end)
-        # Added tokens have their text here, as a peer's reader of tokenizer files gives it, and padding is empty. No template can meet either, so
-        # they need no exception: all bits are compared. The end token must have some text: xgrammar takes an empty one for padding and refuses it.
+        # Added tokens have their text here, as a peer's reader of tokenizer files gives it, and padding is empty. No
+        # template allows either, so all bits are compared. The end token must have some text: xgrammar takes an empty
+        # one for padding and refuses it.
         tokens = [bpe.id_to_bytes.get(i, b"<end>" if i == self.end else b"") for i in range(self.size)]
         special = [i for i in range(self.size) if i == self.end or i not in self.table.tokens]
 
@@ -61,7 +65,7 @@ class Peers:
 
     def llguidance(self, template, regex):
         "llguidance's matcher of the exported expression, or of the exported grammar."
-        grammar = f"start: /{template.to_regex()}/" if regex else any_to_lark(template.to_gbnf())
+        grammar = f"start: /{template.to_regex(verify=True)}/" if regex else any_to_lark(template.to_gbnf(verify=True))
         m = llguidance.LLMatcher(
             self.tokenizer,
             llguidance.LLMatcher.grammar_from_lark(WITHOUT_FORCING + grammar),
@@ -73,14 +77,15 @@ class Peers:
     def xgrammar(self, template, regex):
         "xgrammar's matcher of the same."
         return xgrammar.GrammarMatcher(
-            self.compiler.compile_regex(template.to_regex())
+            self.compiler.compile_regex(template.to_regex(verify=True))
             if regex
-            else self.compiler.compile_grammar(template.to_gbnf())
+            else self.compiler.compile_grammar(template.to_gbnf(verify=True))
         )
 
 
 def random_template(rng):
-    """At most 2 lines of 5 slots: tones in every scheme, sets, wildcards, fixed characters with and without their tone. No breaks: the exports
+    """At most 2 lines of 5 slots: tones in every scheme, sets, wildcards, fixed characters with and without their tone.
+    No breaks: the exports
     allow a comma or a blank there, the constraint does not write them."""
     scheme, words = str(rng.choice(list(SCHEMES))), as_reader("characters").words
     digits, characters = (
@@ -104,15 +109,15 @@ def random_template(rng):
 
 
 def forgotten(ours, theirs, xg):
-    """The tokens of our mask that xgrammar's lacks although xgrammar accepts them (asked on a copy of its matcher): a fault of xgrammar 0.2.8,
-    shown in `test_xgrammar_forgets_tokens`. Any other difference fails."""
+    """The tokens of our mask that xgrammar's lacks although a copy of its matcher accepts them: a bug that
+    `test_xgrammar_forgets_tokens` shows. Any other difference fails."""
     ids = np.flatnonzero(np.unpackbits((ours ^ theirs).view(np.uint8), bitorder="little")).tolist()
     assert not (theirs & ~ours).any() and all(xg.fork().accept_token(i) for i in ids), ids
     return len(ids)
 
 
 def walk(peers, template, rng):
-    "Random allowed tokens to the end; every mask on the way is the same three times. The number of steps, and of tokens that xgrammar forgot."
+    "Random allowed tokens; each mask is the same three times. The number of steps, and of tokens that xgrammar forgot."
     regex = rng.random() < 0.5  # both exports get their turn
     c, ll, xg = (
         ToneConstraint(template, peers.table, "characters"),
@@ -146,7 +151,7 @@ def compare(name, n):
 
 
 def test_xgrammar_forgets_tokens():
-    "Only 'acab' can be written here, but no token is allowed. When this fails, xgrammar has been mended: `forgotten` can give way to equality."
+    "Only 'acab' can be written here, but no token is allowed. If this fails, xgrammar is fixed and `forgotten` can go."
     info = xgrammar.TokenizerInfo([b"ab", b"acab", b"<end>"], stop_token_ids=[2])
     xg, mask = (
         xgrammar.GrammarMatcher(xgrammar.GrammarCompiler(info).compile_grammar('root ::= "acab"')),

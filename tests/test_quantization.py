@@ -10,37 +10,37 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 bnb = pytest.importorskip("bitsandbytes")
-import bitsandbytes.functional as bf  # noqa: E402
+import bitsandbytes.functional as bf
 
-from cantolyric._exercises import quantization as exercises  # noqa: E402
-from cantolyric.lora import plain_order  # noqa: E402
+from cantolyric._exercises import quantization as exercises
+from cantolyric.errors import CantolyricError
+from cantolyric.lora import undo_cpu_packing
 from cantolyric.quantization import (
-    FLOATS,
+    FLOAT_DTYPES,
     NF4,
-    Scales,
+    QuantizedScales,
     block_linears,
-    check_weights,
+    check_quantizable,
+    cpu_packed_layers,
     dequantize_int8,
     dequantize_nf4,
     dequantize_scales,
-    dynamic_code,
-    held,  # noqa: E402
-    in_groups,
-    nearest,
-    normal_code,
-    outliers,
-    pack,
+    dynamic_codebook,
+    modified_weights,
+    nearest_code,
+    normal_codebook,
+    pack_nibbles,
+    quantize_dequantize,
     quantize_int8,
     quantize_nf4,
     quantize_scales,
     relative_error,
-    repacked,
-    round_weights,
-    rounded,
-    uniform_code,
-    unpack,
+    split_into_groups,
+    storage_report,
+    uniform_codebook,
+    unpack_nibbles,
+    with_outliers,
 )
-from cantolyric.tones import CantolyricError  # noqa: E402
 
 SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -62,7 +62,9 @@ def weights(shape, dtype=torch.float32, seed=0, zeros=0, scale=0.03):
 
 
 def theirs(w, block_size, double=False):
-    "bitsandbytes' bytes, state and weights. Weights are read as one long row: its AVX512 kernel is wrong for rows that a block does not divide."
+    """bitsandbytes' bytes, state and weights.
+
+    Weights are read as one long row: its AVX512 kernel is wrong for rows that are no multiple of a block."""
     packed, state = bf.quantize_4bit(w, blocksize=block_size, quant_type="nf4", compress_statistics=double)
     if w.numel() % 2 == 0:
         state.shape = (1, w.numel())
@@ -102,7 +104,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES)
 @pytest.mark.parametrize("block_size", SIZES)
 def test_nf4_equals_bitsandbytes(block_size, dtype, double):
     for shape in SHAPES:
@@ -123,7 +125,7 @@ def test_zeros_and_extremes(double):
 
 def test_ties_and_ends_of_every_step():
     "Numbers on and next to each midpoint, and one of each value of the code."
-    code = normal_code(4)
+    code = normal_codebook(4)
     middle = (code[1:] + code[:-1]) / 2
     w = torch.cat(
         [torch.ones(1), code, middle, torch.nextafter(middle, torch.ones(15)), torch.nextafter(middle, -torch.ones(15))]
@@ -136,7 +138,7 @@ def test_ties_and_ends_of_every_step():
 @given(
     st.lists(st.floats(-1e4, 1e4, width=16), min_size=1, max_size=300),
     st.sampled_from(SIZES),
-    st.sampled_from(FLOATS),
+    st.sampled_from(FLOAT_DTYPES),
     st.booleans(),
 )
 def test_any_numbers(numbers, block_size, dtype, double):
@@ -151,23 +153,25 @@ def test_scales_over_many_blocks():
         codes, state = bf.quantize_blockwise(absmax - absmax.mean(), blocksize=256)
         assert torch.equal(s.codes, codes) and torch.equal(s.absmax, state.absmax)
         assert torch.equal(dequantize_scales(s), bf.dequantize_blockwise(codes, state) + absmax.mean())
-    exact = nearest(in_groups(absmax - s.offset, 256) / s.absmax[:, None], dynamic_code()).flatten()[: len(absmax)]
+    exact = nearest_code(split_into_groups(absmax - s.offset, 256) / s.absmax[:, None], dynamic_codebook()).flatten()[
+        : len(absmax)
+    ]
     assert 0.0003 < float((exact != s.codes).float().mean()) < 0.003
 
 
 def test_codes():
-    assert torch.equal(normal_code(4), bf.get_4bit_type("nf4", "cpu")) and torch.equal(
-        dynamic_code(), bf.create_dynamic_map()
+    assert torch.equal(normal_codebook(4), bf.get_4bit_type("nf4", "cpu")) and torch.equal(
+        dynamic_codebook(), bf.create_dynamic_map()
     )
     for bits in range(2, 9):
-        n, u = normal_code(bits), uniform_code(bits)
+        n, u = normal_codebook(bits), uniform_codebook(bits)
         assert len(n) == 2**bits and len(u) == 2**bits - 1
         for c in (n, u):
             assert (c.diff() > 0).all() and 0 in c and c[0] == -1 and c[-1] == 1
         assert int((n > 0).sum()) == 2 ** (bits - 1)
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES)
 def test_int8_equals_bitsandbytes(dtype):
     for shape in ((48, 96), (7, 33), (1, 5), (300, 64)):
         w = weights(shape, dtype, zeros=shape[1])  # the first row is zero
@@ -205,21 +209,21 @@ def test_a_finer_scale_is_never_much_worse_and_an_outlier_stays_where_it_is():
 def test_pack():
     for n in (0, 1, 2, 7, 100):
         codes = torch.randint(0, 16, (n,), generator=torch.Generator().manual_seed(n)).to(torch.uint8)
-        assert torch.equal(unpack(pack(codes), n), codes) and len(pack(codes)) == (n + 1) // 2
-    assert pack(torch.tensor([1, 2, 3], dtype=torch.uint8)).tolist() == [0x12, 0x37]
+        assert torch.equal(unpack_nibbles(pack_nibbles(codes), n), codes) and len(pack_nibbles(codes)) == (n + 1) // 2
+    assert pack_nibbles(torch.tensor([1, 2, 3], dtype=torch.uint8)).tolist() == [0x12, 0x37]
 
 
 def test_round_weights():
     w = weights((32, 128), torch.bfloat16)
-    assert torch.equal(round_weights(w, 4), dequantize_nf4(quantize_nf4(w)))
+    assert torch.equal(quantize_dequantize(w, 4), dequantize_nf4(quantize_nf4(w)))
     errors = {
-        (k, b): relative_error(w.float(), round_weights(w.float(), b, k))
+        (k, b): relative_error(w.float(), quantize_dequantize(w.float(), b, k))
         for k in ("normal", "uniform")
         for b in range(2, 9)
     }
     assert all(errors[k, b] > 1.35 * errors[k, b + 1] for k in ("normal", "uniform") for b in range(2, 7))
     assert all(errors["normal", b] < errors["uniform", b] for b in (2, 3, 4))
-    assert all(len(row.unique()) <= 4 for row in round_weights(w, 2).view(-1, 64))  # two bits, four values
+    assert all(len(row.unique()) <= 4 for row in quantize_dequantize(w, 2).view(-1, 64))  # two bits, four values
 
 
 def test_bytes():
@@ -227,7 +231,9 @@ def test_bytes():
     assert quantize_nf4(w).nbytes == w.numel() / 2 + 4 * w.numel() / 64
     q = quantize_nf4(w, double=True)
     assert (
-        isinstance(q, NF4) and isinstance(q.absmax, Scales) and q.nbytes == w.numel() / 2 + w.numel() / 64 + 4 * 1 + 4
+        isinstance(q, NF4)
+        and isinstance(q.absmax, QuantizedScales)
+        and q.nbytes == w.numel() / 2 + w.numel() / 64 + 4 * 1 + 4
     )
 
 
@@ -236,13 +242,13 @@ def test_bytes():
     [
         (torch.zeros(3, dtype=torch.int8), "int8"),
         ([1.0], "list"),
-        (torch.zeros(()), "rows of weights"),
+        (torch.zeros(()), "not empty"),
         (torch.zeros(0, 4), "not empty"),
         (torch.tensor([[0.0, 1.0], [math.inf, 2.0]]), r"\(1, 0\) is inf"),
     ],
 )
 def test_bad_weights_are_named(bad, says):
-    for f in (quantize_int8, quantize_nf4, lambda w: round_weights(w, 4)):
+    for f in (quantize_int8, quantize_nf4, lambda w: quantize_dequantize(w, 4)):
         with pytest.raises(CantolyricError, match=says):
             f(bad)
 
@@ -250,12 +256,12 @@ def test_bad_weights_are_named(bad, says):
 def test_bad_settings_are_named():
     w = weights((2, 64))
     for f, says in (
-        (lambda: check_weights(w, 0), "block_size=0"),
+        (lambda: check_quantizable(w, 0), "block_size=0"),
         (lambda: quantize_nf4(w, 6.4), "block_size=6.4"),
         (lambda: quantize_int8(w, "column"), "tensor, row, block"),
-        (lambda: round_weights(w, 4, "even"), "normal, uniform"),
-        (lambda: normal_code(1), "bits=1"),
-        (lambda: uniform_code(16), "bits=16"),
+        (lambda: quantize_dequantize(w, 4, "even"), "normal, uniform"),
+        (lambda: normal_codebook(1), "bits=1"),
+        (lambda: uniform_codebook(16), "bits=16"),
     ):
         with pytest.raises(CantolyricError, match=says):
             f()
@@ -293,11 +299,11 @@ def test_rounded_comes_off():
     before, state = logits(model), {k: v.clone() for k, v in model.state_dict().items()}
     names = list(block_linears(model))
     assert len(names) == 14 and "lm_head" not in names
-    with rounded(model, lambda n, w: round_weights(w, 3) if n == names[0] else None):
+    with modified_weights(model, lambda n, w: quantize_dequantize(w, 3) if n == names[0] else None):
         changed = [k for k, v in model.state_dict().items() if not torch.equal(v, state[k])]
         assert changed == [f"{names[0]}.weight"] and not torch.equal(logits(model), before)
     assert torch.equal(logits(model), before)
-    with pytest.raises(KeyError), rounded(model, lambda n, w: round_weights(w, 2)):
+    with pytest.raises(KeyError), modified_weights(model, lambda n, w: quantize_dequantize(w, 2)):
         raise KeyError
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
 
@@ -306,7 +312,7 @@ def test_rounded_comes_off():
             raise ValueError
         return w * 0
 
-    with pytest.raises(ValueError), rounded(model, breaks):
+    with pytest.raises(ValueError), modified_weights(model, breaks):
         pass
     assert torch.equal(logits(model), before)
 
@@ -315,7 +321,7 @@ def test_rounded_comes_off():
 def test_outliers_change_no_logit(factor):
     model = small()
     before, w = logits(model), model.model.layers[1].mlp.up_proj.weight.clone()
-    with outliers(model, [3, 40], factor):
+    with with_outliers(model, [3, 40], factor):
         assert torch.equal(logits(model), before)
         assert torch.equal(model.model.layers[1].mlp.up_proj.weight[:, 3], w[:, 3] * factor)
     assert torch.equal(model.model.layers[1].mlp.up_proj.weight, w)
@@ -336,13 +342,13 @@ NF4_HOW = dict(
 
 def test_held(tmp_path):
     model = small()
-    rows = held(model)
+    rows = storage_report(model)
     assert sum(r["bytes"] for r in rows) == sum(p.nbytes for p in model.parameters())  # the tied head counts once
     assert {r["bits"] for r in rows} == {"32"} and [r["bytes"] for r in rows if r["name"] == "lm_head.weight"] == [0]
     model.save_pretrained(tmp_path)
     four, eight = load(tmp_path, **NF4_HOW), load(tmp_path, load_in_8bit=True)
     w = model.model.layers[0].mlp.up_proj.weight
-    find = lambda m: next(r for r in held(m) if r["name"] == "model.layers.0.mlp.up_proj.weight")
+    find = lambda m: next(r for r in storage_report(m) if r["name"] == "model.layers.0.mlp.up_proj.weight")
     assert find(four)["bits"] == "4" and find(four)["module"] == "Linear4bit" and find(four)["numbers"] == w.numel()
     assert find(four)["bytes"] == quantize_nf4(w, double=True).nbytes + 4 * (16 + 256)  # and the two codes
     assert find(eight)["bits"] == "8" and find(eight)["bytes"] == w.numel() + 4 * len(w)
@@ -370,8 +376,8 @@ def test_gradients_after_an_evaluation(tmp_path):
         if evaluate:
             with torch.no_grad():
                 student.eval()(input_ids=ids)
-            assert len(repacked(student)) in (0, 14)  # none on other CPUs
-            assert plain_order(student) is student and not repacked(student)
+            assert len(cpu_packed_layers(student)) in (0, 14)  # none on other CPUs
+            assert undo_cpu_packing(student) is student and not cpu_packed_layers(student)
         student.train()(input_ids=ids, labels=ids).loss.backward()
         return torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
 
@@ -391,5 +397,5 @@ def test_checkers_know_wrong():
         bits = torch.cat([bits, bits.new_zeros(-len(bits) % 8)]).view(-1, 8)
         return (bits * 2 ** torch.arange(8)).sum(1).to(torch.uint8)
 
-    assert "are the bytes" in exercises.check_pack3(from_below)
-    assert "wanted is" in exercises.check_best_scale(lambda w, code, shares: 1.0)
+    assert "bytes that begin with" in exercises.check_pack3(from_below)
+    assert "expected" in exercises.check_best_scale(lambda w, code, shares: 1.0)

@@ -3,36 +3,27 @@
 import random
 import subprocess
 import sys
-import time
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cantolyric._exercises.reading import check_net_gain
+from cantolyric.characters import VARIANTS, is_han
+from cantolyric.context_rules import SUNG, TALK, WRITTEN, expand_pattern, rule_readings
+from cantolyric.errors import ArgumentError, FileError
+from cantolyric.lexicon_builder import COLLOQUIAL, build_lexicon, learn_contexts
+from cantolyric.pronunciation_data import conversations, rime_words, tone_classes
 from cantolyric.reading import (
-    COLLOQUIAL,
-    SUNG,
-    TALK,
-    VARIANTS,
-    WRITTEN,
     Reader,
-    _classes,
-    _patterns,
-    _spelled,
     accuracy,
     as_reader,
-    build_lexicon,
-    certain_characters,
-    class_right,
-    conversations,
+    class_accuracy,
+    conversation_folds,
     default_reader,
-    folds,
-    hand_read,
-    is_han,
-    learn_contexts,
-    rime_words,
+    hand_annotated_lines,
+    unambiguous_characters,
 )
-from cantolyric.tones import CantolyricError
 
 READINGS = [f"{s}{t}" for s in ("si", "ngo") for t in range(1, 7)]
 ALPHABET = "行長種為爲裡裏，a\n"
@@ -66,12 +57,12 @@ def test_entries_put_in_and_taken_back(keys, later, text):
     new = {w: ("ngo6",) * len(w) for w in later if len(w) > 1}
     reader = Reader(lexicon)
     for w, j in new.items():
-        reader._put(w, j)
+        reader.set_word(w, j)
     assert reader.jyutping(text) == oracle(
         {"".join(VARIANTS.get(c, c) for c in w): j for w, j in lexicon.items()} | new, text
     )
     for w in new:
-        reader._put(w, lexicon.get(w))
+        reader.set_word(w, lexicon.get(w))
     assert reader.jyutping(text) == oracle(lexicon, text)
 
 
@@ -99,7 +90,7 @@ def test_any_text(text):
     read = reader.jyutping(text)
     assert len(read) == len(text) == len(reader.read(text))
     assert sum(map(bool, (reader.jyutping("\n".join(text.split("\n")))))) == len(reader.tones(text).replace("\n", ""))
-    assert len(reader.report(text)) == sum(j is None and (c.isalnum() or is_han(c)) for c, j in zip(text, read))
+    assert len(reader.unread(text)) == sum(j is None and (c.isalnum() or is_han(c)) for c, j in zip(text, read))
 
 
 def test_hard_cases():
@@ -152,44 +143,50 @@ def test_own_readings(tmp_path):
     path.write_text("# mine\n為人\twai6 jan4\n", encoding="utf-8")
     assert Reader(extra=path).jyutping("爲人") == ["wai6", "jan4"]
     for wrong, why in [
-        ({"夜a": "je6 aa1"}, "no word of Chinese"),
-        ({"夜雨": "je6"}, "1 readings (je6)"),
+        ({"夜a": "je6 aa1"}, "not a word of Chinese"),
+        ({"夜雨": "je6"}, "2 characters but 1 readings"),
         ({"夜": "ye6"}, "no final"),
-        (str(path) + "x", "No such file"),
     ]:
-        with pytest.raises(CantolyricError, match="readings|word|final") as e:
+        with pytest.raises(ArgumentError, match=why) as e:
             Reader(extra=wrong)
-        assert why in str(e.value)
+        assert (e.value.name, e.value.value) == ("extra", wrong)
+    with pytest.raises(FileError, match="No such file") as e:
+        Reader(extra=f"{path}x")
+    assert e.value.path == f"{path}x"
     path.write_text("為人 wai6 jan4\n", encoding="utf-8")
-    with pytest.raises(CantolyricError):
+    with pytest.raises(ArgumentError):
         Reader(extra=path)
-    with pytest.raises(CantolyricError, match="no reader 'x'"):
+    path.write_bytes("為人\twai6 jan4\n".encode("big5"))
+    with pytest.raises(FileError, match="UTF-8"):
+        Reader(extra=path)
+    with pytest.raises(ArgumentError) as e:
         as_reader("x")
+    assert (e.value.name, e.value.value) == ("reader", "x")
 
 
 def test_patterns():
     assert (
-        _spelled("[愛戀]上") == ["愛上", "戀上"]
-        and _spelled("[介紹 睇]下[去 來]") == ["介紹下去", "介紹下來", "睇下去", "睇下來"]
-        and _spelled("千斤重") == ["千斤重"]
+        expand_pattern("[愛戀]上") == ["愛上", "戀上"]
+        and expand_pattern("[介紹 睇]下[去 來]") == ["介紹下去", "介紹下來", "睇下去", "睇下來"]
+        and expand_pattern("千斤重") == ["千斤重"]
     )
     words = {"種": ("zung2",), "下": ("haa6",), "花": ("faa1",), "雨": ("jyu5",)}
-    assert _patterns("種=zung3 種[花雨]", words) == {"種花": ("zung3", "faa1"), "種雨": ("zung3", "jyu5")}
-    assert _patterns("下=haa5 種下\n種=zung3 種下", words) == {"種下": ("zung3", "haa5")}
+    assert rule_readings("種=zung3 種[花雨]", words) == {"種花": ("zung3", "faa1"), "種雨": ("zung3", "jyu5")}
+    assert rule_readings("下=haa5 種下\n種=zung3 種下", words) == {"種下": ("zung3", "haa5")}
     for line in (
         WRITTEN + TALK
     ).splitlines():  # each pattern holds the character that it reads, and a reading that can be
         Reader({}, extra={line[0]: line[2:].split()[0]})
-        assert line[1] == "=" and _patterns(line, {}) and all(line[0] in w for w in _patterns(line, {}))
+        assert line[1] == "=" and rule_readings(line, {}) and all(line[0] in w for w in rule_readings(line, {}))
     assert all(
-        _classes(default_reader().words[w]) == _classes(j)
-        for w, j in _patterns(WRITTEN, default_reader().words).items()
+        tone_classes(default_reader().words[w]) == tone_classes(j)
+        for w, j in rule_readings(WRITTEN, default_reader().words).items()
     )
 
 
 def test_two_fold_accuracy():
     "Class and tone on conversations that were not learnt from, as the lesson gives them."
-    a, b = ([conversations()[f] for f in names] for names in folds())
+    a, b = ([conversations()[f] for f in names] for names in conversation_folds())
     one, two = (accuracy(Reader(build_lexicon(learn)).jyutping, test) for learn, test in ((a, b), (b, a)))
     assert one["characters"] + two["characters"] == 161_045
     assert (one["class"] + two["class"]) / 2 >= 99.2 and (one["tone"] + two["tone"]) / 2 >= 99
@@ -198,21 +195,24 @@ def test_two_fold_accuracy():
 def test_written_register():
     read = default_reader().jyutping
     assert (
-        len(hand_read("verse")) > 100
-        and len(hand_read("own")) > 70
-        and len(hand_read()) == len(hand_read("verse") + hand_read("own"))
+        len(hand_annotated_lines("verse")) > 100
+        and len(hand_annotated_lines("own")) > 70
+        and len(hand_annotated_lines()) == len(hand_annotated_lines("verse") + hand_annotated_lines("own"))
     )
-    for text, said in hand_read():
+    for text, said in hand_annotated_lines():
         assert len(text) == len(said)
         for ch, right in zip(text, said):
-            assert (right == ["-"]) == (not ("".join(VARIANTS.get(c, c) for c in ch) in default_reader().words))
+            assert (right == ["-"]) == ("".join(VARIANTS.get(c, c) for c in ch) not in default_reader().words)
             for j in right:
                 if j != "-":
                     Reader({}, extra={"一": j})  # well formed
-    assert class_right(read, hand_read("verse")) >= 99.5 and class_right(read, hand_read("own")) >= 99.5
     assert (
-        class_right(lambda t: [None] * len(t), hand_read()) == 0
-        and class_right(as_reader("characters").jyutping, hand_read()) < 98
+        class_accuracy(read, hand_annotated_lines("verse")) >= 99.5
+        and class_accuracy(read, hand_annotated_lines("own")) >= 99.5
+    )
+    assert (
+        class_accuracy(lambda t: [None] * len(t), hand_annotated_lines()) == 0
+        and class_accuracy(as_reader("characters").jyutping, hand_annotated_lines()) < 98
     )
 
 
@@ -230,37 +230,42 @@ def test_what_is_learnt_shows_its_register():
     assert learn_contexts(words, []) == {}
 
 
-def test_certain_reads_as_the_default_does():
-    "Over any text of certain characters: the certain reader's reading is the default's, or none; and none only where a class is disputed."
-    default, certain, sure, rng = default_reader(), as_reader("certain"), certain_characters(), random.Random(1)
-    assert certain is default.certain() and 1500 < len(sure) < len(default.words)
-    known, chars = [w for w in certain.words if len(w) > 1], sorted(sure)
+def test_the_unambiguous_reader_reads_as_the_default_does():
+    "Over any text of unambiguous characters: its reading is the default's, or none where the class of a word differs."
+    default, unambiguous, agreed, rng = (
+        default_reader(),
+        as_reader("unambiguous"),
+        unambiguous_characters(),
+        random.Random(1),
+    )
+    assert unambiguous is default.unambiguous() and 1500 < len(agreed) < len(default.words)
+    known, chars = [w for w in unambiguous.words if len(w) > 1], sorted(agreed)
     unread = 0
     for _ in range(2000):
         text = "".join(
             rng.choice(known)[: rng.randint(1, 4)] if rng.random() < 0.6 else rng.choice(chars) for _ in range(6)
         )
-        for c, a, b in zip(text, certain.jyutping(text), default.jyutping(text)):
+        for c, a, b in zip(text, unambiguous.jyutping(text), default.jyutping(text)):
             unread += a is None
-            assert a == b and _classes([a]) == [sure[c]] if a else b, text
-    assert unread and certain.jyutping("㗎A，") == [None] * 3
-    assert certain.read("好奇") == [None, None] and certain.tones("好天") == default.tones("好天")
-    assert Reader(extra={"風": "fung3"}).certain().jyutping("風雨") == [
+            assert a == b and tone_classes([a]) == [agreed[c]] if a else b, text
+    assert unread and unambiguous.jyutping("㗎A，") == [None] * 3
+    assert unambiguous.read("好奇") == [None, None] and unambiguous.tones("好天") == default.tones("好天")
+    assert Reader(extra={"風": "fung3"}).unambiguous().jyutping("風雨") == [
         None,
         "jyu5",
-    ]  # a user's own reading makes it disputed
+    ]  # a user's own reading makes it ambiguous
 
 
-def test_default_reader_finds_the_tones_that_the_certain_one_wrote():
+def test_default_reader_finds_the_tones_that_the_unambiguous_one_wrote():
     np, c = pytest.importorskip("numpy"), pytest.importorskip("cantolyric.constraint")
-    default, certain = default_reader(), as_reader("certain")
-    pieces = [w.encode() for w in certain.words][::7] + [w.encode()[:-1] for w in certain.words][::2000]
+    default, unambiguous = default_reader(), as_reader("unambiguous")
+    pieces = [w.encode() for w in unambiguous.words][::7] + [w.encode()[:-1] for w in unambiguous.words][::2000]
     tokens = dict(enumerate(dict.fromkeys([bytes([b]) for b in range(256)] + pieces)))
     table, rng = c.TokenTable(tokens, len(tokens) + 1, (len(tokens),)), np.random.default_rng(0)
     for _ in range(60):
         template = "/".join("".join(rng.choice(list("0243"), rng.integers(1, 10))) for _ in range(2))
-        text = c.decode_ids(table, c.random_ids(c.ToneConstraint(template, table, reader="certain"), rng))
-        assert default.tones(text) == certain.tones(text) == template.replace("/", "\n"), (template, text)
+        text = c.decode_ids(table, c.random_ids(c.ToneConstraint(template, table, reader="unambiguous"), rng))
+        assert default.tones(text) == unambiguous.tones(text) == template.replace("/", "\n"), (template, text)
 
 
 def test_variants_have_candidates():
@@ -298,7 +303,8 @@ def test_shipped_readings_are_what_the_code_learns():
 def test_light_and_quick():
     "No heavy import; the dictionaries load in about a second, and only when they are needed."
     code = (
-        "import sys, time; t = time.time(); import cantolyric, cantolyric.tones, cantolyric.reading, cantolyric.template; a = time.time() - t\n"
+        "import sys, time; t = time.time()\n"
+        "import cantolyric, cantolyric.tones, cantolyric.reading, cantolyric.template; a = time.time() - t\n"
         "heavy = {'torch', 'numpy', 'pycantonese', 'matplotlib', 'fastcore', 'ToJyutping'} & set(sys.modules)\n"
         "t = time.time(); cantolyric.reading.Reader().read('夜雨'); print(a, time.time() - t, heavy)"
     )

@@ -1,4 +1,4 @@
-"""Lesson 32: several processes compute what one does, each keeps its piece, and what one of them saved the others can take up."""
+"""Lesson 32: several processes compute what one does, each keeps its shard, and saved checkpoints fit all of them."""
 
 import json
 import os
@@ -6,27 +6,26 @@ import os
 import pytest
 
 torch = pytest.importorskip("torch")
-from safetensors.torch import load_file  # noqa: E402
-from torch import nn  # noqa: E402
-from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: E402
+from safetensors.torch import load_file
+from torch import nn
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from cantolyric._exercises import sharding as exercises  # noqa: E402
-from cantolyric.quantization import in_four_bits  # noqa: E402
+from cantolyric._exercises import sharding as exercises
+from cantolyric.distributed import launch
+from cantolyric.distributed_files import distributed_atomic_dir
+from cantolyric.errors import CantolyricError
+from cantolyric.quantization import convert_to_nf4
+from cantolyric.sharded_training import LAUNCH_CONFIGS, launch_config
 from cantolyric.sharding import (
-    CONFIGS,
-    launch,
-    launch_config,
-    load_checkpoint,
-    rank_memory,
-    rank_rows,
-    save_checkpoint,
-    saved_checkpoints,
-    share_of,  # noqa: E402
+    load_sharded_checkpoint,
+    process_memory,
+    process_rows,
+    rows_per_process,
+    save_sharded_checkpoint,
     shard_model,
-    together,
-    train_step,
+    sharded_checkpoints,
+    sharded_train_step,
 )
-from cantolyric.tones import CantolyricError  # noqa: E402
 
 
 def make(tied=True, layers=2):
@@ -90,19 +89,21 @@ KINDS = {
     "tied": make,
     "untied": lambda: make(tied=False),
     "LoRA": lambda: adapted(make()),
-    "QLoRA": lambda: adapted(in_four_bits(make(), storage=torch.float32)),
-    "QLoRA in bytes": lambda: adapted(in_four_bits(make())),
+    "QLoRA": lambda: adapted(convert_to_nf4(make(), storage=torch.float32)),
+    "QLoRA in bytes": lambda: adapted(convert_to_nf4(make())),
 }
 
 START = """
 import logging, os, sys, torch, torch.distributed as dist, warnings
 logging.disable(logging.WARNING)
 warnings.filterwarnings("ignore")
+from cantolyric.distributed import *
+from cantolyric.distributed_files import *
 from cantolyric.sharding import *
-from cantolyric.tones import CantolyricError
-sys.path.insert(0, given()["tests"])
+from cantolyric.errors import CantolyricError
+sys.path.insert(0, launch_args()["tests"])
 from test_sharding import *
-rank, n = join()
+rank, n = init_distributed()
 """
 TESTS = dict(tests=os.path.dirname(os.path.abspath(__file__)))
 
@@ -112,54 +113,69 @@ SAME = (
 found = {}
 for kind, make_one in KINDS.items():
     one, model = make_one(), make_one()
-    size, memory = sum(p.nbytes for p in one.parameters()), rank_memory(one, n, rank)
+    size, memory = sum(p.nbytes for p in one.parameters()), process_memory(one, n, rank)
     model = shard_model(model)
     with torch.inference_mode(): model(input_ids=batch(0)["input_ids"])    # before any training
     a, b = adamw(one), adamw(model)
     losses, want = [], []
     for s in range(20):
-        losses.append(train_step(model, b, [rank_rows(batch(s))], summed))
-        loss = summed(one, batch(s)) / (batch(s)["labels"][:, 1:] != -100).sum()    # one process, without any of the library's functions
+        losses.append(sharded_train_step(model, b, [process_rows(batch(s))], summed))
+        # one process, without any of the library's functions
+        loss = summed(one, batch(s)) / (batch(s)["labels"][:, 1:] != -100).sum()
         loss.backward(); a.step(); a.zero_grad()
         want.append(loss.item())
     other = dict(one.named_parameters())
     off = max(float((p.full_tensor() - other[k]).abs().max()) for k, p in model.named_parameters() if p.requires_grad)
-    (summed(model, rank_rows(batch(0))) / 9).backward()
-    found[kind] = dict(losses=losses, want=want, off=off, size=size, memory=memory, holds=local_bytes(model, b), strategy=strategy(model))
+    (summed(model, process_rows(batch(0))) / 9).backward()
+    found[kind] = dict(losses=losses, want=want, off=off, size=size, memory=memory)
+    found[kind] |= dict(holds=local_bytes(model, b), strategy=detected_strategy(model))
     b.zero_grad()
     for m in one.modules(): m.support_avx512bf16_for_cpu = False    # its weights in another layout would be other sums
-    with torch.no_grad(): found[kind]["evaluated"] = [float(summed(model.train(mode), batch(0))) for mode in (False, False, True)]
+    with torch.no_grad():
+        found[kind]["evaluated"] = [float(summed(model.train(mode), batch(0))) for mode in (False, False, True)]
     text = dict(max_new_tokens=4, do_sample=False, pad_token_id=0)
-    found[kind]["generates"] = [m.eval().generate(input_ids=batch(0)["input_ids"], **text).tolist() for m in (one, model)]
+    ids = batch(0)["input_ids"]
+    found[kind]["generates"] = [m.eval().generate(input_ids=ids, **text).tolist() for m in (one, model)]
 
 one, model = make(), make()
-units = hand_shard(model)
-b = torch.optim.AdamW([u.piece for u in units], 1e-3)
+units = shard_by_hand(model)
+b = torch.optim.AdamW([u.shard for u in units], 1e-3)
 a = adamw(one)
 losses = []
 for s in range(20):
-    parts = rank_rows(batch(s))
-    losses.append(train_step(model, b, [{k: v[i:i + 1] for k, v in parts.items()} for i in range(2)], summed))    # in two parts
+    parts = process_rows(batch(s))
+    in_two = [{k: v[i:i + 1] for k, v in parts.items()} for i in range(2)]
+    losses.append(sharded_train_step(model, b, in_two, summed))
     (summed(one, batch(s)) / (batch(s)["labels"][:, 1:] != -100).sum()).backward(); a.step(); a.zero_grad()
-whole = [u.whole.untyped_storage().size() for u in units]
+whole = [u.full.untyped_storage().size() for u in units]
 for u in units: u.gather()
-hand = dict(losses=losses, off=max(float((p - q).abs().max()) for p, q in zip(one.parameters(), model.parameters())), whole=whole, pieces=sum(u.piece.nbytes for u in units))
+off = max(float((p - q).abs().max()) for p, q in zip(one.parameters(), model.parameters()))
+hand = dict(losses=losses, off=off, whole=whole, pieces=sum(u.shard.nbytes for u in units))
 
 def refused(f):
     try: f()
     except CantolyricError as e: return str(e)
-said = dict(cast=refused(lambda: shard_model(adapted(in_four_bits(make(), storage=torch.float16)), param_dtype=torch.bfloat16)), eight=refused(lambda: shard_model(eight_bits(make()))),
-            blocks=refused(lambda: shard_model(torch.nn.Linear(2, 2))), ddp=refused(lambda: check_strategy(torch.nn.parallel.DistributedDataParallel(make()), "fsdp2")), share=refused(lambda: share_of(5)))
+nf4 = lambda: adapted(convert_to_nf4(make(), storage=torch.float16))
+ddp = lambda: torch.nn.parallel.DistributedDataParallel(make())
+said = dict(
+    cast=refused(lambda: shard_model(nf4(), param_dtype=torch.bfloat16)),
+    eight=refused(lambda: shard_model(eight_bits(make()))),
+    blocks=refused(lambda: shard_model(torch.nn.Linear(2, 2))),
+    ddp=refused(lambda: check_strategy(ddp(), "fsdp2")),
+    share=refused(lambda: rows_per_process(5)),
+)
 torch.manual_seed(1)
 model = shard_model(adapted(make()))
 b = adamw(model)
-for s in range(3): train_step(model, b, [rank_rows(batch(s))], summed)
-save_checkpoint(given()["folder"], model, b, 3, note="三")
-later = [train_step(model, b, [rank_rows(batch(s))], summed) for s in range(3, 6)]
-after = adapted(shard_model(in_four_bits(make(), storage=torch.float32).requires_grad_(False)))    # the other way round: the adapter comes on a base in pieces, as in the finetune
+for s in range(3): sharded_train_step(model, b, [process_rows(batch(s))], summed)
+save_sharded_checkpoint(launch_args()["folder"], model, b, 3, note="三")
+later = [sharded_train_step(model, b, [process_rows(batch(s))], summed) for s in range(3, 6)]
+# the other way round: the adapter is put on a sharded base, as in the finetune
+after = adapted(shard_model(convert_to_nf4(make(), storage=torch.float32).requires_grad_(False)))
 b = adamw(after)
-after = [train_step(after, b, [rank_rows(batch(s))], summed) for s in range(3)] # its gradients are not averaged yet: only the first loss is that of one process
-report(found=found, hand=hand, said=said, later=later, after=after, agreed=first({"rank": rank}))
+# its gradients are not averaged yet: only the first loss is that of one process
+after = [sharded_train_step(after, b, [process_rows(batch(s))], summed) for s in range(3)]
+send_result(found=found, hand=hand, said=said, later=later, after=after, agreed=broadcast_from_rank0({"rank": rank}))
 """
 )
 
@@ -167,7 +183,7 @@ report(found=found, hand=hand, said=said, later=later, after=after, agreed=first
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    return folder, launch(SAME, 2, folder=str(folder), **TESTS).ranks
+    return folder, launch(SAME, 2, folder=str(folder), **TESTS).results
 
 
 def test_an_adapter_on_a_base_in_pieces(two):
@@ -210,16 +226,16 @@ def test_refusals(two):
             ("cast", "bnb_4bit_quant_storage=torch.bfloat16"),
             ("eight", "in 8 bits"),
             ("blocks", "no decoder blocks"),
-            ("ddp", "every process would hold all"),
+            ("ddp", "expected the model to be distributed by fsdp2, found ddp"),
             ("share", "multiple of 2"),
         ):
             assert words in r["said"][k], k
         assert r["agreed"] == {"rank": 0}
     with pytest.raises(CantolyricError, match="no process group"):
         shard_model(make())
-    with pytest.raises(CantolyricError, match="3 rows cannot be shared out evenly"):
-        rank_rows(batch(0, 3), 0, 2)
-    assert share_of(5) == 5
+    with pytest.raises(CantolyricError, match="3 rows .* 2 processes"):
+        process_rows(batch(0, 3), 0, 2)
+    assert rows_per_process(5) == 5
 
 
 def test_checkpoint_of_two_read_by_one(two):
@@ -228,35 +244,35 @@ def test_checkpoint_of_two_read_by_one(two):
     optimizer = adamw(model)
     optimizer.param_groups[0]["lr"] = 0.5
     assert (
-        load_checkpoint(folder, model, optimizer) == dict(step=3, note="三", lr=[1e-3])
+        load_sharded_checkpoint(folder, model, optimizer) == dict(step=3, note="三", lr=[1e-3])
         and optimizer.param_groups[0]["lr"] == 1e-3
     )
-    assert [train_step(model, optimizer, [batch(s)], summed) for s in range(3, 6)] == pytest.approx(
+    assert [sharded_train_step(model, optimizer, [batch(s)], summed) for s in range(3, 6)] == pytest.approx(
         ranks[0]["later"], abs=1e-5
     )
-    assert {p.suffix for p in saved_checkpoints(folder)[-1].iterdir()} == {".safetensors", ".json"}
+    assert {p.suffix for p in sharded_checkpoints(folder)[-1].iterdir()} == {".safetensors", ".json"}
     with pytest.raises(CantolyricError, match="of another model"):
-        load_checkpoint(folder, (m := adapted(make(), 3)), adamw(m))
+        load_sharded_checkpoint(folder, (m := adapted(make(), 3)), adamw(m))
 
 
 def test_checkpoints_are_whole_or_not_there(tmp_path, monkeypatch):
     model = make()
     optimizer = adamw(model)
-    assert load_checkpoint(tmp_path, model, optimizer) == {}
+    assert load_sharded_checkpoint(tmp_path, model, optimizer) == {}
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, model, optimizer, step)
-    assert [p.name for p in saved_checkpoints(tmp_path)] == ["step-2", "step-3"]
-    with pytest.raises(KeyboardInterrupt), together(tmp_path / "step-4") as f:
+        save_sharded_checkpoint(tmp_path, model, optimizer, step)
+    assert [p.name for p in sharded_checkpoints(tmp_path)] == ["step-2", "step-3"]
+    with pytest.raises(KeyboardInterrupt), distributed_atomic_dir(tmp_path / "step-4") as f:
         (f / "x").write_text("half")
         raise KeyboardInterrupt
     assert sorted(os.listdir(tmp_path)) == ["step-2", "step-3"]
     (tmp_path / "step-9.tmp").mkdir()  # of a process that was killed: it could not clean up
     (tmp_path / "step-8").mkdir()
-    assert load_checkpoint(tmp_path, model, optimizer)["step"] == 3
+    assert load_sharded_checkpoint(tmp_path, model, optimizer)["step"] == 3
     whole = next((tmp_path / "step-3").glob("*.safetensors"))
     whole.write_bytes(whole.read_bytes()[:1000])
     with pytest.raises(CantolyricError, match="cut short"):
-        load_checkpoint(tmp_path, model, optimizer)
+        load_sharded_checkpoint(tmp_path, model, optimizer)
 
 
 def test_launch_says_what_went_wrong():
@@ -268,33 +284,34 @@ def test_launch_says_what_went_wrong():
 
 def test_formula_for_more_processes_than_rows():
     model = adapted(make())
-    held = [rank_memory(model, 4, r)["weights"] for r in range(4)]
+    held = [process_memory(model, 4, r)["weights"] for r in range(4)]
     assert sum(held) == sum(p.nbytes for p in model.parameters()) and held[0] > held[3]
     with torch.device("meta"):
-        assert rank_memory(make(), 2) == rank_memory(make(), 2)
+        assert process_memory(make(), 2) == process_memory(make(), 2)
 
 
 def test_configs(capsys):
     from accelerate.commands.config.config_args import load_config_from_file
-    from cantolyric.cli import main
 
-    for gpus in CONFIGS:
+    from cantolyric.cli.main import main
+
+    for gpus in LAUNCH_CONFIGS:
         config = load_config_from_file(str(launch_config(gpus)))
         assert config.num_processes == gpus and config.distributed_type.value == ("FSDP" if gpus > 1 else "NO")
         assert gpus == 1 or config.fsdp_config["fsdp_version"] == 2
         assert main(["finetune", "--launch-config", str(gpus)]) == 0
         assert capsys.readouterr().out.strip() == str(launch_config(gpus))
-    assert main(["finetune", "--launch-config", "3"]) == 2 and "there are 1, 2, 8" in capsys.readouterr().err
+    assert main(["finetune", "--launch-config", "3"]) == 2 and "1, 2, 8" in capsys.readouterr().err
 
 
 def test_settings_that_cannot_be_done_are_refused(monkeypatch):
-    from cantolyric.sharding import launch_settings
+    from cantolyric.sharded_training import fsdp_settings
 
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert launch_settings() == dict(reshard_after_forward=True, activation_checkpointing=False)
+    assert fsdp_settings() == dict(reshard_after_forward=True, activation_checkpointing=False)
     monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
     with pytest.raises(CantolyricError, match="fsdp_offload_params"):
-        launch_settings()
+        fsdp_settings()
 
 
 @pytest.mark.parametrize(
@@ -321,35 +338,51 @@ def test_exercises_tell_near_misses():
 FINETUNE = """
 import logging, os, signal, sys, warnings
 logging.disable(logging.WARNING)
-import cantolyric.finetune as ft
+import transformers
+from cantolyric.training import arguments, stages
+from cantolyric.training.config import FinetuneConfig
+from cantolyric.distributed import *
+from cantolyric.distributed_files import *
 from cantolyric.sharding import *
-from cantolyric.sharding import strategy as strategy_of
-ft.bf16_is_fast = lambda: False # to compare to more digits
-config = ft.FinetuneConfig(rung="full", pairs=32, steps=given()["steps"], batch_size=8, held_out=8, rank=4, lr=1e-3, save_every=2, strategy=given()["strategy"])
-seen, found, plain = [], {}, ft.make_trainer
+from cantolyric.sharding import detected_strategy as strategy_of
+arguments.bf16_is_fast = lambda: False # to compare to more digits
+given = {k: launch_args()[k] for k in ("steps", "strategy")}
+sizes = dict(num_examples=32, batch_size=8, num_held_out=8, rank=4)
+config = FinetuneConfig(stage="full", lr=1e-3, save_every=2, **sizes, **given)
+seen, found, plain = [], {}, stages.make_trainer
 
 def watched(*args, **kw):
     trainer = plain(*args, **kw)
     collate = trainer.data_collator
     train = {id(r) for r in trainer.train_dataset} # held-out rows go through the same collator
-    trainer.data_collator = lambda rows: seen.extend(r["pair"]["lyrics"] for r in rows if id(r) in train) or collate(rows)
-    class Look(ft.TrainerCallback):
+    def noting(rows):
+        seen.extend(r["pair"]["lyrics"] for r in rows if id(r) in train)
+        return collate(rows)
+    trainer.data_collator = noting
+    class Look(transformers.TrainerCallback):
         def on_step_end(self, args, state, control, **kw):
-            found.update(strategy=strategy_of(trainer.model_wrapped), checkpointing=trainer.args.gradient_checkpointing, base=sum(getattr(p, "_local_tensor", p).nbytes for n, p in trainer.model.named_parameters() if "lora_" not in n))
-            if given().get("dies") and world()[0] == 1 and state.global_step == 3 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0": os.kill(os.getpid(), signal.SIGKILL)
+            base = [p for n, p in trainer.model.named_parameters() if "lora_" not in n]
+            found.update(base=sum(getattr(p, "_local_tensor", p).nbytes for p in base))
+            found.update(
+                strategy=strategy_of(trainer.model_wrapped), checkpointing=trainer.args.gradient_checkpointing
+            )
+            first = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
+            if launch_args().get("dies") and process_rank() == 1 and state.global_step == 3 and first:
+                os.kill(os.getpid(), signal.SIGKILL)
     trainer.add_callback(Look())
     return trainer
 
-ft.make_trainer = watched
-r = ft.finetune(config, folder=given()["folder"])
-report(losses=r.losses, evals=r.evals, seen=seen, after=r.held_out["after"], gates=r.gates, files=sorted(os.listdir(given()["folder"])), **found)
+stages.make_trainer = watched
+r = stages.run_stage(config, folder=launch_args()["folder"])
+files = sorted(os.listdir(launch_args()["folder"]))
+send_result(losses=r.losses, evals=r.evals, seen=seen, after=r.held_out["after"], gates=r.gates, files=files, **found)
 """
 
 
 def finetuned(folder, n, strategy="fsdp", steps=4, **how):
     "What each process did, and the adapter."
     folder.mkdir()
-    ranks = launch(FINETUNE, n, folder=str(folder), strategy=strategy, steps=steps, **how).ranks
+    ranks = launch(FINETUNE, n, folder=str(folder), strategy=strategy, steps=steps, **how).results
     return ranks, load_file(folder / "adapter/adapter_model.safetensors")
 
 
@@ -420,22 +453,26 @@ def test_checkpoint_of_two_read_by_four(two, tmp_path):
 torch.manual_seed(5)
 model = shard_model(adapted(make()))
 b = adamw(model)
-found = load_checkpoint(given()["folder"], model, b)
-losses = [train_step(model, b, [rank_rows(batch(s))], summed) for s in range(3, 6)]
-save_checkpoint(given()["to"], model, b, 6)
-report(losses=losses, found=found, empty=sum(p.to_local().numel() == 0 for p in model.parameters()))
+found = load_sharded_checkpoint(launch_args()["folder"], model, b)
+losses = [sharded_train_step(model, b, [process_rows(batch(s))], summed) for s in range(3, 6)]
+save_sharded_checkpoint(launch_args()["to"], model, b, 6)
+send_result(losses=losses, found=found, empty=sum(p.to_local().numel() == 0 for p in model.parameters()))
 """
     )
-    ranks = launch(script, 4, folder=str(two[0]), to=str(tmp_path), **TESTS).ranks
+    ranks = launch(script, 4, folder=str(two[0]), to=str(tmp_path), **TESTS).results
     assert ranks[0]["losses"] == pytest.approx(two[1][0]["later"], abs=1e-5) and ranks[3]["empty"] > 0
     model = adapted(make())  # and what four wrote, some of them with empty pieces, is read by one
-    assert load_checkpoint(tmp_path, model, adamw(model))["step"] == 6
+    assert load_sharded_checkpoint(tmp_path, model, adamw(model))["step"] == 6
 
 
 @pytest.mark.slow
 def test_command_in_two_processes(tmp_path):
-    "The whole climb under torchrun; one of the processes talks, and says how the run is spread."
-    script = "import sys\nfrom cantolyric.cli import main\nfrom cantolyric.sharding import given\nsys.exit(main(['finetune', '--json', '--runs-dir', given()['folder'], '--pairs', '256', '--steps', '16', '--batch-size', '8', '--max-gib', '16']) // 2)"
+    "The whole run under torchrun; only one of the processes prints, and it reports the strategy."
+    script = (
+        "import sys\nfrom cantolyric.cli.main import main\nfrom cantolyric.distributed import launch_args\n"
+        "sizes = '--num-examples 256 --steps 16 --batch-size 8 --max-gib 16'.split()\n"
+        "sys.exit(main(['finetune', '--json', '--runs-dir', launch_args()['folder'], *sizes]) // 2)"
+    )
     done = launch(script, 2, limit=900, folder=str(tmp_path))
     told = json.loads(done.output)
     assert len(told["lyrics"]) == 3 and sorted(os.listdir(tmp_path)) == ["tiny"]

@@ -10,13 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cantolyric.data import SPLITS, load_verses, lyric_pairs
-from cantolyric.reading import default_reader
-from cantolyric.songs import (
+from cantolyric.data.examples import (
     BUILTIN,
     KINDS,
-    Song,
-    Stanza,
     check_mix,
     even_pieces,
     interleave,
@@ -25,11 +21,15 @@ from cantolyric.songs import (
     load_songs,
     mixed,
     pieces_of,
-    read_songs,
     song_source,
     split_songs,
 )
-from cantolyric.tones import CantolyricError
+from cantolyric.data.pairs import lyric_pairs
+from cantolyric.data.song_files import Song, Stanza, read_songs
+from cantolyric.data.splits import SPLITS
+from cantolyric.data.verse_file import load_verses
+from cantolyric.errors import CantolyricError
+from cantolyric.reading import default_reader
 
 ROOT = Path(__file__).resolve().parent.parent
 MINE = Path(__file__).parent / "data/my_songs"
@@ -51,6 +51,7 @@ WANT = [[tuple(LINES[:2])], [tuple(LINES[2:])], [("今晚月光好大", "照住�
 def written(folder, kind):
     "The same three songs in one file of some kind."
     import csv
+
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -156,7 +157,7 @@ def test_examples_have_their_tones_and_a_topic(kind):
     assert set(rows[0]) == set(lyric_pairs("test")[0])  # the columns of the package's own
     assert any(r["topic"] == "父親" for r in rows)  # given in the CSV file
     if kind == "verses":
-        assert len(rows) == load_songs(MINE).stanzas
+        assert len(rows) == load_songs(MINE).num_stanzas
 
 
 def song(n, *lines):
@@ -164,7 +165,7 @@ def song(n, *lines):
 
 
 def test_splits_are_by_song_by_ratio_and_at_least_one():
-    from cantolyric.songs import content_key
+    from cantolyric.paths import content_key
 
     chars = [chr(0x4E00 + 7 * k) for k in range(600)]
     for n in (3, 4, 9, 10, 57, 200):
@@ -326,7 +327,10 @@ def test_bad_places_are_told(tmp_path):
 
 
 def test_no_torch_to_read_songs():
-    code = f"from cantolyric.songs import load_songs; load_songs({str(MINE)!r}); import sys; assert 'torch' not in sys.modules"
+    code = (
+        f"from cantolyric.data.examples import load_songs; load_songs({str(MINE)!r}); "
+        "import sys; assert 'torch' not in sys.modules"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )

@@ -6,11 +6,19 @@ import re
 import time
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cantolyric.reading import Reader, default_reader, is_han
-from cantolyric.template import MAX_SLOTS, Slot, ToneTemplate, lyric_lines, reads_right, rhyme_group
-from cantolyric.tones import SCHEMES, CantolyricError, Syllable, ToneScheme
+from cantolyric.characters import is_han
+from cantolyric.errors import ArgumentError, CantolyricError, ParseError, UnsatisfiableError
+from cantolyric.reading import Reader, default_reader
+from cantolyric.template.parser import parse_template
+from cantolyric.template.patterns import BREAKS, character_language
+from cantolyric.template.report import reads_right
+from cantolyric.template.slots import MAX_SLOTS, Slot
+from cantolyric.template.sung import lyric_lines, rhyme_group
+from cantolyric.template.template import ToneTemplate
+from cantolyric.tones import SCHEMES, Syllable, ToneScheme
 
 scheme = st.sampled_from(sorted(SCHEMES))
 
@@ -73,16 +81,16 @@ def test_regex_agrees_with_matches():
     for _ in range(30):
         line = "".join(rng.choices(common, k=2))
         template = ToneTemplate.of(line, reader="characters")
-        pattern = re.compile(template.to_regex())
+        pattern = re.compile(template.to_regex(verify=True))
         texts = [line, line[:-1], line + line[0], line[::-1], *("".join(rng.choices(common, k=2)) for _ in range(20))]
         for text in texts:
             assert bool(pattern.fullmatch(text)) == template.matches(text, reader="characters")
 
 
 def test_regex_of_fixed_characters_knows_variants():
-    pattern = re.compile(ToneTemplate.parse("為*/0").to_regex())
+    pattern = re.compile(ToneTemplate.parse("為*/0").to_regex(verify=True))
     assert pattern.fullmatch("爲你\n行") and pattern.fullmatch("為你\n行") and not pattern.fullmatch("你你\n行")
-    with pytest.raises(CantolyricError, match="no character"):
+    with pytest.raises(UnsatisfiableError, match="no character"):
         ToneTemplate.parse("\U00030000").to_regex()
 
 
@@ -139,10 +147,7 @@ def reader_of(lexicon):
 
 def untried(text, grade):
     "A template as `parse` makes it, but not tried: it may be impossible."
-    from cantolyric.template import _rhymes, _row
-
-    rows = [_row(line, n, ToneScheme("jyutping")) for n, line in enumerate(text.split("/"), 1)]
-    return ToneTemplate(tuple(tuple(r.slots) for r in rows), "jyutping", _rhymes(rows, grade))
+    return ToneTemplate(*parse_template(text, "jyutping", grade=grade))
 
 
 def all_texts(template, reader):
@@ -159,12 +164,13 @@ def all_texts(template, reader):
 @settings(max_examples=250, deadline=None)
 @given(lexicons, st.lists(typed, min_size=1, max_size=2), st.integers(1, 3))
 def test_every_text_of_small_lexicons(lexicon, lines, grade):
-    "What is accepted reads right, what reads right is accepted, and refused are exactly the templates that no text meets."
+    "Accepted texts read right, texts that read right are accepted, and only templates that no text meets are refused."
     reader, template = reader_of(lexicon), untried("/".join(lines), grade)
     right = {t for t in all_texts(template, reader) if reads_right(template, t, reader)}
     if not right:
-        with pytest.raises(CantolyricError, match="line 1|line 2"):
+        with pytest.raises(UnsatisfiableError) as e:
             template.automaton(reader)
+        assert e.value.line in (1, 2)
         return
     automaton = template.automaton(reader)
     for t in all_texts(template, reader):
@@ -220,7 +226,7 @@ def test_the_report_says_what_the_oracle_says(lexicon, lines, text, grade):
 
 def corpus_lines(n):
     "Lines of CTCPC: those of validation and test first, then training lines."
-    from cantolyric.data import load_corpus
+    from cantolyric.data.corpora import load_corpus
 
     reader, out = default_reader(), {}
     for split in ("validation", "test", "train"):
@@ -342,8 +348,10 @@ def test_letters_breaks_and_sections_print_back(case, times, data):
     ],
 )
 def test_errors_name_the_place_and_what_may_stand_there(text, place):
-    with pytest.raises(CantolyricError, match=re.escape(place)) as e:
+    with pytest.raises(ParseError, match=re.escape(place)) as e:
         ToneTemplate.parse(text)
+    line, *column = map(int, re.findall(r"\d+", place))
+    assert e.value.line == line and column in ([], [e.value.column])
     assert "What may stand there" in str(e.value) or "put a slot at column" in str(e.value)
 
 
@@ -351,12 +359,15 @@ def test_errors_name_the_place_and_what_may_stand_there(text, place):
     "rhyme, message", [("AAB", "3 letters for 2 lines"), ("Aa", "position 2 is 'a'"), ("", "0 letters for 2 lines")]
 )
 def test_errors_of_letters(rhyme, message):
-    with pytest.raises(CantolyricError, match=message):
+    with pytest.raises(ArgumentError, match=message) as e:
         ToneTemplate.parse("02/43", rhyme=rhyme)
-    with pytest.raises(CantolyricError, match="rhyme letter A is already given"):
+    assert (e.value.name, e.value.value) == ("rhyme", rhyme)
+    with pytest.raises(ArgumentError, match="line 1, column 4 .*rhyme letter A is already given") as e:
         ToneTemplate.parse("02 A/43 A", rhyme="AA")
-    with pytest.raises(CantolyricError, match="grade=4"):
+    assert (e.value.name, e.value.value) == ("rhyme", "AA")
+    with pytest.raises(ArgumentError) as e:
         ToneTemplate.parse("02/43", rhyme="AA", grade=4)
+    assert (e.value.name, e.value.value) == ("grade", 4)
 
 
 def test_a_section_rhymes_with_itself_and_x_with_nothing():
@@ -378,22 +389,23 @@ def test_a_section_rhymes_with_itself_and_x_with_nothing():
 
 
 def test_impossible_templates_are_refused_with_the_reason():
-    for text, reason in [
-        ("02雨=0", "line 1, slot 3 .*雨=0, but 雨 is read jyu5 \\(4\\)"),
-        ("種=4類", "slot 1 .*no word that fits"),
-        ("*/雨=0", "line 2, slot 1"),
-        ("雨 A/人 A", "letter A cannot all rhyme .*line 1 can end in -yu; line 2 can end in -an"),
-        ("0雨 A1/窗 A1", "cannot all rhyme \\(grade 1\\)"),
+    for text, line, slot, reason in [
+        ("02雨=0", 1, 3, "line 1, slot 3 .*雨=0, but 雨 is read jyu5 \\(4\\)"),
+        ("種=4類", 1, 1, "slot 1 .*no word that fits"),
+        ("*/雨=0", 2, 1, "line 2, slot 1"),
+        ("雨 A/人 A", 1, None, "letter A cannot all rhyme .*line 1 can end in -yu; line 2 can end in -an"),
+        ("0雨 A1/窗 A1", 1, None, "cannot all rhyme \\(grade 1\\)"),
     ]:
-        with pytest.raises(CantolyricError, match=reason):
+        with pytest.raises(UnsatisfiableError, match=reason) as e:
             ToneTemplate.parse(text)
+        assert (e.value.line, e.value.slot) == (line, slot)
     assert ToneTemplate.parse("種=4花").matches("種花") and ToneTemplate.parse("雨 A/語 A").matches("雨\n語")
     assert ToneTemplate.parse("雨=2*", reader=Reader(extra={"雨": "jyu6"})).matches(
         "雨人", Reader(extra={"雨": "jyu6"})
     )
-    with pytest.raises(CantolyricError, match="no reading of"):
+    with pytest.raises(UnsatisfiableError, match="no reading of"):
         ToneTemplate.parse("\U00030000").automaton()
-    with pytest.raises(CantolyricError, match="no character that the reader knows"):
+    with pytest.raises(UnsatisfiableError, match="no character that the reader knows"):
         ToneTemplate.parse("2").automaton(Reader({"一": ("jat1",)}))
 
 
@@ -404,8 +416,9 @@ def test_second_reader():
     )
     assert [c.second for c in report] == [None, "coeng4", None, None] and report.ok  # daa1 and daa2 are both 3
     assert "雨 disputed: coeng4" in str(report) and "or coeng4?" in report._repr_html_()
-    with pytest.raises(CantolyricError, match="1 readings for the 2 characters"):
+    with pytest.raises(ArgumentError, match="1 readings for the 2 characters") as e:
         template.check("夜雨", second=lambda line: [None])
+    assert e.value.name == "second"
 
 
 # Exports, with the engines that read them
@@ -427,9 +440,7 @@ def changed(text, rng, pool):
 
 def strings_for(template, finals, n):
     "Right texts, drawn at random, and the same with a mistake; breaks only where the template has them."
-    from cantolyric.template import BREAKS, _language
-
-    rng, out, language = random.Random(1), [], _language(template, finals)
+    rng, out, language = random.Random(1), [], character_language(template, finals)
     pool = "".join("".join(rng.choices(c, k=50)) for line in language for c in line if c) + "\n"
     while len(out) < n:
         text = "\n".join(
@@ -444,8 +455,6 @@ EXPORTS = [("0[34]2,3/雨3*0", None), ("243 A/*0 B/4,0 A", {"A": "oeng"}), ("24 
 
 def right_alone(template, finals, text):
     "What an exported language should hold: `matches`, with the given finals, and punctuation at breaks only."
-    from cantolyric.template import BREAKS
-
     if not template.matches(text, "characters"):
         return False
     lines = text.split("\n")
@@ -480,7 +489,7 @@ def cases():
 
 def test_regex_agrees_on_five_thousand_strings():
     for template, finals, strings, want in cases():
-        pattern = re.compile(template.to_regex(finals))
+        pattern = re.compile(template.to_regex(finals, verify=True))
         assert [bool(pattern.fullmatch(s)) for s in strings] == want
 
 
@@ -503,8 +512,8 @@ def test_llguidance_agrees_on_five_thousand_strings():
     make = llguidance.LLMatcher
     for template, finals, strings, want in cases():
         for grammar in (
-            make.grammar_from_regex(template.to_regex(finals)),
-            make.grammar_from_lark(any_to_lark(template.to_gbnf(finals))),
+            make.grammar_from_regex(template.to_regex(finals, verify=True)),
+            make.grammar_from_lark(any_to_lark(template.to_gbnf(finals, verify=True))),
         ):
             assert not make.validate_grammar(grammar, tokenizer)
             whole = make(tokenizer, grammar)
@@ -521,8 +530,8 @@ def test_xgrammar_agrees_on_five_thousand_strings():
     compiler = xgrammar.GrammarCompiler(info)
     for template, finals, strings, want in cases():
         for grammar in (
-            compiler.compile_regex(template.to_regex(finals)),
-            compiler.compile_grammar(template.to_gbnf(finals)),
+            compiler.compile_regex(template.to_regex(finals, verify=True)),
+            compiler.compile_grammar(template.to_gbnf(finals, verify=True)),
         ):
             matcher = xgrammar.GrammarMatcher(grammar)
             for s, ok in zip(strings, want):
@@ -533,12 +542,39 @@ def test_xgrammar_agrees_on_five_thousand_strings():
 def test_exports_refuse_open_letters():
     template = ToneTemplate.parse("24 A/33 A/0 B")
     for export in (template.to_regex, template.to_gbnf):
-        with pytest.raises(CantolyricError, match="letter A is open"):
+        with pytest.raises(ArgumentError, match="letter A is open"):
             export()
-        with pytest.raises(CantolyricError, match="no final 'xx'"):
+        with pytest.raises(ArgumentError, match="final='xx'"):
             export({"A": "xx"})
-        with pytest.raises(CantolyricError, match="letter C"):
+        with pytest.raises(ArgumentError, match="letter C"):
             export({"A": "an", "C": "an"})
-        with pytest.raises(CantolyricError, match="rhymes with -et"):
+        with pytest.raises(UnsatisfiableError, match="rhymes with -et"):
             export({"A": "et"})
         assert export({"A": "an"}) != export({"A": "an", "B": "an"})
+
+
+def test_an_export_warns_or_brings_its_check_along():
+    from cantolyric.template.patterns import CharacterReadingWarning, CheckedPattern
+
+    template = ToneTemplate.parse("00/0")
+    for export in (template.to_regex, template.to_gbnf):
+        with pytest.warns(CharacterReadingWarning, match="verify=True") as caught:
+            plain = export()
+        assert caught[0].filename == __file__
+        checked = export(verify=True)
+        assert checked == plain and isinstance(checked, CheckedPattern)
+
+
+def test_a_checked_pattern_writes_again_until_the_text_is_right_in_context():
+    "調 alone has the digit 2, and in 調查 the digit 0: the pattern takes 調查 for 20, and only the check does not."
+    reader, template = Reader(), ToneTemplate.parse("20")
+    assert reader.tones("調") + reader.tones("查") == "20" and reader.tones("調查") == "00"
+    pattern = template.to_regex(verify=True)
+    assert re.fullmatch(pattern, "調查") and not template.matches("調查") and template.matches("大河")
+    texts = ["調查", "調查", "大河"]
+    assert pattern.sample(texts.__getitem__) == "大河"
+    with pytest.raises(CantolyricError, match="none of 2 texts"):
+        pattern.sample(texts.__getitem__, attempts=2)
+    with pytest.raises(ArgumentError) as e:
+        pattern.sample(texts.__getitem__, attempts=0)
+    assert e.value.name == "attempts"

@@ -1,7 +1,6 @@
 """The page to write on: driven in Python, and in a real browser where there is one."""
 
 import base64
-import builtins
 import json
 import os
 import shutil
@@ -15,10 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from cantolyric.lyricist import Lyricist, LyricWidget, Session, contour_svg, line_html
+from cantolyric.errors import MissingDependencyError
 from cantolyric.reading import default_reader
-from cantolyric.template import ToneTemplate
-from cantolyric.tones import CantolyricError
+from cantolyric.template.html import contour_svg, line_html
+from cantolyric.template.template import ToneTemplate
+from cantolyric.writing.lyricist import Lyricist
+from cantolyric.writing.session import Session
+from cantolyric.writing.widget import LyricWidget
 
 ROOT = Path(__file__).resolve().parent.parent
 TONES = "0243324/3324043/0243"
@@ -51,7 +53,7 @@ def field(page, name):
 def test_a_song_is_written_by_clicks(page):
     for k, number in enumerate((1, 2, 1)):
         click(page, "Write") if not k else None
-        assert len(page.candidate_box.children) == 5 and page.session.at == k
+        assert len(page.candidate_box.children) == 5 and page.session.line_index == k
         line = page.session.candidates[number - 1].lines[k]
         click(page, f"Keep {number}")
         assert page.session.lines[k] == line
@@ -92,7 +94,7 @@ def test_undo_brings_the_candidates_back(page):
         and page.buttons["undo"].disabled
     )
     click(page, "Write")  # starts anew; undo brings the old song back
-    old = page.older[-1]
+    old = page.older_sessions[-1]
     click(page, "Undo")
     assert page.session is old
 
@@ -102,7 +104,9 @@ def test_a_kept_line_is_rewritten_and_edited(page):
         click(page, name)
     first, second = page.session.lines
     click(page, "Rewrite 1")
-    assert page.session.at == 0 and all(c.lines[1] == second and c.lines[0] != first for c in page.session.candidates)
+    assert page.session.line_index == 0 and all(
+        c.lines[1] == second and c.lines[0] != first for c in page.session.candidates
+    )
     click(page, "Keep 1")
     assert page.session.lines[1] == second and page.session.lines[0] != first and len(page.session.lines) == 2
     field(page, "Line 1").value = "今晚落緊大雨啦"
@@ -185,16 +189,10 @@ def test_every_field_has_a_label_and_every_button_a_tip(page):
 
 
 def test_no_ipywidgets_is_one_sentence(monkeypatch):
-    real = builtins.__import__
-
-    def none(name, *args, **kw):
-        if name.startswith("ipywidgets"):
-            raise ImportError(name)
-        return real(name, *args, **kw)
-
-    monkeypatch.setattr(builtins, "__import__", none)
-    with pytest.raises(CantolyricError, match="pip install"):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    with pytest.raises(MissingDependencyError) as e:
         LyricWidget()
+    assert (e.value.package, e.value.extra) == ("ipywidgets", "course") and "pip install" in str(e.value)
 
 
 def test_the_contour_names_what_is_wanted_and_got():
@@ -223,7 +221,10 @@ def browser(tmp_path_factory):
     if not chrome or not driver:
         pytest.skip("chromium and chromedriver are not on the PATH")
     folder, port = tmp_path_factory.mktemp("lab"), _free_port()
-    source = f"from cantolyric import Lyricist\nLyricist.from_pretrained(adapter='none').widget(topic='', tones='{TONES}', seed=3)"
+    source = (
+        "from cantolyric import Lyricist\n"
+        f"Lyricist.from_pretrained(adapter='none').widget(topic='', tones='{TONES}', seed=3)"
+    )
     cell = dict(cell_type="code", id="a", metadata={}, source=source, outputs=[], execution_count=None)
     kernel = dict(kernelspec=dict(name="python3", display_name="Python 3", language="python"))
     (folder / "page.ipynb").write_text(json.dumps(dict(cells=[cell], metadata=kernel, nbformat=4, nbformat_minor=5)))
@@ -349,7 +350,8 @@ def test_in_a_real_browser(browser, tmp_path):
     browser.set_window_size(400, 1800)  # a phone's width
     time.sleep(2)
     over = browser.execute_script(
-        "return [...document.querySelectorAll('.jp-OutputArea-output .widget-box')].filter(b => b.scrollWidth > b.clientWidth + 2).length"
+        "return [...document.querySelectorAll('.jp-OutputArea-output .widget-box')]"
+        ".filter(b => b.scrollWidth > b.clientWidth + 2).length"
     )
     assert not over, f"{over} boxes are wider than a phone"
     browser.execute_script("arguments[0].scrollIntoView({block: 'start'})", one(box("Topic")))

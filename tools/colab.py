@@ -1,6 +1,6 @@
 """Lessons that open in Colab: a badge under the title, and a first code cell that sets a fresh machine up.
 
-python tools/colab.py [FOLDER]           put both into the notebooks of FOLDER (nbs), and write tools/constraints-colab.txt
+python tools/colab.py [FOLDER]           put both into FOLDER's notebooks (nbs); write tools/constraints-colab.txt
 python tools/colab.py [FOLDER] --check   say what is not as this would have it (exit status 1)
 
 Both cells are known by their ids, so that doing it again changes nothing. The repository's address is in settings.ini.
@@ -63,21 +63,26 @@ def install() -> str:
     return CELL.format(repository=repository, name=repository.rsplit("/", 1)[1])
 
 
+def required(*extras: str) -> list[str]:
+    "Requirements of the core and of some extras; an extra that stands for another, cantolyric[NAME], is followed."
+    config, found = settings(), []
+    groups = [config["requirements"]["core"], *(config["extras"][name] for name in extras)]
+    for line in "\n".join(groups).split("\n"):
+        if other := re.match(r"cantolyric\[(\w+)\]", line):
+            found += required(other[1])
+        elif line.strip() and not line.startswith("#"):
+            found.append(line.strip())
+    return found
+
+
 def pins() -> str:
     "constraints.txt, as far as Colab needs it: what the lessons call by name."
-    config, name = settings(), lambda line: re.split(r"[=<>\[ ;]", line.strip())[0].lower().replace("_", "-")
-    wanted = "\n".join([config["requirements"]["core"], config["extras"]["train"], config["extras"]["colab"]]).split(
-        "\n"
-    )
-    wanted = {name(line) for line in [*wanted, *BENEATH] if line.strip() and not line.startswith("#")} - COLABS_OWN
-    lines = [
-        line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").split("\n") if name(line) in wanted
-    ]
-    return (
-        "# Made from constraints.txt by tools/colab.py. Whatever else Colab has stays as it is.\n"
-        + "\n".join(lines)
-        + "\n"
-    )
+    name = lambda line: re.split(r"[=<>\[ ;]", line.strip())[0].lower().replace("_", "-")
+    wanted = {name(line) for line in [*required("train", "colab"), *BENEATH]} - COLABS_OWN
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").split("\n")
+    lines = [line for line in pinned if name(line) in wanted]
+    head = "# Made from constraints.txt by tools/colab.py. Whatever else Colab has stays as it is."
+    return "\n".join([head, *lines]) + "\n"
 
 
 def with_cells(nb: dict, name: str) -> dict:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(\]\(|(?:src|href)=\")(?![a-z]+:|#|/)([^)\"\s]+)")
+SITE_ONLY = "not-in-readme"  # the tag of a cell that only the index and the site show
 HIDDEN = re.compile(r"^#\|\s*(hide|default_exp|export)", re.M)
 
 
@@ -35,7 +36,7 @@ def output(out):
 def cell(c):
     "One cell as Markdown; hidden cells give nothing."
     source = "".join(c["source"]).strip()
-    if HIDDEN.search(source) or not source:
+    if HIDDEN.search(source) or not source or SITE_ONLY in c["metadata"].get("tags", []) or c["id"] == "colab-badge":
         return []
     if c["cell_type"] == "markdown":
         return [from_root(source)]

@@ -19,7 +19,7 @@ BEGIN, END = "<!-- figures: written by tools/verses.py -->", "<!-- end of figure
 
 def with_splits(rows):
     "The rows, each with a split; existing splits are kept."
-    from cantolyric.data import verse_splits
+    from cantolyric.data.verse_file import verse_splits
 
     if all(r.get("split") for r in rows):
         return rows
@@ -114,14 +114,14 @@ def plot(verses):
 
 def requests_text():
     "The requests file."
-    from cantolyric.data import load_verses
+    from cantolyric.data.verse_file import load_verses
     from cantolyric.verses import verse_requests
 
     return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in verse_requests(load_verses(split="test")))
 
 
 def main(check):
-    from cantolyric.data import load_verses
+    from cantolyric.data.verse_file import load_verses
 
     rows = [json.loads(x) for x in FILE.read_text(encoding="utf-8").splitlines()]
     if not check and not all(r.get("split") for r in rows):

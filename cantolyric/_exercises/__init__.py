@@ -1,21 +1,29 @@
-"""Checkers of the lessons' exercises: each returns "Right." or says what is not right yet; none raises."""
+"""Checkers of the lessons' exercises: each returns "Right." or explains what is wrong; none raises."""
+
+from collections.abc import Callable
+from typing import Any
+
 RIGHT = "Right."
 
 
-def run(fn, *args):
-    "What `fn` gives, or why it gave nothing."
-    try: return fn(*args), None
-    except Exception as e: return None, f"Not yet: it raised {type(e).__name__}: {e}"
+def run(fn: Callable, *args: Any) -> tuple[Any, str | None]:
+    "What `fn` returns, and None; or None, and a message about the exception that it raised."
+    try:
+        return fn(*args), None
+    except Exception as e:
+        return None, f"Not yet: it raised {type(e).__name__}: {e}"
 
 
-def number(got, want, about, tolerance):
-    "None where `got` is close to `want`, else what is not right."
-    try: ok = abs(float(got) - want) <= tolerance
-    except (TypeError, ValueError): return f"Not yet: wanted is a number, it returned {got!r}"
-    return None if ok else f"Not yet: {about}: wanted is {want:,.4g}, it returned {got:,.6g}"
+def number(got: Any, want: float, about: str, tolerance: float) -> str | None:
+    "None if `got` is close to `want`, otherwise a message."
+    try:
+        ok = abs(float(got) - want) <= tolerance
+    except (TypeError, ValueError):
+        return f"Not yet: expected a number, got {got!r}"
+    return None if ok else f"Not yet: {about}: expected {want:,.4g}, got {got:,.6g}"
 
 
-def number_of(fn, args, want, about, tolerance=1e-9):
-    "None where `fn(*args)` is close to `want`, else what is not right."
+def number_of(fn: Callable, args: tuple, want: float, about: str, tolerance: float = 1e-9) -> str | None:
+    "None if `fn(*args)` is close to `want`, otherwise a message."
     got, error = run(fn, *args)
     return error or number(got, want, about, tolerance)

@@ -1,50 +1,82 @@
-"""Checkers for lesson 01. Each returns "Right." or says what is not right yet; none raises."""
+"""Checkers for lesson 01. Each returns "Right." or explains what is wrong; none raises."""
+
+from collections.abc import Callable
+
 from cantolyric._exercises import RIGHT, run
 from cantolyric.reading import Reader
 
 
-def check_longest_words(fn) -> str:
-    "`fn(text, words)` -> the pieces that a longest-word reader takes."
+def check_longest_words(fn: Callable) -> str:
+    "`fn(text, words)` -> the words that a longest-match reader finds."
     words = {"銀", "行", "銀行", "行長", "長", "行行", "一", "一行行"}
-    for text, want in [("", []), ("銀行", ["銀行"]), ("銀行長", ["銀行", "長"]), ("銀行行長", ["銀行", "行長"]),
-                       ("一行行長", ["一行行", "長"]), ("一行長", ["一", "行長"]), ("雨，銀雨", ["雨", "，", "銀", "雨"])]:
+    for text, want in [
+        ("", []),
+        ("銀行", ["銀行"]),
+        ("銀行長", ["銀行", "長"]),
+        ("銀行行長", ["銀行", "行長"]),
+        ("一行行長", ["一行行", "長"]),
+        ("一行長", ["一", "行長"]),
+        ("雨，銀雨", ["雨", "，", "銀", "雨"]),
+    ]:
         got, error = run(fn, text, words)
-        if error: return error
-        if not isinstance(got, list): return f"Not yet: wanted is a list, it returned {got!r}"
-        if got != want: return f"Not yet: for {text!r} wanted is {want}, it returned {got}"
+        if error:
+            return error
+        if not isinstance(got, list):
+            return f"Not yet: expected a list, got {got!r}"
+        if got != want:
+            return f"Not yet: for {text!r} expected {want}, got {got}"
     return RIGHT
 
 
-def check_disputed(fn) -> str:
-    "`fn(text, one, two)` -> where two readers give different 0243 classes."
+def check_disputed(fn: Callable) -> str:
+    "`fn(text, one, two)` -> the positions where two readers give different 0243 classes."
     one = Reader({"長": ("coeng4",), "行": ("haang4",), "好": ("hou2",), "三": ("saam1",), "夜": ("je6",)})
     two = Reader({"長": ("zoeng2",), "行": ("hong4",), "好": ("hou3",), "三": ("saam2",), "雨": ("jyu5",)})
-    for text, want, why in [("行", [], "another syllable of the same class is no dispute"), ("三", [], "tones 1 and 2 are one class"),
-                            ("好長", [0, 1], "both classes differ"), ("夜行雨", [0, 2], "only one of them reads it"),
-                            ("長，長", [0, 2], "neither reads the comma"), ("", [], "nothing to read")]:
+    for text, want, why in [
+        ("行", [], "another syllable of the same class is no dispute"),
+        ("三", [], "tones 1 and 2 are one class"),
+        ("好長", [0, 1], "both classes differ"),
+        ("夜行雨", [0, 2], "only one of them reads it"),
+        ("長，長", [0, 2], "neither reads the comma"),
+        ("", [], "nothing to read"),
+    ]:
         got, error = run(fn, text, one, two)
-        if error: return error
-        if not isinstance(got, list): return f"Not yet: wanted is a list, it returned {got!r}"
-        if got != want: return f"Not yet: for {text!r} wanted is {want} ({why}), it returned {got}"
+        if error:
+            return error
+        if not isinstance(got, list):
+            return f"Not yet: expected a list, got {got!r}"
+        if got != want:
+            return f"Not yet: for {text!r} expected {want} ({why}), got {got}"
     return RIGHT
 
 
-def check_net_gain(fn) -> str:
-    "`fn(words, word, reading, cases)` -> characters won less characters lost."
+def check_net_gain(fn: Callable) -> str:
+    "`fn(words, word, reading, cases)` -> the number of characters fixed minus the number broken by the new word."
     words = {"我": ("ngo5",), "哋": ("dei2",), "噉": ("gam2",), "我哋": ("ngo5", "dei6")}
     we, so = ("我哋", ["ngo5", "dei6"]), ("噉我", ["gam2", "ngo5"])
     for word, reading, cases, want, why in [
-            ("噉我", ("gam3", "ngo5"), [so], -1, "it spoils one character"),
-            ("噉我", ("gam2", "ngo5"), [so], 0, "it changes nothing"),
-            ("噉我", ("gam2", "ngo5"), [("噉我哋", ["gam2", "ngo5", "dei6"]), so], -1, "it takes 我 away from 我哋"),
-            ("噉我哋", ("gam2", "ngo5", "dei6"), [("噉我哋", ["gam2", "ngo5", "dei6"])], 0, "it was right before"),
-            ("傻傻哋", ("so4", "so4", "dei2"), [("傻傻哋", ["so4", "so4", "dei2"]), we], 2, "two characters had no reading"),
-            ("我哋", ("ngo5", "dei2"), [("我哋", ["ngo5", None]), we, we], -2, "an unknown reading counts neither way"),
-            ("銀行", ("ngan4", "hong4"), [], 0, "there is nothing to read")]:
+        ("噉我", ("gam3", "ngo5"), [so], -1, "it breaks one character"),
+        ("噉我", ("gam2", "ngo5"), [so], 0, "it changes nothing"),
+        ("噉我", ("gam2", "ngo5"), [("噉我哋", ["gam2", "ngo5", "dei6"]), so], -1, "it takes 我 away from 我哋"),
+        ("噉我哋", ("gam2", "ngo5", "dei6"), [("噉我哋", ["gam2", "ngo5", "dei6"])], 0, "it was right before"),
+        (
+            "傻傻哋",
+            ("so4", "so4", "dei2"),
+            [("傻傻哋", ["so4", "so4", "dei2"]), we],
+            2,
+            "two characters had no reading",
+        ),
+        ("我哋", ("ngo5", "dei2"), [("我哋", ["ngo5", None]), we, we], -2, "an unknown reading counts neither way"),
+        ("銀行", ("ngan4", "hong4"), [], 0, "there is nothing to read"),
+    ]:
         before = dict(words)
         got, error = run(fn, words, word, reading, cases)
-        if error: return error
-        if not isinstance(got, int): return f"Not yet: wanted is a number, it returned {got!r}"
-        if got != want: return f"Not yet: for {word} in {cases} wanted is {want} ({why}), it returned {got}"
-        if words != before: return "Not yet: it changed the lexicon that it was given"
+        if error:
+            return error
+        if not isinstance(got, int):
+            return f"Not yet: expected a number, got {got!r}"
+        if got != want:
+            return f"Not yet: for {word} in {cases} expected {want} ({why}), got {got}"
+        if words != before:
+            return "Not yet: the function changed its argument, the lexicon"
     return RIGHT

@@ -1,0 +1,36 @@
+"""Names of a package that are imported from its modules when they are first used, and old names with a warning."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from importlib import import_module
+
+
+def lazily(
+    package: str,  # the package or module whose names these are
+    modules: str,  # where they are looked for, in this order, separated by spaces
+    renamed: Mapping[str, str] | None = None,  # old name -> "module:new name"
+) -> Callable[[str], object]:
+    "A module's `__getattr__` that finds a name in the first of `modules` that has it; a renamed one with a warning."
+
+    def find(name: str) -> object:
+        if renamed and name in renamed:
+            return old_name(package, name, renamed[name])
+        if not (name.startswith("__") and name.endswith("__")):
+            for module in modules.split():
+                if name == module.rpartition(".")[2]:
+                    return import_module(module)
+            for module in modules.split():
+                found = import_module(module)
+                if hasattr(found, name):
+                    return getattr(found, name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return find
+
+
+def old_name(package: str, name: str, place: str) -> object:
+    "What an old name stands for, with a `DeprecationWarning` that gives the new one."
+    module, _, new = place.partition(":")
+    message = f"{package}.{name} is now {module}.{new}; the old name goes in the next release"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    return getattr(import_module(module), new)
