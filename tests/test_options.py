@@ -14,6 +14,7 @@ from test_finetune import ROOT, adapter, base, micro, needs_base, pairs, quiet, 
 
 from cantolyric.constraint.scoring import ToneCollator, answer_bits, row_bits
 from cantolyric.data.examples import load_examples
+from cantolyric.errors import ArgumentError, CantolyricError
 from cantolyric.options import (
     REAL,
     RESERVED,
@@ -28,7 +29,6 @@ from cantolyric.options import (
     parse_setting,
     spread_over,
 )
-from cantolyric.tones import CantolyricError
 from cantolyric.training.arguments import training_arguments
 from cantolyric.training.card import model_card
 from cantolyric.training.config import FinetuneConfig, Plan, adapter_folder, as_json
@@ -441,8 +441,9 @@ def test_config_reproduces_the_run_or_says_what_is_missing(mine, tmp_path, monke
 
     config = FinetuneConfig(data=Dataset.from_list([dict(lyrics="落雨\n天晴")]))
     (tmp_path / "c.yaml").write_text(yaml_text(config), encoding="utf-8")
-    with pytest.raises(CantolyricError, match="a Dataset in memory, which is not stored: pass it again"):
+    with pytest.raises(ArgumentError) as e:
         examples_of(read_yaml(tmp_path / "c.yaml", quiet))
+    assert (e.value.name, e.value.value) == ("data", "a Dataset in memory") and "data=dataset" in e.value.problem
 
 
 @needs_base
@@ -587,7 +588,7 @@ def test_continue_from_an_adapter(base, run, tmp_path):  # noqa: F811
         before["adapter"]["masked"] == pytest.approx(run.held_out["after"]["masked"], rel=1e-3)
         and before["best"]["masked"] <= before["adapter"]["masked"]
     )
-    assert "the adapter that it continues from" in report_text(on.metrics)
+    assert "the adapter that training continues from" in report_text(on.metrics)
 
 
 def test_adapters_that_cannot_be_continued(tmp_path):
