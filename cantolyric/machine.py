@@ -12,11 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 # %% ../nbs/lib/machine.ipynb #c5b460d5
 def bf16_is_fast() -> bool:
     "Whether this machine multiplies in bf16 natively: most GPUs do, few CPUs do."
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
@@ -31,6 +31,8 @@ def _cpu_name() -> str:
 
 def environment_info() -> dict[str, Any]:
     "The hardware and the versions of packages that this process runs on, for the record of a run."
+    import torch
+
     import cantolyric
 
     info: dict[str, Any] = dict(
@@ -47,6 +49,8 @@ def environment_info() -> dict[str, Any]:
 # %% ../nbs/lib/machine.ipynb #0b513a6c
 def peak_gib() -> float:
     "The peak memory of this process so far, in GiB: of the GPU if it has used one, otherwise its resident set."
+    import torch
+
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**30
     try:
