@@ -28,7 +28,7 @@ from .atomic_files import atomic_dir, follow_umask, restore_dir, write_json
 from .base import SPECIAL, BaseConfig, bits_per_character, quiet_loading, tiny_config
 from .bpe import ByteLevelBPE
 from .data.corpora import load_corpus
-from .errors import FileError
+from .errors import ArgumentError, FileError
 from .integrity import check_finite
 from .progress import tqdm
 
@@ -82,6 +82,9 @@ def batches(
     "Yield batches without end; stopping and resuming a run does not change them."
     while True:
         rows = packed_rows(bpe, texts, config, epoch)
+        if len(rows) < config.rows:
+            expected = f"text for at least one batch of {config.rows} rows of {config.length} tokens"
+            raise ArgumentError("texts", f"{len(texts)} documents", f"expected {expected}, not {len(rows)} rows")
         for k in range(index, len(rows) // config.rows):
             yield epoch, k, torch.from_numpy(rows[k * config.rows : (k + 1) * config.rows])
         epoch, index = epoch + 1, 0

@@ -12,6 +12,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from cantolyric import base, pretraining
 from cantolyric._exercises import base as exercises
 from cantolyric.base import BaseConfig, bits_per_character, bits_per_text, forward_by_hand, load_base, tiny_config
+from cantolyric.bpe import ByteLevelBPE
 from cantolyric.errors import ArgumentError, CantolyricError, FileError
 from cantolyric.paths import asset_path
 from cantolyric.pretraining import (
@@ -242,6 +243,12 @@ def test_evaluations_are_in_the_log(tmp_path, monkeypatch):
     assert [x["step"] for x in pretraining.short_log(tmp_path / "run")["log"]] == [1, 5, 10, 11, 12]
     _, _, seldom = pretrain(tmp_path / "other", config, eval_every=100, compile=False)
     assert [x["loss"] for x in seldom["log"]] == [x["loss"] for x in straight["log"]]  # a look changes nothing
+
+
+def test_too_little_text_for_one_batch():
+    bpe = ByteLevelBPE.train(["好"], 260, base.SPECIAL)
+    with pytest.raises(ArgumentError, match="2 documents.*one batch of 4 rows of 512 tokens, not 0 rows"):
+        next(pretraining.batches(bpe, ["今日", "天氣"], BaseConfig(rows=4, length=512)))
 
 
 CHECKERS = [getattr(exercises, n) for n in dir(exercises) if n.startswith("check_")]

@@ -142,14 +142,14 @@ def test_base_train_says_its_price_and_wants_a_yes(run, tmp_path, monkeypatch):
 @pytest.fixture
 def small(monkeypatch):
     "A base so small, and so little text, that it is pretrained in seconds."
-    from cantolyric import pretraining
+    from cantolyric import base, pretraining
 
-    made = pretraining.BaseConfig
+    made = base.BaseConfig
     texts = [f"今日{a}好{b}。" for a in "天氣心情生意功課" for b in "靚多平難大"]
     monkeypatch.setattr(pretraining, "load_corpus", lambda split: dict(text=texts if split == "train" else texts[:4]))
     monkeypatch.setattr(pretraining, "can_compile", lambda: False)
     monkeypatch.setattr(
-        pretraining,
+        base,
         "BaseConfig",
         lambda **kw: made(
             **dict(vocab_size=280, hidden=16, layers=1, heads=2, kv_heads=1, mlp=16, length=16, rows=2, warmup=2) | kw
@@ -158,13 +158,13 @@ def small(monkeypatch):
 
 
 def test_base_train_makes_a_base_and_goes_on_where_it_was_stopped(run, small, tmp_path, monkeypatch):
-    from cantolyric import pretraining
+    from cantolyric import base, pretraining
 
     train = lambda folder: run("base", "train", "--run", tmp_path / folder, "--steps", "6", "--yes", "--json")
     code, out, err = train("straight")
     assert code == 0, err
     data = json.loads(out)
-    model, tokenizer = pretraining.load_base(data["folder"])
+    model, tokenizer = base.load_base(data["folder"])
     assert (
         data["steps"] == 6
         and model.config.vocab_size == 280
