@@ -42,7 +42,7 @@ def beside(model, batch, **how):
             raise SystemExit(f"not the same tokens: {how}")
     n = NEW * len(batch["input_ids"])
     return {f"{k}, tokens a second": round(n / s) for k, s in best.items()} | {
-        "times as fast as transformers": round(best["transformers"] / best["ours"], 2)
+        "speed-up over transformers": round(best["transformers"] / best["ours"], 2)
     }
 
 

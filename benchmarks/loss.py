@@ -99,13 +99,13 @@ def sliced(hidden, head, labels, mask_ids, mask_table):
     return ours.sliced_cross_entropy(hidden, head, mask_ids, labels, mask_table)
 
 
-def one_a_state(**batch):
+def one_group_per_mask(**batch):
     "The sliced loss without shared groups: each mask is its own group."
-    shared, ours.state_groups = ours.state_groups, lambda mask_ids, mask_table: torch.arange(len(mask_table))
+    shared, ours.mask_groups = ours.mask_groups, lambda mask_ids, mask_table: torch.arange(len(mask_table))
     try:
         return sliced(**batch)
     finally:
-        ours.state_groups = shared
+        ours.mask_groups = shared
 
 
 WAYS = {
@@ -113,7 +113,7 @@ WAYS = {
     "transformers, tone mask on the logits": hf_masked,
     "torch, chunked": chunked,
     "sliced": sliced,
-    "sliced, a group a state": one_a_state,
+    "sliced, one group per mask": one_group_per_mask,
 }
 
 
@@ -165,7 +165,7 @@ def head_and_loss():
     "Seconds and memory of every implementation, and how much the masked ones differ."
     batch = head_batch()
     used = batch["mask_ids"][0, :-1]
-    groups = ours.state_groups(used, batch["mask_table"])
+    groups = ours.mask_groups(used, batch["mask_table"])
     result = dict(
         positions=POSITIONS,
         states=int(len(used.unique())),
@@ -293,7 +293,7 @@ def on_gpu(rounds=20):
     ways = {
         k: f
         for k, f in (WAYS | {"sliced, groups as on a CPU": grouped, "Liger": liger, "cut-cross-entropy": cut}).items()
-        if k != "sliced, a group a state"
+        if k != "sliced, one group per mask"
     }
     for k, needs in (
         ("torch, chunked", hasattr(F, "linear_cross_entropy")),

@@ -74,9 +74,9 @@ def main():
             lines = [t.replace("\n", "，") for t in texts]
             cost, length = reference.bits_per_text(lines), np.array([len(t) + 1 for t in lines])
             rows[f"{method}; {who}"] = {
-                "judge, bits a character": round(float(cost.sum() / length.sum()), 3),
+                "5-gram, bits per character": round(float(cost.sum() / length.sum()), 3),
                 "95 %": interval(cost, length),
-                "model, bits a character": round(float(np.mean(bits)), 3),
+                "model, bits per character": round(float(np.mean(bits)), 3),
                 "distinct-2": round(distinct_share(texts), 3),
                 "copied": round(seen.copied_share(texts), 4),
                 "about the topic": round(topic_share(texts, [r["topic"] for r in requests]), 3),

@@ -1,4 +1,4 @@
-"""What lessons show: figures with alternative text, and frames to step through."""
+"""Figures with alternative text, and frames to step through, for the lessons."""
 
 import base64
 import hashlib
@@ -26,9 +26,9 @@ def show(fig: "Figure", alt: str) -> None:
 
 def steps(
     frames: Sequence[str],  # HTML, one per step
-    name: str = "step",  # what is counted
+    name: str = "step",  # label of a frame
 ) -> "HTML":
-    "Frames with a slider; without scripts (on GitHub, on paper), all frames are shown one below the other."
+    "Show frames with a slider; without scripts (on GitHub, in print), show them all, one below the other."
     from IPython.display import HTML
 
     key = "steps" + hashlib.sha256("".join(frames).encode()).hexdigest()[:12]

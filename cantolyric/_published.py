@@ -23,7 +23,7 @@ FILES = {
 def gguf_metadata(
     path: str | Path,  # a GGUF file
 ) -> dict[str, Any]:
-    "The metadata of a GGUF file, which is before the tensors; the file of a vocabulary has nothing else."
+    "Read the metadata of a GGUF file, which precedes the tensors; a vocabulary file has nothing else."
     f = open(path, "rb")
     simple = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
@@ -49,7 +49,7 @@ def gguf_metadata(
 def published(
     name: str,  # a key of FILES
 ) -> ByteLevelBPE:
-    "A published vocabulary; `FileNotFoundError` if it is not at hand."
+    "Load a published vocabulary. Raises `FileNotFoundError` if it is not available."
     path = TOKENIZERS / FILES[name]
     if not path.exists():
         raise FileNotFoundError(f"CANTOLYRIC_DATA names no folder with {name}'s vocabulary")
@@ -69,5 +69,5 @@ def published(
 
 
 def at_hand() -> list[str]:  # names
-    "Which published vocabularies are at hand."
+    "Return the names of the published vocabularies that are available."
     return [name for name, file in FILES.items() if (TOKENIZERS / file).exists()]

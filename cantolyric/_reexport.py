@@ -1,4 +1,4 @@
-"""Names of a package that are imported from its modules when they are first used, and old names with a warning."""
+"""Lazy imports of a package's names from its modules, and of old names with a warning."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -6,11 +6,11 @@ from importlib import import_module
 
 
 def lazily(
-    package: str,  # the package or module whose names these are
-    modules: str,  # where they are looked for, in this order, separated by spaces
+    package: str,  # package or module that the names belong to
+    modules: str,  # modules to search, in this order, separated by spaces
     renamed: Mapping[str, str] | None = None,  # old name -> "module:new name"
 ) -> Callable[[str], object]:
-    "A module's `__getattr__` that finds a name in the first of `modules` that has it; a renamed one with a warning."
+    "Make a module's `__getattr__`: find a name in the first of `modules` that has it, and warn about an old name."
 
     def find(name: str) -> object:
         if renamed and name in renamed:
@@ -29,8 +29,8 @@ def lazily(
 
 
 def old_name(package: str, name: str, place: str) -> object:
-    "What an old name stands for, with a `DeprecationWarning` that gives the new one."
+    "Return the object that an old name refers to, with a `DeprecationWarning` that gives the new name."
     module, _, new = place.partition(":")
-    message = f"{package}.{name} is now {module}.{new}; the old name goes in the next release"
+    message = f"{package}.{name} is now {module}.{new}; the old name will be removed in the next release"
     warnings.warn(message, DeprecationWarning, stacklevel=3)
     return getattr(import_module(module), new)

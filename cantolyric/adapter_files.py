@@ -37,9 +37,9 @@ _FINGERPRINT = "base_mark"  # key in the header of adapter_model.safetensors
 
 def target_names(
     model: nn.Module,
-    names: Collection[str],  # of layers with an adapter
+    names: Collection[str],  # of the layers with an adapter
 ) -> list[str]:
-    "The endings of these layers' names if no other layer has one of them; otherwise the full names."
+    "Return the last parts of these layers' names if no other layer has one of them; otherwise the full names."
     endings = {n.rpartition(".")[2] for n in names}
     others = set(linear_layers(model)) - set(names)
     return sorted(names if any(n.rpartition(".")[2] in endings for n in others) else endings)
@@ -75,7 +75,7 @@ def save_lora(
 
 
 def _peft_config(settings: LoRASettings, target_modules: list[str], base: str) -> dict[str, Any]:
-    "The content of adapter_config.json."
+    "Return the content of adapter_config.json."
     return dict(
         peft_type="LORA",
         task_type="CAUSAL_LM",
@@ -101,7 +101,7 @@ SUPPORTED_SETTINGS = frozenset(
 
 
 def _read_settings(folder: Path) -> LoRASettings:
-    "The settings of an adapter; `CantolyricError` if it is more than LoRA, rsLoRA or DoRA."
+    "Read the settings of an adapter. Raises `CantolyricError` if it is not plain LoRA, rsLoRA or DoRA."
     config = read_adapter_config(folder)
     unsupported = [k for k, v in config.items() if k not in SUPPORTED_SETTINGS and v and v != "none"]
     if not isinstance(config.get("init_lora_weights", True), bool):
@@ -119,7 +119,7 @@ def _sort_by_layer(
     tensors: Mapping[str, torch.Tensor],
     settings: LoRASettings,
 ) -> dict[str, dict[str, torch.Tensor]]:  # layer -> {"A": …, "B": …}
-    "Sort the tensors of an adapter by the layer that they belong to."
+    "Group the tensors of an adapter by layer."
     parts: dict[str, dict[str, torch.Tensor]] = {}
     expected = {"A", "B", *(["magnitude"] if settings.dora else [])}
     for key, tensor in tensors.items():
@@ -160,7 +160,7 @@ def load_lora(
     folder: str | Path,  # written by `save_lora` or by PEFT
     name: str = "default",  # the adapter's name in this model
 ) -> nn.Module:  # the same model
-    "Put a saved adapter on a model and make it the active one; `CantolyricError` if it was made for another base."
+    "Load a saved adapter into a model and activate it. Raises `CantolyricError` if it was made for another base."
     folder = Path(folder).expanduser()
     settings = _read_settings(folder)
     check_adapter_weights(folder)

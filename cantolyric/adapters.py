@@ -19,8 +19,9 @@ import torch
 from .errors import ArgumentError, CantolyricError, FileError
 from .files import damaged_file, read_json_object
 from .formats import Format, format_named
-from .integrity import and_more, check_base, first_line, is_finite, is_number, read_header
+from .integrity import and_more, check_base, first_line, is_finite, read_header
 from .models import format_name
+from .numeric import is_number
 from .paths import asset_path
 
 if TYPE_CHECKING:

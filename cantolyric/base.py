@@ -55,7 +55,7 @@ class BaseConfig:
 def tiny_config(
     config: BaseConfig,  # sizes
 ) -> Qwen3Config:
-    "The Qwen3 configuration of the tiny base."
+    "Return the Qwen3 configuration of the tiny base model."
     return Qwen3Config(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden,
@@ -74,7 +74,7 @@ def tiny_config(
 # %% ../nbs/20_base.ipynb #3557bd1c
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    "Inside the `with`, transformers shows no progress bar while it loads weights."
+    "Hide transformers' progress bar while weights are loaded."
     was = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
     try:
@@ -86,9 +86,9 @@ def quiet_loading() -> Iterator[None]:
 # %% ../nbs/20_base.ipynb #3aaf0bad
 def load_base(
     path: str | Path | None = None,  # folder of a model in the transformers layout; None: the shipped one
-    dtype: torch.dtype = torch.float32,  # what its bf16 weights become
+    dtype: torch.dtype = torch.float32,  # dtype to convert its bf16 weights to
 ) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerBase]:
-    "Load the tiny base model and its tokenizer; `CantolyricError` if it is missing or damaged."
+    "Load the tiny base model and its tokenizer. Raises `CantolyricError` if it is missing or damaged."
     folder = Path(path) if path else asset_path("base")
     needed = ("config.json", "model.safetensors", "tokenizer.json")
     if missing := [name for name in needed if not (folder / name).exists()]:
@@ -113,8 +113,8 @@ def load_base(
 # %% ../nbs/20_base.ipynb #ecbe4a5d
 def rms_norm(
     x: torch.Tensor,  # float (..., n)
-    weight: torch.Tensor,  # float (n,): learnt, one factor for each number
-    eps: float = 1e-6,  # so that zeros are not divided by zero
+    weight: torch.Tensor,  # float (n,): learned, one factor per number
+    eps: float = 1e-6,  # avoids a division by zero
 ) -> torch.Tensor:  # float (..., n)
     "Divide each vector by the root of its mean square, then scale each of its numbers (Zhang and Sennrich 2019)."
     return weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
@@ -123,9 +123,9 @@ def rms_norm(
 def rope(
     x: torch.Tensor,  # float (B, heads, T, d), d even
     positions: torch.Tensor,  # int64 (B, T)
-    theta: float,  # the slowest pair is about this many times slower than the fastest
+    theta: float,  # roughly the ratio of the fastest rotation to the slowest
 ) -> torch.Tensor:  # float (B, heads, T, d)
-    "Turn number i together with number i + d/2 by an angle that grows with the position (Su and others 2021)."
+    "Rotate each pair of numbers i and i + d/2 by an angle that grows with the position (Su and others 2021)."
     half = x.shape[-1] // 2
     speed = theta ** (-torch.arange(half, device=x.device) / half)  # radians per position: 1 for the first pair
     angle = positions[:, None, :, None] * speed
@@ -135,18 +135,18 @@ def rope(
 # %% ../nbs/20_base.ipynb #98dfee69
 def layer_weights(
     weights: dict[str, torch.Tensor],  # a model's `state_dict()`
-    k: int,  # which layer, from 0
+    k: int,  # index of the layer, from 0
 ) -> dict[str, torch.Tensor]:  # such as "self_attn.q_proj" -> its tensor
-    "The weights of one layer under short names."
+    "Return the weights of one layer under short names."
     start = f"model.layers.{k}."
     return {n.removeprefix(start).removesuffix(".weight"): v for n, v in weights.items() if n.startswith(start)}
 
 # %% ../nbs/20_base.ipynb #b3f4086a
 def causal_mask(
     ids: torch.Tensor,  # int64 (B, T)
-    mask: torch.Tensor | None = None,  # (B, T), 0 where an id is padding; None: nothing is
+    mask: torch.Tensor | None = None,  # (B, T), 0 where an id is padding; None: no padding
 ) -> torch.Tensor:  # bool (B or 1, 1, T, T)
-    "Which position (row) may look at which (column): at itself and what is before it, but not at padding."
+    "Return which positions (columns) each position (row) may attend to: itself and earlier ones, but not padding."
     causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).tril()
     return causal[None, None] if mask is None else causal & mask.bool()[:, None, None]
 
@@ -154,7 +154,7 @@ def causal_mask(
 def heads_per_key(
     config: Qwen3Config,
 ) -> int:
-    "How many query heads share one head of keys and values."
+    "Return the number of query heads that share one head of keys and values."
     return config.num_attention_heads // (config.num_key_value_heads or config.num_attention_heads)
 
 
@@ -163,7 +163,7 @@ def split_heads(
     matrix: torch.Tensor,  # float (heads × size, hidden)
     size: int,  # numbers per head
 ) -> torch.Tensor:  # float (B, heads, T, size)
-    "Multiply by a matrix, and cut the result into heads."
+    "Multiply by a matrix, and split the result into heads."
     return (x @ matrix.T).unflatten(-1, (-1, size)).transpose(1, 2)
 
 # %% ../nbs/20_base.ipynb #361a600c
@@ -175,7 +175,7 @@ def attention_pattern(
     visible: torch.Tensor,  # bool, see `causal_mask`
     qk_norm: bool = True,  # False: leave out the norm of queries and keys, to see what it does
 ) -> torch.Tensor:  # float (B, heads, T, T): each row sums to 1
-    "What share of its attention each position (row) gives to each (column)."
+    "Compute the share of its attention that each position (row) gives to each position (column)."
     theta = float(config.rope_parameters["rope_theta"])  # type: ignore[index, arg-type]
     q, k = (split_heads(x, w[f"self_attn.{n}_proj"], config.head_dim) for n in "qk")
     if qk_norm:
@@ -192,7 +192,7 @@ def attention(
     positions: torch.Tensor,  # int64 (B, T)
     visible: torch.Tensor,  # bool, see `causal_mask`
 ) -> torch.Tensor:  # float (B, T, hidden)
-    "What each position takes from those it looks at (grouped-query attention, Ainslie and others 2023)."
+    "Mix the values that each position attends to (grouped-query attention, Ainslie and others 2023)."
     values = split_heads(x, w["self_attn.v_proj"], config.head_dim).repeat_interleave(heads_per_key(config), 1)
     mixed = attention_pattern(x, w, config, positions, visible) @ values  # (B, heads, T, head_dim)
     return mixed.transpose(1, 2).flatten(2) @ w["self_attn.o_proj"].T
@@ -202,7 +202,7 @@ def mlp(
     x: torch.Tensor,  # float (B, T, hidden), normed
     w: dict[str, torch.Tensor],  # weights of the layer
 ) -> torch.Tensor:  # float (B, T, hidden)
-    "Wider, each number let through by a gate of its own, and back again (SwiGLU, Shazeer 2020)."
+    "Project up, scale each number by its own gate, and project down again (SwiGLU, Shazeer 2020)."
     return (F.silu(x @ w["mlp.gate_proj"].T) * (x @ w["mlp.up_proj"].T)) @ w["mlp.down_proj"].T
 
 # %% ../nbs/20_base.ipynb #a6a1d673
@@ -213,7 +213,7 @@ def block(
     positions: torch.Tensor,  # int64 (B, T)
     visible: torch.Tensor,  # bool, see `causal_mask`
 ) -> torch.Tensor:  # float (B, T, hidden)
-    "One layer: the stream, plus what attention makes of it, plus what the MLP makes of that."
+    "Apply one layer: add the output of attention to the stream, then the output of the MLP."
     x = x + attention(rms_norm(x, w["input_layernorm"], config.rms_norm_eps), w, config, positions, visible)
     return x + mlp(rms_norm(x, w["post_attention_layernorm"], config.rms_norm_eps), w)
 
@@ -223,7 +223,7 @@ def read_out(
     weights: dict[str, torch.Tensor],  # of the whole model
     config: Qwen3Config,
 ) -> torch.Tensor:  # float (..., vocabulary): logits
-    "The final norm, then the head; a tied one is the embedding matrix."
+    "Apply the final norm, then the head; a tied head is the embedding matrix."
     head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
     return rms_norm(x, weights["model.norm.weight"], config.rms_norm_eps) @ head.T
 
@@ -232,10 +232,10 @@ def forward_by_hand(
     weights: dict[str, torch.Tensor],  # `state_dict()` of a Qwen3ForCausalLM
     config: Qwen3Config,  # its configuration
     ids: torch.Tensor,  # int64 (B, T)
-    mask: torch.Tensor | None = None,  # (B, T), 0 where an id is padding; None: nothing is
+    mask: torch.Tensor | None = None,  # (B, T), 0 where an id is padding; None: no padding
     positions: torch.Tensor | None = None,  # int64 (B, T); None: 0, 1, 2, …
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """What a Qwen3 computes, layer by layer.
+    """Compute the forward pass of a Qwen3, layer by layer.
 
     Returns the residual stream before the first layer and after each of them, float (B, T, hidden), and the logits,
     float (B, T, vocabulary).
@@ -254,7 +254,7 @@ def bits_per_text(
     texts: Iterable[str],  # one document each
     batch_size: int = 32,
 ) -> np.ndarray:  # float64 (len(texts),)
-    "The bits of each text and its end token, given only the start: minus log2 of their probability."
+    "Compute the NLL in bits of each text and its end token, given only the start: minus log2 of their probability."
     texts = check_texts(texts)
     if not texts:
         raise ArgumentError("texts", texts, "there is no text to score; expected at least one")
@@ -276,6 +276,6 @@ def bits_per_character(
     texts: Iterable[str],
     batch_size: int = 32,
 ) -> float:
-    "Bits of all texts and their ends, divided by their characters plus one end each."
+    "Compute bits per character: the bits of all texts and their ends, divided by characters plus one end each."
     texts = check_texts(texts)
     return float(bits_per_text(model, tokenizer, texts, batch_size).sum() / sum(len(t) + 1 for t in texts))

@@ -25,7 +25,7 @@ from .tokenizer_files import Normalizer, TokenizerJson, read_merges, read_tokeni
 # %% ../nbs/10_bpe.ipynb #d9b3e764
 @lru_cache(1)
 def bytes_to_unicode() -> dict[int, str]:  # byte value -> printable character
-    "GPT-2's reversible map from the 256 bytes to printable characters."
+    "Return GPT-2's reversible map from the 256 bytes to printable characters."
     keep = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [b for b in range(256) if b not in keep]
     return {b: chr(b) for b in keep} | {b: chr(256 + i) for i, b in enumerate(rest)}
@@ -34,7 +34,7 @@ def bytes_to_unicode() -> dict[int, str]:  # byte value -> printable character
 def to_printable(
     token: bytes,
 ) -> str:
-    "A token as vocabulary files spell it: one printable character per byte."
+    "Spell a token as vocabulary files do: one printable character per byte."
     return "".join(bytes_to_unicode()[b] for b in token)
 
 
@@ -44,16 +44,16 @@ def _unicode_to_bytes() -> dict[str, int]:
 
 
 def token_bytes(
-    token: str | bytes,  # as vocabulary files spell it, or bytes, which are returned as they are
+    token: str | bytes,  # as vocabulary files spell it, or bytes, which are returned unchanged
 ) -> bytes:
-    "The bytes of a token; `CantolyricError` for a character that stands for no byte."
+    "Return the bytes of a token. Raises `CantolyricError` for a character that represents no byte."
     if isinstance(token, bytes):
         return token
     try:
         return bytes(_unicode_to_bytes()[c] for c in token)
     except KeyError as e:
         raise CantolyricError(
-            f"token {token!r} has the character {e}, which stands for no byte; "
+            f"token {token!r} has the character {e}, which represents no byte; "
             "expected the vocabulary of a byte-level BPE, not of SentencePiece"
         ) from None
 
@@ -92,8 +92,8 @@ def _cut(pattern: regex.Pattern, text: str) -> Iterator[str]:
 
 def splitter(
     pattern: Pattern,
-) -> Callable[[str], list[str]]:  # text -> its chunks; joined, they are the text
-    "Make the pre-tokenizer; `CantolyricError` for a pattern that is not a regular expression."
+) -> Callable[[str], list[str]]:  # text -> its chunks; joined, they give the text
+    "Make the pre-tokenizer. Raises `CantolyricError` for a pattern that is not a regular expression."
     try:
         patterns = [regex.compile(p) for p in ([pattern] if isinstance(pattern, str) else pattern)]
     except regex.error as e:
@@ -125,7 +125,7 @@ def count_chunks(
 
 # %% ../nbs/10_bpe.ipynb #4f8b8396
 class Chain:
-    "All chunks in one array of tokens: each position knows its neighbours."
+    "All chunks in one array of tokens, with the neighbours of each position."
 
     def __init__(
         self,
@@ -156,10 +156,10 @@ class Chain:
 
     def still(
         self,
-        at: np.ndarray,  # positions where the pair once was
+        at: np.ndarray,  # positions where the pair occurred before
         pair: tuple[int, int],
     ) -> np.ndarray:
-        "Those of the positions where the pair still is."
+        "Return those of the positions where the pair still occurs."
         at = at[self.ids[at] == pair[0]]
         right = self.right[at]
         return at[(right >= 0) & (self.ids[right] == pair[1])]
@@ -169,7 +169,7 @@ class Chain:
         at: np.ndarray,  # positions of the pair, ascending
         new: int,  # id of the merged token
     ) -> np.ndarray:  # positions where a pair with the new token starts
-        "Replace the pair at these positions by one token."
+        "Replace the pair at these positions with one token."
         at = at[_every_other(np.concatenate([[False], self.right[at[:-1]] == at[1:]]))]
         gone = self.right[at]
         self.ids[at], self.ids[gone] = new, -1
@@ -180,7 +180,7 @@ class Chain:
 
 # %% ../nbs/10_bpe.ipynb #7a0994bf
 def _every_other(follows: np.ndarray) -> np.ndarray:
-    "Of each run of true values and the place before it: the first, the third, and so on."
+    "Select the first, the third, and so on, of each run of true values and the position before it."
     place = np.arange(len(follows))
     return (place - np.maximum.accumulate(np.where(follows, 0, place))) % 2 == 0
 
@@ -190,9 +190,9 @@ Merges = list[tuple[bytes, bytes]]
 
 def learn_merges(
     chunks: Mapping[bytes, int],  # chunk -> how often it occurs
-    n_merges: int,  # how many to learn; fewer if no pair occurs twice any more
-) -> Merges:  # in the order in which they were learnt
-    "Learn the merge list: the most frequent pair first, ties by the bytes of the pair."
+    n_merges: int,  # number to learn; fewer once no pair occurs twice
+) -> Merges:  # in the order in which they were learned
+    "Learn the merge list: the most frequent pair first, ties broken by the bytes of the pair."
     chain, tokens = Chain(chunks), [bytes([b]) for b in range(256)]
     heap: list[tuple[int, bytes, bytes, tuple[int, int]]] = []
     where: dict[tuple[int, int], np.ndarray] = {}
@@ -222,9 +222,9 @@ def learn_merges(
 def merge_by_rank(
     tokens: Sequence[bytes],  # of one chunk
     ranks: Mapping[tuple[bytes, bytes], int],  # pair -> its place in the merge list
-    skip: Callable[[bytes, bytes], bool] | None = None,  # whether to leave a merge out
+    skip: Callable[[bytes, bytes], bool] | None = None,  # whether to skip a merge
 ) -> list[bytes]:
-    "Merge neighbouring tokens until no pair is in the merge list: the lowest rank first, the leftmost of equals."
+    "Merge neighbouring tokens until no pair is in the merge list: lowest rank first, then leftmost first."
     parts: list[bytes | None] = list(tokens)  # None: merged into the token before
     right, left = [*range(1, len(parts)), -1], [*range(-1, len(parts) - 1)]
     heap: list[tuple[int, int, bytes, bytes]] = []  # rank, position, and the two tokens at that time
@@ -253,8 +253,8 @@ def merge_by_rank(
 # %% ../nbs/10_bpe.ipynb #05cbc17a
 def check_text(
     text: object,
-) -> str:  # the same
-    "`CantolyricError` if something is not a text that can be written as bytes."
+) -> str:  # the same text
+    "Raise `CantolyricError` unless the argument is a string that can be encoded in UTF-8."
     if not isinstance(text, str):
         raise ArgumentError("text", text, f"expected a string, got {type(text).__name__}")
     try:
@@ -272,7 +272,7 @@ def _has_whole_characters(token: bytes) -> bool:
 
 # %% ../nbs/10_bpe.ipynb #be28fda9
 class ByteLevelBPE:
-    "A byte-level BPE tokenizer: trained here, or with any published vocabulary and merge list."
+    "A byte-level BPE tokenizer, trained here or made from a published vocabulary and merge list."
 
     def __init__(
         self,
@@ -281,7 +281,7 @@ class ByteLevelBPE:
         pattern: Pattern = QWEN2_PATTERN,  # of the pre-tokenizer
         normalizer: Normalizer | None = None,
         special: Mapping[str, int] | None = None,  # special token -> id: never made from text
-        added: Mapping[str, int] | None = None,  # token -> id: made wherever its text stands
+        added: Mapping[str, int] | None = None,  # token -> id: made wherever its text occurs
     ) -> None:
         self.vocab, self.merges, self.pattern, self.normalizer = vocab, merges, pattern, normalizer
         self.special, self.added = dict(special or {}), dict(added or {})
@@ -302,7 +302,7 @@ class ByteLevelBPE:
         dropout: float = 0.0,  # as in `encode`
         rng: random.Random | None = None,
     ) -> list[int]:  # ids
-        "Encode one chunk; only merges of whole characters are dropped, or texts would become half as long again."
+        "Encode one chunk. Dropout skips only merges of whole characters; otherwise texts would grow by half."
         if not dropout and chunk in self.chunk_ids:
             return self.chunk_ids[chunk]
 
@@ -324,11 +324,11 @@ class ByteLevelBPE:
 
     def encode(
         self,
-        text: str,  # special tokens in it are plain text here
+        text: str,  # special tokens in it are treated as plain text
         dropout: float = 0.0,  # chance that a merge is skipped (BPE-dropout, Provilkov et al. 2020)
         rng: random.Random | None = None,  # for dropout
     ) -> list[int]:  # ids
-        "Text to ids."
+        "Convert text to ids."
         check_text(text)
         if dropout and rng is None:
             raise ArgumentError("rng", rng, "dropout needs a source of random numbers, as in rng=random.Random(seed)")
@@ -348,7 +348,7 @@ class ByteLevelBPE:
         self,
         ids: Iterable[int],
     ) -> bytes:
-        "Ids to the bytes they stand for."
+        "Convert ids to the bytes that they represent."
         try:
             return b"".join(self.id_to_bytes[int(i)] for i in ids)
         except KeyError as e:
@@ -357,15 +357,15 @@ class ByteLevelBPE:
     def decode(
         self,
         ids: Iterable[int],
-    ) -> str:  # bytes that are no character become U+FFFD
-        "Ids to text."
+    ) -> str:  # bytes that form no character become U+FFFD
+        "Convert ids to text."
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     @classmethod
     def train(
         cls,
         texts: Iterable[str],
-        vocab_size: int,  # tokens in all, special ones included; fewer if no pair occurs twice any more
+        vocab_size: int,  # total number of tokens, special ones included; fewer once no pair occurs twice
         special_tokens: Sequence[str] = (),  # get the last ids
         pattern: Pattern = QWEN2_PATTERN,
         normalizer: Normalizer | None = "NFC",
@@ -388,7 +388,7 @@ class ByteLevelBPE:
         pattern: Pattern = QWEN2_PATTERN,
         normalizer: Normalizer | None = "NFC",
     ) -> "ByteLevelBPE":
-        "A tokenizer with 256 bytes, one token per merge (two merges may give the same bytes), and special tokens."
+        "Make a tokenizer of 256 bytes, one token per merge (two merges may give the same bytes), and special tokens."
         tokens = [*(bytes([b]) for b in range(256)), *dict.fromkeys(a + b for a, b in merges)]
         vocab = {token: i for i, token in enumerate(tokens)}
         return cls(vocab, merges, pattern, normalizer, {s: len(vocab) + i for i, s in enumerate(special_tokens)})
@@ -418,7 +418,7 @@ class ByteLevelBPE:
 
     def save(
         self,
-        path: str | Path,  # where the tokenizer.json goes
+        path: str | Path,  # of the new tokenizer.json
     ) -> None:
         "Write a standard tokenizer.json that `tokenizers` and `AutoTokenizer` load."
         TokenizerJson(
@@ -435,7 +435,7 @@ class ByteLevelBPE:
         cls,
         path: str | Path,  # a tokenizer.json with a byte-level BPE model
     ) -> "ByteLevelBPE":
-        "Load a tokenizer.json as written by `save`; `CantolyricError` for another kind of tokenizer."
+        "Load a tokenizer.json as written by `save`. Raises `CantolyricError` for another kind of tokenizer."
         f = TokenizerJson.load(path)
         return cls(
             {token_bytes(s): i for s, i in f.vocab.items()},

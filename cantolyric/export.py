@@ -64,23 +64,23 @@ def _new_folder(to: str | Path) -> Iterator[Path]:
 
 
 def _adapter_folder(base: str, adapter: str | Path | None) -> Path:
-    "The folder of an adapter. Lyrics can be written without one, but there would be nothing to export."
+    "Find the folder of an adapter. Lyrics can be written without one, but there would be nothing to export."
     if found := find_adapter(base, adapter):
         return Path(found)
     raise CantolyricError(f"no adapter to export for {base!r}: give the folder that  cantolyric finetune  wrote")
 
 # %% ../nbs/lib/export.ipynb #ex-merge-code
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-PROBE = {"topic": "夜雨", "tones": "2444/0442", "lyrics": "夜雨過去\n唔會再會"}  # an example to try a format with
+PROBE = {"topic": "夜雨", "tones": "2444/0442", "lyrics": "夜雨過去\n唔會再會"}  # an example for trying a format
 
 
 def _asked(format: Format) -> str:
-    "What the user says in the probe."
+    "Return the user's message in the probe."
     return getattr(format, "ask", user_text)(PROBE)
 
 
 def _with_adapter(base: str, adapter: Path) -> tuple["PeftModel", PreTrainedTokenizerBase]:
-    "The base in float32 on the CPU with the adapter unmerged, and its tokenizer."
+    "Load the base in float32 on the CPU with the adapter unmerged, and its tokenizer."
     model, tokenizer = load_model(base, dtype=torch.float32, revision=adapter_revision(adapter, base), device="cpu")
     return load_adapter(model, adapter), tokenizer
 
@@ -89,7 +89,7 @@ def writes_as_taught(
     tokenizer: PreTrainedTokenizerBase,
     format: Format,  # of the adapter's training
 ) -> bool:
-    "Whether the tokenizer's chat template writes the prompts that an adapter was trained with."
+    "Return whether the tokenizer's chat template writes the prompts that an adapter was trained with."
     if not tokenizer.chat_template:
         return False
     turn = [{"role": "user", "content": _asked(format)}]
@@ -101,7 +101,7 @@ def merge_adapter(
     base: str,  # as in `load_model`
     adapter: str | Path | None,  # a folder, a run's folder, or None for the shipped adapter of "tiny"
     to: str | Path,  # a new folder
-    dtype: str = "float32",  # a key of `DTYPES`: what the merged weights are stored in
+    dtype: str = "float32",  # a key of `DTYPES`: dtype of the stored weights
 ) -> Path:  # the new folder
     """Merge an adapter into its base and save one model that transformers and servers load.
 
@@ -131,7 +131,7 @@ def merged_model(
     adapted: "PeftModel",  # as `load_adapter` returns it
     folder: str | Path,  # of the adapter, for messages
 ) -> PreTrainedModel:
-    "Merge an adapter into its base with PEFT; `CantolyricError` if it does not fit or is not finite."
+    "Merge an adapter into its base with PEFT. Raises `CantolyricError` if it does not fit or is not finite."
     _check_tied(adapted, folder)
     try:
         return adapted.merge_and_unload(safe_merge=True)
@@ -140,7 +140,7 @@ def merged_model(
 
 
 def _check_tied(model: "PeftModel", folder: str | Path) -> None:
-    "If head and embedding are one matrix, an update of one would change both."
+    "Raise `CantolyricError` for an update of a tied head or embedding, which would change both."
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     trained = any(hasattr(m, "base_layer") or hasattr(m, "modules_to_save") for m in ends)
     if model.config.tie_word_embeddings and trained:
@@ -159,7 +159,7 @@ def _stop_at(model: PreTrainedModel, end: int) -> None:
 # %% ../nbs/lib/export.ipynb #ex-gguf-arch
 GGUF_ARCHITECTURES = ("qwen2", "qwen3", "llama")  # the same names in transformers and in llama.cpp
 GGUF_FILE = "adapter.gguf"
-_STARTS = ("gaussian", "orthogonal", "eva")  # ways to start an adapter that leave the base as it is
+_STARTS = ("gaussian", "orthogonal", "eva")  # initializations that leave the base unchanged
 _REASONS = {
     "use_dora": "DoRA also trains a magnitude for each row, which a LoRA file cannot hold",
     "modules_to_save": "whole modules were trained besides the low-rank updates",
@@ -174,7 +174,7 @@ _REASONS = {
 
 
 def _lora_settings(folder: Path) -> tuple[float, int]:  # -> (scale of the update, rank)
-    "Read a plain LoRA configuration; `CantolyricError` for what a LoRA file cannot express."
+    "Read a plain LoRA configuration. Raises `CantolyricError` for anything that a LoRA file cannot express."
     config = read_adapter_config(folder)
     if config.get("peft_type") != "LORA":
         raise _refused(folder, f"it is of the type {config.get('peft_type')!r}, not LORA")
@@ -183,7 +183,7 @@ def _lora_settings(folder: Path) -> tuple[float, int]:  # -> (scale of the updat
             raise _refused(folder, _REASONS.get(key, f"it sets {key}"))
     start = config.get("init_lora_weights", True)
     if not isinstance(start, bool) and start not in _STARTS:
-        raise _refused(folder, f"it was started with init_lora_weights={start!r}, which changes the base too")
+        raise _refused(folder, f"it was initialized with init_lora_weights={start!r}, which changes the base too")
     rank, alpha = config["r"], config["lora_alpha"]
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank), rank
 
@@ -199,7 +199,7 @@ _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 
 
 def _lora_pairs(folder: Path, config: PretrainedConfig) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    "Layer -> (A, B), checked against the shapes of the base."
+    "Read (A, B) of each layer, and check their shapes against the base."
     check_adapter_weights(folder)  # whole, and finite
     parts: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in load_file(folder / "adapter_model.safetensors").items():
@@ -260,7 +260,7 @@ def _gguf_tensors(
 def base_gguf(
     base: str,  # as in `load_model`
 ) -> Path | None:
-    "The GGUF file that a base comes from, if it comes from one; `CantolyricError` where it is not on this machine."
+    "Find the GGUF file that a base comes from, if any. Raises `CantolyricError` if it is not on this machine."
     if base in CATALOGUE and CATALOGUE[base].repo:
         return model_path(base)
     if found := HUB_FILE.fullmatch(base):
@@ -270,11 +270,11 @@ def base_gguf(
     path = Path(base).expanduser().resolve()
     if path.is_file():
         return path
-    raise CantolyricError(f"there is no GGUF file {base!r}: check the path, or write repo:file.gguf for one of the Hub")
+    raise CantolyricError(f"there is no GGUF file {base!r}: check the path, or write repo:file.gguf for one on the Hub")
 
 
 def _base_parts(base: str, revision: str | None) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
-    "The configuration and tokenizer of a base, without its weights."
+    "Load the configuration and tokenizer of a base, without its weights."
     if path := base_gguf(base):
         where: dict[str, Any] = dict(pretrained_model_name_or_path=path.parent, gguf_file=path.name)
     else:
@@ -285,7 +285,7 @@ def _base_parts(base: str, revision: str | None) -> tuple[PretrainedConfig, PreT
 
 
 def _check_base(base: str, adapter: Path, revision: str | None) -> None:
-    "Whether an adapter was trained on this base, as far as its files are on this machine; the weights are not loaded."
+    "Check that an adapter was trained on this base, as far as its files are on this machine; no weights are loaded."
     if path := base_gguf(base):
         check_gguf_base(CATALOGUE[base].sha256 if base in CATALOGUE else file_sha256(path), adapter)
     else:
@@ -294,9 +294,9 @@ def _check_base(base: str, adapter: Path, revision: str | None) -> None:
 
 def modelfile(
     format: Format,  # that the adapter was trained with
-    gguf_path: Path | None = None,  # of the base; None: base.gguf, beside the Modelfile
+    gguf_path: Path | None = None,  # of the base; None: base.gguf, next to the Modelfile
 ) -> str:
-    "An Ollama Modelfile for a base and `adapter.gguf`: one turn, prompted as in training."
+    "Return an Ollama Modelfile for a base and `adapter.gguf`: one turn, prompted as in training."
     text = format.render(PROBE).removeprefix(getattr(format, "bos", None) or "")
     template = text.replace(_asked(format), "{{ .Prompt }}").replace(PROBE["lyrics"], "{{ .Response }}")
     lines = [
@@ -353,9 +353,9 @@ def _write_lora(path: Path, architecture: str, alpha: float, tensors: dict[str, 
 # %% ../nbs/lib/export.ipynb #ex-compare-code
 @dataclass(frozen=True)
 class Agreement:
-    "How closely two models agree on the same texts."
+    "The agreement of two models on the same texts."
 
-    positions: int  # how many next-token distributions were compared
+    positions: int  # number of next-token distributions that were compared
     max_difference: float  # the largest absolute difference of two logits
     mean_kl: float  # mean KL divergence from the reference's next-token distribution, in nats
     top1: float  # share of positions with the same most likely token
@@ -370,7 +370,7 @@ def agreement(
     reference: Sequence[np.ndarray],  # per text: float (tokens, vocabulary)
     other: Sequence[np.ndarray],  # of the same texts
 ) -> Agreement:
-    "Compare the logits of two models; `CantolyricError` where their shapes differ."
+    "Compare the logits of two models. Raises `CantolyricError` if their shapes differ."
     shapes = [[x.shape for x in logits] for logits in (reference, other)]
     if shapes[0] != shapes[1] or not reference:
         raise CantolyricError(
@@ -389,13 +389,13 @@ def model_logits(
     model: "PreTrainedModel | PeftModel",
     ids: Sequence[Sequence[int]],  # of each text
 ) -> list[np.ndarray]:  # per text: float32 (tokens, vocabulary)
-    "The logits of a transformers model at every position."
+    "Compute the logits of a transformers model at every position."
     with torch.inference_mode():
         return [model(torch.tensor([x], device=model.device)).logits[0].float().cpu().numpy() for x in ids]
 
 
 def _check_lora(path: Path, lora: Path) -> None:
-    "llama-cpp-python overlooks that llama.cpp has refused an adapter, and crashes later: check the shapes first."
+    "Check an adapter's shapes: llama-cpp-python overlooks that llama.cpp refused an adapter, and crashes later."
     import gguf
 
     base, adapter = gguf.GGUFReader(path), gguf.GGUFReader(lora)
@@ -417,7 +417,7 @@ def llama_logits(
     lora: str | Path | None = None,  # a LoRA file
     threads: int = 2,
 ) -> list[np.ndarray]:  # per text: float32 (tokens, vocabulary)
-    "The logits of llama.cpp at every position; `CantolyricError` if llama-cpp-python is not installed or refuses."
+    "Compute llama.cpp's logits at every position. Raises `CantolyricError` if llama-cpp-python is missing or refuses."
     llama_cpp = import_optional("llama_cpp", "computing logits with llama.cpp", package="llama-cpp-python")
 
     if lora:
@@ -484,7 +484,7 @@ def export_adapter(
     to: str | Path,  # a new folder
     kind: str = "merged",  # a key of `KINDS`
 ) -> Path:  # the new folder
-    "Export an adapter; `CantolyricError` says why it cannot be exported."
+    "Export an adapter. Raises `CantolyricError` with the reason if it cannot be exported."
     if kind not in KINDS:
         raise ArgumentError("kind", kind, f"expected one of {', '.join(KINDS)}")
     return KINDS[kind](base, adapter, to)

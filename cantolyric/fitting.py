@@ -20,11 +20,11 @@ def fit(
     method: str = "qlora",  # "full", "lora" or "qlora"
     seq_len: int = 512,  # tokens per row
     gpu: GPU | str | None = None,  # None: the machine that is cheapest per token
-    most: int = 256,  # rows per step
+    most: int = 256,  # largest number of rows per step to try
     price: str = "high",  # which price counts: "low" or "high"
     **options: Any,  # as in `estimate`
 ) -> Estimate:
-    "The largest batch that fits on a machine, or on the cheapest one; `CantolyricError` if none has enough memory."
+    "Find the largest batch for a machine, or for the cheapest one. Raises `CantolyricError` if none has enough memory."
     machines = list(GPUS.values()) if gpu is None else [gpu_named(gpu)]
     found = [e for g in machines if (e := _largest_batch(config, method, seq_len, g, most, options))]
     priced = [e for e in found if not math.isnan(getattr(e.gpu, price))]
@@ -43,7 +43,7 @@ def fit(
 def _largest_batch(
     config: PretrainedConfig | str, method: str, seq_len: int, gpu: GPU, most: int, options: dict[str, Any]
 ) -> Estimate | None:  # None: not even one row fits
-    "Bisect the largest batch that fits."
+    "Find the largest batch that fits, by bisection."
     fits, too_large = 0, most + 1
     while too_large - fits > 1:
         batch_size = (fits + too_large) // 2
@@ -55,7 +55,7 @@ def _largest_batch(
 
 
 def _remedies(method: str, seq_len: int, options: dict[str, Any]) -> str:
-    "What could make it smaller, in words."
+    "Suggest changes that would need less memory."
     remedies = [
         ("method='qlora'", method != "qlora"),
         ("checkpointing=True", not options.get("checkpointing")),
@@ -70,5 +70,5 @@ def calibrated_efficiency(
     e: Estimate,  # of a step that was measured
     seconds: float,  # that the step took
 ) -> float:  # share of the data sheet's rates
-    "The `efficiency` with which the estimate would have been right."
+    "Return the `efficiency` with which the estimate would have been right."
     return e.settings["efficiency"] * e.step / seconds

@@ -19,9 +19,9 @@ MAX_TOPIC = 200  # characters
 
 
 def clean_topic(
-    topic: object,  # what a user gave
+    topic: object,  # as given by the user
 ) -> str:
-    "A topic on one line; `CantolyricError` if it is not text, empty, or too long."
+    "Put a topic on one line. Raises `CantolyricError` if it is not text, empty, or too long."
     if not isinstance(topic, str):
         raise CantolyricError(f"the topic must be a string such as '夜雨', got {topic!r}")
     topic = " ".join(topic.split())
@@ -41,7 +41,7 @@ def clean_topic(
 def user_text(
     example: Mapping,  # with "topic" and "tones"
 ) -> str:  # two lines
-    "Topic and tones as the model reads them; `CantolyricError` if one of them cannot be used."
+    "Format topic and tones as the model reads them. Raises `CantolyricError` if one of them cannot be used."
     tones = " ".join(str(example.get("tones") or "").split())
     if not tones:
         raise CantolyricError("the tones are empty; give a template such as '0243324/3324043'")
@@ -49,7 +49,7 @@ def user_text(
 
 
 def _lyrics(example: Mapping) -> str:
-    "The answer, without space around it."
+    "Return the answer, without surrounding whitespace."
     lyrics = example.get("lyrics")
     if not isinstance(lyrics, str) or not lyrics.strip():
         raise CantolyricError(f"the example has no lyrics to learn from, got {lyrics!r}")
@@ -68,7 +68,7 @@ def encode_pieces(
     pieces: Iterable[Piece],
     tokenizer: Tokenizer,
 ) -> dict[str, list[int]]:  # input_ids and labels, of equal length
-    "Ids of the pieces; labels are -100 where nothing is learnt."
+    "Encode pieces; labels are -100 where nothing is learned."
     ids: list[int] = []
     labels: list[int] = []
     behind = "start"
@@ -83,7 +83,7 @@ def encode_pieces(
 
 # %% ../nbs/11_formats.ipynb #72ef98d9
 class Format:
-    "What the formats share: a prompt, an answer and an end token, as pieces."
+    "The base class of all formats: a prompt, an answer and an end token, as pieces."
 
     @property
     def end_token(self) -> str:
@@ -94,14 +94,14 @@ class Format:
         self,
         example: Mapping,  # {"topic", "tones"}
     ) -> list[Piece]:
-        "What is before the answer; each format defines it."
+        "Return the pieces before the answer; each format defines them."
         raise NotImplementedError
 
     def pieces(
         self,
         example: Mapping,  # {"topic", "tones", "lyrics"}
     ) -> list[Piece]:
-        "Prompt, answer and end token."
+        "Return prompt, answer and end token."
         answer, end = Piece(_lyrics(example), learn=True), Piece(self.end_token, special=True, learn=True)
         return [*self.prompt_pieces(example), answer, end]
 
@@ -109,7 +109,7 @@ class Format:
         self,
         example: Mapping,  # {"topic", "tones", "lyrics"}
     ) -> str:
-        "The example as one string, to look at; training uses `encode`."
+        "Return the example as one string, for inspection; training uses `encode`."
         return "".join(piece.text for piece in self.pieces(example))
 
     def encode(
@@ -117,7 +117,7 @@ class Format:
         example: Mapping,  # {"topic", "tones", "lyrics"}
         tokenizer: Tokenizer,
     ) -> dict[str, list[int]]:  # {"input_ids", "labels"}: labels are -100 except on the answer and its end token
-        "Ids and labels of one example."
+        "Return ids and labels of one example."
         return encode_pieces(self.pieces(example), tokenizer)
 
     def prompt_ids(
@@ -125,7 +125,7 @@ class Format:
         example: Mapping,  # {"topic", "tones"}
         tokenizer: Tokenizer,
     ) -> list[int]:  # up to where the answer starts, the same as in training
-        "What generation starts from."
+        "Return the ids that generation starts from."
         return encode_pieces(self.prompt_pieces(example), tokenizer)["input_ids"]
 
 # %% ../nbs/11_formats.ipynb #a8341d4a
@@ -142,10 +142,10 @@ class Alpaca(Format):
     instruction: str = "按主題同聲調寫一段粵語歌詞。"  # write Cantonese lyrics to the topic and tones
     preamble: str = PREAMBLE
     end_token: str = "<|endoftext|>"
-    ask: Callable[[Mapping], str] = field(default=user_text, repr=False)  # what the user says
+    ask: Callable[[Mapping], str] = field(default=user_text, repr=False)  # builds the user's message
 
     def prompt_pieces(self, example: Mapping) -> list[Piece]:
-        "One piece of plain text."
+        "Return one piece of plain text."
         request = f"### Instruction:\n{self.instruction}\n\n### Input:\n{self.ask(example)}"
         return [Piece(f"{self.preamble}{request}\n\n### Response:\n")]
 
@@ -164,11 +164,11 @@ class ChatML(Format):
     system: str | None = None  # text of a system turn; None for no such turn
     end_token: str = "<|im_end|>"
     bos: str | None = None  # a special token before everything; None for none
-    think: bool = False  # an empty block of thought before the answer, as Qwen3 has it
-    ask: Callable[[Mapping], str] = field(default=user_text, repr=False)  # what the user says
+    think: bool = False  # an empty thinking block before the answer, as in Qwen3
+    ask: Callable[[Mapping], str] = field(default=user_text, repr=False)  # builds the user's message
 
     def prompt_pieces(self, example: Mapping) -> list[Piece]:
-        "The turns before the answer, and the start of the assistant's turn."
+        "Return the turns before the answer, and the start of the assistant's turn."
         (start,), (end,) = _special("<|im_start|>"), _special("<|im_end|>")
         pieces = _special(self.bos)
         if self.system:
@@ -180,31 +180,31 @@ class ChatML(Format):
 # %% ../nbs/11_formats.ipynb #baa6d2b7
 @dataclass(frozen=True)
 class DeepSeek(Format):
-    "A special token for each speaker, as DeepSeek has had it since V2.5."
+    "A special token for each speaker, as in DeepSeek since V2.5."
 
     system: str | None = None  # plain text before the first turn; None for none
     end_token: str = "<｜end▁of▁sentence｜>"
     bos: str = "<｜begin▁of▁sentence｜>"
-    ask: Callable[[Mapping], str] = field(default=user_text, repr=False)  # what the user says
+    ask: Callable[[Mapping], str] = field(default=user_text, repr=False)  # builds the user's message
     think: bool = False  # `</think>` before the answer: the model is told not to think, as in V4
 
     def prompt_pieces(self, example: Mapping) -> list[Piece]:
-        "System text, the user's turn, and the token with which the assistant's turn begins."
+        "Return system text, the user's turn, and the token that starts the assistant's turn."
         pieces = [*_special(self.bos), Piece(self.system or ""), *_special("<｜User｜>"), Piece(self.ask(example))]
         return pieces + _special("<｜Assistant｜>", "</think>" if self.think else None)
 
 # %% ../nbs/11_formats.ipynb #ff04e1ac
 @dataclass(frozen=True)
 class DeepSeekText(Format):
-    "Speakers as plain text, as DeepSeek-LLM and V2 have it."
+    "Speakers as plain text, as in DeepSeek-LLM and V2."
 
     system: str | None = None  # plain text before the first turn; None for none
     end_token: str = "<｜end▁of▁sentence｜>"
     bos: str = "<｜begin▁of▁sentence｜>"
-    ask: Callable[[Mapping], str] = field(default=user_text, repr=False)  # what the user says
+    ask: Callable[[Mapping], str] = field(default=user_text, repr=False)  # builds the user's message
 
     def prompt_pieces(self, example: Mapping) -> list[Piece]:
-        "A special token and one piece of plain text."
+        "Return a special token and one piece of plain text."
         system = f"{self.system}\n\n" if self.system else ""
         return [*_special(self.bos), Piece(f"{system}User: {self.ask(example)}\n\nAssistant: ")]
 
@@ -226,7 +226,7 @@ FORMATS: dict[str, Format] = {
 def format_named(
     name: str,  # a key of `FORMATS`
 ) -> Format:
-    "A format by its name; `CantolyricError` lists the names."
+    "Look up a format by its name. Raises `CantolyricError`, which lists the names, if there is none."
     if name in FORMATS:
         return FORMATS[name]
     raise CantolyricError(f"there is no format {name!r}; expected one of {', '.join(FORMATS)}")
@@ -238,7 +238,7 @@ _NUMERALS = "零一兩三四五六七八九十"
 def instruction_text(
     example: Mapping,  # with "topic" and "tones"
 ) -> str:
-    "The request for a model without an adapter: a topic and a number of lines, in words."
+    "Write the request for a model without an adapter: a topic and a number of lines, in words."
     topic, lines = clean_topic(example.get("topic")), str(example.get("tones") or "").count("/") + 1
     count = _NUMERALS[lines] if lines < len(_NUMERALS) else str(lines)
     return (
@@ -250,5 +250,5 @@ def instruction_text(
 def instructed(
     format: Format,
 ) -> Format:
-    "The same chat format with an instruction as its prompt, for a model without an adapter."
+    "Return the same chat format with an instruction as its prompt, for a model without an adapter."
     return replace(format, ask=instruction_text)  # type: ignore[type-var]  # every format is a dataclass

@@ -21,7 +21,7 @@ from .generation_checks import check_input_ids, check_processors, check_prompt, 
 # %% ../nbs/21_generation.ipynb #028ac9b2
 def temperature(
     logits: torch.Tensor,  # float (B, V)
-    t: float,  # below 1: bolder; above 1: wilder
+    t: float,  # below 1: more predictable; above 1: more random
 ) -> torch.Tensor:  # float (B, V)
     "Divide the logits: their differences grow or shrink."
     return logits / t
@@ -61,7 +61,7 @@ def repetition_penalty(
     penalty: float,  # above 1: repeat less
     mask: torch.Tensor | None = None,  # (B, T), 0 where an id is padding and does not count; None: all count
 ) -> torch.Tensor:  # float (B, V)
-    "Make tokens less likely that occurred before."
+    "Make tokens that occurred before less likely."
     counted = logits.new_ones(ids.shape) if mask is None else mask.to(logits.dtype)
     counts = torch.zeros_like(logits).scatter_add(1, ids, counted)
     return torch.where(counts > 0, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
@@ -72,7 +72,7 @@ Processor = Callable[[Any, torch.Tensor], torch.Tensor]  # (ids, logits) -> logi
 
 @dataclass(frozen=True)
 class Sampling:
-    "How the next token is chosen; by default, the likeliest is taken."
+    "Settings for choosing the next token; by default, the likeliest is taken."
 
     do_sample: bool = False  # draw a token; False: take the likeliest ("greedy")
     temperature: float = 1.0
@@ -91,7 +91,7 @@ class Sampling:
         processors: Sequence[Processor] = (),  # as transformers' `LogitsProcessor`
         mask: torch.Tensor | None = None,  # (B, T), 0 where an id is padding
     ) -> torch.Tensor:  # float32 (B, V)
-        "The logits after everything that is asked for, in the order of transformers."
+        "Apply every requested adjustment to the logits, in the order of transformers."
         if self.repetition_penalty != 1:
             assert ids is not None
             logits = repetition_penalty(logits, ids, self.repetition_penalty, mask)
@@ -111,7 +111,7 @@ class Sampling:
         self,
         logits: torch.Tensor,  # float32 (B, V)
     ) -> torch.Tensor:  # int64 (B,)
-        "The next token of each row; drawn from torch's global generator, as in transformers."
+        "Choose the next token of each row; draws come from torch's global generator, as in transformers."
         if not self.do_sample:
             return logits.argmax(-1)
         return torch.multinomial(logits.softmax(-1), 1).squeeze(1)
@@ -121,10 +121,10 @@ def next_logits(
     model: PreTrainedModel,  # a causal language model
     ids: torch.Tensor,  # int64 (B, T)
     mask: torch.Tensor,  # (B, T)
-    cache: Any = None,  # from the call before; None: everything is read
+    cache: Any = None,  # from the previous call; None: everything is read
     use_cache: bool = True,
 ) -> tuple[torch.Tensor, Any]:  # float32 (B, V), and the cache
-    "The logits of each row's next token; with a cache, only the newest token is read."
+    "Compute the logits of each row's next token; with a cache, only the newest token is read."
     new = slice(-1, None) if cache is not None else slice(None)
     positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
     out = model(
@@ -142,11 +142,11 @@ def next_logits(
 def generate(
     model: PreTrainedModel,  # a causal language model
     input_ids: torch.Tensor,  # int64 (B, T), padded on the left
-    attention_mask: torch.Tensor | None = None,  # (B, T), 0 where a place is padding; None: nothing is
+    attention_mask: torch.Tensor | None = None,  # (B, T), 0 where an id is padding; None: no padding
     max_new_tokens: int = 20,
     processors: Sequence[Processor] = (),  # as transformers' `LogitsProcessor`
     eos: int | Sequence[int] | None = None,  # id of the end token, or several; None: the model's own
-    pad: int | None = None,  # what a finished row gets; None: the model's own, else its first end token
+    pad: int | None = None,  # id that fills finished rows; None: the model's own, else its first end token
     use_cache: bool = True,  # keep keys and values; False: read everything again for every token
     on_token: Callable[[torch.Tensor], object] | None = None,  # called with the new tokens, int64 (B,)
     **sampling: Any,  # fields of `Sampling`
@@ -175,8 +175,8 @@ def generate(
 class Step:
     "One call of a model."
 
-    tokens: int = 0  # tokens that went in, per row of the batch
-    logits: int = 0  # logit vectors that were made, per row of the batch
+    tokens: int = 0  # input tokens, per row of the batch
+    logits: int = 0  # logit vectors computed, per row of the batch
     cache: int = 0  # positions in the cache afterwards
     batch: int = 0
     milliseconds: float = 0.0
@@ -186,7 +186,7 @@ class Step:
 def trace(
     model: PreTrainedModel,  # a causal language model
 ) -> Iterator[list[Step]]:  # grows with each call
-    "Record what goes into a model and what comes out, whoever calls it."
+    "Record each call of a model, whatever code makes it."
     steps: list[Step] = []
     started: list[float] = []
 

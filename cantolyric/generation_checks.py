@@ -27,7 +27,7 @@ _RANGES = (
 def check_sampling(
     parameters: Mapping[str, Any],  # the fields of `generation.Sampling`
 ) -> None:
-    "`ArgumentError` for a sampling parameter that cannot be used."
+    "Raise `ArgumentError` for a sampling parameter that cannot be used."
     if not isinstance(parameters["do_sample"], bool):
         raise ArgumentError("do_sample", parameters["do_sample"], "expected True or False")
     if not is_whole_number(parameters["top_k"], 0, 2**63 - 1):
@@ -40,7 +40,7 @@ def check_sampling(
 def check_input_ids(
     ids: Any,
 ) -> torch.Tensor:  # the same
-    "`ArgumentError` if something is not an integer tensor (B, T)."
+    "Raise `ArgumentError` if the input ids are not an integer tensor (B, T)."
     if torch.is_tensor(ids) and ids.dim() == 2 and not ids.is_floating_point():
         return ids
     expected = "a tensor of whole numbers with a row for each text, (B, T)"
@@ -55,7 +55,7 @@ def check_prompt(
     mask: Any,  # (B, T), 0 for padding
     max_new_tokens: Any,
 ) -> None:
-    "`CantolyricError` for a prompt that cannot be continued: empty, padded on the right, foreign ids, or too long."
+    "Raise `CantolyricError` for a prompt that cannot be continued: empty, right-padded, foreign ids, or too long."
     if not ids.numel():
         raise CantolyricError("the prompt is empty; give at least one token, such as the tokenizer's start token")
     if not torch.is_tensor(mask):
@@ -88,7 +88,7 @@ def check_prompt(
 def check_processors(
     processors: Any,
 ) -> Sequence[Callable]:  # the same
-    "`ArgumentError` if something is not a list of functions."
+    "Raise `ArgumentError` if the processors are not a list of functions."
     if not isinstance(processors, list | tuple) or not all(map(callable, processors)):
         raise ArgumentError("processors", processors, "expected a list of functions (ids, logits) -> logits")
     return processors
@@ -98,7 +98,7 @@ def end_ids(
     model: Any,  # a causal language model of transformers
     eos: Any,  # id of the end token, or several; None: the model's own
 ) -> tuple[int, ...]:  # empty if there is none
-    "The ids of the end tokens; `ArgumentError` if they are not integers."
+    "Return the ids of the end tokens. Raises `ArgumentError` if they are not integers."
     eos = model.generation_config.eos_token_id if eos is None else eos
     if eos is None:
         return ()

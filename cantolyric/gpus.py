@@ -52,14 +52,14 @@ class GPU:
 
 # %% ../nbs/34_gpus.ipynb #754ac8c6
 def _parse(kind: type, text: str) -> Any:
-    "A field of a table as the type that `GPU` gives it."
+    "Convert a field of a table to the type that `GPU` gives it."
     return text.strip().lower() in ("yes", "true", "1") if kind is bool else kind(text)
 
 
 def read_gpus(
     path: str | Path | None = None,  # a CSV file with the columns of the shipped one; None: that one
 ) -> dict[str, GPU]:  # by name
-    "Read a table of machines and prices; `CantolyricError` if a column is missing, unknown, or not a number."
+    "Read a table of machines and prices. Raises `CantolyricError` if a column is missing, unknown, or not a number."
     table = files("cantolyric") / "assets/gpus.csv" if path is None else Path(path)
     rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
     kinds = GPU.__annotations__
@@ -96,7 +96,7 @@ def step_flops(
     labelled: float = 1.0,
     rank: int = 16,
 ) -> dict[str, float]:  # kind of work -> floating-point operations per step
-    "Multiplications and additions of the matrix products."
+    "Count the multiplications and additions of the matrix products."
     tokens, full = rows * seq_len, method == "full"
     passes = 2 + full + checkpointing  # forward, gradient of inputs, gradient of weights, forward again
     head = 2 * s.hidden * tokens * (min(SLICED_ROWS, s.vocab) * labelled if loss == "sliced" else s.vocab)
@@ -120,7 +120,7 @@ def memory_traffic(
     rank: int = 16,
     labelled: float = 1.0,
 ) -> dict[str, float]:  # kind of work -> bytes read or written per step
-    "What goes through memory besides the operands of matrix products."
+    "Estimate the memory traffic besides the operands of matrix products."
     w, passes = bits // 8, 2 + checkpointing
     saved = sum(saved_per_token(s, method, bits, rank).values())
     adapter = 0 if method == "full" else tokens * _adapter_traffic(s, bits, checkpointing)
@@ -135,7 +135,7 @@ def memory_traffic(
 
 
 def _adapter_traffic(s: ModelShape, bits: int, checkpointing: bool) -> float:  # bytes per token
-    "The update is scaled and added for each of a block's seven layers, and so is its gradient."
+    "Estimate the traffic of scaling and adding the update, and its gradient, for each of a block's seven layers."
     w, ins, outs = bits // 8, sum(i for i, _ in s.linears), sum(o for _, o in s.linears)
     cast = 12 * (bits == 16) * ins  # PEFT reads its input in fp32: there and back
     return (6 * w * outs + cast) * (1 + checkpointing) + (2 * outs + 4 * ins) * w + cast
@@ -151,7 +151,7 @@ def step_seconds(
     efficiency: float = 1.0,  # share of the data sheet's rates that is reached
     **options: Any,  # checkpointing, loss, labelled, rank
 ) -> dict[str, float]:  # kind of work -> seconds
-    "A roofline of the step: each kind of work takes as long as its arithmetic or its traffic, whichever is longer."
+    "Estimate a step by a roofline: each kind of work takes as long as the slower of its arithmetic and its traffic."
     rate, speed = gpu.tflops * 1e12 * 16 / bits * efficiency, gpu.gbs * 1e9 * efficiency
     flops = step_flops(s, method, seq_len, rows, **options)
     passes = 2 + (method == "full") + options.get("checkpointing", False)
@@ -173,7 +173,7 @@ def link_bytes(
     bits: int,
     cards: int,
 ) -> float:
-    "What a card receives per step under FSDP: the weights twice, and the gradients once in a full finetune."
+    "Count the bytes a card receives per step under FSDP: weights twice, and gradients once in a full finetune."
     inside = linear_weights(s)
     weights = inside * (0.5 if method == "qlora" else bits / 8) + (s.params - inside) * bits / 8
     return (cards - 1) / cards * (2 * weights + (4 * s.params if method == "full" else 0))
@@ -181,7 +181,7 @@ def link_bytes(
 # %% ../nbs/34_gpus.ipynb #802ea37d
 @dataclass(frozen=True)
 class Estimate:
-    "What a step of a finetune takes."
+    "The memory, time and price of one step of a finetune."
 
     model: str
     method: str
@@ -214,7 +214,7 @@ class Estimate:
 
     @property
     def tokens_per_second(self) -> float:
-        "Of all cards together."
+        "Tokens per second of all cards together."
         return self.seq_len * self.batch_size * self.gpu.cards / self.step
 
     @property
@@ -232,7 +232,7 @@ class Estimate:
         return f"{self.model}, {self.method}, {tokens} ({', '.join(details)}, {s['loss']} loss), {g.name}"
 
     def _verdict(self) -> list[str]:
-        "Closing lines: memory, time and money."
+        "Return the closing lines: memory, time and money."
         low, high = self.dollars
         price = f"${low:.3g}–{high:.3g} per million tokens (prices of {self.gpu.dated})"
         price = "no price known" if math.isnan(low) else price
@@ -243,7 +243,7 @@ class Estimate:
         ]
 
     def _rows(self) -> list[list[str]]:
-        "The table: a header, each part with its gigabytes at each moment, and the totals."
+        "Return the table: a header, each part with its gigabytes at each moment, and the totals."
         parts = dict.fromkeys(part for moment in self.moments.values() for part in moment)
         rows = []
         for part in parts:
@@ -259,7 +259,7 @@ class Estimate:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        "The same as an HTML table."
+        "Render the same as an HTML table."
         rows = []
         for k, (name, *cells) in enumerate(self._rows()):
             tag = "td" if k else "th"
@@ -277,14 +277,14 @@ EFFICIENCY = 0.64  # share of the data sheet's rates that a busy H100 reached, m
 def gpu_named(
     gpu: GPU | str,
 ) -> GPU:
-    "A machine by its name, or the machine itself; `ArgumentError` for an unknown name."
+    "Look up a machine by its name, or return a `GPU` as it is. Raises `ArgumentError` for an unknown name."
     if isinstance(gpu, GPU):
         return gpu
     if gpu in GPUS:
         return GPUS[gpu]
     problem = (
-        f"expected one of {', '.join(GPUS)}; or give a GPU(name, gb, gbs, tflops), or add to GPUS what "
-        "read_gpus(path) reads"
+        f"expected one of {', '.join(GPUS)}; or give a GPU(name, gb, gbs, tflops), or add "
+        "your own with GPUS |= read_gpus(path)"
     )
     raise ArgumentError("gpu", gpu, problem)
 
@@ -311,9 +311,9 @@ def estimate(
     labelled: float = 1.0,  # share of tokens with a label, for the sliced loss
     bits: int = 16,  # of the arithmetic; 32: everything in fp32
     efficiency: float = EFFICIENCY,  # share of the data sheet's rates that is reached
-    context: float = CUDA_CONTEXT_BYTES,  # bytes of CUDA's own per card
+    context: float = CUDA_CONTEXT_BYTES,  # bytes that CUDA itself takes per card
 ) -> Estimate:
-    "Memory by part, time by a roofline, and money of a finetune's step; `ArgumentError` for impossible settings."
+    "Estimate memory, time and price of a finetune's step. Raises `ArgumentError` for impossible settings."
     _check_choice("method", method, FINETUNE_METHODS)
     _check_choice("bits", bits, (16, 32))
     _check_choice("loss", loss, ("full", "sliced"))

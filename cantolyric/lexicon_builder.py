@@ -31,9 +31,9 @@ from .reading import Reader
 # %% ../nbs/lib/lexicon_builder.ipynb #562435fd
 def overlap_entries(
     words: dict[str, Reading],  # the lexicon that reads the parts
-    least: int = 3,  # how often the three characters must have occurred together
+    least: int = 3,  # minimum number of times that the three characters occur together
 ) -> dict[str, Reading]:  # three characters each
-    "Entries for overlapping words of which the second one is the stronger collocation in everyday text."
+    "Find entries for overlapping words whose second word is the stronger collocation in everyday text."
     counts = everyday_counts()
 
     def association(pair: str) -> float:  # pointwise mutual information, up to a constant and without the logarithm
@@ -72,7 +72,7 @@ def ngram_readings(
 
 
 def _penalty(read: Sequence[str | None], said: Sequence[str | None]) -> int:
-    "How wrong a reading is: 1 for a wrong syllable, 2 if its tone is wrong too, 4 if the tone class is wrong."
+    "Score a reading's errors: 1 for a wrong syllable, 2 if its tone is wrong too, 4 if the tone class is wrong."
     total = 0
     for got, right in zip(read, said):
         if not right or got == right:
@@ -84,7 +84,7 @@ def _penalty(read: Sequence[str | None], said: Sequence[str | None]) -> int:
     return total
 
 # %% ../nbs/lib/lexicon_builder.ipynb #74cd9ba9
-# Characters that only talk writes
+# Characters that occur only in colloquial writing
 COLLOQUIAL = set(
     "嘅咗喺唔佢哋冇嗰啲乜嘢咁噉嚟畀俾瞓攞諗睇嚿啩喎嘞㗎囉喇咩吖呀咋緊埋返度點揾搵𡃉𠻺嚹囖啫咪哩喀啱誒啊呢係靚乸仔吓嘥攰嗌嘩呃"
 )
@@ -92,11 +92,11 @@ COLLOQUIAL = set(
 
 def _shows_register(
     ngram: str,
-    reading: Reading,  # what was said
-    old: Sequence[str | None],  # what the lexicon reads so far
-    n: int,  # how often it was said
+    reading: Reading,  # in the transcripts
+    old: Sequence[str | None],  # by the lexicon so far
+    n: int,  # number of times that `reading` was said
 ) -> bool:
-    "Whether an n-gram may overrule the characters as sung that it contains."
+    "Return whether an n-gram may overrule the sung readings of the characters that it contains."
     if {"這", "重"} & set(ngram):
         return False
     overrules = any(c in SUNG and a != b for c, a, b in zip(ngram, old, reading))
@@ -109,7 +109,7 @@ def _candidates(
     counts: dict[str, Counter[Reading]],  # as `ngram_readings` returns them
     share: float,  # as in `learn_contexts`
 ) -> dict[str, Reading]:
-    "The n-grams around a reader's mistakes that were mostly read in one way."
+    "Find the n-grams around a reader's mistakes that were mostly read in one way."
     around: set[str] = set()
     for text, said in texts:
         for i, (got, right) in enumerate(zip(reader.jyutping(text), said)):
@@ -125,7 +125,7 @@ def _candidates(
 # %% ../nbs/lib/lexicon_builder.ipynb #a62a1b9b
 @dataclass
 class _Trial:
-    "A candidate and by how much it lowers the penalty of the texts that contain it."
+    "A candidate, and the amount by which it lowers the penalty of the texts that contain it."
 
     gain: int
     ngram: str
@@ -135,7 +135,7 @@ class _Trial:
 def _try_candidates(
     reader: Reader, texts: Sequence[Transcript], candidates: dict[str, Reading], where: dict[str, set[int]]
 ) -> list[_Trial]:  # the largest gain first
-    "Add each candidate to the lexicon, read its texts again, and take it back."
+    "Add each candidate to the lexicon, read its texts again, and remove it."
     before = [_penalty(reader.jyutping(text), said) for text, said in texts]
     trials = []
     for ngram, reading in candidates.items():
@@ -150,10 +150,10 @@ def _try_candidates(
 def learn_contexts(
     words: dict[str, Reading],  # the lexicon so far
     talks: Iterable[Iterable[Utterance]],  # conversations to learn from
-    share: float = 0.75,  # in which share of its occurrences an n-gram must have been read in one way
-    margin: int = 3,  # by how much the penalty over all texts must fall
+    share: float = 0.75,  # minimum share of an n-gram's occurrences that were read in one way
+    margin: int = 3,  # minimum decrease of the penalty over all texts
 ) -> dict[str, Reading]:
-    "Learn n-grams of two to four characters that make a lexicon read some talk better in total."
+    "Learn n-grams of two to four characters that improve a lexicon's reading of the conversations in total."
     texts = [(fold_variants(text), said) for talk in talks for text, said in map(transcript, talk)]
     counts, where = ngram_readings(texts)
     reader = Reader(words)

@@ -26,7 +26,7 @@ from .errors import ArgumentError, CantolyricError
 # %% ../nbs/30_lora.ipynb #7e1d8930
 @dataclass(frozen=True)
 class LoRASettings:
-    "The hyperparameters of an adapter; `ArgumentError` for impossible values."
+    "The hyperparameters of an adapter. Raises `ArgumentError` for impossible values."
 
     rank: int = 8  # r, the inner dimension of the update B A
     alpha: float = 16  # the update is scaled by alpha / rank
@@ -67,7 +67,7 @@ class LowRankUpdate(nn.Module):
         self,
         x: torch.Tensor,  # float (..., d_in)
     ) -> torch.Tensor:  # (..., d_out)
-        "The product s B A x, computed through r numbers."
+        "Compute the product s B A x through r numbers."
         return F.linear(F.linear(x, self.A), self.B) * self.settings.scaling
 
     def forward(
@@ -75,14 +75,14 @@ class LowRankUpdate(nn.Module):
         x: torch.Tensor,  # float (..., d_in)
         layer: nn.Linear,  # the frozen layer; only DoRA reads it
     ) -> torch.Tensor:  # (..., d_out)
-        "What is added to the layer's output."
+        "Return the term that is added to the layer's output."
         return self.low_rank_output(F.dropout(x.to(self.A.dtype), self.settings.dropout, self.training))
 
     def merged(
         self,
         weight: torch.Tensor,  # (d_out, d_in), of the frozen layer
     ) -> torch.Tensor:  # (d_out, d_in)
-        "The single matrix that computes what the layer and the update compute together."
+        "Return the single matrix that is equivalent to the layer plus the update."
         return weight + self.settings.scaling * (self.B @ self.A)
 
 # %% ../nbs/30_lora.ipynb #c8f4381a
@@ -119,7 +119,7 @@ class LoRALinear(nn.Module):
         self,
         x: torch.Tensor,  # float (B, ..., d_in)
     ) -> torch.Tensor:  # (B, ..., d_out)
-        "The layer's output plus the active update."
+        "Return the layer's output plus the active update."
         out = self.base_layer(x)
         if isinstance(self.active, tuple):
             return self._by_row(x, out, self.active)
@@ -172,7 +172,7 @@ def check_adapter_name(
 def linear_layers(
     model: nn.Module,
 ) -> dict[str, nn.Linear | LoRALinear]:  # by name
-    "The linear layers of a model, except those inside a `LoRALinear`."
+    "Return the linear layers of a model, except those inside a `LoRALinear`."
     layers = {}
     for name, module in model.named_modules():
         if name and isinstance(module, (nn.Linear, LoRALinear)) and not name.endswith(".base_layer"):
@@ -184,7 +184,7 @@ def matching_layers(
     model: nn.Module,
     pattern: str | Iterable[str],  # "all-linear" (all but the output head), a regular expression, or endings of names
 ) -> list[str]:  # names of linear layers
-    "The linear layers that a pattern selects; `ArgumentError` if a part of it selects none."
+    "Return the linear layers that a pattern selects. Raises `ArgumentError` if a part of it selects none."
     layers = linear_layers(model)
     parts = [pattern] if isinstance(pattern, str) else list(pattern)
     if pattern == "all-linear":
@@ -201,7 +201,7 @@ def matching_layers(
 
 
 def _search(pattern: str, names: Iterable[str]) -> list[str]:
-    "The names in which a regular expression occurs."
+    "Return the names in which a regular expression occurs."
     try:
         return [n for n in names if re.search(pattern, n)]
     except re.error as e:
@@ -209,7 +209,7 @@ def _search(pattern: str, names: Iterable[str]) -> list[str]:
 
 
 def _head(model: nn.Module) -> nn.Module | None:
-    "The output head of a language model."
+    "Return the output head of a language model."
     get = getattr(model, "get_output_embeddings", None)
     return get() if callable(get) else None
 
@@ -228,9 +228,9 @@ def check_no_adapter(
     model: nn.Module,
     name: str,  # of a new adapter
 ) -> None:
-    "Raise `CantolyricError` if a model carries an adapter of PEFT, or already has one of this name."
+    "Raise `CantolyricError` if a model carries a PEFT adapter, or already has an adapter of this name."
     if hasattr(model, "peft_config"):
-        raise CantolyricError("this model carries an adapter of PEFT: call its unload() first")
+        raise CantolyricError("this model carries a PEFT adapter: call its unload() first")
     if check_adapter_name(name) in list_adapters(model):
         raise ArgumentError("name", name, "this model already has an adapter of that name; choose another")
 
@@ -272,12 +272,12 @@ def attach_updates(
 
 # %% ../nbs/30_lora.ipynb #75300535
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:  # by name
-    "The layers of a model that carry adapters."
+    "Return the layers of a model that carry adapters."
     return {n: m for n, m in model.named_modules() if isinstance(m, LoRALinear)}
 
 
 def list_adapters(model: nn.Module) -> list[str]:
-    "The names of the adapters that a model carries."
+    "Return the names of the adapters that a model carries."
     return list(dict.fromkeys(name for layer in lora_layers(model).values() for name in layer.updates))
 
 # %% ../nbs/30_lora.ipynb #7106aeb6
@@ -313,7 +313,7 @@ def using_adapter(
     model: nn.Module,
     active: str | None | Sequence[str | None],  # as in `use_adapter`
 ) -> Iterator[nn.Module]:
-    "`use_adapter` for the duration of a `with` block."
+    "Apply `use_adapter` for the duration of a `with` block."
     layers = lora_layers(model).values()
     before = [(layer, layer.active) for layer in layers]
     trained = [(p, p.requires_grad) for layer in layers for p in layer.updates.parameters()]
@@ -331,7 +331,7 @@ def lora_parameters(
     shapes: Iterable[tuple[int, int]],  # (d_out, d_in) of each adapted matrix
     rank: int,
 ) -> int:
-    "How many parameters LoRA adds."
+    "Return the number of parameters that LoRA adds."
     return sum(rank * (d_out + d_in) for d_out, d_in in shapes)
 
 
@@ -339,7 +339,7 @@ def adapter_parameters(
     model: nn.Module,
     name: str = "default",  # of the adapter
 ) -> int:
-    "How many parameters an adapter has."
+    "Return the number of parameters of an adapter."
     updates = [layer.updates[name] for layer in lora_layers(model).values() if name in layer.updates]
     return sum(p.numel() for update in updates for p in update.parameters())
 
@@ -364,7 +364,7 @@ def undo_cpu_packing(
 def dense_weight(
     layer: nn.Linear | LoRALinear,
 ) -> torch.Tensor:  # float (d_out, d_in)
-    "The weights of a layer, dequantized if they are in 4 bits; `CantolyricError` for other quantized weights."
+    "Return a layer's weights, dequantized if they are in 4 bits. Raises `CantolyricError` for other quantizations."
     if layer.weight.is_floating_point() or layer.weight.device.type == "meta":
         return layer.weight
     if getattr(layer.weight, "quant_state", None) is None:
@@ -394,7 +394,7 @@ class DoRAUpdate(LowRankUpdate):
         self,
         weight: torch.Tensor,  # (d_out, d_in), of the frozen layer
     ) -> torch.Tensor:  # (d_out,)
-        "The learned length of each row divided by its present length, which gets no gradient, as in the paper."
+        "Return each row's learned length divided by its current length, which gets no gradient, as in the paper."
         return self.magnitude / torch.linalg.norm(super().merged(weight).detach(), dim=1)
 
     def forward(
@@ -402,7 +402,7 @@ class DoRAUpdate(LowRankUpdate):
         x: torch.Tensor,  # float (..., d_in)
         layer: nn.Linear,  # the frozen layer
     ) -> torch.Tensor:  # (..., d_out)
-        "What is added to the layer's output."
+        "Return the term that is added to the layer's output."
         x = F.dropout(x.to(self.A.dtype), self.settings.dropout, self.training)
         weight = dense_weight(layer).to(self.A.dtype)
         scale = self.row_scale(weight)
@@ -412,7 +412,7 @@ class DoRAUpdate(LowRankUpdate):
         self,
         weight: torch.Tensor,  # (d_out, d_in), of the frozen layer
     ) -> torch.Tensor:  # (d_out, d_in)
-        "The single matrix that computes what the layer and the update compute together."
+        "Return the single matrix that is equivalent to the layer plus the update."
         return self.row_scale(weight)[:, None] * super().merged(weight)
 
 # %% ../nbs/30_lora.ipynb #6ba946c1

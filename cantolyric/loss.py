@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['mask_ids_and_table', 'tone_mask_loops', 'tone_mask_slice', 'apply_tone_mask', 'table_bits', 'masked_cross_entropy',
-           'ToneMask', 'state_groups', 'sliced_cross_entropy', 'loss_in_head', 'sliced_loss']
+           'ToneMask', 'mask_groups', 'sliced_cross_entropy', 'loss_in_head', 'sliced_loss']
 
 # %% ../nbs/24_loss.ipynb #a13dedb4
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ def mask_ids_and_table(
     length: int,  # T: tokens per row, padding included
     vocab_size: int,  # V
 ) -> tuple[torch.Tensor, torch.Tensor]:  # mask_ids int64 (B, T), mask_table bool (S, V)
-    "The masks of a batch as a table without repeats, and for each position the row of the token that it predicts."
+    "Return a batch's masks as a table without repeats, and for each position the row of the token that it predicts."
     every = np.full((1, -(-vocab_size // 32)), -1, np.int32)  # row 0 allows everything
     rows, place = np.unique(np.concatenate([every, *masks]), axis=0, return_inverse=True)
     place, first = place.reshape(-1), place.reshape(-1)[0]
@@ -45,7 +45,7 @@ def tone_mask_loops(
     mask_ids: torch.Tensor,  # int64 (B, T): the row of `mask_table` for the token that each position predicts
     mask_table: torch.Tensor,  # bool (S, V): which tokens each row allows; row 0 allows all
 ) -> torch.Tensor:  # bool (B, T, V), True = allowed
-    "The mask of a batch, place by place."
+    "Build the mask of a batch, position by position."
     mask = torch.empty(*mask_ids.shape, mask_table.shape[1], dtype=torch.bool, device=mask_table.device)
     for b in range(mask_ids.shape[0]):
         for t in range(mask_ids.shape[1]):
@@ -57,7 +57,7 @@ def tone_mask_slice(
     mask_ids: torch.Tensor,  # int64 (B, T)
     mask_table: torch.Tensor,  # bool (S, V)
 ) -> torch.Tensor:  # bool (B, T, V), True = allowed
-    "The mask of a batch in one indexing operation."
+    "Build the mask of a batch in one indexing operation."
     return mask_table[mask_ids]
 
 # %% ../nbs/24_loss.ipynb #ea61bfe4
@@ -65,7 +65,7 @@ def apply_tone_mask(
     logits: torch.Tensor,  # (B, T, V)
     mask: torch.Tensor,  # bool (B, T, V), True = allowed
 ) -> torch.Tensor:  # logits, minus infinity where forbidden
-    "Leave a forbidden token no probability at all."
+    "Give forbidden tokens zero probability."
     if logits.shape != mask.shape:
         raise CantolyricError(
             f"logits of shape {tuple(logits.shape)} and a mask of shape {tuple(mask.shape)}: "
@@ -78,7 +78,7 @@ def table_bits(
     rows: torch.Tensor,  # bool (n, V), or packed int32 (n, ceil(V / 32)): bit i of word w is token 32 w + i
     tokens: torch.Tensor,  # int64 (k,)
 ) -> torch.Tensor:  # bool (n, k)
-    "Which of some tokens the rows of a table allow."
+    "Return which of the given tokens each row of a table allows."
     return rows[:, tokens] if rows.dtype == torch.bool else _bit(rows[:, tokens >> 5], tokens)
 
 
@@ -89,7 +89,7 @@ def _bit(words: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 def _shifted(
     labels: torch.Tensor, mask_ids: torch.Tensor, mask_table: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # labels and mask ids of the positions; which of them carry loss
-    "Align labels with the positions that predict them; `CantolyricError` for a label that its mask forbids."
+    "Align labels with the positions that predict them. Raises `CantolyricError` for a label that its mask forbids."
     labels, mask_ids = labels[:, 1:], mask_ids[:, :-1]
     on = labels != -100
     ids, tokens = mask_ids[on], labels[on]
@@ -110,9 +110,9 @@ def masked_cross_entropy(
     labels: torch.Tensor,  # int64 (B, T), -100 where nothing is to be learnt; position t predicts labels[:, t + 1]
     mask_ids: torch.Tensor,  # int64 (B, T)
     mask_table: torch.Tensor,  # bool (S, V)
-    count: float | torch.Tensor | None = None,  # what the sum is divided by; None: the number of labels
+    count: float | torch.Tensor | None = None,  # divisor of the sum; None: the number of labels
 ) -> torch.Tensor:  # scalar, nats per label
-    "Cross entropy among the allowed tokens."
+    "Compute the cross entropy among the allowed tokens."
     labels, mask_ids, on = _shifted(labels, mask_ids, mask_table)
     masked = apply_tone_mask(logits[:, :-1].float(), tone_mask_slice(mask_ids, mask_table))
     loss = F.cross_entropy(masked.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
@@ -134,7 +134,7 @@ class ToneMask:
         self,
         logits: torch.Tensor,  # (B, T, V)
     ) -> torch.Tensor:
-        "The masked logits, or those with the bonus added."
+        "Return the masked logits, or those with the bonus added."
         if self.mask_ids is None or self.mask_table is None:
             raise CantolyricError(
                 "ToneMask has no mask ids: set .mask_ids and .mask_table to those of the batch before the forward"
@@ -145,7 +145,7 @@ class ToneMask:
 
 # %% ../nbs/24_loss.ipynb #8dd0199a
 def _union(rows: torch.Tensor, V: int) -> torch.Tensor:
-    "The tokens below V that some row of a table allows: int64 (k,), ascending."
+    "Return the tokens below V that any row of a table allows: int64 (k,), ascending."
     if rows.dtype == torch.bool:
         return rows.any(0).nonzero().squeeze(1)
     while len(rows) > 1:  # halve: torch has no reduction by "or"
@@ -156,14 +156,14 @@ def _union(rows: torch.Tensor, V: int) -> torch.Tensor:
 
 # %% ../nbs/24_loss.ipynb #7c51cea8
 def _assign(
-    sets: np.ndarray,  # float32 (S, k): which tokens each state allows
-    n: np.ndarray,  # how often each occurs
-    copy: float,  # as in `state_groups`
+    sets: np.ndarray,  # float32 (S, k): which tokens each mask allows
+    n: np.ndarray,  # number of occurrences of each
+    copy: float,  # as in `mask_groups`
     start: float,
-    one_by_one: int = 128,  # so many of the largest are assigned by themselves, the others in chunks
+    one_by_one: int = 128,  # number of the largest states that are assigned one by one, the others in chunks
     chunk: int = 64,
 ) -> np.ndarray:  # int64 (S,)
-    "Assign each state to the group where it adds the least work, or to a new one."
+    "Assign each mask to the group where it adds the least work, or to a new one."
     size, unions = sets.sum(1), np.zeros_like(sets)
     rows, positions, group, groups = np.zeros(len(sets)), np.zeros(len(sets)), np.full(len(sets), -1), 0
     order = np.argsort(-size * n, kind="stable")
@@ -179,14 +179,14 @@ def _assign(
     return group
 
 # %% ../nbs/24_loss.ipynb #22ebf20f
-def state_groups(
+def mask_groups(
     mask_ids: torch.Tensor,  # int64 (N,): rows of `mask_table`
     mask_table: torch.Tensor,  # bool (S, V) or packed int32
     copy: int = 10,  # positions whose products with a row of the head cost as much as copying that row
     start: int = 3_000,  # products that cost as much as starting a group
     sample: int = 2048,  # tokens to compare rows by
-) -> torch.Tensor:  # int64 (S,): the group of each state that occurs; -1 for others
-    "Which states share rows of the head: each joins the group where it adds the least work, or starts its own."
+) -> torch.Tensor:  # int64 (S,): the group of each mask that occurs; -1 for others
+    "Group masks that share rows of the head: each joins the group where it adds the least work, or starts its own."
     used, n = mask_ids.unique(return_counts=True)
     tokens = _union(mask_table[used], 32 * mask_table.shape[1])
     step = -(-len(tokens) // sample)
@@ -197,13 +197,13 @@ def state_groups(
 
 # %% ../nbs/24_loss.ipynb #3019ce2b
 def _grouped(mask_ids: torch.Tensor, mask_table: torch.Tensor) -> Sequence[torch.Tensor]:
-    "The positions that share rows of the head, group by group."
-    groups = state_groups(mask_ids, mask_table)[mask_ids]
+    "Return the positions that share rows of the head, group by group."
+    groups = mask_groups(mask_ids, mask_table)[mask_ids]
     return torch.split(groups.argsort(stable=True), groups.unique(return_counts=True)[1].tolist())
 
 
 def _shared(mask_ids: torch.Tensor, mask_table: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Positions by groups on a CPU, and all together on a GPU.
+    """Split positions into groups on a CPU, but keep them together on a GPU.
 
     On a GPU, products cost next to nothing, and finding groups (on the CPU) costs more than they save.
     """
@@ -242,7 +242,7 @@ def _pieces(
 def _loss_and_slope(
     logits: torch.Tensor, forbidden: torch.Tensor, target: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    "Summed cross entropy (float32) of what is not forbidden, and its gradient to the logits, in their memory."
+    "Compute the summed cross entropy (float32) of allowed tokens and, in place, its gradient for the logits."
     log_p = logits.masked_fill_(forbidden, -torch.inf).log_softmax(-1)
     loss = -log_p.gather(1, target[:, None]).sum()
     slope = log_p.exp_()
@@ -253,10 +253,10 @@ def _loss_and_slope(
 def _parts_of(
     at: torch.Tensor, index: torch.Tensor | slice, parts: Sequence[torch.Tensor]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """The inputs of some positions and the rows they share, of each part of the head; in float32 on a CPU.
+    """Select the inputs of some positions and the rows they share, for each part of the head; in float32 on a CPU.
 
-    For products in bf16, oneDNN keeps what it compiles for each shape. Every piece has another shape, and in one run
-    that came to a gigabyte.
+    For products in bf16, oneDNN keeps the code that it compiles for each shape. Every piece has a different shape,
+    and in one run that code took up a gigabyte.
     """
     xs, ws = [x[at] for x in parts[::2]], [w[index] for w in parts[1::2]]
     return ([x.float() for x in xs], [w.float() for w in ws]) if xs[0].device.type == "cpu" else (xs, ws)
@@ -268,7 +268,7 @@ def _piece_loss(
     bias: torch.Tensor | None,
     grads: Sequence[torch.Tensor | None],  # of the bias and the parts; None: not needed
 ) -> torch.Tensor:
-    "The summed loss of one piece; its gradients are added to `grads`."
+    "Compute the summed loss of one piece, and add its gradients to `grads`."
     index = slice(None) if work.rows is None else work.rows
     xs, ws = _parts_of(work.positions, index, parts)
     logits = F.linear(xs[0], ws[0], None if bias is None else bias[index].to(ws[0].dtype)).float()
@@ -308,7 +308,7 @@ class _Sliced(torch.autograd.Function):
 
 # %% ../nbs/24_loss.ipynb #dbf423ee
 def _check_head(weight: torch.Tensor, mask_table: torch.Tensor) -> None:
-    "`CantolyricError` for a head that does not fit the mask table, or is sharded."
+    "Raise `CantolyricError` for a head that does not fit the mask table, or is sharded."
     packed = mask_table.dtype != torch.bool
     V, rows = 32 * mask_table.shape[1] if packed else mask_table.shape[1], len(weight)
     if type(weight).__name__ == "DTensor":
@@ -329,7 +329,7 @@ def _summed(
     mask_ids: torch.Tensor,
     mask_table: torch.Tensor,
 ) -> torch.Tensor:
-    "The summed loss of labelled positions, from the parts of a head."
+    "Compute the summed loss of labelled positions from the parts of a head."
     for _, w in parts:
         _check_head(w, mask_table)
     pieces = _pieces(mask_ids, labels, mask_table, len(parts[0][1]))
@@ -337,7 +337,7 @@ def _summed(
 
 
 def sliced_cross_entropy(
-    hidden: torch.Tensor,  # (B, T, H): what the head would get
+    hidden: torch.Tensor,  # (B, T, H): input of the head
     head_weight: torch.Tensor,  # (V, H)
     mask_ids: torch.Tensor,  # int64 (B, T)
     labels: torch.Tensor,  # int64 (B, T), as in `masked_cross_entropy`
@@ -345,14 +345,14 @@ def sliced_cross_entropy(
     bias: torch.Tensor | None = None,  # (V,) of the head, if it has one
     count: float | torch.Tensor | None = None,  # as in `masked_cross_entropy`
 ) -> torch.Tensor:  # scalar, the same as `masked_cross_entropy`
-    "Cross entropy among the allowed tokens, from the allowed rows of the head only."
+    "Compute the cross entropy among the allowed tokens, from the allowed rows of the head only."
     labels, mask_ids, on = _shifted(labels, mask_ids, mask_table)
     total = _summed([(hidden[:, :-1][on], head_weight)], bias, labels[on], mask_ids[on], mask_table)
     return total / (on.sum().clamp(min=1) if count is None else count)
 
 # %% ../nbs/24_loss.ipynb #64d857b9
 class _Batch(NamedTuple):
-    "What the loss of a batch needs besides the logits."
+    "The inputs of a batch's loss besides the logits."
 
     labels: torch.Tensor
     mask_ids: torch.Tensor
@@ -366,7 +366,7 @@ def _head_loss(
     x: torch.Tensor,  # its input
     batch: _Batch,
 ) -> torch.Tensor:
-    "The masked loss of a head: from some rows if it is a sum of linear parts, else from all logits with a label."
+    "Compute a head's masked loss: from some rows if it is a sum of linear parts, else from all logits with a label."
     labels, mask_ids, on = _shifted(batch.labels, batch.mask_ids, batch.mask_table)
     x, labels, mask_ids = x[:, :-1][on], labels[on], mask_ids[on]
     found = head_parts(head, x)
@@ -381,13 +381,13 @@ def _head_loss(
 # %% ../nbs/24_loss.ipynb #2ae4ff48
 @contextmanager
 def loss_in_head(
-    model: torch.nn.Module,  # a causal language model of transformers, bare, under PEFT, sharded
+    model: torch.nn.Module,  # a causal language model of transformers: plain, with a PEFT adapter, or sharded
     labels: torch.Tensor,  # of the next batch, as in `masked_cross_entropy`
     mask_ids: torch.Tensor,
     mask_table: torch.Tensor,  # as in `sliced_cross_entropy`
     count: float | torch.Tensor | None = None,  # as in `masked_cross_entropy`
 ) -> Iterator[Callable[[Any], torch.Tensor]]:  # what the model returned -> its loss
-    "Inside the `with`, the head computes the masked loss; `CantolyricError` if the model changes logits afterwards."
+    "Make the head compute the masked loss in a `with` block. Raises `CantolyricError` if logits change afterwards."
     head, batch = output_head(model), _Batch(labels, mask_ids, mask_table, count)
     whole, made = head.forward, []
 
@@ -398,7 +398,7 @@ def loss_in_head(
     def loss_of(out: Any) -> torch.Tensor:
         if made and out.logits.data_ptr() == made[-1].data_ptr():
             return out.logits
-        changed = "does something to the logits behind its head (scales or caps them, for example)"
+        changed = "changes the logits after its head (scales or caps them, for example)"
         problem = changed if made else "never called its head (it may have been compiled and called before)"
         raise CantolyricError(
             f"{type(model).__name__} {problem}, so its loss cannot be computed from some rows of the head; "
@@ -414,7 +414,7 @@ def sliced_loss(
     batch: dict[str, torch.Tensor],  # labels, mask_ids, mask_table, and what the model reads: input_ids, attention_mask
     count: float | torch.Tensor | None = None,  # as in `masked_cross_entropy`
 ) -> torch.Tensor:  # scalar
-    "The masked loss of a batch, from the allowed rows of the head only."
+    "Compute the masked loss of a batch, from the allowed rows of the head only."
     ours = ("labels", "mask_ids", "mask_table")
     with loss_in_head(model, batch["labels"], batch["mask_ids"], batch["mask_table"], count) as loss_of:
         return loss_of(model(**{k: v for k, v in batch.items() if k not in ours}))

@@ -29,7 +29,7 @@ class Line:
 
     text: str  # as sung: no timestamp, no singer prefix, no repeat mark
     number: int  # row of the file, from 1
-    seconds: float | None  # when it is sung, from a timestamp; None without one
+    seconds: float | None  # start time, from a timestamp; None without one
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ _LONGEST_LABEL = 40  # characters
 
 
 def _kind_of(label: str) -> str:
-    'The kind of section that a label names; "" for an unknown one.'
+    'Return the kind of section that a label names; "" for an unknown one.'
     kinds = (_KINDS[re.sub("[ -]", "", word).lower()] for word in _WORD.findall(label[:_LONGEST_LABEL]))
     return next(filter(None, kinds), "")
 
@@ -129,7 +129,7 @@ def _without_repeats(text: str) -> str:
 
 
 def _sung(row: str) -> str:
-    'The sung part of a row that is neither a label nor a credit; "" if the row holds only marks.'
+    'Return the sung part of a row that is neither a label nor a credit; "" if the row holds only marks.'
     text = _without_repeats(_PREFIX.sub("", row)).strip(_DECORATION)
     if not _HEARD(text) or text.strip("()（） ~-…").lower() == "music":
         return ""
@@ -143,7 +143,7 @@ _WHO = re.compile(rf" ?[(（](?:{_SINGERS})[)）]$", re.I)  # "副歌（合）"
 
 
 def _is_label(text: str) -> bool:
-    'Whether a text consists of section words, optionally with a repeat mark and the singers, as in "Chorus x2: Both".'
+    'Return whether a text consists of section words, with an optional repeat mark and singers ("Chorus x2: Both").'
     if len(text) > _LONGEST_LABEL:
         return False
     words, *singers = _COLON.split(text, maxsplit=1)
@@ -154,7 +154,7 @@ def _is_label(text: str) -> bool:
 
 
 def _plain_label(row: str, only: bool) -> str | None:
-    "The label in a row without brackets or colon; None if the row is not a label."
+    "Return the label in a row without brackets or colon, or None if the row is not a label."
     words = row.strip(" *-=~_—–")
     if len(words) > _LONGEST_LABEL or not _PLAIN.search(row) or not _is_label(words):
         return None
@@ -194,7 +194,7 @@ _TITLE_ROW = re.compile("《([^《》]+)》")
 
 
 def _credits(row: str) -> list[tuple[str, str]]:  # (role as written, name); the name may be ""
-    "The credits in a row; empty if it is not a row of credits."
+    "Return the credits in a row; empty if it is not a row of credits."
     if m := _BY.match(row) or _COPYRIGHT.match(row):
         return [(m[1], row[m.end() :].strip(" :："))]
     if not _CREDIT.match(row):
@@ -224,7 +224,7 @@ def _stamps(row: str) -> tuple[list[int], str]:  # milliseconds; the rest of the
 
 
 def _tags(row: str) -> list[tuple[str, str]]:  # (tag, value)
-    "The tags in a row of tags; empty for any other row."
+    "Return the tags in a row of tags; empty for any other row."
     if not (row.startswith("[") and row.endswith("]")):
         return []
     parts = re.split(r"\] *\[", row[1:-1])
@@ -242,7 +242,7 @@ class _Entry(NamedTuple):
 
 @dataclass
 class _Draft:
-    "What has been read from the rows so far."
+    "The parts of a song read from the rows so far."
 
     only: bool  # whether the text is a single row
     title: str = ""
@@ -304,7 +304,7 @@ _CHARACTERS = re.compile(f"[，。！？、 ]*[{HAN}][{HAN}，。！？、 ]*")
 
 
 def _ordinary(row: str) -> bool:
-    "Whether a row has only characters and no section word; most rows pass this fast check and skip the slow ones."
+    "Return whether a row has only characters and no section word: a fast check that spares most rows the slow ones."
     return bool(_CHARACTERS.fullmatch(row)) and not _WORD.search(row)
 
 
@@ -369,7 +369,7 @@ def parse_lyrics(
 def lyric_rows(
     text: str,  # any text
 ) -> list[str]:  # `Line.number` counts them from 1
-    "The rows of a text as `parse_lyrics` sees them: visible, and in ordinary characters."
+    "Return the rows of a text as `parse_lyrics` sees them: visible, and in ordinary characters."
     return text_lines(ordinary_forms(visible(text)))
 
 # %% ../nbs/lib/lyricfile.ipynb #lf000030
@@ -396,7 +396,7 @@ def _is_common(ch: str) -> bool:
 
 
 def _common(raw: bytes, codec: str, errors: str = "strict") -> int:
-    "How many common characters the bytes hold in an encoding; 0 if they do not decode."
+    "Count the common characters that the bytes hold in an encoding; 0 if they do not decode."
     try:
         return sum(map(_is_common, raw.decode(codec, errors)))
     except UnicodeDecodeError:
@@ -404,7 +404,7 @@ def _common(raw: bytes, codec: str, errors: str = "strict") -> int:
 
 
 def _not_utf8(raw: bytes, name: str, byte: int) -> ParseError:
-    "The error for bytes that are not UTF-8."
+    "Build the error for bytes that are not UTF-8."
     found = {encoding: _common(raw, encoding) for encoding in _LEGACY}
     likely = max(found, key=lambda encoding: found[encoding])  # the first one in a tie
     start = f"{name!r} is not UTF-8 text (byte {byte})"
@@ -422,7 +422,7 @@ def decode_lyrics(
     raw: bytes,  # content of a file
     name: str,  # of the file, for messages; "-" for standard input
 ) -> str:
-    "Decode UTF-8, or UTF-16 with a byte order mark; `ParseError` for anything else."
+    "Decode UTF-8, or UTF-16 with a byte order mark. Raises `ParseError` for anything else."
     if not isinstance(raw, bytes | bytearray):
         raise ArgumentError("raw", raw, "expected the bytes of a file")
     for magic, document in _DOCUMENTS.items():
@@ -452,7 +452,7 @@ def read_limited(
     file: BinaryIO,  # open for reading; it may never end
     name: str,  # of the file, for the message
 ) -> bytes:
-    "Read a file of lyrics; `ParseError` if it is too large."
+    "Read a file of lyrics. Raises `ParseError` if it is too large."
     raw = file.read(MAX_BYTES + 1)
     if len(raw) <= MAX_BYTES:
         return raw
@@ -510,7 +510,7 @@ def check_lyrics(
 def compatibility_note(
     text: str,  # as a user typed it
 ) -> str:  # one line; "" if there is nothing to say
-    "What a program should tell a user whose text has compatibility forms."
+    "Return a note for a user whose text has compatibility forms."
     forms = compatibility_forms(text)
     if not forms:
         return ""

@@ -14,7 +14,7 @@ from typing import Any
 
 # %% ../nbs/lib/machine.ipynb #c5b460d5
 def bf16_is_fast() -> bool:
-    "Whether this machine multiplies in bf16 natively: most GPUs do, few CPUs do."
+    "Return whether this machine multiplies in bf16 natively: most GPUs do, few CPUs do."
     import torch
 
     if torch.cuda.is_available():
@@ -30,7 +30,7 @@ def _cpu_name() -> str:
 
 
 def environment_info() -> dict[str, Any]:
-    "The hardware and the versions of packages that this process runs on, for the record of a run."
+    "Return the hardware and package versions that this process runs on, for the record of a run."
     import torch
 
     import cantolyric
@@ -48,7 +48,7 @@ def environment_info() -> dict[str, Any]:
 
 # %% ../nbs/lib/machine.ipynb #0b513a6c
 def peak_gib() -> float:
-    "The peak memory of this process so far, in GiB: of the GPU if it has used one, otherwise its resident set."
+    "Return the peak memory of this process so far, in GiB: of the GPU if it has used one, otherwise its resident set."
     import torch
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
@@ -62,7 +62,7 @@ def peak_gib() -> float:
 
 
 def _windows_peak_bytes() -> float:  # NaN where it cannot be read
-    "The peak working set of this process on Windows (GetProcessMemoryInfo of psapi)."
+    "Return the peak working set of this process on Windows (GetProcessMemoryInfo of psapi)."
     import ctypes
 
     windows: Any = ctypes  # WinDLL exists on Windows only

@@ -22,8 +22,10 @@ def head_parts(
     head: Any,  # a module: the output head of a model, perhaps wrapped by PEFT
     x: torch.Tensor,  # float (..., d): its input
 ) -> tuple[LinearParts, torch.Tensor | None] | None:
-    """A head as linear parts: (parts, bias). The logits are the sum of x_k @ weight_k.T over the parts (x_k, weight_k
-    (V, d_k)), plus the bias (V,), if any. None if the head can only be computed in full."""
+    """Split a head into linear parts: (parts, bias), or None if the head can only be computed in full.
+
+    The logits are the sum of x_k @ weight_k.T over the parts (x_k, weight_k (V, d_k)), plus the bias (V,), if any.
+    """
     saved = getattr(head, "modules_to_save", None)
     if saved is not None:
         unadapted = head.disable_adapters or not head.active_adapters
@@ -47,7 +49,7 @@ def head_rows(
     x: torch.Tensor,  # float (..., d): hidden states
     rows: torch.Tensor,  # int64 (k,)
 ) -> torch.Tensor | None:  # float (..., k); None if such a head can only be computed in full
-    "The logits of some tokens, without those of the others."
+    "Compute the logits of some tokens, without those of the others."
     found = head_parts(head, x)
     if found is None or any(a.dtype != w.dtype for a, w in found[0]):
         return None
@@ -63,7 +65,7 @@ def forward_instead(
     module: torch.nn.Module,
     forward: Callable[..., Any],  # called in place of the module's own `forward`
 ) -> Iterator[None]:
-    "Inside the `with`, a module computes something else; its hooks, FSDP's included, run as before."
+    "Replace a module's forward inside a `with` block; its hooks, FSDP's included, run as before."
     before = module.__dict__.get("forward")
     module.forward = forward
     try:
@@ -79,7 +81,7 @@ def forward_instead(
 def sliced_head(
     model: Any,  # a causal language model
 ) -> Iterator[SimpleNamespace]:  # with `rows`: int64 (k,), or None for all; set it before each call of the model
-    "Inside the `with`, the output head computes only the rows asked for; what the model does afterwards is unchanged."
+    "Compute only the requested rows of the output head in a `with` block; later steps of the model are unchanged."
     head, asked = model.get_output_embeddings(), SimpleNamespace(rows=None)
     whole = head.forward
 

@@ -56,7 +56,7 @@ def check_tie(
 
 def check_gguf(
     path: Path,  # of a .gguf file
-) -> int:  # weights that it holds
+) -> int:  # number of weights
     "Raise `CantolyricError` unless this is a complete GGUF file of an architecture that transformers can load."
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
@@ -89,7 +89,7 @@ def check_gguf(
 def read_gguf(
     path: Path,  # of a .gguf file
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # weights in fp32
-    "Dequantize a GGUF file, which `check_gguf` has seen, with transformers."
+    "Dequantize a GGUF file that has passed `check_gguf`, with transformers."
     path = Path(path)
     try:
         model = load_weights(str(path.parent), str(path), gguf_file=path.name, dtype=torch.float32)
@@ -104,7 +104,7 @@ def plain_model(
     model: PreTrainedModel,  # as `read_gguf` returns it
     tie: str | None = None,  # "head": use the head's weights for the embedding too, as one matrix
 ) -> PreTrainedModel:  # the same weights in a model that can be saved
-    "The model without the quantization settings that `save_pretrained` would refuse. Weights are shared, not copied."
+    "Remove the quantization settings that `save_pretrained` would refuse. Weights are shared, not copied."
     check_tie(tie)
     traces = ("quantization_config", "_name_or_path", "_model_name_or_path")
     settings = {k: v for k, v in model.config.to_dict().items() if k not in traces}
@@ -156,7 +156,7 @@ def model_folder(
     revision: str | None = None,  # of a file of the Hub
     tie: str | None = None,  # as in `plain_model`
 ) -> tuple[Path, str | None] | None:  # folder of safetensors, commit; None if `base` is something else
-    "Where the weights of a GGUF model are; they are downloaded and converted if necessary."
+    "Return the folder of a GGUF model's weights, which are downloaded and converted if necessary."
     if base in CATALOGUE and CATALOGUE[base].repo:
         entry = CATALOGUE[base]
         if revision not in (None, entry.revision):  # an adapter remembers the revision of its base
@@ -196,7 +196,7 @@ def load_model(
     device: str | None = None,  # None: the GPU if there is one
     tie: str | None = None,  # for a GGUF file with two copies of the embedding: "head" uses the head's copy for both
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a base model from wherever it comes; `CantolyricError` if it cannot be loaded.
+    """Load a base model from any of its sources. Raises `CantolyricError` if it cannot be loaded.
 
     `model.commit` is the commit that was loaded, and `model.base_folder` the folder of its files.
     """
@@ -223,7 +223,7 @@ def format_name(
     config: PretrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
 ) -> str:  # a key of `formats.FORMATS`
-    "The chat format that a model was trained with, as far as its architecture and its special tokens tell."
+    "Infer the chat format that a model was trained with from its architecture and its special tokens."
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
     for family in FAMILIES.values():
         if family.model_type == config.model_type and set(family_special_tokens(family)) <= added:
@@ -235,5 +235,5 @@ def format_for(
     model: PreTrainedModel,  # a causal language model
     tokenizer: PreTrainedTokenizerBase,
 ) -> Format:
-    "The chat format that a model was trained with."
+    "Return the chat format that a model was trained with."
     return FORMATS[format_name(model.config, tokenizer)]

@@ -17,7 +17,7 @@ from .atomic_files import atomic_file
 from .errors import ArgumentError, CantolyricError, FileError
 
 # %% ../nbs/13_ngram.ipynb #0b8d0af6
-CODE_POINTS = 0x110000  # how many characters there are: what a Python string can hold
+CODE_POINTS = 0x110000  # number of different characters that a Python string can hold
 START, END = 0, 1
 
 
@@ -25,7 +25,7 @@ def text_codes(
     texts: Sequence[str],
     alphabet: np.ndarray,  # uint32, sorted: the code points that the model has seen
 ) -> tuple[np.ndarray, np.ndarray]:  # int64 codes of "start text end" one after another; each one's place in its text
-    "Texts as one array of codes; -1 stands for a character that is not in the alphabet."
+    "Encode texts as one array of codes; -1 represents a character that is not in the alphabet."
     lengths = np.array([len(t) for t in texts], int)
     points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
     first = np.cumsum(lengths + 2) - lengths - 2
@@ -43,7 +43,7 @@ def count_ngrams(
     order: int,  # length of the longest n-grams
     shift: int,  # bits of a code
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:  # for each order, sorted int64 keys and their counts
-    "The n-grams of every order: their keys, and the counts that Kneser–Ney uses."
+    "Return the n-grams of every order: their keys, and the counts that Kneser–Ney uses."
     ids, keys, counts = codes, [np.arange(codes.max() + 1)], [np.bincount(codes)]
     counts[0][START] = 0  # a start is never predicted
     for n in range(2, order + 1):
@@ -64,7 +64,7 @@ def discounts(
     counts: np.ndarray,  # of the n-grams of one order
     kinds: int = 3,  # 3: for counts of 1, 2 and more (modified Kneser–Ney); 1: the same for all
 ) -> np.ndarray:  # float64 (4,): subtracted from a count of 0, 1, 2, 3 or more; positive, and less than the count
-    "Chen and Goodman's (1999) estimates; KenLM's fallback where one is not strictly between 0 and its count."
+    "Estimate discounts (Chen and Goodman 1999), or use KenLM's if one is not strictly between 0 and its count."
     n1, n2, n3, n4 = np.bincount(counts[counts > 0].clip(max=5), minlength=6)[1:5]
     y = n1 / (n1 + 2 * n2) if n1 and n2 else 0.5
     if kinds == 1:
@@ -79,12 +79,12 @@ def discounts(
 # %% ../nbs/13_ngram.ipynb #23f85994
 def smooth(
     keys: np.ndarray,  # int64, sorted: the n-grams of one order
-    counts: np.ndarray,  # how often each occurs, as `count_ngrams` counts
+    counts: np.ndarray,  # of each n-gram, as `count_ngrams` counts
     contexts: int,  # number of n-grams of the order below
     shift: int,  # bits of a code
     kinds: int = 3,  # as in `discounts`
 ) -> tuple[np.ndarray, np.ndarray]:  # float64 alpha, one per n-gram; float64 gamma, one per context
-    "p(w | context) = alpha(context w) + gamma(context) p(w | shorter context)."
+    "Compute alpha and gamma in p(w | context) = alpha(context w) + gamma(context) p(w | shorter context)."
     taken = discounts(counts, kinds)[counts.clip(max=3)]
     context = keys >> shift
     total = np.bincount(context, counts, contexts)
@@ -107,7 +107,7 @@ def find_keys(
 def check_texts(
     texts: Iterable[str],
 ) -> list[str]:
-    "Texts as a list; `ArgumentError` if they are one string or contain something else than strings."
+    "Return texts as a list. Raises `ArgumentError` for a single string, or if one of them is not a string."
     if isinstance(texts, str):
         raise ArgumentError("texts", texts, "expected a list of strings, got one string; write [text]")
     checked = list(texts)
@@ -122,7 +122,7 @@ def check_ngrams(
     keys: Sequence[np.ndarray],  # of each order
     counts: Sequence[np.ndarray],
 ) -> None:
-    "`ValueError` if arrays cannot come from a model: scoring would fail later or return arbitrary numbers."
+    "Raise `ValueError` if arrays cannot come from a model: scoring would fail later or return arbitrary numbers."
 
     def is_vector(a: np.ndarray, kind: type) -> bool:
         return a.ndim == 1 and np.issubdtype(a.dtype, kind)
@@ -144,7 +144,7 @@ def check_ngrams(
 def code_bits(
     alphabet: np.ndarray,
 ) -> int:
-    "How many bits a code has: enough for start, end and the alphabet."
+    "Return the number of bits of a code: enough for start, end and the alphabet."
     return int(len(alphabet) + 1).bit_length()
 
 # %% ../nbs/13_ngram.ipynb #42d6d281
@@ -184,7 +184,7 @@ class KneserNey:
         keys: list[np.ndarray],  # of each order, as `count_ngrams` gives them
         counts: list[np.ndarray],
     ) -> "KneserNey":  # itself
-        "Take n-grams that are counted already, and smooth them."
+        "Use n-grams that are counted already, and smooth them."
         self.alphabet, self.shift, self.keys, self.counts = alphabet, code_bits(alphabet), keys, counts
         below = [1, *map(len, keys)]  # one empty context below the single characters
         self.tables = [smooth(k, c, b, self.shift, self.kinds) for k, c, b in zip(keys, counts, below)]
@@ -207,14 +207,14 @@ class KneserNey:
         self,
         text: str,  # any string
     ) -> np.ndarray:  # float64 (len(text) + 1,): bits of each character and of the end
-        "How surprising each character of `text` is, given those before it."
+        "Compute the surprisal of each character of `text`, given the preceding ones."
         return self._bits(self._codes([text])[0])[1:]
 
     def bits_per_text(
         self,
         texts: Iterable[str],
     ) -> np.ndarray:  # float64 (len(texts),): bits of each text and its end
-        "The negative log-likelihood of each text; a paired bootstrap compares two models on these."
+        "Compute the negative log-likelihood of each text; a paired bootstrap compares two models on these."
         texts = check_texts(texts)
         if not texts:
             raise ArgumentError("texts", texts, "there is no text to score; expected at least one")
@@ -225,15 +225,15 @@ class KneserNey:
         self,
         texts: Iterable[str],
     ) -> float:  # bits of all texts, divided by their characters plus one end each
-        "The average bits per character; an end counts as one."
+        "Compute the average bits per character; an end counts as one."
         texts = check_texts(texts)
         return float(self.bits_per_text(texts).sum() / sum(len(t) + 1 for t in texts))
 
     def next_probabilities(
         self,
-        context: str = "",  # the text before, from its start
+        context: str = "",  # the preceding text, from its start
     ) -> np.ndarray:  # float64 (2 + alphabet,): all unknown characters together, the end, the alphabet
-        "Probabilities of the next character."
+        "Compute the probabilities of the next character."
         codes = self._codes([context])[0][:-1]
         p = np.full(len(self.alphabet) + 2, 1 / (CODE_POINTS + 1))
         p[START] *= CODE_POINTS - len(self.alphabet)  # no start is ever predicted: its place holds the unknown
@@ -271,7 +271,7 @@ class KneserNey:
 
     def save(
         self,
-        path: str | Path,  # the .npz file to be
+        path: str | Path,  # the .npz file to write
     ) -> None:
         "Write the model to one file, atomically."
         if not self.tables:
@@ -289,7 +289,7 @@ class KneserNey:
     def load(
         path: str | Path,  # a file that `save` wrote
     ) -> "KneserNey":  # ready to score
-        "Read a model from its file; `FileError` if it is missing or damaged."
+        "Read a model from its file. Raises `FileError` if it is missing or damaged."
         try:
             with np.load(path, allow_pickle=False) as f:
                 parts = dict(f)

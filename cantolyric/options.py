@@ -60,7 +60,7 @@ RESERVED = dict(
 def known_options(
     group: str,  # "lora" or "trainer"
 ) -> frozenset[str]:
-    "The options that the installed version of PEFT or transformers accepts."
+    "Return the options that the installed version of PEFT or transformers accepts."
     if group == "lora":
         from peft import LoraConfig
 
@@ -72,7 +72,7 @@ def known_options(
 
 def check_option(
     group: str,  # "lora" or "trainer"
-    name: str,  # of an option
+    name: str,  # name of an option
 ) -> None:
     "Raise `CantolyricError` for an option that does not exist or that a user can't set."
     if name in RESERVED[group]:
@@ -122,7 +122,7 @@ def defaults_for(
     base: str,  # as in `load_model`
     own: bool = False,  # whether the training data is the user's own
 ) -> dict[str, object]:  # setting -> value
-    "The default settings for a base."
+    "Return the default settings for a base."
     if base != "tiny":
         return REAL
     return TINY | dict(batch_size=8) if own else TINY  # a small collection fills only a few batches of 32
@@ -134,7 +134,7 @@ def default_steps(
     examples: int,  # number of training examples
     batch_size: int,  # examples per optimizer step
 ) -> int:
-    "The number of optimizer steps: 256 for the tiny base on the package's own data, otherwise three epochs at most."
+    "Return the number of optimizer steps: 256 for the tiny base on the package's data, otherwise at most three epochs."
     if base == "tiny" and not own:
         return 256
     return max(4, min(256 if base == "tiny" else 200, math.ceil(3 * examples / batch_size)))
@@ -144,17 +144,17 @@ def default_pilot(
     own: bool,  # whether the training data is the user's own
     examples: int,  # number of training examples in the full stage
 ) -> float:
-    "The pilot's fraction of examples and steps: 1/16, or more for a small collection of the user's own."
+    "Return the pilot's fraction of examples and steps: 1/16, or more for a small collection of the user's own."
     return min(0.5, max(1 / 16, 64 / examples)) if own else 1 / 16
 
 # %% ../nbs/lib/options.ipynb #rop00002
 def is_whole(value: object) -> bool:
-    "Whether a value is a whole number; True and False are not."
+    "Return whether a value is a whole number; True and False are not."
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 # %% ../nbs/lib/options.ipynb #op000013
 def resolve_shorthands(
-    settings: Mapping[str, Any],  # of a run, with its options under lora and trainer
+    settings: Mapping[str, Any],  # settings of a run, with its options under lora and trainer
 ) -> dict[str, Any]:  # the settings that change
     "Replace options by their shorthands; `CantolyricError` if an option and its shorthand are both given."
     lora: dict[str, Any] = {**(settings["lora"] or {})}
@@ -180,7 +180,7 @@ def resolve_shorthands(
 
 
 def _check_accelerator(value: object) -> None:
-    "Refuse an `accelerator_config` that is a number: transformers would open it as a file descriptor, and close it."
+    "Raise an error for an `accelerator_config` that is a number: transformers would open it as a file descriptor."
     if not isinstance(value, (str, Mapping, type(None))):
         raise CantolyricError(
             f"trainer.accelerator_config={brief(value)}: expected a dictionary, or the path of a JSON file"
@@ -188,7 +188,7 @@ def _check_accelerator(value: object) -> None:
 
 
 def _rows_per_step(trainer: Mapping[str, Any]) -> int:
-    "Examples per optimizer step that the Trainer's two options for it amount to."
+    "Compute the examples per optimizer step from the Trainer's two options for it."
     sizes = {name: trainer.get(name, 1) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")}
     for name, size in sizes.items():
         if not is_whole(size):
@@ -208,7 +208,7 @@ def _shorten(settings: Mapping[str, Any], changed: dict[str, Any], short: str, v
 
 # %% ../nbs/lib/options.ipynb #op000016
 def machine_gib() -> float:
-    "The memory that a run may take, in GiB: the GPU's, or the machine's (or its container's)."
+    "Return the memory that a run may use, in GiB: the GPU's, or the machine's (or its container's)."
     import torch
 
     if torch.cuda.is_available():
@@ -223,7 +223,7 @@ def machine_gib() -> float:
 
 
 def _physical_bytes() -> float:
-    "The size of the machine's memory; infinity if the system does not tell."
+    "Return the size of the machine's memory; infinity if the system does not report it."
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
@@ -234,7 +234,7 @@ def _physical_bytes() -> float:
 class Forecast:
     "The time and memory that a run will need, estimated from a few timed steps."
 
-    steps: int  # of the full stage
+    steps: int  # steps of the full stage
     seconds_per_step: float  # mean over the full stage
     training: float  # seconds for the steps of the full stage
     smoke: float  # seconds for the smoke stage
@@ -273,7 +273,7 @@ def batch_tokens(
     batch_size: int,  # rows per step
     multiple: int = 8,  # lengths are padded to a multiple of this
 ) -> np.ndarray:  # int64 (steps,): tokens of each batch, padding included
-    "The size of each batch, which is its longest row times the number of rows."
+    "Return the number of tokens in each batch: its longest row times its number of rows."
     longest = np.asarray(lengths).reshape(-1, batch_size).max(1)
     return -(-longest // multiple) * multiple * batch_size
 

@@ -19,12 +19,12 @@ def character_ngrams(
     text: str,
     n: int = 2,  # characters
 ) -> set[str]:
-    "The substrings of `n` characters; empty for a shorter text."
+    "Return the substrings of `n` characters; empty for a shorter text."
     return {text[k : k + n] for k in range(len(text) - n + 1)}
 
 
 def jaccard(a: Set[str], b: Set[str]) -> float:
-    "The Jaccard index of two sets, from 0 (disjoint) to 1 (equal); 0 for two empty sets."
+    "Return the Jaccard index of two sets, from 0 (disjoint) to 1 (equal); 0 for two empty sets."
     return len(a & b) / len(a | b) if a or b else 0.0
 
 # %% ../nbs/lib/overlap.ipynb #d5b4a9a5
@@ -34,7 +34,7 @@ class NgramOverlap:
     def __init__(
         self,
         texts: Iterable[str],  # the texts that may have been copied, such as the training data
-        n: int = 6,  # characters from which a shared substring counts as copied
+        n: int = 6,  # minimum length of a shared substring that counts as copied, in characters
     ) -> None:
         self.n = n
         self.text = "\n".join("".join(c for c in text if is_han(c) or c == "\n") for text in texts)
@@ -47,7 +47,7 @@ class NgramOverlap:
 
     def _hits(
         self, line: str, n: int
-    ) -> np.ndarray:  # bool (len(line) - n + 1,): is the n-gram that starts here known?
+    ) -> np.ndarray:  # bool (len(line) - n + 1,): whether the n-gram that starts here is known
         hashes, known = _ngram_hashes(line, n), self._index(n)
         if not len(known):
             return np.zeros(len(hashes), bool)
@@ -57,7 +57,7 @@ class NgramOverlap:
         self,
         text: str,  # lyrics
     ) -> tuple[int, int]:  # characters covered by n-grams of the indexed texts, and all characters
-        "How many characters of a text are copied."
+        "Count the copied characters of a text."
         copied = total = 0
         for line in lyric_lines(text):
             covered = np.zeros(len(line), bool)
@@ -67,7 +67,7 @@ class NgramOverlap:
         return copied, total
 
     def copied_share(self, texts: Iterable[str]) -> float:
-        "The share of copied characters, from 0 to 1; NaN for texts without characters."
+        "Return the share of copied characters, from 0 to 1; NaN for texts without characters."
         counts = [self.copied_characters(text) for text in texts]
         total = sum(n for _, n in counts)
         return sum(n for n, _ in counts) / total if total else math.nan
@@ -77,7 +77,7 @@ class NgramOverlap:
         text: str,  # lyrics
         limit: int = 24,  # longer copies count as this long
     ) -> int:  # characters
-        "The length of the longest substring of a line that stands in the indexed texts."
+        "Return the length of the longest substring of a line that occurs in the indexed texts."
         best = 0
         for line in lyric_lines(text):
             while best < min(limit, len(line)) and self._hits(line, best + 1).any():
@@ -86,7 +86,7 @@ class NgramOverlap:
 
 
 def _ngram_hashes(text: str, n: int) -> np.ndarray:  # uint64 (len(text) - n + 1,)
-    "A multiplicative hash of each n-gram."
+    "Compute a multiplicative hash of each n-gram."
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.uint64)
     if len(codes) < n:
         return np.empty(0, np.uint64)

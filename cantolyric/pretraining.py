@@ -61,7 +61,7 @@ def packed_rows(
     config: BaseConfig,
     epoch: int,  # determines the order and the BPE-dropout
 ) -> np.ndarray:  # int64 (rows, length + 1)
-    "One epoch: documents shuffled, encoded with BPE-dropout, joined by the end token, cut into rows."
+    "Shuffle the documents, encode them with BPE-dropout, join them by the end token, and cut them into rows."
     rng, end = random.Random(f"{config.seed}-{epoch}"), bpe.special[SPECIAL[0]]
     order = rng.sample(range(len(texts)), len(texts))
     ids = [end]
@@ -76,10 +76,10 @@ def batches(
     bpe: ByteLevelBPE,
     texts: Sequence[str],  # as in `packed_rows`
     config: BaseConfig,
-    epoch: int = 0,  # where to start, for a run that is resumed
-    index: int = 0,  # the batch after the last one that was used
+    epoch: int = 0,  # epoch to start with, for a resumed run
+    index: int = 0,  # index of the first batch to yield
 ) -> Iterator[tuple[int, int, torch.Tensor]]:  # epoch, index, rows: int64 (config.rows, length + 1)
-    "Yield batches without end; stopping and resuming a run does not change them."
+    "Yield batches indefinitely; stopping and resuming a run does not change them."
     while True:
         rows = packed_rows(bpe, texts, config, epoch)
         if len(rows) < config.rows:
@@ -94,7 +94,7 @@ def add_dropout(
     model: Qwen3ForCausalLM,
     p: float,  # share of values set to 0 while training
 ) -> list[torch.utils.hooks.RemovableHandle]:
-    "Add dropout to what attention and MLP add to the residual stream; Qwen3 itself has none."
+    "Add dropout to the outputs of embedding, attention and MLP; Qwen3 itself has none."
 
     def drop(module: torch.nn.Module, args: tuple, out: torch.Tensor) -> torch.Tensor:
         return F.dropout(out, p, module.training)
@@ -107,7 +107,7 @@ def make_optimizers(
     model: Qwen3ForCausalLM,
     config: BaseConfig,
 ) -> list[torch.optim.Optimizer]:
-    "Muon for the matrices inside the blocks, AdamW for embeddings and norms."
+    "Create the optimizers: Muon for the matrices inside the blocks, AdamW for embeddings and norms."
     inner = [p for p in model.model.layers.parameters() if p.ndim == 2]
     ids = {id(p) for p in inner}
     rest = [p for p in model.parameters() if id(p) not in ids]
@@ -124,8 +124,8 @@ def make_optimizers(
 def learning_rate(
     step: int,
     config: BaseConfig,
-) -> float:  # factor of the peak rate
-    "Warm up, stay, then fall linearly to 0."
+) -> float:  # fraction of the peak rate
+    "Warm up linearly, stay constant, then decay linearly to 0."
     left = (config.steps - step) / max(1, config.steps * config.decay)
     return min(1.0, (step + 1) / config.warmup, max(0.0, left))
 
@@ -133,7 +133,7 @@ def learning_rate(
 def next_token_loss(
     model: PreTrainedModel,  # a causal language model
 ) -> Callable[[torch.Tensor], torch.Tensor]:  # rows, int64 (B, T + 1) -> loss in nats per token
-    "The loss of pretraining, in bf16 autocast."
+    "Return the loss function of pretraining, in bf16 autocast."
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -149,7 +149,7 @@ def pretraining_step(
     rows: torch.Tensor,  # int64 (B, T + 1)
     lr: float,  # learning rate
 ) -> float:  # loss in nats per token
-    "One step of pretraining."
+    "Take one step of pretraining."
     loss = loss_of(rows)
     loss.backward()
     for o in optimizers:
@@ -166,9 +166,9 @@ def pretraining_steps(
     rows: Iterator[tuple[int, int, torch.Tensor]],  # from `batches`
     loss_of: Callable[[torch.Tensor], torch.Tensor],  # from `next_token_loss`
     optimizers: Sequence[torch.optim.Optimizer],
-    state: dict,  # where the run is: step, epoch, index, log
+    state: dict,  # progress of the run: step, epoch, index, log
 ) -> Iterator[dict]:
-    "Take the steps that are left, and yield the state after each."
+    "Take the remaining steps, and yield the state after each."
     with tqdm(total=config.steps, initial=state["step"], desc="pretraining", unit="step") as bar:
         while (step := state["step"]) < config.steps:
             epoch, index, batch = next(rows)
@@ -182,7 +182,7 @@ def pretraining_steps(
 
 # %% ../nbs/lib/pretraining.ipynb #870ff29a
 def _optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
-    "The state of the optimizers as named tensors."
+    "Return the state of the optimizers as named tensors."
     return {
         f"{k}.{i}.{n}": v if v.ndim else v[None]
         for k, o in enumerate(optimizers)
@@ -192,7 +192,7 @@ def _optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str,
 
 
 def _restore_optimizers(optimizers: Sequence[torch.optim.Optimizer], tensors: dict[str, torch.Tensor]) -> None:
-    "Put named tensors back into the optimizers."
+    "Restore the state of the optimizers from named tensors."
     for k, o in enumerate(optimizers):
         state: dict[int, dict] = {}
         for name, v in tensors.items():
@@ -204,7 +204,7 @@ def _restore_optimizers(optimizers: Sequence[torch.optim.Optimizer], tensors: di
 
 @torch.no_grad()
 def _restore_weights(model: torch.nn.Module, file: Path) -> None:
-    "Put a checkpoint's weights into a model: all of them, and no others."
+    "Restore a model's weights from a checkpoint that has exactly the model's parameters."
     weights, own = load_file(file), dict(model.named_parameters())
     if odd := sorted(weights.keys() ^ own.keys()):
         problem = f"the checkpoint belongs to another model or is damaged: {odd[0]} is in only one of the two"
@@ -215,10 +215,10 @@ def _restore_weights(model: torch.nn.Module, file: Path) -> None:
 
 # %% ../nbs/lib/pretraining.ipynb #607618b7
 def save_pretraining(
-    folder: str | Path,  # of the checkpoint
+    folder: str | Path,  # folder of the checkpoint
     model: torch.nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
-    state: dict,  # where the run is
+    state: dict,  # progress of the run
 ) -> None:
     "Write a checkpoint atomically."
     with atomic_dir(folder) as unfinished:
@@ -230,19 +230,19 @@ def save_pretraining(
 
 def checkpoint_of(
     run: Path,  # folder of a run
-) -> Path:  # where its checkpoint is, or will be
-    "The checkpoint of a run; the old one is put back if a process was killed while it was replaced."
+) -> Path:  # path of its checkpoint, which may not exist yet
+    "Return the path of a run's checkpoint; restore the old one if a process was killed while replacing it."
     folder = run / "checkpoint"
     restore_dir(folder)
     return folder
 
 
 def load_pretraining(
-    folder: str | Path,  # of the checkpoint
+    folder: str | Path,  # folder of the checkpoint
     model: torch.nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
 ) -> dict:  # the state that was saved
-    "Put a checkpoint back into a model and its optimizers; `FileError` if it belongs to another model."
+    "Restore a model and its optimizers from a checkpoint; `FileError` if it belongs to another model."
     folder = Path(folder)
     _restore_weights(model, folder / "model.safetensors")
     _restore_optimizers(optimizers, load_file(folder / "optimizer.safetensors"))
@@ -253,7 +253,7 @@ def check_run_config(
     run: Path,  # folder of a run
     config: BaseConfig,
 ) -> None:
-    "Write down the settings of a new run; `CantolyricError` if it was started with others."
+    "Record the settings of a new run; `CantolyricError` if it was started with different ones."
     path, now = run / "config.json", asdict(config)
     if run.exists() and not run.is_dir():
         raise FileError(run, "expected the folder of a run, got a file")
@@ -267,7 +267,7 @@ def check_run_config(
 
 
 def _tokenizers(run: Path, config: BaseConfig, texts: Sequence[str]) -> tuple[ByteLevelBPE, PreTrainedTokenizerFast]:
-    "The tokenizers of a run: trained once, then read."
+    "Load the tokenizers of a run; train them first if it has none."
     path = run / "tokenizer.json"
     if not path.exists():
         run.mkdir(parents=True, exist_ok=True)
@@ -276,7 +276,7 @@ def _tokenizers(run: Path, config: BaseConfig, texts: Sequence[str]) -> tuple[By
 
 # %% ../nbs/lib/pretraining.ipynb #b62d9504
 def can_compile() -> bool:
-    "Whether torch.compile can work here: on a CPU it needs a C++ compiler."
+    "Return whether torch.compile can work here: on a CPU it needs a C++ compiler."
     return any(shutil.which(c) for c in (os.environ.get("CXX") or "c++", "g++", "clang++"))
 
 
@@ -288,14 +288,14 @@ def pretraining_cost(
     run: str | Path,  # folder of a run, new or stopped
     config: BaseConfig | None = None,  # as in `pretrain`
 ) -> str:  # one or two sentences
-    "What pretraining will cost from here on."
+    "Estimate the time, memory and disk space that pretraining still needs."
     run, config = Path(run), config or BaseConfig()
     path = checkpoint_of(run) / "state.json"
     done = json.loads(path.read_text())["step"] if path.exists() else 0
     minutes = (config.steps - done) * SECONDS_PER_STEP * config.rows * config.length / 8192 / 60
     what = f"takes {config.steps:,} steps, into {str(run)!r}"
     if done:
-        what = f"goes on in {str(run)!r} at step {done:,} of {config.steps:,}"
+        what = f"continues in {str(run)!r} at step {done:,} of {config.steps:,}"
     return (
         f"Pretraining {what}: about {max(1, round(minutes)):,} more minutes on 2 CPU cores, 3 GB of memory, "
         "0.2 GB of disk. It can be stopped (Ctrl-C) and started again."
@@ -304,10 +304,10 @@ def pretraining_cost(
 # %% ../nbs/lib/pretraining.ipynb #67c387b1
 def is_evaluated(
     step: int,  # the step just taken, from 1
-    steps: int,  # of the whole run
+    steps: int,  # steps of the whole run
     every: int,  # steps between evaluations
 ) -> bool:
-    "Whether a step is followed by an evaluation: often at first, then at an even pace, and at the end."
+    "Return whether a step is followed by an evaluation: often at first, then at regular intervals, and at the end."
     return step in (10, 25, 50, 100) or step % every == 0 or step == steps
 
 # %% ../nbs/lib/pretraining.ipynb #d7d05cf1
@@ -315,11 +315,11 @@ def sample_texts(
     model: PreTrainedModel,  # a causal language model
     tokenizer: PreTrainedTokenizerBase,
     n: int = 3,  # texts
-    seed: int = 0,  # torch's global random numbers are left as they were
+    seed: int = 0,  # does not change torch's global RNG state
     max_new_tokens: int = 24,
     top_p: float = 0.9,
 ) -> list[str]:
-    "Sample short texts from nothing but the start token, to look at during a run."
+    "Sample short texts from the start token alone, to inspect during a run."
     was, end = model.training, tokenizer.eos_token_id
     start = torch.full((n, 1), end, device=model.device)
     model.eval()
@@ -396,7 +396,7 @@ def export_base(
     with quiet_loading():
         model.bfloat16().save_pretrained(folder)
     (folder / "training.json").write_text(json.dumps(short_log(run)))
-    follow_umask(*folder.glob("*.safetensors"))  # safetensors leaves them readable to their owner alone
+    follow_umask(*folder.glob("*.safetensors"))  # safetensors makes them readable only to their owner
     if card:
         (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
@@ -405,6 +405,6 @@ def export_base(
 def short_log(
     run: Path,  # folder of a run
 ) -> dict:
-    "The state of a run, with every tenth step of its log and all evaluations."
+    "Return the state of a run, with every tenth step of its log and all evaluations."
     state = json.loads((run / "checkpoint" / "state.json").read_text())
     return dict(state, log=[x for x in state["log"] if x["step"] % 10 == 1 or "bits" in x])

@@ -28,7 +28,7 @@ def check_quantizable(
     w: torch.Tensor,  # weights
     block_size: int = 64,  # weights that share a scale
 ) -> None:
-    "Raise `CantolyricError` for what cannot be quantized: other dtypes, empty tensors, weights that are not finite."
+    "Raise `CantolyricError` for weights that cannot be quantized: of another dtype, empty, or not finite."
     if not isinstance(w, torch.Tensor) or w.dtype not in FLOAT_DTYPES:
         found = w.dtype if isinstance(w, torch.Tensor) else type(w).__name__
         raise CantolyricError(
@@ -64,15 +64,15 @@ class Int8:
     values: torch.Tensor  # int8, the shape of the weights
     scale: torch.Tensor  # fp32 (groups,): the largest absolute value of each group
     size: int  # weights per group
-    dtype: torch.dtype  # of the weights
+    dtype: torch.dtype  # dtype of the weights
 
 
 def quantize_int8(
     w: torch.Tensor,  # weights, (..., in)
-    by: str = "row",  # what shares a scale: "tensor", "row", "block"
+    by: str = "row",  # unit that shares a scale: "tensor", "row", "block"
     block_size: int = 64,  # weights per block
 ) -> Int8:
-    "Absmax quantization to 8 bits; `CantolyricError` as in `check_quantizable`."
+    "Quantize weights to 8 bits by absmax; `CantolyricError` as in `check_quantizable`."
     check_quantizable(w, block_size)
     sizes = {"tensor": w.numel(), "row": w.shape[-1], "block": block_size}
     if by not in sizes:
@@ -86,7 +86,7 @@ def quantize_int8(
 def dequantize_int8(
     q: Int8,
 ) -> torch.Tensor:  # the shape and dtype of the weights
-    "The weights that 8-bit codes stand for."
+    "Reconstruct weights from their 8-bit codes."
     w = split_into_groups(q.values.float(), q.size) * q.scale[:, None] * (1 / 127)
     return w.flatten()[: q.values.numel()].view(q.values.shape).to(q.dtype)
 
@@ -95,7 +95,7 @@ def relative_error(
     w: torch.Tensor,  # weights
     approximation: torch.Tensor,  # the same shape
 ) -> float:
-    "Root mean square of the difference, divided by that of the weights."
+    "Return the root mean square of the difference, divided by that of the weights."
     return float((w.float() - approximation.float()).square().mean().sqrt() / w.float().square().mean().sqrt())
 
 # %% ../nbs/31_quantization.ipynb #89259fa2
@@ -107,7 +107,7 @@ def _check_bits(bits: int) -> None:
 def normal_codebook(
     bits: int,  # 2 to 8; 4: NF4
 ) -> torch.Tensor:  # fp32 (2 ** bits,), from -1 to 1, ascending
-    "Quantiles of the normal distribution, with an exact zero: half of the values lie above it."
+    "Return quantiles of the normal distribution, with an exact zero: half of the values lie above it."
     _check_bits(bits)
     n, quantile = 2**bits, NormalDist().inv_cdf
     # bitsandbytes' constant has seven digits, which shows in the last bit of the values
@@ -123,7 +123,7 @@ def normal_codebook(
 def uniform_codebook(
     bits: int,  # 2 to 8
 ) -> torch.Tensor:  # fp32 (2 ** bits - 1,), from -1 to 1, ascending
-    "Equally spaced values with a zero: absmax quantization to whole numbers."
+    "Return equally spaced values with a zero: absmax quantization to whole numbers."
     _check_bits(bits)
     largest = 2 ** (bits - 1) - 1
     return torch.arange(-largest, largest + 1) / largest
@@ -133,7 +133,7 @@ def nearest_code(
     x: torch.Tensor,  # fp32
     codebook: torch.Tensor,  # fp32 (n,), ascending
 ) -> torch.Tensor:  # uint8, index into the codebook
-    "The index of the nearest value of a codebook; the lower one of two that are equally near."
+    "Return the index of the nearest value of a codebook; the lower one if two are equally near."
     return torch.bucketize(x, (codebook[1:] + codebook[:-1]) / 2, out_int32=True).to(torch.uint8)
 
 
@@ -149,9 +149,9 @@ def pack_nibbles(
 
 def unpack_nibbles(
     packed: torch.Tensor,  # uint8 (m,)
-    n: int,  # how many numbers
+    n: int,  # number of codes
 ) -> torch.Tensor:  # uint8 (n,)
-    "The inverse of `pack_nibbles`."
+    "Invert `pack_nibbles`."
     return torch.stack([packed >> 4, packed & 15], 1).flatten()[:n]
 
 # %% ../nbs/31_quantization.ipynb #e7674b78
@@ -177,12 +177,12 @@ def dequantize_blocks(
     codebook: torch.Tensor,  # fp32
     block_size: int = 64,
 ) -> torch.Tensor:  # fp32 (n,)
-    "The value of each code times the scale of its block."
+    "Multiply the value of each code by the scale of its block."
     return (split_into_groups(codebook[codes.int()], block_size) * absmax[:, None]).flatten()[: len(codes)]
 
 # %% ../nbs/31_quantization.ipynb #a9231002
 def dynamic_codebook() -> torch.Tensor:  # fp32 (256,), ascending
-    "The 8-bit codebook of bitsandbytes: ten times finer with every decade towards zero (Dettmers 2015)."
+    "Return the 8-bit codebook of bitsandbytes: ten times finer with every decade towards zero (Dettmers 2015)."
     values = [0.0, 1.0]
     for i in range(7):
         steps = torch.linspace(0.1, 1, 2**i + 1)
@@ -193,7 +193,7 @@ def dynamic_codebook() -> torch.Tensor:  # fp32 (256,), ascending
 
 @dataclass
 class QuantizedScales:
-    "The scales of blocks, quantized themselves."
+    "Block scales that are themselves quantized."
 
     codes: torch.Tensor  # uint8 (blocks,)
     absmax: torch.Tensor  # fp32 (ceil(blocks / 256),)
@@ -209,7 +209,7 @@ def quantize_scales(
     absmax: torch.Tensor,  # fp32 (blocks,)
     size: int = 256,  # scales per group
 ) -> QuantizedScales:
-    "Double quantization: subtract the mean of the scales and quantize the rest to 8 bits."
+    "Quantize scales to 8 bits after subtracting their mean (double quantization)."
     offset = absmax.mean()
     groups = split_into_groups(absmax - offset, size)
     largest = groups.abs().amax(1)
@@ -224,7 +224,7 @@ def dequantize_scales(
     scales: QuantizedScales,
     size: int = 256,  # scales per group
 ) -> torch.Tensor:  # fp32 (blocks,)
-    "The inverse of `quantize_scales`, up to rounding."
+    "Invert `quantize_scales`, up to rounding."
     return dequantize_blocks(scales.codes, scales.absmax, dynamic_codebook(), size) + scales.offset
 
 # %% ../nbs/31_quantization.ipynb #f5b81aa8
@@ -234,8 +234,8 @@ class NF4:
 
     codes: torch.Tensor  # uint8 (ceil(n / 2),)
     absmax: torch.Tensor | QuantizedScales  # fp32 (blocks,), or quantized
-    shape: torch.Size  # of the weights
-    dtype: torch.dtype  # of the weights
+    shape: torch.Size  # shape of the weights
+    dtype: torch.dtype  # dtype of the weights
     block_size: int
 
     @property
@@ -257,7 +257,7 @@ def quantize_nf4(
 def dequantize_nf4(
     q: NF4,
 ) -> torch.Tensor:  # the shape and dtype of the weights
-    "The weights that NF4 codes stand for."
+    "Reconstruct weights from their NF4 codes."
     absmax = dequantize_scales(q.absmax) if isinstance(q.absmax, QuantizedScales) else q.absmax
     codes = unpack_nibbles(q.codes, q.shape.numel())
     return dequantize_blocks(codes, absmax, normal_codebook(4), q.block_size).view(q.shape).to(q.dtype)
@@ -279,7 +279,7 @@ def quantize_dequantize(
 
 # %% ../nbs/31_quantization.ipynb #18341698
 def _companions(weight: torch.nn.Parameter, module: torch.nn.Module) -> list[torch.Tensor]:
-    "The tensors in which bitsandbytes keeps a weight's scales and codebooks."
+    "Return the tensors in which bitsandbytes keeps a weight's scales and codebooks."
     state = getattr(weight, "quant_state", None)
     if state is None:  # 8 bits: the scales are with the weight; after a first forward pass, with the layer
         scales = (getattr(weight, "SCB", None), getattr(getattr(module, "state", None), "SCB", None))
@@ -290,7 +290,7 @@ def _companions(weight: torch.nn.Parameter, module: torch.nn.Module) -> list[tor
 
 
 def _stored_bits(weight: torch.nn.Parameter) -> str:
-    "Bits per stored number: 4 and 8 if bitsandbytes quantized it, otherwise those of the dtype."
+    "Return the bits per stored number: 4 or 8 if bitsandbytes quantized it, otherwise those of the dtype."
     if getattr(weight, "quant_state", None) is not None:
         return "4"
     return str(8 * weight.element_size())
@@ -299,7 +299,7 @@ def _stored_bits(weight: torch.nn.Parameter) -> str:
 def storage_report(
     model: torch.nn.Module,
 ) -> list[dict[str, Any]]:  # per parameter: name, module (its class), dtype, bits, numbers, bytes
-    "The bytes of each parameter together with its scales and codebooks; shared storage counts once."
+    "Report the bytes of each parameter with its scales and codebooks; shared storage counts once."
     rows: list[dict[str, Any]] = []
     seen: set[int] = set()
     for path, module in model.named_modules():
@@ -318,7 +318,7 @@ def storage_report(
 def block_linears(
     model: torch.nn.Module,  # a causal language model
 ) -> dict[str, torch.nn.Linear]:  # by name
-    "The linear layers of the blocks: all but the head."
+    "Return the linear layers of the blocks: all but the head."
     get_head: Any = getattr(model, "get_output_embeddings", None)
     head = get_head() if get_head else None
     return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
@@ -327,7 +327,7 @@ def block_linears(
 def convert_to_nf4(
     model: torch.nn.Module,  # a causal language model, changed in place
     double: bool = True,  # quantize the scales too
-    storage: torch.dtype = torch.uint8,  # of the tensors that hold the codes
+    storage: torch.dtype = torch.uint8,  # dtype of the tensors that hold the codes
 ) -> torch.nn.Module:  # the same model
     "Replace the linear layers of the blocks by bitsandbytes' NF4 layers, as loading in 4 bits does."
     from bitsandbytes.nn import Linear4bit, Params4bit
@@ -378,10 +378,10 @@ def _scale_channels(model: torch.nn.Module, channels: Collection[int], factor: f
 @contextmanager
 def with_outliers(
     model: torch.nn.Module,  # a Qwen3, Qwen2 or Llama: each block has two norms, each before its projections
-    channels: Collection[int],  # of the residual stream
+    channels: Collection[int],  # channels of the residual stream
     factor: float = 32.0,  # how much larger their columns become; below 1, the activations grow instead
 ) -> Iterator[torch.nn.Module]:
-    "Outliers in the weights or activations of a model, for a `with` block; a power of two changes no logit."
+    "Create outliers in a model's weights or activations, for a `with` block; a power of two changes no logit."
     _scale_channels(model, channels, factor)
     try:
         yield model
@@ -397,14 +397,14 @@ def _is_cpu_packed(module: torch.nn.Module) -> bool:
 def cpu_packed_layers(
     model: torch.nn.Module,
 ) -> list[str]:  # names of layers
-    "The 4-bit layers in the order of bitsandbytes' CPU kernel: gradients, and merging into them, are silently wrong."
+    "Find 4-bit layers in the order of bitsandbytes' CPU kernel: gradients and merging are silently wrong there."
     return [name for name, module in model.named_modules() if _is_cpu_packed(module)]
 
 
 def disable_cpu_packing(
     model: torch.nn.Module,
 ) -> torch.nn.Module:  # the same model
-    "On a CPU, keep bitsandbytes from repacking 4-bit weights in the first forward pass of an evaluation."
+    "Keep bitsandbytes from repacking 4-bit weights in the first forward pass of an evaluation on a CPU."
     m: Any
     for m in model.modules():
         if hasattr(m, "support_avx512bf16_for_cpu"):

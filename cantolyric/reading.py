@@ -30,7 +30,7 @@ from .tones import SCHEMES, Syllable, ToneScheme, parse_syllable
 
 # %% ../nbs/01_reading.ipynb #8ba6916e
 class Reader:
-    "Read Chinese text: at each place, the longest word of a lexicon that starts there."
+    "A reader of Chinese text: at each position, it takes the longest word of a lexicon that starts there."
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Reader:
         self,
         char: str,  # one character
     ) -> str:
-        "The form of a character that the lexicon uses, for a variant or a compatibility form."
+        "Replace a variant or a compatibility form of a character by the form that the lexicon uses."
         return FORMS.get(char, char)
 
     def _index(self) -> None:
@@ -114,7 +114,7 @@ class Reader:
         text: str,
         scheme: str = "0243",  # a key of `SCHEMES`
     ) -> str:  # one digit for each character that has a reading; a new line for each line
-        "The tone digits of a text; characters without a reading are left out, see `unread`."
+        "Return the tone digits of a text; characters without a reading are left out, see `unread`."
         digits = str.maketrans("123456", SCHEMES[ToneScheme(scheme).name])
         lines = ["".join(j[-1] for j in self.jyutping(line) if j) for line in text_lines(_checked_text(text))]
         return "\n".join(lines).translate(digits)
@@ -123,7 +123,7 @@ class Reader:
         self,
         text: str,
     ) -> list[tuple[int, int, str]]:  # (line, column, character), line and column from 1
-        "The letters, digits and Chinese characters of a text that have no reading."
+        "Return the letters, digits and Chinese characters of a text that have no reading."
         return [
             (row, column, char)
             for row, line in enumerate(text_lines(_checked_text(text)), 1)
@@ -135,7 +135,7 @@ class Reader:
         self,
         text: str,  # a character or a word
     ) -> dict[str, float]:  # Jyutping -> its share, largest first; the shares add up to 1
-        "All readings of a character or word that the sources know, and the reader's own."
+        "Return all readings of a character or word that the sources know, and the reader's own."
         text = fold_variants(_checked_text(text))
         found = Counter(_attested_readings().get(text, {}))
         own = tuple(j for j in self.jyutping(text) if j)
@@ -144,7 +144,7 @@ class Reader:
         return {" ".join(reading): n / found.total() for reading, n in found.most_common()}
 
     def unambiguous(self) -> "Reader":
-        "A reader of unambiguous characters only: where it has a reading, it is this reader's. Made once."
+        "Return a reader of unambiguous characters only: where it has a reading, it agrees with this one. Cached."
         if self._unambiguous is None:
             known = unambiguous_characters().items()
             agreed = {c: k for c, k in known if tone_classes(self.words.get(c, ())) == [k]}
@@ -158,19 +158,19 @@ class Reader:
 
     @classmethod
     def characters(cls) -> "Reader":
-        "A reader of the single characters of the default lexicon. Made once."
+        "Return a reader of the single characters of the default lexicon. Cached."
         return _character_reader()
 
 
 def _checked_text(text: object) -> str:
-    "The text; raise `ArgumentError` for anything but a string."
+    "Return the text; raise `ArgumentError` for anything but a string."
     if isinstance(text, str):
         return text
     raise ArgumentError("text", text, "expected a string")
 
 # %% ../nbs/01_reading.ipynb #f1960b90
 def conversation_folds() -> list[list[str]]:  # two lists of file names
-    "The fixed two-fold split of the conversations."
+    "Return the fixed two-fold split of the conversations."
     names = list(conversations())
     return [names[0::2], names[1::2]]
 
@@ -179,7 +179,7 @@ def accuracy(
     jyutping: Callable[[str], Sequence[str | None]],  # text -> one Jyutping or None per character
     talks: Iterable[Iterable[Utterance]],  # conversations
 ) -> dict[str, float]:  # percentages, and the number of characters
-    "How often a reader gives the syllable, the tone and the 0243 class that were said."
+    "Measure how often a reader gives the syllable, the tone and the 0243 class that were said."
     count: Counter[str] = Counter()
     for text, readings in (transcript(utterance) for talk in talks for utterance in talk):
         for said, got in zip(readings, jyutping(text)):
@@ -197,21 +197,21 @@ def accuracy(
 # %% ../nbs/01_reading.ipynb #56b98b9b
 @lru_cache(None)
 def _default_lexicon() -> dict[str, Reading]:
-    "The rime table, updated with the learned readings."
+    "Return the rime table, updated with the learned readings."
     learned = read_readings_file(learned_readings_file())
     return folded_rime_words() | {word: tuple(j.split()) for word, j in learned.items()}
 
 
 @lru_cache(None)
 def default_reader() -> Reader:
-    "The default `Reader`. Made once."
+    "Return the default `Reader`. Cached."
     return Reader()
 
 # %% ../nbs/01_reading.ipynb #0955fc08
 def hand_annotated_lines(
     kind: str | None = None,  # "verse", "own", or None for both
-) -> list[tuple[str, list[list[str]]]]:  # (line, for each character the right readings; ["-"] if there is none)
-    "Lines in the written register that were annotated by hand."
+) -> list[tuple[str, list[list[str]]]]:  # (line, the right readings of each character; ["-"] if there are none)
+    "Load the lines in the written register that were annotated by hand."
     rows = asset_path("written_register.tsv").read_text(encoding="utf-8").splitlines()
     fields = [row.split("\t") for row in rows if row[0] != "#"]
     return [(text, [j.split("/") for j in readings.split()]) for text, readings, k in fields if kind in (None, k)]
@@ -221,7 +221,7 @@ def class_accuracy(
     jyutping: Callable[[str], Sequence[str | None]],  # text -> one Jyutping or None per character
     lines: Iterable[tuple[str, list[list[str]]]],  # as `hand_annotated_lines` returns them
 ) -> float:  # percentage
-    "How often a reader gives one of the right 0243 classes."
+    "Measure how often a reader gives one of the right 0243 classes."
     hits = [
         got is not None and tone_classes([got])[0] in tone_classes(right)
         for text, said in lines
@@ -233,7 +233,7 @@ def class_accuracy(
 # %% ../nbs/01_reading.ipynb #16294bfe
 @lru_cache(None)
 def _attested_readings() -> dict[str, Counter[Reading]]:  # folded word or character -> readings, counted
-    "Readings of words in talk, and of characters inside the words of talk and of the table."
+    "Count the readings of words in conversations, and of characters in the words of both sources."
     counts: dict[str, Counter[Reading]] = defaultdict(Counter)
     for word, readings in count_readings(conversations().values()).items():
         counts[fold_variants(word)].update(readings)
@@ -252,7 +252,7 @@ PARTICLES = set("呀喇㗎啦嗎吧呢吖咧咩喎囉嘞嚹啊𡃉囖啫噃咯�
 
 @lru_cache(None)
 def unambiguous_characters() -> dict[str, str]:  # folded character -> its 0243 class
-    "The characters on whose class the table, its words and the talk agree."
+    "Return the characters whose class the table, its words and the conversations agree on."
     unambiguous, attested = {}, _attested_readings()
     for char, reading in folded_rime_words().items():
         if len(char) > 1 or char in PARTICLES:
@@ -267,7 +267,7 @@ def unambiguous_characters() -> dict[str, str]:  # folded character -> its 0243 
 
 # %% ../nbs/01_reading.ipynb #674d5df4
 class _UnambiguousReader(Reader):
-    "A reader without a reading where the sources disagree."
+    "A reader that gives no reading where the sources disagree."
 
     def jyutping(self, text: str) -> list[str | None]:
         "Read a text; None where there is no unambiguous reading."

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def answer_ids(
     row: Mapping[str, Sequence[int]],  # {"input_ids", "labels"}
 ) -> list[int]:
-    "The ids that carry loss, in order."
+    "Return the ids that carry loss, in order."
     return [int(i) for i in row["labels"] if i != -100]
 
 # %% ../nbs/lib/rows.ipynb #554efb93
@@ -24,5 +24,5 @@ def answer_text(
     row: Mapping[str, Sequence[int]],  # {"input_ids", "labels"}
     tokenizer: "PreTrainedTokenizerBase",
 ) -> str:
-    "What the labels say, as text without control tokens."
+    "Decode the labels as text, without control tokens."
     return str(tokenizer.decode(answer_ids(row), skip_special_tokens=True, clean_up_tokenization_spaces=False))

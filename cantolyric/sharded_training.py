@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 # %% ../nbs/lib/sharded_training.ipynb #4957a7ea
 def _is_set(variable: str, default: str) -> bool:
-    "Whether a variable of accelerate is on; older configs say FULL_SHARD instead of true."
+    "Return whether a variable of accelerate is on; older configs say FULL_SHARD instead of true."
     return os.environ.get(variable, default).lower() in ("true", "1", "full_shard")
 
 
 def fsdp_settings() -> dict[str, bool]:  # reshard_after_forward, activation_checkpointing
-    "What an accelerate config with FSDP asks for; `CantolyricError` if it asks for something unsupported."
+    "Return the FSDP settings that an accelerate config requests; `CantolyricError` if one is not supported."
     for name in ("fsdp_offload_params", "fsdp_cpu_ram_efficient_loading"):
         if _is_set("ACCELERATE_USE_FSDP", "false") and _is_set(name.upper(), "false"):
             raise CantolyricError(
@@ -55,7 +55,7 @@ def prepare_trainer(
     trainer: "Trainer",  # not started yet
     strategy: str,  # "fsdp2": the base is sharded; "ddp": Trainer wraps the model; "none": a single process
 ) -> None:
-    "Let a Trainer train a model that `shard_base` has sharded, and refuse to start if the strategy is another one."
+    "Prepare a Trainer for a model that `shard_base` has sharded; it refuses to start with another strategy."
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
     class CheckStrategy(TrainerCallback):
@@ -64,7 +64,7 @@ def prepare_trainer(
         def on_train_begin(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
         ) -> None:
-            if strategy != "none":  # with one process, whatever the model is wrapped in is fine
+            if strategy != "none":  # with one process, any wrapper is fine
                 check_strategy(trainer.model_wrapped, strategy)
 
     trainer.is_distributed_loading_by_transformers = strategy == "fsdp2"
@@ -77,7 +77,7 @@ LAUNCH_CONFIGS = (1, 2, 8)
 def launch_config(
     gpus: int = 2,  # one of `LAUNCH_CONFIGS`
 ) -> Path:  # a YAML file
-    "A shipped config for `accelerate launch`."
+    "Return a shipped config for `accelerate launch`."
     if gpus not in LAUNCH_CONFIGS:
         known = ", ".join(map(str, LAUNCH_CONFIGS))
         problem = f"expected one of {known}; for another number of processes, change num_processes in a copy"

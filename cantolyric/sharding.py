@@ -76,14 +76,14 @@ class ShardedUnit:
         dist.all_gather_into_tensor(self.full, self.shard.detach())
 
     def free(self) -> None:
-        "Give the memory of the full parameters back."
+        "Release the memory of the full parameters."
         self.full.untyped_storage().resize_(0)
 
     def reduce(
         self,
         _: torch.Tensor,  # the parameter whose gradient is ready
     ) -> None:
-        "After the last gradient: sum over processes, keep the mean of this process's shard, free the rest."
+        "After the last gradient, sum over processes, keep the mean of this process's shard, and free the rest."
         self.missing -= 1
         if self.missing:
             return
@@ -101,7 +101,7 @@ class ShardedUnit:
 def decoder_blocks(
     model: nn.Module,  # a transformers model, bare or under PEFT
 ) -> dict[str, nn.Module]:  # by name, in order
-    "The decoder blocks of a model; `CantolyricError` if it has none."
+    "Return the decoder blocks of a model; `CantolyricError` if it has none."
     get_base: Any = getattr(model, "get_base_model", None)
     bare = get_base() if get_base else model
     kinds = set(getattr(bare, "_no_split_modules", None) or ())
@@ -127,9 +127,9 @@ def shard_by_hand(
 # %% ../nbs/32_sharding.ipynb #6d1832eb
 def rows_per_process(
     batch_size: int,  # rows per step, of all processes together
-    n: int | None = None,  # number of processes; None: as many as there are
+    n: int | None = None,  # number of processes; None: the world size
 ) -> int:
-    "How many rows of a batch each process gets; `CantolyricError` if they cannot be divided evenly."
+    "Return the number of rows per process; `CantolyricError` if the batch cannot be divided evenly."
     n = n or world_size()
     if batch_size % n:
         raise CantolyricError(
@@ -144,7 +144,7 @@ def process_rows(
     process_rank: int | None = None,  # None: this process
     n: int | None = None,  # number of processes
 ) -> dict[str, torch.Tensor]:  # (B / n, ...)
-    "The rows of a batch that belong to one process: each row goes to exactly one."
+    "Return the rows of a batch that belong to one process: each row goes to exactly one."
     if process_rank is None:
         process_rank, n = rank_and_world_size()
     share = rows_per_process(len(next(iter(batch.values()))), n)
@@ -154,7 +154,7 @@ def process_rows(
 def labels_per_process(
     labels: torch.Tensor,  # int64 (B, T), of this process; -100 marks positions without a label
 ) -> float:
-    """The number of predicted labels of all processes, divided by the number of processes.
+    """Return the number of predicted labels of all processes, divided by the number of processes.
 
     If each process divides its summed loss by this, the mean over processes is the mean over labels.
     """
@@ -171,7 +171,7 @@ def sharded_train_step(
     summed_loss: Callable[[nn.Module, dict[str, torch.Tensor]], torch.Tensor],  # (model, part) -> sum over labels
     reduce_each: bool = False,  # sum gradients over processes after each part instead of after the last one
 ) -> float:  # mean loss over all labels of all parts of all processes
-    "One optimizer step on all parts together; the result does not depend on how the batch was divided."
+    "Take one optimizer step on all parts together; the result does not depend on how the batch was divided."
     count = labels_per_process(torch.cat([p["labels"].flatten(1) for p in parts]))
     total = torch.zeros(())
     for part in parts:
@@ -189,7 +189,7 @@ def sharded_train_step(
 # %% ../nbs/32_sharding.ipynb #7934b4c8
 def check_quantized(
     model: nn.Module,
-    param_dtype: torch.dtype | None = None,  # in which weights will be gathered; None: as they are stored
+    param_dtype: torch.dtype | None = None,  # dtype in which weights will be gathered; None: as stored
 ) -> None:
     "Raise `CantolyricError` for quantized weights that gathering would destroy."
     for name, p in model.named_parameters():
@@ -210,8 +210,8 @@ def check_quantized(
 def shard_model(
     model: nn.Module,  # a transformers model, bare or under PEFT; changed in place
     mesh: DeviceMesh | None = None,  # None: all processes
-    param_dtype: torch.dtype | None = None,  # in which weights are gathered and used; None: as they are
-    reduce_dtype: torch.dtype | None = None,  # in which gradients are summed; None: as they are
+    param_dtype: torch.dtype | None = None,  # dtype in which weights are gathered and used; None: unchanged
+    reduce_dtype: torch.dtype | None = None,  # dtype in which gradients are summed; None: unchanged
     reshard_after_forward: bool = True,  # free a block after its forward pass; False: keep it until its backward pass
 ) -> nn.Module:  # the same model
     "Shard a model with FSDP2: one unit per block, and one for the rest. `CantolyricError` without a process group."
@@ -264,7 +264,7 @@ def local_bytes(
     model: nn.Module,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> dict[str, int]:  # weights, gradients, optimizer: bytes in this process
-    "What this process holds of a model between steps."
+    "Return the bytes of a model that this process holds between steps."
     states = optimizer.state.values() if optimizer else ()
     tensors = [v for state in states for v in state.values() if isinstance(v, torch.Tensor) and v.dim()]
     params = list(model.parameters())
@@ -278,7 +278,7 @@ def local_bytes(
 def detected_strategy(
     model: nn.Module,  # as it is trained: `trainer.model_wrapped`, not `trainer.model`
 ) -> str:  # "fsdp2", "fsdp1", "ddp" or "none"
-    "How a model is really distributed over the processes."
+    "Detect how a model is actually distributed over the processes."
     modules = list(model.modules())
     if any(isinstance(m, FullyShardedDataParallel) for m in modules):
         return "fsdp1"
@@ -300,7 +300,7 @@ def check_strategy(
     if found == "ddp":
         hint = (
             "every process would hold the whole model; on a CPU, Trainer ignores fsdp= silently. Shard the model with "
-            "`shard_model`, or ask for ddp"
+            "`shard_model`, or use ddp"
         )
     raise CantolyricError(f"expected the model to be distributed by {expected}, found {found}: {hint}")
 
@@ -309,9 +309,9 @@ _FSDP_EVENT = re.compile(r"FSDP::(all_gather|post_forward|post_backward_reshard)
 
 
 def unsharded_intervals(
-    events: Iterable[Any],  # of a profile: `profile.events()`
+    events: Iterable[Any],  # events of a profile: `profile.events()`
 ) -> list[dict[str, Any]]:  # unit, phase, start and end (ms), sorted by start
-    "When each unit was unsharded, from the gathers and frees that FSDP2 leaves in a profile."
+    "Find when each unit was unsharded, from the gathers and frees that FSDP2 records in a profile."
     gathered: dict[str, float] = {}  # unit -> when its gather began
     freed: dict[str, float] = {}  # unit -> end of its forward pass, after which it may have been freed
     intervals: list[dict[str, Any]] = []
@@ -338,19 +338,19 @@ def unsharded_intervals(
 
 # %% ../nbs/32_sharding.ipynb #0667b868
 def _shard_numel(p: torch.Tensor, n: int, process_rank: int) -> int:
-    "Numbers of a parameter in one process: FSDP2 cuts along the rows, and only the last shards are smaller."
+    "Count a parameter's numbers in one process: FSDP2 cuts along the rows, and only the last shards are smaller."
     rows, row_size = (p.shape[0], p.numel() // p.shape[0]) if p.dim() else (1, 1)
     each = -(-rows // n)
     return row_size * max(0, min(each, rows - process_rank * each))
 
 
 def process_memory(
-    model: nn.Module,  # not sharded; costs no memory on the meta device
+    model: nn.Module,  # not sharded; takes no memory on the meta device
     n: int,  # number of processes
     process_rank: int = 0,
     gather_bytes: int | None = None,  # bytes of a gathered number, as set by param_dtype; None: as stored
 ) -> dict[str, Any]:  # weights, gradients, optimizer, gathered: bytes; units: unit -> bytes
-    "What one of `n` processes holds under FSDP2 with AdamW: shards, the rest, and two blocks."
+    "Estimate what one of `n` processes holds under FSDP2 with AdamW: shards, the rest, and two blocks."
     units = {name: list(block.parameters()) for name, block in decoder_blocks(model).items()}
     inside = {id(p) for params in units.values() for p in params}
     units["the rest"] = [p for p in model.parameters() if id(p) not in inside]
@@ -373,21 +373,21 @@ def process_memory(
 # %% ../nbs/32_sharding.ipynb #ef63194c
 @contextmanager
 def _quiet_checkpoints() -> Iterator[None]:
-    "Silence warnings about what is intended here: a single process, and the notes of a planner."
+    "Silence warnings about intended behaviour: a single process, and the notes of a planner."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def save_sharded_checkpoint(
-    folder: str | Path,  # of all checkpoints of a run
+    folder: str | Path,  # folder of all checkpoints of a run
     model: nn.Module,  # sharded or not
     optimizer: torch.optim.Optimizer,
     step: int,  # number of finished steps
-    keep: int = 2,  # how many checkpoints to keep
+    keep: int = 2,  # number of checkpoints to keep
     **more: Any,  # anything that JSON can express
 ) -> Path:  # of this checkpoint
-    "All processes together write what a run needs to resume: each writes its shards as safetensors."
+    "Write what a run needs to resume: all processes together, each its own shards as safetensors."
     path = Path(folder) / f"step-{step}"
     with distributed_atomic_dir(path) as unfinished, _quiet_checkpoints():
         writer = HuggingFaceStorageWriter(str(unfinished), save_distributed=True)
@@ -402,15 +402,15 @@ def save_sharded_checkpoint(
 
 # %% ../nbs/32_sharding.ipynb #169220ea
 def sharded_checkpoints(
-    folder: str | Path,  # of all checkpoints of a run
+    folder: str | Path,  # folder of all checkpoints of a run
 ) -> list[Path]:  # the latest last
-    "The complete checkpoints in a folder."
+    "Return the complete checkpoints in a folder."
     found = [p for p in Path(folder).glob("step-*") if p.name[5:].isdigit() and (p / "rest.json").exists()]
     return sorted(found, key=lambda p: int(p.name[5:]))
 
 
 def load_sharded_checkpoint(
-    folder: str | Path,  # of all checkpoints of a run
+    folder: str | Path,  # folder of all checkpoints of a run
     model: nn.Module,  # as it was saved, on any number of processes
     optimizer: torch.optim.Optimizer,
 ) -> dict[str, Any]:  # step, and what else was saved; {} if there is no checkpoint

@@ -22,7 +22,7 @@ def token_id(
     tokenizer: Tokenizer,
     token: str,  # a special token, such as "<|im_end|>"
 ) -> int:
-    "The id of a special token; `CantolyricError` if the tokenizer has no such token."
+    "Return the id of a special token; `CantolyricError` if the tokenizer has no such token."
     if isinstance(tokenizer, ByteLevelBPE):
         special = tokenizer.special
     else:
@@ -35,7 +35,7 @@ def token_id(
 
 # %% ../nbs/lib/text_encoding.ipynb #te000007
 def _control_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
-    "The added tokens that stand for more than their text, by id."
+    "Return the added tokens that represent more than their text, by id."
     added = tokenizer.added_tokens_decoder.items()
     return {i: t.content for i, t in added if t.special or t.content.startswith("<")}
 
@@ -58,7 +58,7 @@ def _continuing_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int
 
 @lru_cache(8)
 def _mark_positions(tokenizer: "PreTrainedTokenizerBase") -> dict[str, bool]:  # "start", "special", "text"
-    "Whether a tokenizer puts an opening mark at the very start, after a special token, and after text."
+    "Find out whether a tokenizer adds an opening mark at the very start, after a special token, and after text."
     alone, bare = _plain_ids(tokenizer, "a"), _continuing_ids(tokenizer, "a")
     after_special = alone
     if control := _control_tokens(tokenizer):
@@ -70,9 +70,9 @@ def _mark_positions(tokenizer: "PreTrainedTokenizerBase") -> dict[str, bool]:  #
 def text_ids(
     tokenizer: Tokenizer,
     text: str,  # whatever a user typed
-    behind: str = "start",  # what is before it: nothing ("start"), a "special" token, or other "text"
+    behind: str = "start",  # what precedes it: nothing ("start"), a "special" token, or other "text"
 ) -> list[int]:  # ids, none of them of a control token
-    "Encode text as text; `CantolyricError` if the tokenizer has no tokens for a part of it."
+    "Encode text without control tokens; `CantolyricError` if the tokenizer has no tokens for a part of it."
     if isinstance(tokenizer, ByteLevelBPE):
         return tokenizer.encode(text)
     marks = _mark_positions(tokenizer)

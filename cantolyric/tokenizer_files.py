@@ -18,7 +18,7 @@ from .errors import FileError
 def read_tokenizer_text(
     path: str | Path,
 ) -> str:
-    "The text of a tokenizer's file; `FileError` if it cannot be read or is not UTF-8."
+    "Read the text of a tokenizer's file; `FileError` if it cannot be read or is not UTF-8."
     try:
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -32,7 +32,7 @@ def read_tokenizer_text(
 def read_tokenizer_json(
     path: str | Path,
 ) -> object:
-    "The content of a JSON file of a tokenizer."
+    "Read the content of a tokenizer's JSON file."
     try:
         return json.loads(read_tokenizer_text(path))
     except json.JSONDecodeError as e:
@@ -42,12 +42,12 @@ def read_tokenizer_json(
 def read_merges(
     path: str | Path,  # a merges.txt
 ) -> list[str]:  # "left right", in order
-    "The merges of a published vocabulary, without the line that names the version."
+    "Read the merges of a published vocabulary, without the line that names the version."
     return [x for x in read_tokenizer_text(path).split("\n") if x.strip() and not x.startswith("#version")]
 
 # %% ../nbs/lib/tokenizer_files.ipynb #tf000007
 def _is_byte_level(content: object) -> bool:
-    "Whether a tokenizer.json has a BPE model over bytes, cut by patterns, as `TokenizerJson.save` writes it."
+    "Return whether a tokenizer.json has a BPE model over bytes, cut by patterns, as `TokenizerJson.save` writes it."
     try:
         kinds = {p["type"] for p in content["pre_tokenizer"]["pretokenizers"]}  # type: ignore[index]
         return content["model"]["type"] == "BPE" and kinds == {"Split", "ByteLevel"}  # type: ignore[index]
@@ -65,17 +65,17 @@ Normalizer = Literal["NFC", "NFD", "NFKC", "NFKD"]
 
 @dataclass
 class TokenizerJson:
-    "What the tokenizer.json of a byte-level BPE contains."
+    "The content of a tokenizer.json of a byte-level BPE."
 
     vocab: dict[str, int]  # without special and added tokens
     merges: list[tuple[str, str]]
-    patterns: tuple[str, ...]  # of the pre-tokenizer, applied one after the other
+    patterns: tuple[str, ...]  # patterns of the pre-tokenizer, applied one after the other
     normalizer: Normalizer | None = None
     special: dict[str, int] = field(default_factory=dict)
     added: dict[str, int] = field(default_factory=dict)
 
     def content(self) -> dict:
-        "The content of the file, in the order in which `tokenizers` writes it."
+        "Return the content of the file, in the order in which `tokenizers` writes it."
         added = [_added_token(s, i, False) for s, i in self.added.items()]
         added += [_added_token(s, i, True) for s, i in self.special.items()]
         splits = [dict(type="Split", pattern={"Regex": p}, behavior="Isolated", invert=False) for p in self.patterns]
@@ -97,7 +97,7 @@ class TokenizerJson:
 
     def save(
         self,
-        path: str | Path,  # where the tokenizer.json goes
+        path: str | Path,  # path of the new tokenizer.json
     ) -> None:
         "Write the file atomically; `FileError` if it cannot be written."
         try:

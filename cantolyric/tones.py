@@ -133,7 +133,7 @@ class Syllable:
 
 @lru_cache(None)
 def parse_syllable(text: str) -> Syllable:
-    "As `Syllable.parse`, remembering its results: a text repeats the same few thousand syllables."
+    "Parse as `Syllable.parse` does, with a cache: a text repeats the same few thousand syllables."
     return Syllable.parse(text)
 
 # %% ../nbs/00_tones.ipynb #f78b8050
@@ -164,7 +164,7 @@ class ToneScheme:
         self,
         tone: int,  # Jyutping tone, 1 to 6
     ) -> str:  # one digit of this scheme
-        "The digit of one tone; raise `ArgumentError` for a tone that does not exist."
+        "Return the digit of one tone; raise `ArgumentError` for a tone that does not exist."
         _check_tone(tone)
         return SCHEMES[self.name][tone - 1]
 
@@ -172,14 +172,14 @@ class ToneScheme:
         self,
         tones: "Iterable[int | Syllable]",  # Jyutping tones (1 to 6) or `Syllable`s
     ) -> str:  # one digit per tone
-        "The digits of several tones."
+        "Return the digits of several tones."
         return "".join(self.of(t.tone if isinstance(t, Syllable) else t) for t in tones)
 
     def tones(
         self,
         digit: str,  # one digit of this scheme
     ) -> frozenset[int]:  # Jyutping tones
-        "The tones that a digit stands for; raise `ArgumentError` for a digit that the scheme does not have."
+        "Return the tones that a digit represents; raise `ArgumentError` for a digit that the scheme does not have."
         found = frozenset(t for t in range(1, 7) if SCHEMES[self.name][t - 1] == digit)
         if found:
             return found
@@ -189,7 +189,7 @@ class ToneScheme:
 
     def convert(
         self,
-        digits: str,  # of this scheme, such as "394052"
+        digits: str,  # digits of this scheme, such as "394052"
         to: "ToneScheme | str",  # another scheme, or its name
         sets: bool = False,  # write [39] where a digit may be 3 or 9 in the other scheme; False: raise
     ) -> str:  # the same line in the other scheme
@@ -219,7 +219,7 @@ class ToneScheme:
 def pitch_level(
     tone: int,  # Jyutping tone, 1 to 6
 ) -> int:  # 0 (lowest) to 3 (highest)
-    "How high a tone ends, among the four pitch levels of 0243."
+    "Return the level at which a tone ends, among the four pitch levels of 0243."
     return "0243".index(ToneScheme("0243").of(tone))
 
 # %% ../nbs/00_tones.ipynb #e11014ea
@@ -234,7 +234,7 @@ def tone_melody_conflicts(
     tones: Iterable[int | Syllable],  # Jyutping tones (1 to 6) or `Syllable`s of one phrase
     pitches: Iterable[float],  # the pitch of each syllable's first note, in semitones
 ) -> list[int]:  # positions (from 0) of the first syllable of each conflicting step
-    "The steps at which the melody does not move the way that the tones do (Wong and Diehl 2002)."
+    "Find the steps at which the melody does not move the way that the tones do (Wong and Diehl 2002)."
     levels = [pitch_level(t.tone if isinstance(t, Syllable) else t) for t in tones]
     pitches = list(pitches)
     if len(levels) != len(pitches):
@@ -252,7 +252,7 @@ def rhyme_key(
     s: Syllable | str,  # a `Syllable`, or its Jyutping
     grade: int,  # 3 the same final, 2 the same vowel and kind of coda, 1 the same vowel
 ) -> str:  # such as "aang", "aa-nasal", "aa-any"
-    "The name of a syllable's rhyme group: equal exactly for syllables that rhyme at this grade or better."
+    "Name a syllable's rhyme group: equal exactly for syllables that rhyme at this grade or better."
     if isinstance(s, str):
         s = Syllable.parse(s)
     if grade == 3:
@@ -268,6 +268,6 @@ def rhyme(
     a: Syllable | str,  # a `Syllable`, or its Jyutping
     b: Syllable | str,
 ) -> int:  # 3 the same final, 2 the same vowel and kind of coda, 1 the same vowel, 0 no rhyme
-    "How well two syllables rhyme; initial and tone do not count."
+    "Grade how well two syllables rhyme; initial and tone do not count."
     a, b = (Syllable.parse(s) if isinstance(s, str) else s for s in (a, b))
     return next((g for g in (3, 2, 1) if rhyme_key(a, g) == rhyme_key(b, g)), 0)

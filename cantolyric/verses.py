@@ -38,7 +38,7 @@ GLOSS = (30, 320)  # characters of the English gloss
 # %% ../nbs/lib/verses.ipynb #vs000008
 @lru_cache(1)
 def stock_phrases() -> tuple[str, ...]:  # each of three characters or more
-    "Worn-out phrases of Cantopop that no verse of this collection may use."
+    "Load the worn-out phrases of Cantopop that no verse of this collection may use."
     return tuple(asset_path("cliches.txt").read_text(encoding="utf-8").split())
 
 
@@ -72,7 +72,7 @@ def _label_problems(verse: dict) -> Iterator[str]:
 def form_problems(
     verse: dict,  # as `load_verses` gives it
 ) -> Iterator[str]:
-    "Problems with the labels, the number of lines, their length, and their wording."
+    "Yield problems with the labels, the number of lines, their length, and their wording."
     least, most = LINES
     if not least <= len(verse["lines"]) <= most:
         yield f"{len(verse['lines'])} lines, expected {least} to {most}"
@@ -89,7 +89,7 @@ def form_problems(
 def rhyme_problems(
     verse: dict,  # as `load_verses` gives it
 ) -> Iterator[str]:
-    "Where the stated rhyme scheme does not hold."
+    "Yield violations of the stated rhyme scheme."
     groups: dict[str, dict[str, str | None]] = defaultdict(dict)  # letter -> line -> final
     for letter, line, end in zip(verse["rhyme"], verse["lines"], rhyme_ends(verse["lines"])):
         if letter != "X":
@@ -119,7 +119,7 @@ def reading_problems(
     verse: dict,  # as `load_verses` gives it
     second: Reading,  # a second reader, independent of ours
 ) -> Iterator[str]:
-    "Lines with a character that one reader cannot read, or that two readers put in different tone classes."
+    "Yield lines with a character that one reader cannot read or that two readers put in different tone classes."
     for k, line in enumerate(verse["lines"], 1):
         pairs = zip(line, default_reader().jyutping(line), second(line), strict=True)
         bad = [f"{c} {a}, {b}" for c, a, b in pairs if not a or not b or _tone_class(a) != _tone_class(b)]
@@ -143,7 +143,7 @@ def character_problems(
     verse: dict,  # as `load_verses` gives it
     hong_kong: Callable[[str], str],  # text -> the same text in Hong Kong's forms, such as OpenCC("t2hk").convert
 ) -> Iterator[str]:
-    "Characters that are not in Hong Kong's Traditional forms."
+    "Yield characters that are not in Hong Kong's Traditional forms."
     for k, line in enumerate(verse["lines"], 1):
         for own, standard in zip(line, hong_kong(line).translate(_HOUSE_STYLE), strict=True):
             if own.translate(_SAME_FORM) != standard.translate(_SAME_FORM):
@@ -156,14 +156,14 @@ MOST_OPENINGS = 4
 
 
 def _shared_run(a: str, b: str, length: int = 5) -> str | None:
-    "The first `length` characters in a row that two lines share."
+    "Return the first `length` characters in a row that two lines share."
     return next((a[i : i + length] for i in range(len(a) - length + 1) if a[i : i + length] in b), None)
 
 
 def repetition_problems(
     verses: Iterable[dict],  # as `load_verses` gives them
 ) -> Iterator[str]:
-    "Duplicate and near-duplicate lines in the collection."
+    "Yield duplicate and near-duplicate lines in the collection."
     lines = [(v["id"], v["hook"], line, bigrams(line)) for v in verses for line in v["lines"]]
     seen = InvertedIndex()
     for own, hook, line, grams in lines:
@@ -183,7 +183,7 @@ def repetition_problems(
 def opening_problems(
     verses: Iterable[dict],  # as `load_verses` gives them
 ) -> Iterator[str]:
-    "Openings and endings that too many verses share."
+    "Yield openings and endings that too many verses share."
     verses = list(verses)
     openings = Counter(v["lines"][0][:3] for v in verses)
     endings = Counter(v["lines"][-1][-3:] for v in verses)
@@ -197,7 +197,7 @@ MOST_PER_SCHEME = 0.2  # share of a collection
 
 
 def _words(line: str) -> list[str]:
-    "The words of a line; a character outside the dictionary's words stands alone."
+    "Split a line into words; a character outside the dictionary's words is a word of its own."
     words = cut_words(line)
     cuts = sorted({0, len(line), *(x for cut in words for x in cut)})
     return [w for i, j in pairwise(cuts) for w in ([line[i:j]] if (i, j) in words else line[i:j])]
@@ -206,7 +206,7 @@ def _words(line: str) -> list[str]:
 def richness(
     lines: Iterable[str],  # lines of Han characters
 ) -> tuple[int, int]:  # distinct characters, distinct pairs of neighbouring words
-    "How many characters and word pairs some lines use."
+    "Count the distinct characters and word pairs in some lines."
     lines = list(lines)
     return len(set("".join(lines))), len({pair for line in lines for pair in pairwise(_words(line))})
 
@@ -215,16 +215,16 @@ def richness_curve(
     lines: Sequence[str],  # lines of Han characters, in a random order
     sizes: Iterable[int],  # numbers of characters
 ) -> list[tuple[int, int]]:  # distinct characters, distinct character bigrams, at each size
-    "How the vocabulary of a text grows with its length."
+    "Measure how the vocabulary of a text grows with its length."
     ends = np.cumsum([len(line) for line in lines])
     parts = [lines[: int(np.searchsorted(ends, size)) + 1] for size in sizes]
     return [(len(set("".join(part))), len(set().union(*map(bigrams, part)))) for part in parts]
 
 # %% ../nbs/lib/verses.ipynb #vs000024
 def corpus_lines(
-    characters: int,  # about how many in all
+    characters: int,  # approximate number in all
 ) -> list[str]:
-    "Lines from the corpora's training pieces, with about that many characters in all."
+    "Return lines from the corpora's training pieces, with about that many characters in all."
     rows = lyric_pairs("train", verses=False, n=characters // 4)["lyrics"]  # a piece has at least four characters
     pieces = [line for lyrics in rows for line in lyrics.split("\n")]
     return pieces[: 1 + int(np.searchsorted(np.cumsum([len(x) for x in pieces]), characters))]
@@ -234,7 +234,7 @@ def variety_problems(
     verses: Sequence[dict],  # as `load_verses` gives them
     least: float,  # smallest allowed share of the corpus's variety
 ) -> Iterator[str]:
-    "Whether the collection uses too few characters, word pairs, or rhyme schemes."
+    "Yield problems if the collection uses too few characters, word pairs, or rhyme schemes."
     lines = [line for v in verses for line in v["lines"]]
     sample = corpus_lines(sum(map(len, lines)))
     for what, own, corpus in zip(("characters", "pairs of neighbouring words"), richness(lines), richness(sample)):
@@ -251,8 +251,8 @@ def check_verses(
     second: Reading | None = None,  # a second reader; None: readings are not compared
     hong_kong: Callable[[str], str] | None = None,  # text -> its Hong Kong form; None: not compared
     least: float = 0.8,  # share of the corpus's variety that the collection must have; 0 for a few verses
-) -> list[str]:  # complaints; empty if there are none
-    "Everything that a program can find wrong with a collection of verses."
+) -> list[str]:  # problems; empty if there are none
+    "Find everything that a program can find wrong with a collection of verses."
     verses = list(verses)
     out = []
     for v in verses:
@@ -282,7 +282,7 @@ def _request(verse: dict, lines: Sequence[str], group: int, rhymed: bool) -> dic
 def verse_requests(
     verses: Iterable[dict],  # as `load_verses` gives them; the test split
 ) -> list[dict]:  # as `benchmark_requests` gives them, with the verse's id, register and section; one `group` per verse
-    "Two requests per verse: its whole template, and that of one of its windows."
+    "Build two requests per verse: its whole template, and that of one of its windows."
     out = []
     for group, verse in enumerate(verses):
         out.append(_request(verse, verse["lines"], group, rhymed=group % 2 == 0))

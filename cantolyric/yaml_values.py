@@ -17,7 +17,7 @@ _EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
 
 
 def _with_exponents(resolvers: dict[str, list]) -> dict[str, list]:
-    "Implicit resolvers of PyYAML by first character, with the numbers of YAML 1.2 added."
+    "Add the numbers of YAML 1.2 to implicit resolvers of PyYAML, by first character."
     return resolvers | {c: [*resolvers.get(c, []), (FLOAT_TAG, _EXPONENT)] for c in "-+.0123456789"}
 
 
@@ -34,9 +34,9 @@ class ConfigDumper(yaml.SafeDumper):
 
 
 def yaml_value(
-    value: object,  # what JSON can hold; a tuple is written as a list
+    value: object,  # a JSON value; a tuple is written as a list
 ) -> str:  # on one line
-    "A value in YAML's flow style, to stand behind a key."
+    "Format a value in YAML's flow style, to follow a key."
     value = list(value) if isinstance(value, tuple) else value
     text = yaml.dump(value, Dumper=ConfigDumper, allow_unicode=True, default_flow_style=True, width=math.inf)
     return text.removesuffix("...\n").removesuffix("\n")  # no strip(): text may end in an ideographic space

@@ -205,7 +205,7 @@ def navigation() -> str:
     "All of it, for the end of the index."
     lesson = lambda name: f"{name[:2]} {title(f'nbs/{name}.ipynb')} <{name}>"
     groups = [toctree(part, [lesson(name) for name in names]) for part, names in parts().items()]
-    back = ["Solutions <solutions/index>", "Modules <api/index>", "glossary", "粵語 <zh-hk>"]
+    back = ["Solutions <solutions/index>", "settings", "Modules <api/index>", "glossary", "粵語 <zh-hk>"]
     library = [f"{title(f'nbs/lib/{name}.ipynb')} <lib/{name}>" for name in library_notebooks()]
     about = ["contributing", "changelog", "corpora", "verses", "base-model"]
     return "\n\n".join(
@@ -220,6 +220,26 @@ def page(path: str) -> str:
     if path == "GLOSSARY.md":
         text = TERM.sub(r'| <span lang="yue" class="nowrap">\1</span> |', text)
     return relink(no_remote_images(text), path)
+
+
+SETTINGS = """# Settings of a finetune
+
+Set any of these with `cantolyric finetune --set NAME=VALUE`, in a YAML file (`--config FILE`), or as an argument of
+`FinetuneConfig`. The most common ones also have their own option; see `cantolyric finetune --help`.
+
+<div class="wide">
+
+{table}
+
+</div>
+"""
+
+
+def settings() -> str:
+    "The fields of `FinetuneConfig`, which also define the command line and the YAML file."
+    from cantolyric.training.config_file import settings_table
+
+    return SETTINGS.format(table=settings_table())
 
 
 def write(folder: Path):
@@ -241,6 +261,7 @@ def write(folder: Path):
     shutil.copytree(ROOT / "nbs/images", folder / "images")
     for path, name in PAGES.items():
         put(name, page(path))
+    put("settings.md", settings())
     solved = [f"{name[:2]} {title(f'nbs/{name}.ipynb')} <{name}>" for name in lessons()]
     put(
         "solutions/index.md",

@@ -17,6 +17,8 @@ import colab
 import han
 import source
 
+from cantolyric.training.config import setting_fields
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
@@ -45,6 +47,8 @@ def test_every_page_is_there(site):
     for path in ROOT.glob("nbs/lib/**/*.ipynb"):
         if ".ipynb_checkpoints" not in path.parts:
             assert (site / "lib" / path.relative_to(ROOT / "nbs/lib")).exists()
+    table = (site / "settings.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in table for name in setting_fields())
     assert {p for _, p in source.PAGES.items()} <= {p.name for p in site.iterdir()}
 
 

@@ -592,7 +592,7 @@ def test_a_budget_ends_the_asking():
 
 def test_a_budget_needs_an_endpoint_that_counts():
     with playing(said("夜詩\n詩史", None)) as asked:
-        with pytest.warns(UserWarning, match="the budget cannot be kept"):
+        with pytest.warns(UserWarning, match="the budget cannot be enforced"):
             made = writer(asked).write("夜雨", "22/33", n=2, rounds=8, budget=100)
         assert len(asked.bodies) == 1 and len(made) == 1 and made.cost is None and "tokens unknown" in str(made)
 

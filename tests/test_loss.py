@@ -19,11 +19,11 @@ from cantolyric.loss import (
     ToneMask,
     apply_tone_mask,
     loss_in_head,
+    mask_groups,
     mask_ids_and_table,
     masked_cross_entropy,
     sliced_cross_entropy,
     sliced_loss,
-    state_groups,
     table_bits,
     tone_mask_loops,
     tone_mask_slice,
@@ -160,8 +160,8 @@ def test_packed_equals_unpacked(V):
 def test_any_cut_of_the_work_gives_the_same(most, start, monkeypatch):
     hidden, head, mask_ids, labels, mask_table = batch(7)
     full = masked_cross_entropy(hidden @ head.T, labels, mask_ids, mask_table)
-    groups, pieces = module.state_groups, module._pieces
-    monkeypatch.setattr(module, "state_groups", lambda s, t: groups(s, t, start=start))
+    groups, pieces = module.mask_groups, module._pieces
+    monkeypatch.setattr(module, "mask_groups", lambda s, t: groups(s, t, start=start))
     monkeypatch.setattr(module, "_pieces", lambda *a: pieces(*a, most=most))
     cut = sliced_cross_entropy(hidden, head, mask_ids, labels, mask_table)
     for a, b in zip(
@@ -175,13 +175,13 @@ def test_groups():
     kinds = torch.rand(4, 3000, generator=g) < 0.1  # four kinds of state, each with small changes
     mask_table = torch.cat([k ^ (torch.rand(25, 3000, generator=g) < 0.002) for k in kinds])
     mask_ids = torch.randint(0, 90, (500,), generator=g)
-    groups = state_groups(mask_ids, mask_table)
+    groups = mask_groups(mask_ids, mask_table)
     assert set(torch.nonzero(groups >= 0).flatten().tolist()) == set(mask_ids.tolist())
     found = [set(groups[25 * k : 25 * k + 25].tolist()) - {-1} for k in range(4)]
     assert all(len(f) == 1 for f in found) and len(set.union(*found)) == 4
     assert (
-        int(state_groups(mask_ids, mask_table, start=10**9).max()) == 0
-        and int(state_groups(mask_ids, mask_table, copy=0, start=0).max()) > 80
+        int(mask_groups(mask_ids, mask_table, start=10**9).max()) == 0
+        and int(mask_groups(mask_ids, mask_table, copy=0, start=0).max()) > 80
     )
 
 

@@ -244,7 +244,7 @@ def test_a_log_that_fails_does_not_stop_a_run(recwarn):
             raise ConnectionError("the network is gone")
 
     tracker = SafeTracker(Broken())
-    with pytest.warns(UserWarning, match="Broken failed .the network is gone.; the run goes on without it"):
+    with pytest.warns(UserWarning, match="Broken failed .the network is gone.; the run continues without it"):
         tracker.on_log(None, None, None, logs=dict(loss=1.0))
     recwarn.clear()
     tracker.on_log(None, None, None, logs=dict(loss=1.0))
@@ -504,7 +504,7 @@ def test_a_push_that_cannot_be_is_said_first(tmp_path, monkeypatch):
         with pytest.raises(CantolyricError, match=says):
             run_finetune(FinetuneConfig(runs_dir=str(tmp_path), push_to=repo))
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    with pytest.raises(CantolyricError, match="needs a token.*hf auth login"):
+    with pytest.raises(CantolyricError, match="needs a Hub token.*hf auth login"):
         run_finetune(FinetuneConfig(runs_dir=str(tmp_path), push_to="a/b"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(CantolyricError, match="HF_HUB_OFFLINE is set"):

@@ -352,7 +352,7 @@ def test_errors_name_the_place_and_what_may_stand_there(text, place):
         ToneTemplate.parse(text)
     line, *column = map(int, re.findall(r"\d+", place))
     assert e.value.line == line and column in ([], [e.value.column])
-    assert "What may stand there" in str(e.value) or "put a slot at column" in str(e.value)
+    assert "Allowed there" in str(e.value) or "put a slot at column" in str(e.value)
 
 
 @pytest.mark.parametrize(

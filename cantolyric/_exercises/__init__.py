@@ -1,4 +1,4 @@
-"""Checkers of the lessons' exercises: each returns "Right." or explains what is wrong; none raises."""
+"""Checkers for the lessons' exercises. Each returns "Right." or explains what is wrong; none raises."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ RIGHT = "Right."
 
 
 def run(fn: Callable, *args: Any) -> tuple[Any, str | None]:
-    "What `fn` returns, and None; or None, and a message about the exception that it raised."
+    "Call `fn`; return its result and None, or None and a message about the exception that it raised."
     try:
         return fn(*args), None
     except Exception as e:
@@ -15,7 +15,7 @@ def run(fn: Callable, *args: Any) -> tuple[Any, str | None]:
 
 
 def number(got: Any, want: float, about: str, tolerance: float) -> str | None:
-    "None if `got` is close to `want`, otherwise a message."
+    "Return None if `got` is close to `want`, otherwise a message."
     try:
         ok = abs(float(got) - want) <= tolerance
     except (TypeError, ValueError):
@@ -24,6 +24,6 @@ def number(got: Any, want: float, about: str, tolerance: float) -> str | None:
 
 
 def number_of(fn: Callable, args: tuple, want: float, about: str, tolerance: float = 1e-9) -> str | None:
-    "None if `fn(*args)` is close to `want`, otherwise a message."
+    "Return None if `fn(*args)` is close to `want`, otherwise a message."
     got, error = run(fn, *args)
     return error or number(got, want, about, tolerance)

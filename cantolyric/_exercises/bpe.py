@@ -63,7 +63,7 @@ def check_characters_of(fn: Callable) -> str:
         (
             ["夜".encode() + rain[:1], rain[1:2], rain[2:] + b"!"],
             [[0, 1], [1], [1, 2]],
-            "a token may hold a character and a part of the next",
+            "a token may hold one character and part of the next",
         ),
         (["𠻺".encode()[:3], "𠻺".encode()[3:]], [[0], [0]], "some characters have four bytes"),
         ([], [], "no tokens"),

@@ -37,7 +37,7 @@ def check_assistant_labels(fn: Callable) -> str:
 
 
 def _turns(text):
-    "What a parser of control tokens sees: (role, text) of each complete turn."
+    "Return the complete turns that a parser of control tokens sees, as (role, text)."
     return [
         tuple(t.split("\n", 1))
         for t in re.findall(r"<\|im_start\|>((?:(?!<\|im_(?:start|end)\|>).)*)<\|im_end\|>", text, re.S)

@@ -29,7 +29,7 @@ def check_largest_rank(fn: Callable) -> str:
 
 
 def _largest(fn, *args):
-    "What `fn` returns, an error message or None, and the size of the largest tensor that it created."
+    "Call `fn`; return its result, an error message or None, and the size of the largest tensor that it created."
     from torch.utils._python_dispatch import TorchDispatchMode
 
     sizes = [0]
@@ -96,7 +96,7 @@ def check_fewer(fn: Callable) -> str:
         far = float((got[1] @ got[0] - B @ A).norm())
         if not far <= least * 1.001 + 1e-3:
             return (
-                f"Not yet: from rank {r} to rank {rank} the product can be kept to within {least:.3g}, but yours "
+                f"Not yet: at rank {rank}, the product can come within {least:.3g} of the one at rank {r}, but yours "
                 f"is off by {far:.3g}: use the top singular vectors of B A"
             )
     return RIGHT

@@ -1,4 +1,4 @@
-"""Checks that stop a run before it is wasted, and the mistakes they were tried on."""
+"""Checks that stop a run before it is wasted, and planted mistakes to test them with."""
 
 from cantolyric._reexport import lazily
 

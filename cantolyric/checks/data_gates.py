@@ -23,7 +23,7 @@ def gate_data(
     train: Sequence[dict],  # examples with "lyrics"
     held_out: Sequence[dict],  # examples with "lyrics"
 ) -> GateResult:
-    "There are examples of both kinds, and no lyric is in both. Spaces and line breaks are ignored."
+    "Check that there are examples of both kinds, and that no lyric is in both. Spaces and line breaks are ignored."
     if not len(train) or not len(held_out):
         message = f"{len(train)} training examples, {len(held_out)} held-out examples: expected at least one of each"
         return failed("data", message, 0)
@@ -43,7 +43,7 @@ def gate_template(
     train: Sequence[dict],  # examples with "lyrics" and "tones"
     reader: Reader | None = None,  # None: the default Reader
 ) -> GateResult:
-    "Each lyric has the tones that its prompt asks for."
+    "Check that each lyric has the tones in its prompt."
     wrong = [n for n, e in enumerate(train) if not ToneTemplate.parse(e["tones"]).matches(e["lyrics"], reader)]
     if wrong:
         e = train[wrong[0]]
@@ -57,12 +57,12 @@ def gate_template(
 
 # %% ../../nbs/lib/checks/data_gates.ipynb #38c83620
 def _control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    "The ids of control tokens, including those without a role in the tokenizer."
+    "Return the ids of control tokens, including those without a role in the tokenizer."
     return {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
 
 
 def _spells_lyric(example: dict, row: dict, tokenizer: PreTrainedTokenizerBase) -> bool:
-    "Whether the labels are contiguous and spell the lyric or its beginning; only control tokens may follow."
+    "Return whether the labels are contiguous and spell the lyric or its beginning; only control tokens may follow."
     at = [n for n, label in enumerate(row["labels"]) if label != -100]
     ids, control = answer_ids(row), _control_ids(tokenizer)
     while ids and ids[-1] in control:
@@ -78,7 +78,7 @@ def gate_labels(
     encoded: Sequence[dict],  # theirs: {"input_ids", "labels"}
     tokenizer: PreTrainedTokenizerBase,
 ) -> GateResult:
-    "The loss is taken on the answer only, and each label is at the position of its token."
+    "Check that the loss is taken on the answer only, and that each label is at the position of its token."
     if len(train) != len(encoded):
         return failed(
             "labels",
@@ -111,7 +111,7 @@ def gate_truncation(
     encoded: Sequence[dict],  # theirs: {"input_ids", "labels"}
     tokenizer: PreTrainedTokenizerBase,
 ) -> GateResult:
-    "No answer is cut off, neither inside a character nor between two."
+    "Check that no answer is cut off, neither inside a character nor between two."
     answers = [answer_text(row, tokenizer) for row in encoded]
     cut = [
         n
@@ -133,7 +133,7 @@ def gate_truncation(
 def gate_padding(
     batch: dict[str, torch.Tensor],  # from `tone_batch`
 ) -> GateResult:
-    "Padding carries no loss, and the labels of the batch are at their positions."
+    "Check that padding carries no loss, and that the labels of the batch are at their positions."
     padding, on = batch["attention_mask"] == 0, batch["labels"] != -100
     counted = int((padding & on).sum())
     moved = int((on & (batch["labels"] != batch["input_ids"])).sum())
@@ -150,7 +150,7 @@ def gate_end(
     format: Format,
     tokenizer: PreTrainedTokenizerBase,
 ) -> GateResult:
-    "The last label of each example is the format's end token."
+    "Check that the last label of each example is the format's end token."
     end = end_token_id(format, tokenizer)
     rows = [(f"example {n}", answer_ids(r)) for n, r in enumerate(encoded)]
     rows += [(f"row {n} of the batch", [i for i in r if i != -100]) for n, r in enumerate(batch["labels"].tolist())]
@@ -171,7 +171,7 @@ def gate_prompt(
     tokenizer: PreTrainedTokenizerBase,
     prompt_ids: Callable[[dict], Sequence[int]] | None = None,  # what generation starts from; None: the format's
 ) -> GateResult:
-    "Generation starts from the very ids that precede the answer in training."
+    "Check that generation starts from the same ids that precede the answer in training."
     for n, (example, row) in enumerate(zip(train, encoded)):
         start = next((i for i, label in enumerate(row["labels"]) if label != -100), len(row["labels"]))
         trained = list(row["input_ids"][:start])

@@ -18,7 +18,7 @@ from .setup import RunSetup, mask_context_for
 from ..errors import ArgumentError
 
 # %% ../../nbs/lib/checks/mistake.ipynb #6e522c10
-# When a mistake shows without a gate -> the share of the run that is lost by then. A judgement, not a measurement.
+# When a mistake shows without a gate -> the share of the run that is lost by then. Estimated, not measured.
 SHOWS = {
     "at once": 0.01,
     "in the log": 0.1,
@@ -29,15 +29,15 @@ SHOWS = {
 
 @dataclass(frozen=True)
 class Mistake:
-    "A way to spoil a run: called with a healthy `RunSetup`, it returns a spoiled one and leaves the healthy one alone."
+    "A planted fault: called with a healthy `RunSetup`, it returns a faulty copy and leaves the original unchanged."
 
     gate: str  # the one that must catch it
-    story: str  # how it comes about
+    story: str  # how it happens
     plant: Callable[..., dict[str, Any]]  # setup (and severity, if it has some) -> changed fields
     severities: tuple[float, ...] = ()  # from small to large
-    usual: float | None = None  # the severity that people make
+    usual: float | None = None  # the typical severity
     unit: str = ""  # of a severity
-    shows: str = "at the end"  # without a gate: a key of `SHOWS`
+    shows: str = "at the end"  # when it shows without a gate: a key of `SHOWS`
     name: str = ""
 
     def __call__(
@@ -45,10 +45,10 @@ class Mistake:
         setup: RunSetup,
         severity: float | None = None,  # None: the usual one
     ) -> RunSetup:
-        "The spoiled setup; `ArgumentError` for a severity that the mistake cannot have."
+        "Return the faulty setup. Raises `ArgumentError` for a severity that the mistake cannot have."
         if not self.severities:
             if severity is not None:
-                raise ArgumentError("severity", severity, f"this mistake ({self.story}) has none: leave it out")
+                raise ArgumentError("severity", severity, f"this mistake ({self.story}) has no severity; leave it out")
             return replace(setup, **self.plant(setup))
         if severity is not None and not severity > 0:
             raise ArgumentError("severity", severity, f"expected a number above 0 ({self.unit})")
@@ -60,9 +60,9 @@ def mistake(
     gate: str,  # the one that must catch it
     **fields: Any,  # other fields of `Mistake`
 ) -> Callable[[Callable[..., dict[str, Any]]], Mistake]:
-    """A decorator: a function from a setup (and a severity) to changed fields becomes a `Mistake`.
+    """Decorate a function from a setup (and a severity) to changed fields, to make it a `Mistake`.
 
-    The function's docstring tells how the mistake comes about.
+    The function's docstring says how the mistake happens.
     """
 
     def make(plant: Callable[..., dict[str, Any]]) -> Mistake:
@@ -78,7 +78,7 @@ def share_count(
     total: int,
     share: float,  # 0 to 1
 ) -> int:  # at least one
-    "How many of some things a share is."
+    "Convert a share of some things to their number, rounded up."
     return min(total, max(1, math.ceil(share * total)))
 
 
@@ -87,7 +87,7 @@ def with_changed_model(
     change: Callable[[Any], Any],  # changes a model in place, or returns another one
     **fields: Any,  # other changed fields
 ) -> dict[str, Any]:
-    "Changed fields with a changed copy of the model, and the mask on that copy."
+    "Return changed fields, with a changed copy of the model and the mask on that copy."
     model = copy.deepcopy(setup.model)
     other = change(model)
     if isinstance(other, nn.Module):

@@ -82,7 +82,7 @@ GATES: dict[str, Callable[..., GateResult]] = {f.__name__.removeprefix("gate_"):
 
 # %% ../../nbs/lib/checks/preflight.ipynb #45a6fcbb
 def _gate_arguments(gate: Callable[..., GateResult], setup: RunSetup, settings: dict[str, Any]) -> dict[str, Any]:
-    "What a gate's parameters name: fields of the setup, or settings."
+    "Collect the arguments of a gate from the fields of the setup and the settings."
     parameters = inspect.signature(gate).parameters
     fields = {k: getattr(setup, k) for k in parameters if hasattr(setup, k)}
     if "setup" in parameters:
@@ -95,9 +95,9 @@ def run_gate(
     setup: RunSetup,
     **settings: Any,  # for the gate, such as margin or steps
 ) -> GateResult:
-    "Run one gate; an error inside it is a failure of the gate."
+    "Run one gate; an error inside it counts as a failure."
     if name not in GATES:
-        raise ArgumentError("name", name, f"no such gate: there are {', '.join(GATES)}")
+        raise ArgumentError("name", name, f"no such gate; expected one of {', '.join(GATES)}")
     start = time.perf_counter()
     try:
         result = GATES[name](**_gate_arguments(GATES[name], setup, settings))
@@ -113,11 +113,11 @@ def preflight(
     only: Sequence[str] | str = tuple(GATES),  # names of gates
     stop: bool = False,  # stop at the first that fails
     desc: str | None = None,  # title of a progress bar that names the current gate; None: no bar
-    log: Callable[[str], object] | None = None,  # called with a line about each slow gate; None: nothing is
+    log: Callable[[str], object] | None = None,  # called with a line about each slow gate; None: no log
     log_after: float = 1.0,  # seconds after which a gate is slow
     **settings: Any,  # for single gates, such as margin or steps
 ) -> GateReport:
-    "Run the gates, from cheap to expensive; nothing of the run is changed."
+    "Run the gates, from cheap to expensive, without changing the run."
     report = GateReport()
     bar = tqdm([only] if isinstance(only, str) else only, desc=desc, unit="gate", disable=desc is None)
     for name in bar:
@@ -136,7 +136,7 @@ def small_variant(
     tokenizer: PreTrainedTokenizerBase,  # the real one
     seed: int = 0,
 ) -> Qwen3ForCausalLM:  # 2 blocks, width 64, random weights
-    "The smallest model on which a pipeline can be tried."
+    "Make the smallest model that a pipeline can be tried on."
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=len(tokenizer),

@@ -27,22 +27,22 @@ def end_token_id(
     format: Format,
     tokenizer: PreTrainedTokenizerBase,
 ) -> int:
-    "The id of the token that ends an answer of a format."
+    "Return the id of the token that ends an answer in a format."
     found: Any = tokenizer.convert_tokens_to_ids(format.end_token)
     return found
 
 
 def device_of(model: nn.Module) -> torch.device:
-    "Where a model's first parameter is."
+    "Return the device of a model's first parameter."
     return next(model.parameters()).device
 
 
 def forward(
     model: nn.Module,  # a causal language model
     batch: dict[str, torch.Tensor],
-    names: Sequence[str] = ("input_ids", "attention_mask", "labels"),  # what the model gets of the batch
+    names: Sequence[str] = ("input_ids", "attention_mask", "labels"),  # entries of the batch that the model gets
 ) -> Any:  # the model's output, with loss and logits
-    "One forward pass of a batch, on the model's device."
+    "Run one forward pass of a batch on the model's device."
     device = device_of(model)
     return model(**{k: batch[k].to(device) for k in names})
 
@@ -51,7 +51,7 @@ def logits_of(
     model: nn.Module,
     batch: dict[str, torch.Tensor],
 ) -> torch.Tensor:  # (B, T, V)
-    "The logits of a batch. No labels are passed, so that a model with a fused loss makes logits, too."
+    "Compute the logits of a batch. No labels are passed, so that a model with a fused loss returns logits, too."
     return forward(model, batch, ("input_ids", "attention_mask")).logits
 
 
@@ -60,7 +60,7 @@ def answer_logits(
     model: nn.Module,
     batch: dict[str, torch.Tensor],
 ) -> torch.Tensor:  # float32 (labels, V)
-    "The logits that predict the labels of a batch."
+    "Compute the logits that predict the labels of a batch."
     labelled = batch["labels"][:, 1:].to(device_of(model)) != -100
     return logits_of(model, batch)[:, :-1][labelled].float()
 
@@ -70,7 +70,7 @@ def training_mode(
     model: nn.Module,
     training: bool = False,
 ) -> Iterator[None]:
-    "Switch dropout on or off; every module gets its own mode back."
+    "Switch dropout on or off, and restore the mode of every module in the end."
     modes = {m: m.training for m in model.modules()}
     model.train(training)
     try:
@@ -84,7 +84,7 @@ def training_mode(
 def borrowed_parameters(
     model: nn.Module,
 ) -> Iterator[list[tuple[str, nn.Parameter]]]:  # names and trainable parameters
-    "Lend the trainable parameters; restore their values and the random state, and clear gradients, in the end."
+    "Lend the trainable parameters; in the end, restore their values and the RNG state, and clear the gradients."
     parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     values = [p.detach().clone() for _, p in parameters]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -114,13 +114,13 @@ def randomize_lora_b(
 # %% ../../nbs/lib/checks/probes.ipynb #8d275021
 @dataclass
 class HookProbe:
-    "A batch without and with a hook on the model's logits."
+    "Logits and loss of a batch without and with a hook on the model's logits."
 
     logits: torch.Tensor  # (B, T, V), before the hook
     loss: float  # without the hook
     hooked_logits: torch.Tensor
     hooked_loss: float
-    head_calls: int  # of the head while the hook was on it
+    head_calls: int  # calls of the head while the hook was on it
     logits_after: torch.Tensor  # after the hook was removed
 
 
@@ -128,9 +128,9 @@ class HookProbe:
 def probe_hook(
     model: nn.Module,
     batch: dict[str, torch.Tensor],
-    mask_context: Callable[[dict], AbstractContextManager],  # has the hook on the model inside it
+    mask_context: Callable[[dict], AbstractContextManager],  # puts the hook on the model inside it
 ) -> HookProbe:
-    "Logits and loss before, inside and after a context that masks the logits."
+    "Record logits and loss before, inside and after a context that masks the logits."
     calls: list[int] = []
     with training_mode(model):
         logits, loss = logits_of(model, batch), float(forward(model, batch).loss)
@@ -147,7 +147,7 @@ def positions_with_gradient(
     model: nn.Module,
     loss: Callable[[], torch.Tensor],
 ) -> torch.Tensor | None:  # bool (B, T); None if the head is not called, or its input has no gradient
-    "The positions whose input to the head gets a gradient from the loss."
+    "Find the positions whose input to the head gets a gradient from the loss."
     inputs: list[torch.Tensor] = []
     handle = output_head(model).register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     try:
@@ -166,7 +166,7 @@ def greedy_continuation(
     stop_ids: Sequence[int],  # ids that end the text
     processors: Sequence = (),  # as in `generate`
 ) -> list[int]:  # the new ids, the stop id included
-    "The likeliest continuation of a prompt, token by token."
+    "Continue a prompt with the likeliest token at each step."
     ids = torch.tensor([list(prompt)], device=device_of(model))
     with training_mode(model):
         out = generate(model, ids, max_new_tokens=max_new_tokens, eos=list(stop_ids), processors=processors)
@@ -177,7 +177,7 @@ def seconds_per_step(
     model: nn.Module,
     loss: Callable[[], torch.Tensor],  # of one batch
 ) -> float:
-    "Wall-clock seconds of a forward and backward pass, the faster of two."
+    "Measure the wall-clock seconds of a forward and backward pass, the faster of two."
     times = []
     with borrowed_parameters(model):
         for _ in range(2):

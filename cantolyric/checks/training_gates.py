@@ -51,7 +51,7 @@ def gate_gradients(
     model: nn.Module,
     loss: Loss,  # of one batch
 ) -> GateResult:
-    "One backward pass gives every matrix of the adapter a finite gradient."
+    "Check that one backward pass gives every matrix of the adapter a finite gradient."
     frozen = [n for n, p in model.named_parameters() if "lora_" in n and not p.requires_grad]
     if frozen:
         message = f"{len(frozen)} adapter matrices are frozen, such as {frozen[0]}: they would not be trained"
@@ -83,7 +83,7 @@ def gate_places(
     loss: Loss,  # of the batch
     tokenizer: PreTrainedTokenizerBase,
 ) -> GateResult:
-    "The loss depends on every position that has a label, and on no other."
+    "Check that the loss depends on every position that has a label, and on no other."
     with borrowed_parameters(model) as parameters, training_mode(model):
         randomize_lora_b(parameters)
         found = positions_with_gradient(model, loss)
@@ -115,14 +115,14 @@ def gate_places(
 
 # %% ../../nbs/lib/checks/training_gates.ipynb #40952a43
 def _uneven(batch: Batch) -> Batch:
-    "The batch with a single label left in its first row."
+    "Return the batch with a single label left in its first row."
     labels = batch["labels"].clone()
     labels[0, (labels[0] != -100).nonzero()[1:, 0]] = -100
     return dict(batch, labels=labels)
 
 
 def _flat_gradient(parameters: Sequence[tuple[str, nn.Parameter]]) -> torch.Tensor:  # float32 (numbers,)
-    "All gradients in one vector."
+    "Return all gradients as one vector."
     return torch.cat(
         [torch.zeros(p.numel()) if p.grad is None else p.grad.flatten().float().cpu() for _, p in parameters]
     )
@@ -135,7 +135,7 @@ def gate_accumulation(
     accumulate: Callable[[nn.Module, Batch, LossOf], None] | None = None,  # None: `accumulate_gradients`
     tolerance: float = 0.01,  # of the relative error
 ) -> GateResult:
-    "The gradients of the rows add up to the gradient of the batch."
+    "Check that the gradients of the rows add up to the gradient of the batch."
     if len(batch["labels"]) < 2:
         return passed("accumulation", "skipped: the batch has one row")
     batch = _uneven(batch)
@@ -164,7 +164,7 @@ def gate_step(
     lr: float,  # learning rate
     optimizer: MakeOptimizer | None = None,  # None: `adamw`
 ) -> GateResult:
-    "One optimizer step changes every matrix that has a gradient."
+    "Check that one optimizer step changes every matrix that has a gradient."
     with borrowed_parameters(model) as parameters, training_mode(model):
         randomize_lora_b(parameters)
         before, stepper = [p.detach().clone() for _, p in parameters], (optimizer or adamw)(model, lr)
@@ -190,7 +190,7 @@ def gate_overfit(
     share: float = 0.5,  # of the first loss that the last one must be below
     max_jump: float = 0.35,  # rise in one step, as a share of the first loss
 ) -> GateResult:
-    "Training on one batch again and again lowers its loss steadily."
+    "Check that repeated training on one batch lowers its loss steadily."
     model, lr = setup.model, setup.lr
     if not any(p.requires_grad for p in model.parameters()):
         return failed("overfit", "no parameter is trainable")
@@ -214,7 +214,7 @@ def gate_overfit(
 
 # %% ../../nbs/lib/checks/training_gates.ipynb #4615e992
 def _tone_processors(setup: RunSetup, example: dict, start: int) -> list:
-    "The logits processors for the tones of an example, after a prompt of `start` tokens; none without a mask."
+    "Return the logits processors for the tones of an example, after a prompt of `start` tokens; none without a mask."
     if setup.mask_context is None or "mask_ids" not in setup.batch:
         return []
     model: Any = setup.model
@@ -229,7 +229,7 @@ def gate_stops(
     setup: RunSetup,
     steps: int = 30,
 ) -> GateResult:
-    "A lyric learned by heart is written up to its end token, and no further."
+    "Check that a memorized lyric is written up to its end token, and no further."
     model, tokenizer, end_token = setup.model, setup.tokenizer, setup.format.end_token
     end = end_token_id(setup.format, tokenizer)
     example, row = setup.train[0], micro_batches(setup.batch)[0]
@@ -259,7 +259,7 @@ def gate_stops(
 # %% ../../nbs/lib/checks/training_gates.ipynb #f45d6602
 @dataclass
 class _ResumedRun:
-    "A run that was interrupted, next to the same run without the interruption."
+    "An interrupted run, and the same run without the interruption."
 
     expected: list[float]  # losses after the interruption, of the run that was not interrupted
     losses: list[float]  # of the resumed run
@@ -269,7 +269,7 @@ class _ResumedRun:
 
 
 def _train_steps(loss_of: LossOf, rows: list[Batch], optimizer: torch.optim.Optimizer, steps: range) -> list[float]:
-    "The losses of some steps, one row each, in the order of the data."
+    "Return the losses of some steps of one row each, in the order of the data."
     losses = []
     for step in steps:
         value = loss_of(rows[step % len(rows)])
@@ -281,7 +281,7 @@ def _train_steps(loss_of: LossOf, rows: list[Batch], optimizer: torch.optim.Opti
 
 
 def _interrupt_and_resume(setup: RunSetup, steps: int) -> _ResumedRun:
-    "Train, save, train on; then forget everything, load, and train on from there."
+    "Train, save, continue; then discard everything, load, and continue from there."
     model, rows, make_optimizer = setup.model, micro_batches(setup.batch), setup.optimizer or adamw
     save, load = setup.save or save_state, setup.load or load_state
 
@@ -312,7 +312,7 @@ def gate_resume(
     after: int = 3,  # steps until the interruption
     tolerance: float = 1e-4,  # of a loss, relative to its size where it exceeds 1
 ) -> GateResult:
-    "Saved, loaded and continued is the same as never interrupted."
+    "Check that a run that is saved, loaded and continued equals one that was never interrupted."
 
     def differ(a: float, b: float) -> bool:
         return not abs(a - b) <= tolerance * max(1, abs(a))  # also true of nan
@@ -336,7 +336,7 @@ def gate_resume(
 
 # %% ../../nbs/lib/checks/training_gates.ipynb #d4b1b071
 def _is_quantized(model: nn.Module) -> bool:
-    "Whether a model has weights of bitsandbytes."
+    "Return whether a model has weights of bitsandbytes."
     return any(getattr(p, "quant_state", None) is not None for p in model.parameters())
 
 
@@ -345,7 +345,7 @@ def gate_merge(
     tolerance: float = 0.05,  # of the difference, relative to the adapter's effect
     max_gib: float = 8.0,  # of the model; a larger one is not copied
 ) -> GateResult:
-    "The merged model has the logits of base and adapter."
+    "Check that the merged model has the logits of base and adapter."
     model, batch = setup.model, setup.batch
     if setup.merge is None:
         return passed("merge", "skipped: the adapter stays separate")
@@ -381,7 +381,7 @@ def gate_forecast(
     loss: Loss,  # of the batch
     plan: RunPlan,
 ) -> GateResult:
-    "The next stage stays within its limits on time and memory."
+    "Check that the next stage stays within its limits on time and memory."
     tokens = batch["input_ids"].numel()
     scale = (plan.tokens_per_step or tokens) / tokens
     per_step = plan.seconds_per_step or seconds_per_step(model, loss) * scale

@@ -96,7 +96,7 @@ def run_finetune_command(
 def stop_message(
     config: "FinetuneConfig",  # of the run that was stopped
 ) -> str:
-    "What to print after Ctrl-C: the command that resumes the run, if there is something to resume."
+    "Return the message after Ctrl-C: the command that resumes the run, if there is something to resume."
     from cantolyric.training.run_folder import run_folders
 
     if not (run_folders(config)[1] / "config.json").exists():
@@ -110,7 +110,7 @@ def write_unseen(
     config: "FinetuneConfig",
     log: Callable[[str], object],
 ) -> list["Lyrics"]:  # one candidate each
-    "Write with the new adapter: the first sample for each unseen topic, nothing selected."
+    "Write with the new adapter: the first sample for each unseen topic, without selection."
     from cantolyric.evaluation.requests import check_unseen
     from cantolyric.writing.lyricist import Lyricist
 
@@ -127,7 +127,7 @@ def show_summary(
     args: argparse.Namespace,
     run: "Run",
     lyrics: Sequence["Lyrics"],
-    seconds: float,  # of everything
+    seconds: float,  # of the whole command
 ) -> None:
     "Save the lyrics, and print the table that ends a finetune."
     from cantolyric.evaluation.summary import run_summary

@@ -49,7 +49,7 @@ FIRST_STEPS = """first steps:
 
 
 def make_parser() -> Parser:
-    "The parser of all commands."
+    "Make the parser of all commands."
     from cantolyric import __version__
 
     parser = Parser(
@@ -118,7 +118,7 @@ HINTS = {
 def explain(
     error: BaseException,
 ) -> tuple[str, int]:  # the message, and the exit code
-    "What to tell a user about an error. The exit code is never 1, which is an answer and not an error."
+    "Explain an error to the user. The exit code is never 1, which is an answer and not an error."
     if isinstance(error, KeyboardInterrupt):
         return "stopped", 130
     if isinstance(error, CantolyricError):
@@ -137,7 +137,7 @@ def explain(
 def main(
     argv: Sequence[object] | None = None,  # arguments; None: those of the process
 ) -> int:  # exit code: 0, 1 for the answer no, 2, 130 or 141
-    "The command `cantolyric`; raises nothing."
+    "Run the command `cantolyric`; never raises."
     is_process = argv is None  # whether this process is the command
     words = sys.argv[1:] if argv is None else list(map(str, argv))
     _open_streams()
@@ -149,7 +149,7 @@ def main(
     with _plain_warnings():
         try:
             code = _run(words)
-        except BaseException as e:  # a panic in Rust is no Exception either
+        except BaseException as e:  # a panic in Rust is not an Exception either
             code, error = 2, e
     if is_process:
         _handle_interrupts(signal.SIG_DFL)  # from here on, Ctrl-C ends the process without a traceback
@@ -224,7 +224,7 @@ def _one_line_warning(message: object, *args: Any, **kwargs: Any) -> str:
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    "Show each warning in one line."
+    "Show each warning on one line."
     before = warnings.formatwarning
     warnings.formatwarning = _one_line_warning
     try:
@@ -234,13 +234,13 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def _handle_interrupts(handler: Any) -> None:
-    "Set what Ctrl-C does, unless whoever started the process has switched it off (nohup, &)."
+    "Set the handler of Ctrl-C, unless the parent process has switched it off (nohup, &)."
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, handler)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    "Ctrl-C: raise `KeyboardInterrupt`, or end the process if a module is being imported."
+    "Handle Ctrl-C: raise `KeyboardInterrupt`, or end the process if a module is being imported."
     while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
         frame = frame.f_back
     if frame is None:

@@ -50,7 +50,7 @@ def run_write(
 def write_with_model(
     args: argparse.Namespace,
 ) -> int:
-    "Write with a model on this machine. Whatever can be refused is refused before it is loaded."
+    "Write with a model on this machine. Arguments are checked before the model is loaded."
     keep, settings = parse_options(args.keep, "keep", int, str), candidate_settings(args)
     from cantolyric.reading import default_reader
     from cantolyric.template.song import with_kept, with_words

@@ -15,12 +15,12 @@ import torch
 
 # %% ../../nbs/lib/constraint/cache_use.ipynb #0c5ccb21
 class CacheUse(NamedTuple):
-    "What a model's cache can be relied on for."
+    "The operations that a model's cache supports."
 
     rows: bool = True  # copy and reorder its rows
     several: bool = True  # read several new tokens in one call
     padding: bool = True  # skip the padding before a shorter prompt
-    why: str = ""  # what is missing, and what is done instead
+    why: str = ""  # what is unsupported, and the fallback
 
 
 NO_CACHE = "the whole text is read again at each step, which is slower"
@@ -31,7 +31,7 @@ def cache_use(
     model: torch.nn.Module,  # a causal language model
     cache: Any,  # its `past_key_values`, after a call
 ) -> CacheUse:
-    "How `write_tokens` may use a cache."
+    "Determine how `write_tokens` may use a cache."
     name, kind = model.config.model_type, type(cache)  # type: ignore[union-attr]
     if kind.__module__ != _CACHES:
         kept = "returns no past_key_values" if cache is None else f"has a cache of its own ({kind.__name__})"
@@ -47,7 +47,7 @@ def cache_use(
 def layer_names(
     layers: Iterable[Any],
 ) -> str:
-    "The names of the classes of some cache layers."
+    "Return the class names of some cache layers."
     return ", ".join(sorted({type(layer).__name__ for layer in layers}))
 
 
@@ -71,11 +71,11 @@ class CachedContext:
     ):
         self.model, self.ids, self.mask, self.cache = model, ids, mask, cache
         self.read = self.calls = 0  # columns in the cache; calls of the model
-        # Without an answer from the model nothing is known about its cache.
+        # Nothing is known about the model's cache before its first call.
         self.use = CacheUse(False, False, False) if cache is False else None
 
     def logits(self) -> torch.Tensor:  # float32 (rows, k)
-        "The next token's logits, after reading the new tokens."
+        "Return the next token's logits, after reading the new tokens."
         width = self.ids.shape[1]
         singly = self.read and self.use is not None and not self.use.several
         for end in range(self.read + 1, width + 1) if singly else [width]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def split_bytes(
     b: bytes,  # a token
 ) -> tuple[bytes, str, bytes] | None:  # bytes that end a character, text, bytes that begin one; None: not UTF-8
-    "Cut a token into the end of a character, whole characters, and the start of a character."
+    "Split a token into the end of one character, whole characters, and the start of another."
     lead = next((i for i, x in enumerate(b) if x & 0xC0 != 0x80), len(b))
     tail = len(b)
     for back in range(1, min(4, len(b) - lead) + 1):
@@ -50,7 +50,7 @@ def split_bytes(
 
 
 def _sequence_length(first: int) -> int:
-    "How many bytes a character has whose first byte, of two or more, is this."
+    "Return the length in bytes of a multi-byte character, given its first byte."
     if first < 0xE0:
         return 2
     return 3 if first < 0xF0 else 4
@@ -64,7 +64,7 @@ def kind_of_token(
     text: str,
     tail: bytes,  # as `split_bytes` gives them
 ) -> str:  # one of KINDS
-    "What a token is to a reader."
+    "Classify a token by how a reader sees it."
     if lead:
         return "continuing"
     if text == "\n" and not tail:
@@ -75,7 +75,7 @@ def kind_of_token(
 
 
 def _sort_tokens(tokens: Mapping[int, bytes], lex: Lexicon) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
-    "The tokens that can be part of a readable text: ids by kind, the folded texts of kind text, all characters."
+    "Sort the tokens of readable text; return ids by kind, the folded texts of kind text, and all characters."
     ids: dict[str, list[int]] = {kind: [] for kind in KINDS}
     texts: list[str] = []
     seen: set[str] = set()
@@ -90,7 +90,7 @@ def _sort_tokens(tokens: Mapping[int, bytes], lex: Lexicon) -> tuple[dict[str, n
         if not all(c in lex.chars or c == "\n" for c in folded) or "\n\n" in text:
             continue
         if compatibility_forms(text):
-            continue  # U+2F00 would read as 一 does, but nobody should be given it for 一
+            continue  # U+2F00 would be read like 一, but must not replace it in a text
         seen.update(text)
         kind = kind_of_token(*parts)
         if kind == "text":
@@ -105,7 +105,7 @@ _SOURCES = ("characters", "template.lexicon", "constraint.token_index", "constra
 
 @lru_cache(8)
 def _lexicon_digest(lex: Lexicon) -> bytes:
-    "A hash of a reader's words and their readings."
+    "Hash a reader's words and their readings."
     h = hashlib.sha256()
     for part in ("\0".join(lex.word_jyutping), "\0".join(chain.from_iterable(lex.word_jyutping.values()))):
         h.update(hashlib.sha256(part.encode()).digest())
@@ -113,7 +113,7 @@ def _lexicon_digest(lex: Lexicon) -> bytes:
 
 
 def _cache_key(tokens: Mapping[int, bytes], lex: Lexicon) -> str:
-    "A hash of everything that a compiled vocabulary depends on."
+    "Hash everything that a compiled vocabulary depends on."
     n = len(tokens)
     ids, sizes = np.fromiter(tokens, np.int32, n), np.fromiter(map(len, tokens.values()), np.int32, n)
     h = hashlib.sha256(_lexicon_digest(lex))
@@ -123,7 +123,7 @@ def _cache_key(tokens: Mapping[int, bytes], lex: Lexicon) -> str:
 
 # %% ../../nbs/lib/constraint/compiled.ipynb #85341afd
 def _digest(name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:  # uint8 (32,)
-    "A hash of a file's name and its arrays."
+    "Hash a file's name and its arrays."
     h = hashlib.sha256(name.encode())
     for k in sorted(arrays):
         h.update(f"{k} {arrays[k].dtype.str} {arrays[k].shape}".encode() + arrays[k].tobytes())
@@ -133,7 +133,7 @@ def _digest(name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:  # uint8
 def load_arrays(
     path: Path,
 ) -> dict[str, np.ndarray] | None:
-    "The arrays of a file; None if it does not exist or is not what `save_arrays` wrote."
+    "Load the arrays of a file; return None if it does not exist or is not as `save_arrays` wrote it."
     try:
         with np.load(path, allow_pickle=False) as f:
             arrays = dict(f)
@@ -146,7 +146,7 @@ def save_arrays(
     path: Path,
     arrays: Mapping[str, np.ndarray],
 ) -> None:
-    "Write arrays atomically; do nothing where there is no space or no permission."
+    "Write arrays atomically; do nothing if there is no space or no permission."
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # removed in any case, even on a full disk
@@ -171,7 +171,7 @@ def _decode_lines(data: np.ndarray) -> list[str]:
 
 # %% ../../nbs/lib/constraint/compiled.ipynb #0bd99f57
 class CompiledVocabulary:
-    "A vocabulary sorted by what its tokens are to a reader."
+    "A vocabulary sorted by how a reader sees its tokens."
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class CompiledVocabulary:
         self.opening, self.ranges = self._ids["opening"][possible], ranges[possible]
 
     def _compile(self) -> dict[str, np.ndarray]:
-        "Sort the vocabulary; the arrays from which `_load` restores the result."
+        "Sort the vocabulary; return the arrays from which `_load` restores the result."
         lex = self.lexicon
         self._ids, texts, self.chars = _sort_tokens(self.table.tokens, lex)
         folded = list(map(lex.fold, self.chars))
@@ -231,7 +231,7 @@ class CompiledVocabulary:
         self.characters = TextIndex(self.lexicon, dict(enumerate(folded)), len(folded), of_characters)
 
     def _first_character(self, b: bytes) -> int | None:
-        "The index of a token's first character; None if it is a line end or a part of a character."
+        "Return the index of a token's first character; None if it is a line end or part of a character."
         char = b.decode("utf-8", "ignore")[0]
         k = bisect_left(self.chars, char)
         return k if k < len(self.chars) and self.chars[k] == char else None
@@ -239,15 +239,15 @@ class CompiledVocabulary:
     def range(
         self,
         prefix: bytes,
-    ) -> tuple[int, int]:  # (first, behind the last), indices of `chars`
-        "The characters whose UTF-8 begins with these bytes."
+    ) -> tuple[int, int]:  # (first, one past the last), indices of `chars`
+        "Return the range of characters whose UTF-8 begins with these bytes."
         if prefix not in self._ranges:
             self._ranges[prefix] = bisect_left(self.utf8, prefix), bisect_left(self.utf8, prefix + b"\xff")
         return self._ranges[prefix]
 
     @cached_property
     def paths(self) -> dict[tuple[bytes, int], list[int]]:
-        "(bytes so far, token that brought the last of them) -> characters that the tokenizer spells through there."
+        "A map from (bytes so far, the token that ends them) to the characters that the tokenizer spells that way."
         out, ids = defaultdict(list), {b: i for i, b in self.table.tokens.items()}
         for k, c in enumerate(self.utf8):
             parts = merge_by_rank([bytes([x]) for x in c], self.table.ranks)

@@ -55,12 +55,12 @@ def decode_ids(
     table: TokenTable,
     ids: Iterable[int],  # ordinary tokens
 ) -> str:
-    "The text of some tokens."
+    "Decode some tokens to text."
     return b"".join(table.tokens[int(i)] for i in ids).decode("utf-8")
 
 # %% ../../nbs/lib/constraint/decoding.ipynb #2e20bd89
 class Strategy(Protocol):
-    "Chooses the next token of each row, for `write_tokens`."
+    "A way to choose the next token of each row, for `write_tokens`."
 
     wants_mass: bool  # whether it needs `log_mass`, for which the head has to be computed in full
 
@@ -71,7 +71,7 @@ class Strategy(Protocol):
         num_return_sequences: int,  # rows per prompt
         log_mass: torch.Tensor | None,  # float (rows,): log of the probability that the mask leaves
     ) -> tuple[list[int] | None, torch.Tensor]:  # rows that continue (None: each its own); int64 (rows,), columns
-        "The rows that continue, and the column of each one's next token."
+        "Choose the rows that continue, and the column of each row's next token."
         ...
 
 
@@ -90,7 +90,7 @@ class _Sampled:
 def sampled(
     **sampling: Any,  # fields of `Sampling`
 ) -> Strategy:
-    "Choose each row's next token by itself."
+    "Choose the next token of each row independently."
     how = Sampling(**sampling)
     if how.repetition_penalty != 1:
         raise ArgumentError(
@@ -114,7 +114,7 @@ class _BeamSearch:
         twice = [rows.ids[r] in rows.ids[r - r % n : r] for r in range(len(rows.ids))]
         total.view(-1, k)[twice] = -torch.inf
         value, best = total.flatten(1).topk(n)
-        best = torch.where(value > -torch.inf, best, best[:, :1])  # fewer ways than beams: repeat the best one
+        best = torch.where(value > -torch.inf, best, best[:, :1])  # fewer continuations than beams: repeat the best one
         parents = best // k + n * torch.arange(len(best), device=best.device)[:, None]
         return parents.flatten().tolist(), (best % k).flatten()
 
@@ -184,7 +184,7 @@ class _Writer:
         return ConstrainedOutput(self.rows.ids, self.rows.bits.tolist(), self.context.calls, skipped)
 
     def _choose(self, ids: torch.Tensor, allowed: torch.Tensor, in_full: bool) -> torch.Tensor:  # int64 (rows,)
-        "The next token of each row; afterwards the rows are those that continue."
+        "Choose the next token of each row, and keep only the rows that continue."
         prefill = not self.context.calls
         logits = self.context.logits()
         if prefill and self.num_return_sequences > 1:
@@ -212,7 +212,7 @@ class _Writer:
 
 # %% ../../nbs/lib/constraint/decoding.ipynb #3b4772cd
 def _batches(model: Any, input_ids: torch.Tensor, mask: torch.Tensor) -> list[tuple[list[int], slice]]:
-    "Batches, as (rows, columns): a single one, unless the model counts padding as text."
+    "Return batches as (rows, columns): a single one, unless the model counts padding as text."
     everything = [(list(range(len(mask))), slice(None))]
     if mask.bool().all():
         return everything
@@ -232,7 +232,7 @@ def _batches(model: Any, input_ids: torch.Tensor, mask: torch.Tensor) -> list[tu
 
 
 def _join(parts: list[tuple[list[int], ConstrainedOutput]], n: int) -> ConstrainedOutput:
-    "The texts of several batches, `n` per prompt, in the order of the prompts."
+    "Join the texts of several batches, `n` per prompt, in the order of the prompts."
     ids, bits = {}, {}
     for rows, w in parts:
         for k, row in enumerate(rows):
@@ -265,7 +265,7 @@ def _check_arguments(input_ids: Any, attention_mask: Any, num_return_sequences: 
 
 
 def _constraint_list(constraints: Any, prompts: int) -> list[Any]:
-    "One constraint per prompt."
+    "Return one constraint per prompt."
     several = list(constraints) if isinstance(constraints, list | tuple) else [constraints] * prompts
     if wrong := [c for c in several if not hasattr(c, "allowed_ids")]:
         raise ArgumentError("constraints", wrong[0], "expected a ToneConstraint, or a list with one per prompt")
@@ -284,14 +284,14 @@ def write_tokens(
     model: Any,  # a causal language model of transformers
     input_ids: torch.Tensor,  # int64 (B, T): prompts, padded on the left
     constraints: ToneConstraint | Sequence[ToneConstraint],  # one for all prompts, or one per prompt
-    attention_mask: torch.Tensor | None = None,  # (B, T), 0 where a token is padding; None: none is
+    attention_mask: torch.Tensor | None = None,  # (B, T), 0 where a token is padding; None: no padding
     num_return_sequences: int = 1,  # texts per prompt; the prompt is read once
     strategy: Strategy | None = None,  # `sampled(...)`, `beams` or `smc()`; None: the likeliest token
     allowed_rows_only: bool = True,  # compute only the logits of tokens that some mask allows
     cache: Any = None,  # an empty cache of transformers; None: the model's own; False: read everything at each step
 ) -> ConstrainedOutput:
-    """Write texts that have their templates' tones. `ArgumentError` for wrong arguments, `CantolyricError` if a text
-    cannot fit into the model or the model's logits leave no choice."""
+    """Write texts that have their templates' tones. Raises `ArgumentError` for wrong arguments, and `CantolyricError`
+    if a text cannot fit into the model or the model's logits leave no choice."""
     _check_arguments(input_ids, attention_mask, num_return_sequences, strategy)
     several = _constraint_list(constraints, len(input_ids))
     check_text_fits(model, input_ids, several)
@@ -312,7 +312,7 @@ def write_tokens(
 
 # %% ../../nbs/lib/constraint/decoding.ipynb #2d7673e9
 class WritingCheck(NamedTuple):
-    "What `check_writing` found."
+    "The result of `check_writing`."
 
     layers: str  # kinds of the cache's layers; "" if there is no cache to use
     use: CacheUse
@@ -327,10 +327,10 @@ def bits_without_cache(
     constraint: ToneConstraint | None = None,  # None: no mask
     end: int | None = None,  # the end token; None: the constraint's first
 ) -> float:
-    "Negative log-likelihood in bits of a text and its end token, by one forward pass over all of it."
+    "Compute the negative log-likelihood in bits of a text and its end token, in one forward pass over all of it."
     if end is None:
         if constraint is None:
-            raise ArgumentError("end", end, "expected the id of the end token where no constraint tells it")
+            raise ArgumentError("end", end, "expected the id of the end token if there is no constraint")
         end = constraint.table.end[0]
     answer = torch.tensor([*ids, end], device=prompt.device)
     whole = torch.cat([prompt, answer])[None]
@@ -348,7 +348,7 @@ def check_writing(
     constraint: ToneConstraint,
     input_ids: torch.Tensor,  # int64 (T,), T > 1: a prompt
 ) -> WritingCheck:
-    "Write to a prompt and to a shorter one, greedily, with 3 samples and with 3 beams; compare with cache-free passes."
+    "Write for a prompt and a shorter one (greedy, 3 samples, 3 beams), and compare with passes without a cache."
     prompts, batch = [input_ids, input_ids[1:]], torch.stack([input_ids] * 2)
     mask = torch.ones_like(batch)
     mask[1, 0] = 0  # the first token of the second prompt is padding

@@ -37,7 +37,7 @@ class MaskStore:
         return len(self.rows)
 
     def _row(self, c: ToneConstraint, s: State) -> int:
-        "The row of the mask in a state."
+        "Return the row of the mask in a state."
         key = c.mask_key(s)
         if key not in self._row_of_key:
             mask = c.mask(s)
@@ -51,9 +51,9 @@ class MaskStore:
         self,
         template: ToneTemplate | str,  # a string is parsed in the scheme 0243
         ids: Iterable[int],  # token ids of an answer with these tones, with its end token
-        first: int = 0,  # position of the first of them, for messages
+        first: int = 0,  # position of the first id, for messages
     ) -> np.ndarray:  # int64 (len(ids),): the row of the mask before each token
-        "The masks that an answer meets; `CantolyricError` with position, token and slot if its tones are others."
+        "Return the masks along an answer. Raises `CantolyricError` with position, token and slot for wrong tones."
         c = ToneConstraint(template, self.table, self.reader)
         s, out = c.start(), []
         for n, i in enumerate(ids, first):
@@ -70,18 +70,18 @@ class MaskStore:
         self,
         rows: Sequence[int] | np.ndarray,  # int64 (n,)
     ) -> torch.Tensor:  # bool (n, V)
-        "Some rows, unpacked."
+        "Unpack some rows."
         return torch.from_numpy(unpack_mask(np.stack([self.rows[i] for i in rows]), self.table.vocab_size))
 
     def packed(
         self,
         rows: Sequence[int] | np.ndarray,  # int64 (n,)
     ) -> torch.Tensor:  # int32 (n, ceil(V / 32))
-        "Some rows as they are: an eighth of the memory of `tensor`."
+        "Return some rows packed, in an eighth of the memory of `tensor`."
         return torch.from_numpy(np.stack([self.rows[i] for i in rows]))
 
     def _name(self, i: int) -> str:
-        "A token in words."
+        "Describe a token in words."
         if i in self.table.end:
             return "the end"
         if i in self.table.tokens:
@@ -90,7 +90,7 @@ class MaskStore:
 
 
 def _where(c: ToneConstraint, s: State) -> str:
-    "Where the next token of an answer starts, in words."
+    "Describe in words where the next token of an answer starts."
     line, at = c.template.lines[s.line], s.slot + len(s.pending)
     if at < len(line):
         return f"{c.where(s)}, which asks for {line[at]},"
@@ -103,6 +103,6 @@ def mask_store(
     format: Any = None,  # a chat format, for its end token; None: the tokenizer's own end token
     reader: Reader | str | None = None,  # as in `ToneConstraint`
 ) -> MaskStore:
-    "An empty store for a model's vocabulary."
+    "Make an empty store for a model's vocabulary."
     size = model.get_output_embeddings().weight.shape[0]
     return MaskStore(TokenTable.from_tokenizer(tokenizer, size, end=format.end_token if format else None), reader)

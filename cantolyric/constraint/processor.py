@@ -61,7 +61,7 @@ def keep_logits(
 
 # %% ../../nbs/lib/constraint/processor.ipynb #4b5ea85b
 class RowState(NamedTuple):
-    "Where the text of a row stands."
+    "Progress of the text of a row."
 
     constraint: int  # index of its constraint
     state: State
@@ -69,7 +69,7 @@ class RowState(NamedTuple):
 
 
 class ToneLogitsProcessor(LogitsProcessor):
-    "A logits processor for `generate`: each row follows its constraint, or `CantolyricError` says why it cannot."
+    "A logits processor for `generate` that holds each row to its constraint; `CantolyricError` says why it cannot."
 
     supports_continuous_batching = False  # rows are followed from step to step
 
@@ -77,7 +77,7 @@ class ToneLogitsProcessor(LogitsProcessor):
         self,
         constraints: ToneConstraint | Sequence[ToneConstraint],  # one for all prompts, or one per prompt
         prompt_length: int,  # columns of the (left-padded) prompts
-        max_new_tokens: int | None = None,  # the limit of the loop; None: `generate`'s own, found when it calls
+        max_new_tokens: int | None = None,  # the limit of the loop; None: `generate`'s own, found during its call
     ):
         self.constraints: list[ToneConstraint] = _as_list(constraints)
         self.prompt_length, self.max_new_tokens = prompt_length, max_new_tokens
@@ -90,7 +90,7 @@ class ToneLogitsProcessor(LogitsProcessor):
         input_ids: torch.Tensor,  # int64 (B, T)
         scores: torch.Tensor,  # float (B, V)
     ) -> torch.Tensor:  # float (B, V), -inf where a token is forbidden
-        "Mask the logits; `CantolyricError` if a row has nothing left to choose, or its text would be cut off."
+        "Mask the logits. Raises `CantolyricError` if a row has no token to choose, or its text would be cut off."
         size = self.constraints[0].table.vocab_size if self.constraints else scores.shape[-1]
         if scores.shape[-1] != size:
             raise CantolyricError(
@@ -105,7 +105,7 @@ class ToneLogitsProcessor(LogitsProcessor):
         return self._masked(scores)
 
     def _follow(self, input_ids: torch.Tensor, new: torch.Tensor) -> list[RowState]:
-        "The rows after the tokens of a step."
+        "Return the rows after the tokens of a step."
         before = self._tokens
         if before is None or new.shape[1] == 0 or before.shape != (len(new), new.shape[1] - 1):
             groups = self._constraint_of_rows(input_ids)
@@ -126,12 +126,12 @@ class ToneLogitsProcessor(LogitsProcessor):
         ]
 
     def _keys(self, tokens: torch.Tensor) -> list[tuple[int, bytes]]:
-        "A row's constraint and its new tokens, as a key."
+        "Return a key for each row: its constraint and its new tokens."
         each = len(tokens) // len(self.constraints)
         return [(b // each, row.tobytes()) for b, row in enumerate(tokens.cpu().numpy())]
 
     def _step(self, row: RowState, token_id: int) -> RowState:
-        "A row after one more token."
+        "Return a row after one more token."
         c, s = self.constraints[row.constraint], row.state
         if s.ended:
             return row._replace(ends=row.ends + 1 if token_id in c.table.end else 0)
@@ -143,14 +143,14 @@ class ToneLogitsProcessor(LogitsProcessor):
         return RowState(row.constraint, after, int(after.ended))
 
     def _replay(self, n: int, ids: list[int]) -> RowState:
-        "A row, read from its start."
+        "Return a row, read from its start."
         row = RowState(n, self.constraints[n].start())
         for i in ids:
             row = self._step(row, i)
         return row
 
     def _constraint_of_rows(self, input_ids: torch.Tensor) -> list[int]:
-        "The index of each row's constraint: `generate` repeats prompts for beams and for `num_return_sequences`."
+        "Return each row's constraint index: `generate` repeats prompts for beams and for `num_return_sequences`."
         (rows, width), n = input_ids.shape, len(self.constraints)
         if width < self.prompt_length:
             raise CantolyricError(
@@ -172,7 +172,7 @@ class ToneLogitsProcessor(LogitsProcessor):
         else:
             out, usable = mask_logits(scores, np.stack([self._mask(row) for row in self._rows])), False
         ended = [b for b, row in enumerate(self._rows) if row.state.ended]
-        if ended:  # whatever has been done to the logits of end tokens: these texts are over
+        if ended:  # these texts are over, whatever other processors did to their end tokens
             out[ended, [self._end_token(self._rows[b]) for b in ended]] = 0.0
         if ended or not usable:
             check_logits(out, lambda b: self._where(b, self._rows[b]))
@@ -192,7 +192,7 @@ class ToneLogitsProcessor(LogitsProcessor):
         return pack_mask(only)
 
     def _end_token(self, row: RowState) -> int:
-        "The end token that comes next: they take turns until `generate` meets one that it knows."
+        "Return the next end token; they take turns until `generate` meets one that it knows."
         end = self.constraints[row.constraint].table.end
         return end[row.ends % len(end)]
 
@@ -200,7 +200,7 @@ class ToneLogitsProcessor(LogitsProcessor):
         return f"row {b}, {self.constraints[row.constraint].where(row.state)} of the template"
 
     def _check_last_step(self, n: int) -> None:
-        "`CantolyricError` unless every text has ended, or can end with the one token that is left."
+        "Raise `CantolyricError` unless every text has ended, or can end with the one token that is left."
         for b, row in enumerate(self._rows):
             c = self.constraints[row.constraint]
             if not row.state.ended and not c.is_final(row.state):
@@ -213,7 +213,7 @@ class ToneLogitsProcessor(LogitsProcessor):
         self,
         sequences: torch.Tensor,  # int64 (B, T): prompts and texts, as `generate` returns them
     ) -> None:
-        "`CantolyricError` unless every row holds a whole text and its end. A stop string or a time limit may cut it."
+        "Raise `CantolyricError` unless every row has a whole text and its end. A stop string or time limit may cut it."
         groups = self._constraint_of_rows(sequences)
         for b, (n, ids) in enumerate(zip(groups, sequences[:, self.prompt_length :].tolist())):
             row = self._replay(n, ids)
@@ -233,8 +233,8 @@ def _as_list(constraints: ToneConstraint | Sequence[ToneConstraint]) -> list[Ton
 
 
 def _limit_of_caller() -> int | None:  # columns, prompt included; None if the caller is not transformers' `generate`
-    """When `generate` will stop: it does not tell its processors, so look at its stopping criteria. Only for processors
-    made without `max_new_tokens`; `generate_kwargs` passes the limit."""
+    """Find out when `generate` will stop. It does not pass the limit to its processors, so look at its stopping
+    criteria. Only for processors made without `max_new_tokens`; `generate_kwargs` passes the limit."""
     frame = sys._getframe(1)
     for _ in range(7):  # the processor, the list of processors, the decoding loop
         if frame is None:
@@ -254,8 +254,9 @@ def generate_kwargs(
     inputs: Mapping[str, Any] | torch.Tensor,  # with input_ids or inputs_embeds, padded on the left; or the ids alone
     **options: Any,  # other arguments of `generate`: num_beams, do_sample, num_return_sequences, logits_processor, ...
 ) -> dict[str, Any]:
-    """The arguments of `model.generate(**inputs, **generate_kwargs(constraints, inputs))`, with a `ToneLogitsProcessor`
-    behind any other `logits_processor`. `ArgumentError` for inputs padded on the right and for assisted decoding."""
+    """Return the arguments of `model.generate(**inputs, **generate_kwargs(constraints, inputs))`, with a
+    `ToneLogitsProcessor` after any other `logits_processor`. Raises `ArgumentError` for inputs padded on the right
+    and for assisted decoding."""
     each = _as_list(constraints)
     if not each or not all(hasattr(c, "max_new_tokens") for c in each):
         raise ArgumentError("constraints", constraints, "expected a ToneConstraint, or a list with one per prompt")
@@ -290,7 +291,7 @@ def _refuse_assisted(options: Mapping[str, Any]) -> None:
 
 
 def _prompts(inputs: Mapping[str, Any]) -> tuple[int, int]:
-    "The number of prompts, and the columns that `generate` will count as prompt."
+    "Return the number of prompts, and the columns that `generate` will count as prompt."
     ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
     if ids is None and inputs.get("inputs_embeds") is None:
         raise ArgumentError("inputs", inputs, "expected input_ids, a tensor (B, T), or inputs_embeds", shown=False)
@@ -307,7 +308,7 @@ def _prompts(inputs: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _limit(options: Mapping[str, Any], width: int) -> int | None:
-    "The limit of new tokens that the caller asked for."
+    "Return the limit of new tokens that the caller requested, if any."
     config = options.get("generation_config")
     of_config = {name: getattr(config, name, None) for name in ("max_new_tokens", "max_length")}
     for source in (options, of_config):

@@ -16,7 +16,7 @@ from ..errors import CantolyricError
 
 # %% ../../nbs/lib/constraint/sampling.ipynb #c6f04112
 class ConstrainedOutput(NamedTuple):
-    "What `write_tokens` returns."
+    "The result of `write_tokens`."
 
     ids: list  # per prompt and per text of it: token ids, without the end token
     bits: list  # of each text and its end: negative log-likelihood in bits, under the mask and at temperature 1
@@ -25,11 +25,11 @@ class ConstrainedOutput(NamedTuple):
 
 # %% ../../nbs/lib/constraint/sampling.ipynb #1f0f2d0b
 class TextRows:
-    "The texts of a batch while they are written."
+    "The texts of a batch during decoding."
 
     def __init__(
         self,
-        constraints: Sequence[Any],  # one `ToneConstraint` per row, or what has its methods
+        constraints: Sequence[Any],  # one `ToneConstraint` per row, or an object with its methods
     ):
         self.constraints, self.states = list(constraints), [c.start() for c in constraints]
         self.ids: list[list[int]] = [[] for _ in self.constraints]
@@ -54,7 +54,7 @@ class TextRows:
         self,
         tokens: Sequence[int],  # one per row
     ) -> None:
-        "Add each row's next token; a row that has ended stays as it is."
+        "Add each row's next token; a row that has ended stays unchanged."
         for r, (c, s, i) in enumerate(zip(self.constraints, self.states, tokens)):
             if s.ended:
                 continue
@@ -68,7 +68,7 @@ class TextRows:
         return all(s.ended for s in self.states)
 
     def choices(self) -> tuple[torch.Tensor, torch.Tensor]:  # int64 (k,), bool (rows, k)
-        "The tokens that some row allows, and which row allows which; a row that has ended continues with an end token."
+        "Return the tokens that some row allows, and which row allows which; ended rows allow an end token."
         end = self.constraints[0].table.end[0]
         each = [np.array([end]) if s.ended else c.allowed_ids(s) for c, s in zip(self.constraints, self.states)]
         ids = np.unique(np.concatenate(each))
@@ -81,16 +81,16 @@ class TextRows:
 def is_forced(
     allowed: torch.Tensor,  # bool (rows, k)
 ) -> bool:
-    "Whether every row has exactly one token to choose."
+    "Return whether every row has exactly one token to choose."
     return bool((allowed.sum(1) == 1).all())
 
 # %% ../../nbs/lib/constraint/sampling.ipynb #d7adb9d6
 def check_text_fits(
     model: Any,  # a causal language model
     input_ids: torch.Tensor,  # int64 (B, T): prompts
-    constraints: Iterable[Any],  # `ToneConstraint`, or what has its `windows` and `table`
+    constraints: Iterable[Any],  # `ToneConstraint`, or an object with its `windows` and `table`
 ) -> None:
-    "`CantolyricError` for a text that could not fit into the model, or a token table of another size."
+    "Raise `CantolyricError` for a text that could not fit into the model, or a token table of another size."
     most, head = getattr(model.config, "max_position_embeddings", None), model.get_output_embeddings()
     for c in constraints:
         slots = sum(map(len, c.windows)) + len(c.windows)
@@ -108,9 +108,9 @@ def check_text_fits(
 
 def check_logits(
     logits: torch.Tensor,  # float (B, V), -inf where a token is forbidden
-    where: Callable[[int], str],  # row -> where that row stands
+    where: Callable[[int], str],  # row -> its position, for messages
 ) -> None:
-    "`CantolyricError` for a row without a token to choose: everything is forbidden, or the logits are NaN."
+    "Raise `CantolyricError` for a row without a token to choose: all are forbidden, or the logits are NaN."
     best = logits.amax(-1)  # NaN if one of them is
     if not bool((best.isnan() | (best == -torch.inf)).any()):
         return

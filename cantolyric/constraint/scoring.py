@@ -31,7 +31,7 @@ def encode_pairs(
     desc: str | None = None,  # title of a progress bar; None: no bar
     on_mismatch: Callable[[CantolyricError], Any] | None = None,  # gets the error of such an example; None: raise it
 ) -> list[dict[str, Any]]:  # input_ids, labels, mask_ids (lists) and pair (the example)
-    "Examples as rows for training, without those that violate their own template."
+    "Encode examples as rows for training, without those that violate their own template."
     rows = []
     for n, e in enumerate(tqdm(pairs, desc=desc, unit="pair", disable=desc is None)):
         row = dict(format.encode(e, tokenizer), pair=e)
@@ -63,7 +63,7 @@ def add_mask_ids(
 
 # %% ../../nbs/lib/constraint/scoring.ipynb #17355deb
 class ToneCollator:
-    "Rows side by side: padded on the right, with the masks that this batch needs as one small table."
+    "A collator that pads rows on the right and gathers the masks of the batch in one small table."
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ def bare_row(
     masks: MaskStore | None = None,  # with the tokenizer's own end token
     comma: str = "，",  # replaces a line end
 ) -> dict[str, Any]:  # as from `encode_pairs`
-    "A lyric without a prompt, as the base was pretrained: start, text, end."
+    "Encode a lyric without a prompt, as in pretraining: start, text, end."
     end, line_end, commas = tokenizer.eos_token_id, text_ids(tokenizer, "\n"), text_ids(tokenizer, comma)
     answer = [*text_ids(tokenizer, pair["lyrics"].strip()), end]
     row = dict(input_ids=[end, *answer], labels=[-100, *answer], pair=pair)
@@ -118,7 +118,7 @@ def bare_row(
 def answer_columns(
     labels: torch.Tensor,  # int64 (B, T), -100 where there is no loss
 ) -> int:  # k: the last k columns hold every label and the position that predicts it
-    "How many columns of a batch the head has to compute: prompts need no logits."
+    "Return the number of columns of a batch that the head has to compute: prompts need no logits."
     return labels.shape[1] + 1 - int((labels != -100).any(0).nonzero()[0])
 
 
@@ -131,7 +131,7 @@ def row_bits(
     desc: str | None = None,  # title of a progress bar
     free: bool = False,  # also the bits without the masks, from the same forward pass
 ) -> Any:  # float64 (len(rows),); with `free`, a dict masked, free of two such arrays
-    "Bits of the labels of each row, under the row's masks if the collator has them."
+    "Compute the bits of the labels of each row, under the row's masks if the collator has them."
     kinds = ["masked"] if collate.masks else ["free"]
     if free:
         kinds = ["masked", "free"]
@@ -159,13 +159,13 @@ def answer_bits(
     tokenizer: Any,
     pairs: Sequence[Mapping[str, Any]],  # examples {"topic", "tones", "lyrics"}
     format: Any = None,  # None: no prompt, as the base was pretrained
-    masked: bool = True,  # share the probability among the allowed tokens only
+    masked: bool = True,  # distribute the probability over the allowed tokens only
     reader: Reader | str | None = None,  # as in `ToneConstraint`
     batch: int | None = None,  # rows per forward pass; None: as in `row_bits`
     store: MaskStore | None = None,  # from an earlier call, to save time
     desc: str | None = None,  # title of a progress bar
 ) -> np.ndarray:  # float64 (len(pairs),): bits of each lyric and its end
-    "Negative log-likelihood of each lyric under a model, in bits."
+    "Compute the negative log-likelihood of each lyric under a model, in bits."
     if masked and store is None:
         store = mask_store(model, tokenizer, format, reader)
     masks = store if masked else None
@@ -177,5 +177,5 @@ def per_character(
     bits: np.ndarray | Sequence[float],  # (len(pairs),)
     pairs: Sequence[Mapping[str, Any]],  # the examples that they belong to
 ) -> float:
-    "Bits per character: the bits of all lyrics and their ends, divided by characters plus one end each."
+    "Compute bits per character: the bits of all lyrics and their ends, divided by characters plus one end each."
     return float(np.sum(bits) / sum(len(e["lyrics"].strip()) + 1 for e in pairs))

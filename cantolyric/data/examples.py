@@ -39,7 +39,7 @@ MIN_CHARACTERS = 4  # in a piece
 def line_problem(
     text: str,  # a line
 ) -> str:
-    "Why a line can't be used; empty if it can."
+    "Explain why a line can't be used; empty if it can."
     letters = [c for c in text if c.isalnum() and not han_only(c)]
     if any(c.isdigit() for c in letters):
         return "digits"
@@ -69,7 +69,7 @@ def even_pieces(
 # %% ../../nbs/lib/data/examples.ipynb #sg000020
 @dataclass
 class LeftOut:
-    "What was left out of a collection, by reason."
+    "Counts of what was left out of a collection, by reason."
 
     counts: Counter = field(default_factory=Counter)  # (kind, reason) -> how many
     first: dict = field(default_factory=dict)  # (kind, reason) -> a description of the first one
@@ -92,12 +92,12 @@ class LeftOut:
 
 
 def _counted(n: int, what: str) -> str:
-    "A number with a noun, such as 1 line or 2 lines."
+    "Format a number with a noun, such as 1 line or 2 lines."
     return f"{n:,} {what}" + ("" if n == 1 else "s")
 
 
 def _clean_stanza(stanza: Stanza, place: str, out: LeftOut) -> list[Stanza]:
-    "The usable pieces of a stanza, which is cut wherever a line is left out."
+    "Return the usable pieces of a stanza, which is cut wherever a line is left out."
     runs: list[list[str]] = [[]]
     for line in stanza.lines:
         if reason := line_problem(line):
@@ -147,7 +147,7 @@ class Collection:
 def data_name(
     data: object,  # as in `read_songs`
 ) -> str:
-    "What to call data in messages: its path or Hub name, or the type of the object."
+    "Name data for messages: by its path or Hub name, or the type of the object."
     return str(data) if isinstance(data, (str, Path)) else f"a {type(data).__name__} in memory"
 
 
@@ -155,7 +155,7 @@ def load_songs(
     data: object,  # as in `read_songs`
     columns: Mapping[str, str] | str | None = None,  # as in `check_columns`
 ) -> Collection:
-    "Read and clean songs, and drop exact duplicates; `CantolyricError` if none of them can be used."
+    "Read and clean songs, and drop exact duplicates. Raises `CantolyricError` if none of them can be used."
     songs, skipped = read_songs(data, columns)
     out, kept = LeftOut(), []
     seen: dict[tuple, str] = {}  # lines of a song -> its place
@@ -183,7 +183,7 @@ def split_songs(
     share: float = 0.1,  # of the songs for validation, and the same again for test; at least one song each
     name: str = "the collection",  # for messages
 ) -> list[str]:  # the split of each song
-    "Split songs by ratio, with near-duplicates in the same split; `CantolyricError` if there are too few."
+    "Split songs by ratio, with near-duplicates in the same split. Raises `CantolyricError` if there are too few."
     first = near_duplicates(["".join(x for s in song.stanzas for x in s.lines) for song in songs])
     groups: dict[int, list[int]] = defaultdict(list)
     for i, f in enumerate(first):
@@ -210,13 +210,13 @@ def pieces_of(
     lines: Sequence[str],  # of a stanza
     kind: str,  # one of KINDS
 ) -> list[tuple[str, ...]]:
-    "The groups of lines that become examples; a stanza that is too short to cut stays whole."
+    "Return the groups of lines that become examples; a stanza that is too short to cut stays whole."
     whole, parts = [tuple(lines)], [tuple(x) for x in windows(list(lines))]
     return list(dict.fromkeys({"verses": whole, "windows": parts or whole, "both": whole + parts}[kind]))
 
 
 def _longest_word(lines: Sequence[str]) -> str:  # "" if the dictionary knows none
-    "The longest word in some lines, for use as a topic when there is nothing better."
+    "Find the longest word in some lines, for use as a topic when there is nothing better."
     return max((x[i:j] for x in lines for i, j in cut_words(x)), key=len, default="")
 
 
@@ -268,16 +268,16 @@ class Source:
     name: str
     rows: Mapping[str, Sequence[dict]]  # split -> rows
     manifest: Callable[[], dict[str, str]]  # () -> {part: hash of its content}
-    notes: tuple[str, ...] = ()  # what a user should know about it
+    notes: tuple[str, ...] = ()  # notes for the user
 
     def shuffled(self, split: str, seed: int) -> list[dict]:
-        "All rows of a split, shuffled with a seed."
+        "Return all rows of a split, shuffled with a seed."
         rows = self.rows[split]
         return [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
 
 
 def _is_selected(row: dict, name: str, kind: str, whole: set[str]) -> bool:
-    "Whether a row of `lyric_pairs` belongs to a built-in source; `whole` holds the lyrics of whole verses."
+    "Return whether a row of `lyric_pairs` belongs to a built-in source; `whole` holds the lyrics of whole verses."
     if row["source"] != "verses":
         return name != "verses"
     if name == "corpora":
@@ -288,13 +288,13 @@ def _is_selected(row: dict, name: str, kind: str, whole: set[str]) -> bool:
 
 
 def _builtin_rows(name: str, kind: str, split: str) -> list[dict]:
-    "Rows of the package's own data; `kind` selects among the rows made from verses."
+    "Return rows of the package's own data; `kind` selects among the rows made from verses."
     whole = {"\n".join(v["lines"]) for v in load_verses(split=split)}
     return [r for r in lyric_pairs(split) if _is_selected(r, name, kind, whole)]
 
 
 def _hash_columns(columns: Mapping[str, Sequence[str]]) -> str:
-    "A hash of the columns topic, tones and lyrics."
+    "Hash the columns topic, tones and lyrics."
     h = hashlib.sha256()
     for row in zip(columns["topic"], columns["tones"], columns["lyrics"]):
         h.update("\t".join((*row, "\n")).encode())
@@ -305,7 +305,7 @@ def builtin_source(
     name: str,  # one of BUILTIN
     kind: str,  # one of KINDS
 ) -> Source:
-    "One of the package's own data sets as a source."
+    "Return one of the package's own data sets as a source."
     rows = _LazyRows(partial(_builtin_rows, name, kind))
 
     def columns(split: str) -> Mapping[str, Sequence[str]]:
@@ -346,7 +346,7 @@ def song_source(
     share: float = 0.1,  # as in `split_songs`
     alone: bool = True,  # whether it is the only source; if not, it may be too small to hold anything out
 ) -> Source:
-    "A user's songs as a source; `CantolyricError` if a split would be empty."
+    "Load a user's songs as a source. Raises `CantolyricError` if a split would be empty."
     c = load_songs(data, columns)
     too_few = len(c.songs) < len(SPLITS) and not alone
     splits = ["train"] * len(c.songs) if too_few else split_songs(c.songs, share, c.name)
@@ -394,7 +394,7 @@ def mixed(
 def check_mix(
     mix: Mapping[str, float] | str | None,  # source -> weight; or text, "songs.csv=0.7,verses=0.3"
 ) -> dict[str, float]:
-    "Parse and check the weights of sources, which need not add up to 1; `CantolyricError` for a bad one."
+    "Parse and check the weights of sources, which need not add up to 1. Raises `CantolyricError` for a bad one."
     if not mix:
         return {}
     if not isinstance(mix, (str, Mapping)) or not all(isinstance(k, str) for k in mix):
@@ -447,13 +447,13 @@ class Examples:
 
     @cached_property
     def notes(self) -> list[str]:
-        "What a user should know about the data."
+        "Notes for the user about the data."
         leaks = sum(_key(r) in self._held_out for s in self.sources for r in s.rows["train"]) if self._held_out else 0
         left_out = f"{leaks:,} training examples are left out because the same lyrics are held out"
         return [n for s in self.sources for n in s.notes] + ([left_out] if leaks else [])
 
     def count(self, split: str = "train") -> int:
-        "The number of distinct examples."
+        "Return the number of distinct examples."
         if self.everything:
             return len(lyric_pairs(split))
         return sum(len(s.rows[split]) for s in self.sources)
@@ -485,7 +485,7 @@ def load_examples(
     kind: str = "both",  # one of KINDS
     share: float = 0.1,  # as in `split_songs`
 ) -> Examples:
-    "Load the examples that a finetune draws from; `CantolyricError` for bad data or settings."
+    "Load the examples that a finetune draws from. Raises `CantolyricError` for bad data or settings."
     if kind not in KINDS:
         raise ArgumentError("examples", kind, f"expected one of {', '.join(KINDS)}")
     if not isinstance(share, (int, float)) or not 0 < share <= 0.45:

@@ -36,7 +36,7 @@ def rhyme_ends(
     lines: Sequence[str],  # Chinese characters only
     grade: int = 3,  # as in `rhyme_key`
 ) -> list[str | None]:  # the rhyme that each line ends in; None if its last character has no reading
-    "What each line rhymes on."
+    "Return the rhyme of each line."
     last = [default_reader().read(line)[-1] for line in lines]
     return [None if syllable is None else rhyme_key(syllable, grade) for syllable in last]
 
@@ -45,7 +45,7 @@ def rhyme_letters(
     lines: Sequence[str],  # of lyrics
     grade: int = 3,  # as in `rhyme_key`
 ) -> str:  # a letter per line, X for a line that rhymes with no other; empty if nothing rhymes
-    "The rhyme scheme of some lines."
+    "Return the rhyme scheme of some lines."
     ends = rhyme_ends(lines, grade)
     shared = [e for e, n in Counter(ends).items() if e and n > 1]
     if not shared:
@@ -93,7 +93,7 @@ def _cut_corpus(split: str, sources: Sequence[str], avoid: Sequence[str]) -> Ite
 
 # %% ../../nbs/lib/data/pairs.ipynb #pr000004
 def _corpus_pieces(split: str, sources: Sequence[str], avoid: Sequence[str]) -> list[tuple[list[str], str]]:
-    "The pieces of a split with their sources, without those that nearly equal one of an earlier split."
+    "Return the pieces of a split with their sources, without near-duplicates of pieces of earlier splits."
     pieces = list(_cut_corpus(split, sources, avoid))
     earlier = [x for s in SPLITS[: SPLITS.index(split)] for x, _ in _cut_corpus(s, SOURCES, ())]
     close = near_any(["".join(x) for x, _ in pieces], ["".join(x) for x in earlier])
@@ -123,7 +123,7 @@ def _verse_pieces(split: str, path: str | Path | None, avoid: Sequence[str]) -> 
 def _labels(
     batch: dict[str, list],  # columns lyrics and topic, "" if none is given
 ) -> dict[str, list]:  # columns topic, keyword, tones, rhyme
-    'Topic, keyword, tones and rhyme of lyrics; the topic is "" if none is found or a character has no reading.'
+    'Label lyrics with topic, keyword, tones and rhyme; the topic is "" if none is found or a reading is missing.'
     rows = []
     for lyrics, given in zip(batch["lyrics"], batch["topic"]):
         lines = lyrics.split("\n")
@@ -141,7 +141,7 @@ def _build_pairs(
     avoid: Sequence[str],
     processes: int,
 ) -> "Dataset":
-    "All pairs of a split; the arguments are those of `lyric_pairs`."
+    "Build all pairs of a split; the arguments are those of `lyric_pairs`."
     from datasets import Dataset
 
     related_words()  # computed before the processes start, so that they share it
@@ -177,27 +177,27 @@ _MODULES = (
 
 
 def _pairs_key(split: str, sources: tuple[str, ...], verses: Path | Literal[False], avoid: tuple[str, ...]) -> str:
-    "A hash of everything that the pairs of a split depend on."
+    "Hash everything that the pairs of a split depend on."
     readings = (learned_readings_file(), pycantonese_data("rime_cantonese", "chars_to_jyutping.json"))
     return content_key(corpus_key(), *source_files(*_MODULES), *readings, verses, split, sources, avoid)
 
 
 def _shuffled(lyrics: Sequence[str], seed: int) -> np.ndarray:
-    "A weighted shuffle (Efraimidis and Spirakis 2006) of indices; the weight of a lyric is its number of lines."
+    "Shuffle indices with weights (Efraimidis and Spirakis 2006); the weight of a lyric is its number of lines."
     lines = np.array([1 + x.count("\n") for x in lyrics])
     return np.argsort(-(np.random.default_rng(seed).random(len(lines)) ** (1 / lines)))
 
 
 def lyric_pairs(
     split: str = "train",  # "train", "validation" or "test"
-    n: int | None = None,  # how many, at most; None for all
+    n: int | None = None,  # maximum number; None for all
     seed: int = 0,  # selects the `n` pairs: the first of a shuffle that favours lyrics of several lines
     sources: str | Sequence[str] = SOURCES,  # corpora to draw from
     verses: str | Path | Literal[False] | None = None,  # as in `load_verses`; None: the package's own; False: none
     avoid: str | Sequence[str] = AVOID,  # a piece that contains one of these characters or words is left out
-    processes: int | None = None,  # that share the work the first time; None for up to four
+    processes: int | None = None,  # number that share the work the first time; None for up to four
 ) -> "Dataset":  # columns topic, keyword, tones, rhyme, lyrics, source, split
-    "Examples to learn from: a topic, tones (0243, with slashes between lines), and a lyric that has them."
+    "Return examples to learn from: a topic, tones (0243, with slashes between lines), and a lyric that has them."
     check_split(split)
     if split is None:
         raise ArgumentError("split", split, f"lyric_pairs needs one; expected {', '.join(SPLITS)}")

@@ -39,7 +39,7 @@ _EMPTY_WORDS = frozenset(
 
 @lru_cache(1)
 def _function_words() -> frozenset[str]:
-    "Words that HKCanCor mostly tags as function words: pronouns, adverbs, particles, numerals and so on."
+    "Return the words that HKCanCor mostly tags as function words: pronouns, adverbs, particles, numerals and so on."
     tags: dict[str, Counter[str]] = defaultdict(Counter)
     for words, mor in search_hkcancor(HKCANCOR_TURN + r"\n%mor:\t(.*(?:\n\t.*)*)"):
         for w, m in zip(words.split(), mor.split()):
@@ -50,20 +50,20 @@ def _function_words() -> frozenset[str]:
 def is_content_word(
     word: str,  # of two to four characters
 ) -> bool:
-    "Whether a word can be a topic: it is not a function word and has no character that only serves grammar."
+    "Return whether a word can be a topic: it is not a function word and has no purely grammatical character."
     return word not in _EMPTY_WORDS and word not in _function_words() and not _FUNCTION_CHARS & set(word)
 
 # %% ../../nbs/lib/data/topics.ipynb #267a4724
 @lru_cache(1)
 def dictionary_words() -> frozenset[str]:
-    "The dictionary's words of two to four characters, in the reader's ordinary forms."
+    "Return the dictionary's words of two to four characters, in the reader's ordinary forms."
     fold = default_reader().fold
     return frozenset("".join(map(fold, w)) for w in rime_words() if 2 <= len(w) <= 4)
 
 
 @lru_cache(1)
 def _word_lengths() -> dict[str, list[int]]:
-    "For two characters, the lengths of the words that begin with them, the longest first."
+    "Map two characters to the lengths of the words that begin with them, the longest first."
     lengths = defaultdict(set)
     for w in dictionary_words():
         lengths[w[:2]].add(len(w))
@@ -73,7 +73,7 @@ def _word_lengths() -> dict[str, list[int]]:
 def cut_words(
     text: str,  # Chinese characters only
 ) -> list[tuple[int, int]]:  # (start, end) of the words of at least two characters
-    "Find the dictionary's words in a text from left to right, at each place the longest."
+    "Find the dictionary's words in a text from left to right, the longest at each position."
     words, lengths = dictionary_words(), _word_lengths()
     out, i = [], 0
     text = "".join(map(default_reader().fold, text))
@@ -87,7 +87,7 @@ def cut_words(
 # %% ../../nbs/lib/data/topics.ipynb #afd469e4
 @lru_cache(1)
 def document_frequency() -> Counter[str]:
-    "For each content word, the number of training lines that contain it."
+    "Count the training lines that contain each content word."
     texts, splits, _ = corpus_columns()
     df: Counter[str] = Counter()
     for t in (han_only(t) for t, s in zip(texts, splits) if s == "train"):
@@ -99,7 +99,7 @@ def topic_of(
     lines: Sequence[str],  # Chinese characters only
     least: int = 3,  # training lines that a topic must occur in
 ) -> str | None:  # one of the lyric's own words
-    "The word of a lyric with the highest TF-IDF; None if no word qualifies."
+    "Return the word of a lyric with the highest TF-IDF; None if no word qualifies."
     df, size = document_frequency(), sum(map(len, lines))
     found = Counter(x[i:j] for x in lines for i, j in cut_words(x))
     candidates = [w for w in found if df[w] >= least and 2 * len(w) <= size]
@@ -108,11 +108,11 @@ def topic_of(
 # %% ../../nbs/lib/data/topics.ipynb #20adadcf
 def _log_likelihood_ratio(
     both: int,  # lines with both words
-    a: int,  # lines with the one
-    b: int,  # lines with the other
+    a: int,  # lines with the first word
+    b: int,  # lines with the second word
     n: int,  # all lines
 ) -> float:
-    "How much more often two words occur together than chance predicts (Dunning 1993)."
+    "Compute the log-likelihood ratio of two words' co-occurrence, compared with chance (Dunning 1993)."
     cells = ((both, a * b), (a - both, a * (n - b)), (b - both, (n - a) * b), (n - a - b + both, (n - a) * (n - b)))
     return 2 * sum(k * np.log(k * n / e) for k, e in cells if k)
 
@@ -120,9 +120,9 @@ def _log_likelihood_ratio(
 def _pairs_in(
     text: str,  # Chinese characters only
     df: Counter[str],  # from `document_frequency`
-    distance: int = 12,  # at most so many characters between the two words
+    distance: int = 12,  # most characters between the two words
 ) -> dict[tuple[str, str], str]:  # pair of content words -> its context
-    "Pairs of words in a line, each with the character before the first word and the text between the two."
+    "Find pairs of words in a line, each with the character before the first word and the text between the two."
     found: dict[tuple[str, str], str] = {}
     words = [(i, j) for i, j in cut_words(text) if df[text[i:j]] >= 5]
     for (i, j), (k, end) in combinations(words, 2):
@@ -134,7 +134,7 @@ def _pairs_in(
 # %% ../../nbs/lib/data/topics.ipynb #d73c2069
 @lru_cache(1)
 def related_words() -> dict[str, list[tuple[float, str]]]:  # word -> (ratio, other word), the highest ratio first
-    "Content words that occur together more often than chance, in at least three contexts, in training lines."
+    "Find content words that occur together more often than by chance, in at least three contexts of training lines."
     df, (texts, splits, first) = document_frequency(), corpus_columns()
     contexts: dict[tuple[str, str], set[str]] = defaultdict(set)
     for i, (t, s) in enumerate(zip(texts, splits)):
@@ -154,9 +154,9 @@ def related_words() -> dict[str, list[tuple[float, str]]]:  # word -> (ratio, ot
 
 def neighbours(
     word: str,
-    n: int = 10,  # at most so many
+    n: int = 10,  # maximum number of words
 ) -> list[str]:  # the closest first
-    "Words that are related to a word in the training text; none for an unknown word."
+    "Return words that are related to a word in the training text; none for an unknown word."
     return [w for _, w in related_words().get(word, ())[:n]]
 
 # %% ../../nbs/lib/data/topics.ipynb #e76698fa
@@ -164,7 +164,7 @@ def topic_beside(
     lyrics: str,
     keyword: str,  # from `topic_of`
 ) -> str:
-    "The closest neighbour of the keyword that shares no character with the lyrics; the keyword if there is none."
+    "Return the keyword's closest neighbour that shares no character with the lyrics, or the keyword itself."
     return next((w for w in neighbours(keyword) if not set(w) & set(lyrics)), keyword)
 
 
@@ -172,7 +172,7 @@ def is_about(
     lyrics: str,
     topic: str,
 ) -> bool:
-    "Whether lyrics contain a character of their topic, or a word that is related to it."
+    "Return whether lyrics contain a character of their topic, or a word that is related to it."
     if set(han_only(topic)) & set(lyrics):
         return True
     near = neighbours(topic)

@@ -53,7 +53,7 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Draft(Candidate):
-    "A candidate, and what it took to write."
+    "A candidate, with the usage and progress of its requests."
 
     usage: Usage = Usage()  # of its own requests
     path: tuple = ()  # after each request: (tokens so far, faults of the best text so far, its right slots)
@@ -61,7 +61,7 @@ class Draft(Candidate):
 
 @dataclass(frozen=True)
 class DraftingConfig:
-    "How drafts are asked for and repaired. Raises `ArgumentError` for an unknown way."
+    "Settings for requesting and repairing drafts. Raises `ArgumentError` for an unknown setting."
 
     reader: Reader
     prompt: str = "instructed"  # one of `PROMPTS`
@@ -79,7 +79,7 @@ class DraftingConfig:
         topic: str,
         template: ToneTemplate,
     ) -> list[dict[str, str]]:
-        "The messages that ask for a draft."
+        "Build the messages that request a draft."
         if self.prompt == "instructed":
             return draft_prompt(topic, template)
         asked = dict(topic=escape_brackets(topic), tones=prompt_tones(template, self.reader))
@@ -89,7 +89,7 @@ class DraftingConfig:
         self,
         text: str,
     ) -> float:  # nan without a reference model or a text
-        "Bits per character under the reference language model."
+        "Compute bits per character under the reference language model."
         return fluency([text], self.reference_model) if self.reference_model and text else math.nan
 
 
@@ -97,7 +97,7 @@ def check_limits(
     rounds: int,  # of repair
     budget: int | None,  # tokens
 ) -> None:
-    "Raise `ArgumentError` for a limit that is no whole number, or too small."
+    "Raise `ArgumentError` for a limit that is not a whole number, or out of range."
     if not is_whole_number(rounds, 0, 10_000):
         raise ArgumentError("rounds", rounds, "expected a whole number of at least 0, at most 10,000")
     if budget is not None and not is_whole_number(budget, 1, 2**63):
@@ -116,7 +116,7 @@ class _Version:
 
 
 class Drafting:
-    "One call of `EndpointWriter.write`: what was asked for, and what it has taken so far."
+    "One call of `EndpointWriter.write`: the request, and the usage and drafts so far."
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Drafting:
 
     @property
     def drafts(self) -> list[Draft]:
-        "The different texts so far, in the order of their candidates."
+        "The distinct texts so far, in the order of their candidates."
         texts: dict[str, Draft] = {}
         for _, draft in sorted(self._finished.items(), key=lambda item: item[0]):
             if draft.text:
@@ -141,11 +141,11 @@ class Drafting:
         return list(texts.values())
 
     def may_ask(self) -> bool:
-        "Whether another request may be made."
+        "Return whether another request may be made."
         return self.stopped is None and (self.budget is None or self.usage.tokens < self.budget)
 
     def pending(self) -> Iterator[int]:
-        "The candidates to write, each as soon as somebody is free to write it. Ends early if nothing is written."
+        "Yield the candidates to write, each as soon as a worker is free. Ends early if nothing is written."
         for index in range(self.request.sampling.n):
             if not self.may_ask() or (self._finished and not self.drafts):
                 return
@@ -164,7 +164,7 @@ class Drafting:
         self,
         index: int,  # from 0
     ) -> Steps:  # returns None if its first request failed or was not made
-        "Draft, check, repair: yields requests, is sent their answers or errors, and returns the best text."
+        "Draft, check and repair: yield requests, receive their answers or errors, and return the best text."
         template = self.request.template
         answer = yield from self._exchange(self._chat_request(self._messages(template), template, index, 0))
         if answer is None:
@@ -183,7 +183,7 @@ class Drafting:
         return Draft(best.text, best.report, self.config.bits(best.text), usage, tuple(path))
 
     def _exchange(self, request: ChatRequest) -> Generator[ChatRequest, Any, Answer | None]:
-        "Make a request, unless the limit is reached: the answer, or None."
+        "Make a request, and return its answer; None if it failed or the limit is reached."
         if not self.may_ask():
             return None
         reply = yield request
@@ -192,7 +192,7 @@ class Drafting:
             return None
         self.usage += reply.usage
         if self.budget is not None and not reply.usage.reported:
-            problem = "the endpoint does not report how many tokens it takes, so the budget cannot be kept"
+            problem = "the endpoint does not report how many tokens it uses, so the budget cannot be enforced"
             self.stopped = self.stopped or ArgumentError("budget", self.budget, f"{problem}; leave the budget out")
         return reply
 
@@ -205,7 +205,7 @@ class Drafting:
     def _chat_request(
         self, messages: list[dict[str, str]], template: ToneTemplate, index: int, number: int
     ) -> ChatRequest:
-        "The request number `number` of a candidate, for the lines of a template."
+        "Build request number `number` of a candidate, for the lines of a template."
         sampling = self.request.sampling
         limit = self.config.max_tokens or 4 * sum(len(line) + 1 for line in template.lines) + 16
         seed = None if sampling.seed is None else sampling.seed + index * (self.rounds + 1) + number
@@ -223,7 +223,7 @@ class Drafting:
         return self._chat_request(messages, template, index, number)
 
     def _repaired(self, best: _Version, chosen: list[int], answer: Answer) -> _Version:
-        "What a repair has made of a text; it may be worse."
+        "Return a text after a repair; it may be worse than before."
         text = extract_lyrics(answer.text)
         if self.config.repair == "lines":
             text = merge_lines(best.text, text, chosen, self.request.template, self.config.reader)
@@ -231,7 +231,7 @@ class Drafting:
 
     @staticmethod
     def _better(best: _Version, new: _Version) -> _Version:
-        "The version with fewer faults; the new one if both have as many."
+        "Return the version with fewer faults; the new one if both have equally many."
         if not new.text:
             return best
         return new if not best.text or count_faults(new.report) <= count_faults(best.report) else best

@@ -18,7 +18,7 @@ from ..errors import CantolyricError, shortened
 
 # %% ../../nbs/lib/endpoint/failures.ipynb #4add0f35
 class EndpointError(CantolyricError):
-    "An endpoint cannot be reached, refuses a request, or does not answer as expected."
+    "An error of an endpoint that cannot be reached, refuses a request, or does not answer as expected."
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class EndpointError(CantolyricError):
 
 @dataclass(frozen=True)
 class Attempt:
-    "A request that failed: what a message about it needs."
+    "A failed request, with everything that a message about it needs."
 
     url: str  # of the endpoint
     model: str
@@ -49,7 +49,7 @@ def quoted(
     data: bytes,  # the body of a response
     key: str,  # removed from the text
 ) -> str:  # at most 200 printable characters, without line breaks
-    "What a server says, for a message."
+    "Quote what a server says, for a message."
     text = data[:20_000].decode("utf-8", "replace")
     try:
         said = json.loads(text)
@@ -72,7 +72,7 @@ def _key_problem(attempt: Attempt) -> str:
 
 
 def _status_problem(attempt: Attempt, status: int, said: str) -> str:
-    "Why a request was refused, and what to do."
+    "Explain why a request was refused, and what to do."
     where = f"{attempt.url} ({status})"
     if status in (401, 403):
         return f"{where} {_key_problem(attempt)}"
@@ -95,7 +95,7 @@ def explained(
     error: Any,  # an exception of the openai package
     attempt: Attempt,
 ) -> EndpointError:
-    "The error to raise instead."
+    "Return the error to raise instead."
     openai = load_openai()
     url = attempt.url
     if isinstance(error, openai.APIStatusError):
@@ -116,15 +116,15 @@ MAX_PAUSE = 60.0  # seconds
 def is_retryable(
     status: int,  # of an HTTP response
 ) -> bool:
-    "Whether the same request may succeed later: timeouts, conflicts, too many requests, failures of the server."
+    "Return whether the same request may succeed later: after timeouts, conflicts, rate limits and server failures."
     return status in (408, 409, 429) or status >= 500
 
 
 def retry_pause(
     headers: Mapping[str, str],  # of the response
-    wait: float,  # seconds, where the response doesn't say how long
+    wait: float,  # seconds, used if the response doesn't say how long
 ) -> float:  # seconds
-    "How long to wait before the next attempt."
+    "Return the pause before the next attempt."
     said = (headers.get("Retry-After") or "").strip()
     if re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", said):
         return min(MAX_PAUSE, float(said))

@@ -22,7 +22,7 @@ from ..template.template import ToneTemplate
 def escape_brackets(
     text: str,  # as a user typed it
 ) -> str:  # reads the same
-    "Replace the brackets that control tokens are written with by full-width ones."
+    "Replace the brackets used in control tokens with full-width ones."
     return text.translate(str.maketrans("<>[]", "＜＞［］"))
 
 # %% ../../nbs/lib/endpoint/prompts.ipynb #48138e36
@@ -32,14 +32,14 @@ TONE_EXAMPLES = ("詩史試時市事", "夫苦富扶婦父", "分粉訓墳憤份
 def example_characters(
     slot: Slot,
 ) -> str:  # up to three
-    "Characters that fit a slot."
+    "Return characters that fit a slot."
     return slot.char or "".join(row[t - 1] for row in TONE_EXAMPLES for t in sorted(slot.tones))[:3]
 
 
 def describe_slot(
     slot: Slot,
 ) -> str:
-    "A slot in words: its symbol, the Jyutping tones that fit, and examples."
+    "Describe a slot in words: its symbol, the Jyutping tones that fit, and examples."
     if slot.char:
         return f"「{slot.char}」"
     if len(slot.tones) == 6:
@@ -57,7 +57,7 @@ def draft_prompt(
     topic: str,  # what the lyrics should be about
     template: ToneTemplate,
 ) -> list[dict[str, str]]:  # messages
-    "Ask a model that knows nothing of tone templates for lyrics."
+    "Build a prompt for lyrics from a model that knows nothing about tone templates."
     kinds = dict.fromkeys(s for line in template.lines for s in line if not s.char)  # each once, in order
     rows = []
     for n, line in enumerate(template.lines):
@@ -72,7 +72,7 @@ def draft_prompt(
 def extract_lyrics(
     answer: str,  # as a model wrote it
 ) -> str:  # lines of Chinese characters
-    "The lyrics in an answer, without reasoning, code fences, or a line such as 以下係歌詞："
+    "Extract the lyrics from an answer, without reasoning, code fences, or a line such as 以下係歌詞："
     text = re.sub(r"<think>.*?(</think>|$)", "", answer, flags=re.S)
     rows = [row for row in text_lines(text) if not row.rstrip().endswith(("：", ":"))]
     return "\n".join(lyric_lines("\n".join(rows)))
@@ -81,12 +81,12 @@ def extract_lyrics(
 def count_faults(
     report: Report,
 ) -> int:  # 0: the text fits
-    "Wrong, missing and surplus characters, and wrong rhymes."
+    "Count wrong, missing and surplus characters, and wrong rhymes."
     return sum(not c.right for c in report) + sum(not r.right for r in report.rhymes if r)
 
 # %% ../../nbs/lib/endpoint/prompts.ipynb #59ac4af7
 def _line_faults(n: int, line: Sequence[Check]) -> list[str]:  # sentences
-    "What is wrong in line `n` of a report, in words."
+    "Describe in words what is wrong in line `n` of a report."
     surplus, missing = sum(c.slot is None for c in line), sum(not c.char for c in line)
     if surplus == len(line):
         return [f"第{n}行係多咗嘅，唔好寫"]
@@ -103,10 +103,10 @@ def _line_faults(n: int, line: Sequence[Check]) -> list[str]:  # sentences
 
 
 def repair_prompt(
-    report: Report,  # of what was written
-    most: int = 24,  # faults that are named
+    report: Report,  # on the text so far
+    most: int = 24,  # number of faults to name
 ) -> str:
-    "Ask for the wrong slots to be corrected, each named with what fits."
+    "Build a prompt to correct the wrong slots, each named with what fits."
     found = [fault for n, line in enumerate(report.lines, 1) for fault in _line_faults(n, line)]
     for n, r in enumerate(report.rhymes, 1):
         if r and not r.right:
@@ -120,7 +120,7 @@ def wrong_lines(
     report: Report,
     template: ToneTemplate,
 ) -> list[int]:  # indices, from 0
-    "The lines to write again: those with a wrong slot, and all that share the letter of a wrong rhyme."
+    "Return the lines to rewrite: those with a wrong slot, and all that share the letter of a wrong rhyme."
     letters = {r.rhyme.letter for r in report.rhymes if r and not r.right}
 
     def shares(n: int) -> bool:
@@ -134,7 +134,7 @@ def sub_template(
     template: ToneTemplate,
     chosen: Sequence[int],  # indices of lines, from 0
 ) -> ToneTemplate:
-    "Some lines of a template."
+    "Make a template of some lines of another."
 
     def pick(values: Sequence[Any]) -> tuple:
         return tuple(values[n] for n in chosen) if values else ()
@@ -149,10 +149,10 @@ def merge_lines(
     template: ToneTemplate,
     reader: Reader | None = None,  # None: the default Reader
 ) -> str:  # lyrics with no more faults than before
-    "Replace lines of a text, each where the new one is no worse."
+    "Replace lines of a text, each only if the new one is no worse."
 
     def faults(rows: Sequence[str]) -> int:
-        # x stands for a line that is still missing.
+        # x represents a line that is still missing.
         return count_faults(template.check("\n".join(row or "x" for row in rows), reader))
 
     lines = (text.split("\n") + [""] * len(template.lines))[: len(template.lines)]

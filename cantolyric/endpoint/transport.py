@@ -21,12 +21,12 @@ SENT_HEADERS = {"accept", "accept-encoding", "connection", "content-length", "co
 
 
 def load_openai() -> ModuleType:
-    "The openai package; `MissingDependencyError` if it is not installed."
+    "Import the openai package. Raises `MissingDependencyError` if it is not installed."
     return import_optional("openai", "writing through an endpoint", "endpoint")
 
 
 def http_library(openai: ModuleType) -> ModuleType:
-    "The HTTP library that the openai package uses."
+    "Import the HTTP library that the openai package uses."
     bases = (c.__module__.partition(".")[0] for c in openai.DefaultHttpxClient.__mro__)
     return import_module(next(name for name in bases if name.startswith("httpx")))
 
@@ -41,7 +41,7 @@ def _restrict(request: Any, key: str) -> None:
 
 
 def _bounded_stream(library: ModuleType, stream: Any) -> Any:
-    "A response's stream of bytes that ends after `MAX_RESPONSE_BYTES`."
+    "Limit a response's stream of bytes to `MAX_RESPONSE_BYTES`."
 
     class Bounded(library.SyncByteStream, library.AsyncByteStream):  # type: ignore[name-defined]
         def __iter__(self) -> Iterator[bytes]:
@@ -70,22 +70,22 @@ def _bounded_stream(library: ModuleType, stream: Any) -> Any:
 
 
 def _bound(response: Any, library: ModuleType) -> None:
-    "Limit what is read of a response."
+    "Limit how much of a response is read."
     response.headers.pop("content-encoding", None)
     response.stream = _bounded_stream(library, response.stream)
 
 # %% ../../nbs/lib/endpoint/transport.ipynb #d1032400
 @dataclass(frozen=True)
 class Connection:
-    "How to reach an endpoint."
+    "The settings of a connection to an endpoint."
 
-    base_url: str  # what stands before /chat/completions
+    base_url: str  # the part before /chat/completions
     key: str = field(default="", repr=False)  # "": the endpoint takes none
     timeout: float = 120.0  # seconds
-    proxies: bool = True  # whether to use the proxies that the environment names
+    proxies: bool = True  # whether to use the proxies set in the environment
 
     def _libraries(self) -> tuple[ModuleType, ModuleType]:
-        "The openai package and its HTTP library. Raises `ArgumentError` for an address that they refuse."
+        "Import the openai package and its HTTP library. Raises `ArgumentError` for an address that they refuse."
         openai = load_openai()
         library = http_library(openai)
         try:
@@ -95,7 +95,7 @@ class Connection:
         return openai, library
 
     def _settings(self, http_client: Any) -> dict[str, Any]:
-        "The arguments of both openai clients. None would mean a value from the environment."
+        "Return the arguments of both openai clients. None would mean a value from the environment."
         return dict(
             api_key="unused",  # see `_restrict`
             base_url=self.base_url,
@@ -106,7 +106,7 @@ class Connection:
         )
 
     def open(self) -> Any:  # an `openai.OpenAI`
-        "A client, to be used in a `with` statement."
+        "Open a client, for use in a `with` statement."
         openai, library = self._libraries()
         hooks = dict(
             request=[lambda request: _restrict(request, self.key)],
@@ -116,7 +116,7 @@ class Connection:
         return openai.OpenAI(**self._settings(http))
 
     def open_async(self) -> Any:  # an `openai.AsyncOpenAI`
-        "A client, to be used in an `async with` statement."
+        "Open a client, for use in an `async with` statement."
         openai, library = self._libraries()
 
         async def restrict(request: Any) -> None:

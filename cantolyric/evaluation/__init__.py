@@ -1,4 +1,4 @@
-"""What lyrics are worth: tones, fluency, topic, copying, next to human lines and random baselines."""
+"""Evaluation of lyrics: tones, fluency, topic and copying, compared with human lines and random baselines."""
 
 from cantolyric._reexport import lazily
 

@@ -16,11 +16,11 @@ from .counts import figures_of
 # %% ../../nbs/lib/evaluation/bootstrap.ipynb #8b4647c0
 def draw_weights(
     groups: Sequence[int] | np.ndarray,  # (requests,): requests of one group are drawn together
-    runs: Sequence[int],  # for each system, how many runs it has
+    runs: Sequence[int],  # number of runs of each system
     rounds: int = 2000,
     seed: int = 0,
 ) -> tuple[np.ndarray, list[np.ndarray]]:  # float64 (rounds, requests); for each system float64 (rounds, its runs)
-    "How often each draw takes each request and each run (two-level bootstrap; Efron 1979)."
+    "Draw bootstrap weights of requests and runs (two-level bootstrap; Efron 1979)."
     rng = np.random.default_rng(seed)
     _, group_of = np.unique(groups, return_inverse=True)
 
@@ -35,7 +35,7 @@ def resampled(
     requests: np.ndarray,  # float64 (rounds, requests), from `draw_weights`
     runs: np.ndarray,  # float64 (rounds, runs), from `draw_weights`
 ) -> np.ndarray:  # float64 (rounds, FIGURES)
-    "The figures of each draw."
+    "Compute the figures of each draw."
     return figures_of(np.einsum("br,srf,bs->bf", requests, counts, runs, optimize=True))
 
 
@@ -43,7 +43,7 @@ def interval(
     draws: np.ndarray,  # float64 (rounds,)
     share: float = 0.95,
 ) -> tuple[float, float]:  # low, high; nan if no more than half of the draws have a value
-    "The middle `share` of some draws."
+    "Return the interval that holds the middle `share` of the draws."
     finite = draws[np.isfinite(draws)]
     if len(finite) <= 0.5 * len(draws):
         return math.nan, math.nan

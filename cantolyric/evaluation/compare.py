@@ -24,7 +24,7 @@ from .requests import as_requests, benchmark_id
 # %% ../../nbs/lib/evaluation/compare.ipynb #f62007b1
 @dataclass
 class Evaluation:
-    "What systems wrote for the same requests, and the figures."
+    "Texts of several systems for the same requests, and their figures."
 
     requests: list[dict]
     texts: dict[str, list[list]]  # system -> for each seed a list of texts
@@ -34,7 +34,7 @@ class Evaluation:
     rounds: int = 2000  # bootstrap draws
 
     def to_dict(self) -> dict:
-        "Everything but the texts, as JSON can hold it."
+        "Return everything except the texts as JSON-serializable data."
         return _plain(
             dict(
                 benchmark=benchmark_id(self.requests),
@@ -48,9 +48,9 @@ class Evaluation:
         )
 
     def to_pandas(self) -> Any:
-        """A `pandas.DataFrame`: a row per system; columns (figure, "value" | "low" | "high").
+        """Return a `pandas.DataFrame` with a row per system and columns (figure, "value" | "low" | "high").
 
-        `MissingDependencyError` if pandas is not installed.
+        Raises `MissingDependencyError` if pandas is not installed.
         """
         pandas = import_optional("pandas", "Evaluation.to_pandas()")
         rows = {
@@ -64,7 +64,7 @@ class Evaluation:
 
 
 def _plain(x: Any) -> Any:
-    "A value for JSON: finite numbers with three decimals, `None` for the others."
+    "Convert a value for JSON: finite numbers with three decimals, `None` for other numbers."
     if isinstance(x, dict):
         return {k: _plain(v) for k, v in x.items()}
     if isinstance(x, list | tuple):
@@ -75,7 +75,7 @@ def _plain(x: Any) -> Any:
 
 # %% ../../nbs/lib/evaluation/compare.ipynb #f5ad2b27
 def _with_interval(values: np.ndarray, draws: np.ndarray) -> dict[str, dict]:
-    "Each figure's value and interval; `values` is float64 (FIGURES,), `draws` (rounds, FIGURES)."
+    "Return each figure's value and interval; `values` is float64 (FIGURES,), `draws` (rounds, FIGURES)."
     out = {}
     for k, figure in enumerate(FIGURES):
         low, high = interval(draws[:, k])
@@ -84,14 +84,14 @@ def _with_interval(values: np.ndarray, draws: np.ndarray) -> dict[str, dict]:
 
 
 def _system_figures(counts: np.ndarray, requests: np.ndarray, runs: np.ndarray) -> dict[str, dict]:
-    "Values, intervals, and the value of each run."
+    "Compute each figure's value, its interval, and its value in each run."
     out = _with_interval(figures_of(counts.sum((0, 1))), resampled(counts, requests, runs))
     by_run = figures_of(counts.sum(1))
     return {figure: dict(v, seeds=by_run[:, k].tolist()) for k, (figure, v) in enumerate(out.items())}
 
 
 def _details(runs: list[list], counts: np.ndarray, differ: Counter) -> dict:
-    "What is not a quotient of sums."
+    "Compute the details that are not ratios of sums."
 
     def column(name: str) -> np.ndarray:
         return counts[..., COUNTS.index(name)]
@@ -113,14 +113,14 @@ def _details(runs: list[list], counts: np.ndarray, differ: Counter) -> dict:
 
 @dataclass
 class _Drawn:
-    "A system's counts, and how often each draw takes its runs."
+    "A system's counts, and the weights of its runs in each draw."
 
     counts: np.ndarray  # float64 (runs, requests, COUNTS)
     weights: np.ndarray  # float64 (rounds, runs)
 
 
 def _difference(a: _Drawn, b: _Drawn, requests: np.ndarray) -> dict:
-    "How two systems differ on the requests that both answered."
+    "Compare two systems on the requests that both answered."
     texts = COUNTS.index("texts")
     both = (a.counts[..., texts].sum(0) > 0) & (b.counts[..., texts].sum(0) > 0)
     x, y = a.counts * both[None, :, None], b.counts * both[None, :, None]
@@ -130,7 +130,7 @@ def _difference(a: _Drawn, b: _Drawn, requests: np.ndarray) -> dict:
 
 # %% ../../nbs/lib/evaluation/compare.ipynb #cdc3cf81
 def _as_runs(texts: list | dict, requests: Sequence[dict]) -> dict[str, list[list]]:
-    "Texts of each system as a list of runs, each with one text per request."
+    "Return each system's texts as a list of runs with one text per request."
     named = texts if isinstance(texts, dict) else {"texts": texts}
     out = {}
     for name, given in named.items():
@@ -157,7 +157,7 @@ def evaluate_texts(
     rounds: int = 2000,  # bootstrap draws
     seed: int = 0,  # of the draws
 ) -> Evaluation:
-    "Score what any program wrote; `ArgumentError` if texts and requests do not match."
+    "Score the texts of any program. Raises `ArgumentError` if texts and requests do not match."
     requests = as_requests(requests)
     runs = _as_runs(texts, requests)
     groups = [r.get("group", k) for k, r in enumerate(requests)]

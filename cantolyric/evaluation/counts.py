@@ -30,7 +30,7 @@ from ..tones import ToneScheme
 # %% ../../nbs/lib/evaluation/counts.ipynb #60d44502
 @dataclass
 class Measures:
-    "The instruments that texts are measured with."
+    "The models and readers that texts are measured with."
 
     reference_model: KneserNey
     overlap: NgramOverlap  # index of the training text
@@ -40,7 +40,7 @@ class Measures:
 
 @lru_cache(1)
 def standard_measures() -> Measures:
-    "Reference language model and overlap index of the training split, our Reader, and ToJyutping if it is installed."
+    "Return the reference model and overlap index of the training split, our Reader, and ToJyutping if installed."
     try:
         second_reading("好")
     except MissingDependencyError:
@@ -53,7 +53,7 @@ def standard_measures() -> Measures:
 # %% ../../nbs/lib/evaluation/counts.ipynb #48ca5cab
 @dataclass
 class TextCounts:
-    "What is counted in one text. The suffixes tell the reader: ours, ToJyutping (theirs), or both of them."
+    "Counts for one text. The suffix names the reader: ours, ToJyutping (theirs), or both."
 
     texts: float = 1
     slots: float = 0  # of the template
@@ -71,23 +71,23 @@ class TextCounts:
     read: float = math.nan  # characters that both readers read
     differ: float = math.nan  # of them, in different tone classes
     bits: float = 0  # NLL under the reference language model
-    cost: float = 0  # characters that it predicts, with the end
+    cost: float = 0  # characters that it predicts, including the end
     topic: float = 0  # 1 if the text is about its topic
     chance: float = 0  # the share of four other topics that it is about
-    copied: float = 0  # characters in runs that stand in the training text
+    copied: float = 0  # characters in runs that occur in the training text
     characters: float = 0
-    longest: float = 0  # characters of the longest such run
+    longest: float = 0  # length of the longest such run, in characters
     spoken: float = 0  # spoken register marks
     marks: float = 0  # all register marks
-    asked: float = 0  # rhymes that the template asks for
-    kept: float = 0  # of them, with at least the grade that it asks for
-    ends: float = 0  # 1 if it asks for none and has two lines
+    asked: float = 0  # rhymes that the template requires
+    kept: float = 0  # of them, with at least the required grade
+    ends: float = 0  # 1 if it requires none and has two lines
     ends_rhyme: float = 0  # 1 if the last two lines rhyme in that case
-    asked0: float = 0  # rhymes that the template asks for, by the grade that was written
+    asked0: float = 0  # required rhymes, by the grade that was written
     asked1: float = 0
     asked2: float = 0
     asked3: float = 0
-    ends0: float = 0  # last two lines where it asks for none, by grade
+    ends0: float = 0  # last two lines where no rhyme is required, by grade
     ends1: float = 0
     ends2: float = 0
     ends3: float = 0
@@ -98,7 +98,7 @@ COUNTS = [f.name for f in fields(TextCounts)]  # the columns of a counts array
 # %% ../../nbs/lib/evaluation/counts.ipynb #ebd5bf10
 @dataclass
 class _Fit:
-    "What one reader finds in one text."
+    "The fit of one text to its template, according to one reader."
 
     right: list[list[bool]]  # for each line, for each slot
     length: list[bool]  # for each line: the right number of characters
@@ -107,7 +107,7 @@ class _Fit:
 
 
 def _fit(report: Report, template: ToneTemplate) -> _Fit:
-    "Slots, lines and the whole text by one reader."
+    "Summarize one reader's report by slots, lines and the whole text."
     lines = report.lines[: len(template.lines)]
     right = [[c.right for c in line if c.slot] for line in lines]
     length = [all(c.slot and c.char for c in line) for line in lines]
@@ -161,7 +161,7 @@ def _count_style(counts: TextCounts, text: str, topic: str, other_topics: Sequen
 
 
 def _count_rhymes(counts: TextCounts, text: str, template: ToneTemplate, reader: Reader | None) -> None:
-    "Fill in the rhymes, where the template asks for them and where it does not."
+    "Fill in the rhymes, where the template requires them and where it does not."
     grades = rhyme_grades(text, template, reader)
     asked = [(grade, wanted) for grade, wanted in grades if wanted]
     ends = [grade for grade, wanted in grades if not wanted]
@@ -174,13 +174,13 @@ def _count_rhymes(counts: TextCounts, text: str, template: ToneTemplate, reader:
 
 # %% ../../nbs/lib/evaluation/counts.ipynb #bc8477a7
 def count_texts(
-    texts: Sequence[str | None],  # one for each request; None: it was not written, and the request does not count
+    texts: Sequence[str | None],  # one per request; None: nothing was written, and the request does not count
     requests: Sequence[dict],  # with topic and tones
     measures: Measures | None = None,  # None: the standard ones
 ) -> tuple[
     np.ndarray, Counter
-]:  # float64 (requests, COUNTS); (character, our reading, theirs) -> how often they differ
-    "Count everything, text by text; `ValueError` if there are not as many texts as requests."
+]:  # float64 (requests, COUNTS); (character, our reading, theirs) -> number of differences
+    "Count everything, text by text. Raises `ValueError` if there are not as many texts as requests."
     used, n = measures or standard_measures(), len(requests)
     out = np.zeros((n, len(COUNTS)))
     differences: Counter[tuple] = Counter()
@@ -222,7 +222,7 @@ FIGURES = {  # name: (numerator, denominator, factor)
 def figures_of(
     sums: np.ndarray,  # float64 (..., COUNTS)
 ) -> np.ndarray:  # float64 (..., FIGURES); nan where a denominator is 0
-    "Figures from sums of counts."
+    "Compute figures from sums of counts."
     top, under, factors = zip(*FIGURES.values())
     numerators = sums[..., [COUNTS.index(name) for name in top]]
     denominators = sums[..., [COUNTS.index(name) for name in under]]

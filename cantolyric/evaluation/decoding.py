@@ -26,9 +26,9 @@ from ..writing.prompts import prompt_tones, writing_constraint
 
 # %% ../../nbs/lib/evaluation/decoding.ipynb #32c4a7dc
 def adapter_off(
-    model: Any,  # with an adapter of PEFT
+    model: Any,  # with a PEFT adapter
 ) -> AbstractContextManager:
-    "A context in which the model works without its adapter."
+    "Return a context manager in which the model works without its adapter."
     return model.disable_adapter()
 
 
@@ -37,7 +37,7 @@ METHODS = ("sample", "best", "beam", "greedy")
 
 @dataclass(frozen=True)
 class Decoding:
-    "How a model writes: the constraint, the method and its sampling parameters."
+    "Settings for decoding: the constraint, the method and its sampling parameters."
 
     method: str = (
         "sample"  # "best": the likeliest of several samples; "beam": beam search; "greedy": the likeliest token
@@ -64,7 +64,7 @@ class Decoding:
 
     @property
     def texts_per_request(self) -> int:
-        "How many texts are written for each request; the likeliest is kept."
+        "The number of texts written for each request; the likeliest is kept."
         return self.candidates if self.method in ("best", "beam") else 1
 
 # %% ../../nbs/lib/evaluation/decoding.ipynb #e1df0a7b
@@ -75,11 +75,11 @@ class _Batch:
     requests: list[dict]
     input_ids: torch.Tensor  # int64 (B, T)
     attention_mask: torch.Tensor  # int64 (B, T), 0 where a prompt is padded
-    limits: list[int]  # tokens that an unconstrained answer may have
+    limits: list[int]  # maximum number of tokens of an unconstrained answer
 
 
 def _prompt(request: dict, format: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    "The token ids of a request's prompt."
+    "Return the token ids of a request's prompt."
     example = dict(topic=request["topic"], tones=prompt_tones(request_template(request)))
     return format.prompt_ids(example, tokenizer)
 
@@ -90,7 +90,7 @@ def _batch(
     pad: int,  # id of the pad token
     device: torch.device,
 ) -> _Batch:
-    "A batch of requests on the model's device."
+    "Build a batch of requests on the model's device."
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
@@ -100,7 +100,7 @@ def _batch(
 
 # %% ../../nbs/lib/evaluation/decoding.ipynb #014451c9
 def _constrained_texts(model: PreTrainedModel, table: TokenTable, batch: _Batch, decoding: Decoding) -> list[str]:
-    "One text per request under the constraint: the likeliest of those that were written for it."
+    "Write one text per request under the constraint: the likeliest of its candidates."
     n = decoding.texts_per_request
     templates = [request_template(r) for r in batch.requests]
     constraints = [writing_constraint(t, table, unambiguous_only=decoding.unambiguous_only) for t in templates]
@@ -117,7 +117,7 @@ def _unconstrained_texts(
     batch: _Batch,
     decoding: Decoding,
 ) -> list[str]:
-    "One text per request as the model ends it; one that does not end is cut at its limit of tokens."
+    "Write one text per request without the constraint; a text that does not end is cut at its token limit."
     sampling = decoding.sampling
     if sampling["do_sample"]:
         sampling["top_k"] = 0
@@ -135,7 +135,7 @@ def _unconstrained_texts(
 
 
 def _answer(ids: list[int], table: TokenTable, tokenizer: PreTrainedTokenizerBase) -> str:
-    "An answer up to its end token."
+    "Decode an answer up to its end token."
     stop = next((k for k, i in enumerate(ids) if i in table.end), len(ids))
     return str(tokenizer.decode(ids[:stop], skip_special_tokens=True)).strip()
 
@@ -150,7 +150,7 @@ def write_many(
     store: MaskStore | None = None,  # of the model, for its token table; None: made here
     desc: str | None = None,  # title of a progress bar; None: no bar
 ) -> list[str]:
-    "One text per request, in their order. The random state of torch is restored."
+    "Write one text per request, in their order. The random state of torch is restored."
     format = format or ChatML()
     table = (store or mask_store(model, tokenizer, format)).table
     order = list(range(len(requests)))
@@ -180,7 +180,7 @@ def write_random(
     seed: int = 0,
     unambiguous_only: bool = True,  # as in `writing_constraint`
 ) -> list[str]:
-    "The random baseline: characters drawn uniformly from those that the constraint allows."
+    "Write the random baseline: characters drawn uniformly from those that the constraint allows."
     rng = np.random.default_rng(seed)
     constraints = (writing_constraint(request_template(r), table, unambiguous_only=unambiguous_only) for r in requests)
     return [decode_ids(table, random_ids(c, rng)) for c in constraints]

@@ -30,7 +30,7 @@ _FULL_SCALE = ("slots %", "whole %, both", "spoken %")  # shown from 0 to 100
 
 
 def _panels(names: list[str], panels: dict[str, str], size: tuple[float, float]) -> tuple["Figure", list["Axes"]]:
-    "Empty panels side by side, with a row for each name; size is width per panel and additional width, in inches."
+    "Create panels side by side, with a row for each name; size is width per panel and extra width, in inches."
     import matplotlib.pyplot as plt
 
     width, more = size
@@ -50,7 +50,7 @@ def _panels(names: list[str], panels: dict[str, str], size: tuple[float, float])
 
 
 def _draw_system(ax: "Axes", y: int, figures: dict, figure: str) -> None:
-    "One system's figure with its interval; a vertical tick shows what chance gives."
+    "Draw one system's figure with its interval; a vertical tick shows the chance level."
     v = figures[figure]
     if v["value"] is None:
         return
@@ -65,7 +65,7 @@ def report_figure(
     report: dict,  # from `Evaluation.to_dict` or `read_report`
     panels: dict[str, str] | None = None,  # figure -> label of its axis; None: `PANELS`
 ) -> "Figure":
-    "Systems as rows, figures as panels, each with its interval; a vertical tick shows what chance gives."
+    "Plot systems as rows and figures as panels, each with its interval; a vertical tick shows the chance level."
     panels, systems = panels or PANELS, report["systems"]
     fig, axes = _panels(list(systems), panels, (2.1, 2.4))
     for ax, (figure, label) in zip(axes, panels.items()):
@@ -83,7 +83,7 @@ def difference_figure(
     report: dict,  # with differences
     panels: dict[str, str] | None = None,  # figure -> label of its axis; None: `DIFFERENCE_PANELS`
 ) -> "Figure":
-    "Differences of systems with their intervals; the dot is filled where the interval excludes 0."
+    "Plot differences between systems with their intervals; the dot is filled where the interval excludes 0."
     panels, rows = panels or DIFFERENCE_PANELS, report["differences"]
     fig, axes = _panels([f"{d['a']} − {d['b']}" for d in rows], panels, (2.4, 4))
     for ax, figure in zip(axes, panels):

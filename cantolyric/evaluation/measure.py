@@ -60,7 +60,7 @@ def measure(
     overlap: NgramOverlap | None = None,  # None: its figure stays empty
     reader: Reader | None = None,  # None: the default Reader
 ) -> list:  # a row of a table with COLUMNS
-    "All figures of one system."
+    "Compute all figures of one system."
     topics = [r["topic"] for r in requests]
     fit = slot_report(texts, [request_template(r) for r in requests], reader)
     try:
@@ -84,7 +84,7 @@ def measure(
 # %% ../../nbs/lib/evaluation/measure.ipynb #7503a33e
 @dataclass(frozen=True)
 class _Writer:
-    "A model and what it needs to write."
+    "A model with everything that it needs to write."
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -100,7 +100,7 @@ class _Writer:
 
 
 def _requests(requests: Sequence[dict] | str | PathLike | None, split: str, n: int, seed: int) -> list[dict]:
-    "The first n requests of a list or file, or n held-out lyrics."
+    "Return the first n requests of a list or file, or n held-out lyrics."
     return list(lyric_pairs(split, n, seed)) if requests is None else as_requests(requests)[:n]
 
 
@@ -109,7 +109,7 @@ def evaluate(
     tokenizer: PreTrainedTokenizerBase,
     n: int = 96,  # requests
     format: object = None,  # of the prompt; None: ChatML
-    adapted: bool | None = None,  # whether to measure the base of an adapter, too; None: if the model has one
+    adapted: bool | None = None,  # whether to measure an adapter's base too; None: if the model has one
     measures: Measures | None = None,  # None: the standard ones
     requests: Sequence[dict] | str | PathLike | None = None,  # yours, or a JSONL file; None: held-out lyrics
     split: str = "test",  # of the held-out lyrics
@@ -117,7 +117,7 @@ def evaluate(
     store: MaskStore | None = None,  # of the model; None: made here
     desc: str | None = None,  # title of the progress bars; None: no bars
 ) -> Table:
-    "Base and finetuned model, unconstrained and constrained, next to the random baseline and human lines."
+    "Evaluate a model and its base, unconstrained and constrained, next to the random baseline and human lines."
     format = format or ChatML()
     store, used = store or mask_store(model, tokenizer, format), measures or standard_measures()
     asked = _requests(requests, split, n, seed)

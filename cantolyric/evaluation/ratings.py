@@ -38,10 +38,10 @@ QUESTIONS = {  # column: (in Cantonese, in English); each from 1, not at all, to
 
 def rating_samples(
     evaluation: Evaluation,
-    k: int = 12,  # requests, from the first
+    k: int = 12,  # number of requests, from the first
     systems: Sequence[str] | None = None,  # names; None: all
 ) -> list[dict]:  # system, request, topic, tones, text
-    "What systems wrote for the first requests in their first run, unselected."
+    "Return the texts of each system's first run for the first `k` requests, unselected."
     names = list(choose_systems(evaluation.texts, systems))
     return [
         dict(system=name, request=r.get("id", str(r["topic"])), topic=r["topic"], tones=str(r["tones"]), text=text)
@@ -52,7 +52,7 @@ def rating_samples(
 
 # %% ../../nbs/lib/evaluation/ratings.ipynb #9f31f95d
 def _sheet_html(sheet: str, items: list[dict]) -> str:
-    "The page with the items in it; no system is named."
+    "Render the page with the items; no system is named."
     shown = [{k: s[k] for k in ("item", "topic", "text", "tones")} for s in items]
     questions = [dict(name=k, yue=yue, en=en) for k, (yue, en) in QUESTIONS.items()]
     data = json.dumps(dict(sheet=sheet, items=shown, questions=questions), ensure_ascii=False)
@@ -61,12 +61,12 @@ def _sheet_html(sheet: str, items: list[dict]) -> str:
 
 
 def _no_formula(text: str) -> str:
-    "A cell that a spreadsheet does not take for a formula."
+    "Escape a cell that a spreadsheet would take for a formula."
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def _sheet_csv(sheet: str, items: list[dict]) -> str:
-    "The items for a spreadsheet: one row per item, with empty cells for the ratings."
+    "Format the items for a spreadsheet: one row per item, with empty cells for the ratings."
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\r\n")
     rows.writerow(["sheet", "rater", "item", "topic", "tones", "lyrics", *QUESTIONS, "comment"])
@@ -79,11 +79,11 @@ def _sheet_csv(sheet: str, items: list[dict]) -> str:
 
 
 def rating_sheet(
-    folder: str | PathLike,  # gets sheets/sheet.html and sheets/sheet.csv for the raters; and key.json, which stays
+    folder: str | PathLike,  # for sheets/sheet.html and sheets/sheet.csv, which raters get, and key.json, which stays
     samples: Iterable[dict],  # system, request, topic, tones, text, as from `rating_samples`
     seed: int = 0,  # of the items' codes and the order in sheet.csv; sheet.html shuffles for each rater
 ) -> Path:  # of key.json
-    "Make a blind rating sheet; `CantolyricError` if the folder has one, because ratings may refer to it."
+    "Make a blind rating sheet. Raises `CantolyricError` if the folder has one, because ratings may refer to it."
     folder, samples = Path(folder), list(samples)
     if not samples:
         raise ArgumentError("samples", samples, "there is no sample to rate: expected at least one")
@@ -109,7 +109,7 @@ def rating_sheet(
 
 # %% ../../nbs/lib/evaluation/ratings.ipynb #61ceae26
 def _sheet_text(path: str | PathLike) -> str:
-    "The text of a rating sheet in whatever encoding a spreadsheet saved it."
+    "Read the text of a rating sheet in whatever encoding a spreadsheet saved it."
     try:
         raw = Path(path).read_bytes()
     except OSError as e:
@@ -123,7 +123,7 @@ def _sheet_text(path: str | PathLike) -> str:
 
 
 def _sheet_rows(path: str | PathLike) -> list[tuple[int, dict]]:
-    "The row numbers and rows of a rating sheet, whatever its delimiter."
+    "Return the row numbers and rows of a rating sheet, whatever its delimiter."
     text = _sheet_text(path)
     head = text.partition("\n")[0]
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
@@ -137,7 +137,7 @@ def _sheet_rows(path: str | PathLike) -> list[tuple[int, dict]]:
 
 
 def _rating(cell: str | None, where: str) -> int | None:  # 1 to 5; None for an empty cell
-    "A rating as typed, with any kind of digits."
+    "Parse a rating as typed, with any kind of digits."
     typed = (cell or "").strip().strip("'\"").translate(str.maketrans("０１２３４５６７８９．，", "0123456789.,"))
     if not typed:
         return None
@@ -150,7 +150,7 @@ Ratings = dict[str, dict[str, int | None]]  # item -> question -> rating
 
 
 def _read_sheet(path: str | PathLike, key: dict, partial: bool) -> dict[str, Ratings]:  # by rater
-    "The ratings in one file; `CantolyricError` names file, row and problem."
+    "Read the ratings in one file; a `CantolyricError` names file, row and problem."
     out: dict[str, Ratings] = {}
     for n, row in _sheet_rows(path):
         item, rater = (row["item"] or "").strip().strip("'"), (row.get("rater") or "").strip() or Path(path).stem
@@ -185,7 +185,7 @@ def _check_answered(path: str | PathLike, key: dict, found: dict[str, Ratings]) 
 
 
 def _read_key(path: str | PathLike) -> dict:
-    "What key.json holds."
+    "Read the content of key.json."
     try:
         key = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as e:
@@ -198,12 +198,12 @@ def _read_key(path: str | PathLike) -> dict:
 
 
 def _read_all(key: dict, files: Sequence[str | PathLike] | str | PathLike, partial: bool) -> dict[str, Ratings]:
-    "The ratings of all files, by rater."
+    "Read the ratings of all files, by rater."
     found: dict[str, Ratings] = {}
     for path in [files] if isinstance(files, str | os.PathLike) else files:
         for rater, ratings in _read_sheet(path, key, partial).items():
             if rater in found:
-                raise CantolyricError(f"{path}: the rater {rater!r} is in another file, too; use a code per rater")
+                raise CantolyricError(f"{path}: the rater {rater!r} is in another file too; use one code per rater")
             found[rater] = ratings
     if not found:
         raise ArgumentError("files", files, "there is no file with ratings: expected at least one")
@@ -211,7 +211,7 @@ def _read_all(key: dict, files: Sequence[str | PathLike] | str | PathLike, parti
 
 # %% ../../nbs/lib/evaluation/ratings.ipynb #b83e5482
 def _distances(values: np.ndarray, totals: np.ndarray, level: str) -> np.ndarray:  # float64 (values, values)
-    "How far apart two ratings are on a scale; `totals` says how often each value was given."
+    "Return the distance between ratings on a scale; `totals` is how often each value was given."
     if level == "interval":
         return values[None] - values[:, None]
     if level == "nominal":
@@ -227,7 +227,7 @@ def krippendorff_alpha(
     ratings: np.ndarray | Sequence,  # float (raters, items), nan where there is none
     level: str = "ordinal",  # or "nominal", "interval"
 ) -> float:  # 1: full agreement; 0: as by chance; nan: there is nothing to disagree on
-    "Agreement of raters (K. Krippendorff, Computing Krippendorff's alpha-reliability, 2011)."
+    "Compute the agreement of raters (K. Krippendorff, Computing Krippendorff's alpha-reliability, 2011)."
     ratings = np.asarray(ratings, float)
     values = np.unique(ratings[np.isfinite(ratings)])
     counts = (ratings[:, :, None] == values).sum(0).astype(float)  # (items, values)
@@ -248,7 +248,7 @@ def _mean_rating(
     items: np.ndarray,  # float64 (rounds, items), weights
     raters: np.ndarray,  # float64 (rounds, raters), weights
 ) -> str:
-    "A mean and its interval."
+    "Format a mean and its interval."
     given = np.isfinite(ratings)
     if not given.any():
         return "–"
@@ -262,7 +262,7 @@ def _mean_rating(
 
 
 def _rating_array(found: dict[str, Ratings], items: list[str]) -> np.ndarray:  # float64 (questions, raters, items)
-    "All ratings, nan where there is none."
+    "Return all ratings as an array, nan where there is none."
     return np.array(
         [[[float(r.get(i, {}).get(q) or math.nan) for i in items] for r in found.values()] for q in QUESTIONS]
     )
@@ -274,7 +274,7 @@ def read_ratings(
     partial: bool = False,  # accept unanswered items
     rounds: int = 2000,  # bootstrap draws of requests and raters
 ) -> Table:
-    "Mean ratings of every system with 95 % intervals, and the raters' agreement (Krippendorff's alpha, ordinal)."
+    "Tabulate each system's mean ratings with 95 % intervals, and raters' agreement (Krippendorff's alpha, ordinal)."
     contents = _read_key(key)
     found = _read_all(contents, files, partial)
     items = list(contents["items"])

@@ -31,17 +31,17 @@ _OLD_WORDS = {"free": "unconstrained", "masked": "constrained"}
 
 
 def _current_system(name: str) -> str:
-    "The current name of a system: `base free` of earlier versions is `base unconstrained`."
+    "Return the current name of a system: `base free` of earlier versions is now `base unconstrained`."
     return _OLD_SYSTEMS.get(name) or " ".join(_OLD_WORDS.get(word, word) for word in name.split(" "))
 
 
 def _current_figures(figures: dict) -> dict:
-    "Figures under their current names."
+    "Return figures under their current names."
     return {_OLD_FIGURES.get(name, name): v for name, v in figures.items()}
 
 
 def _report_file(path: str | PathLike) -> dict:
-    "What a report.json holds."
+    "Read a report.json."
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as e:
@@ -51,9 +51,9 @@ def _report_file(path: str | PathLike) -> dict:
 
 
 def read_report(
-    report: str | PathLike | dict,  # path of a report.json, or what one holds
+    report: str | PathLike | dict,  # path of a report.json, or its content
 ) -> dict:  # as from `Evaluation.to_dict`
-    "A report of this or an earlier version, with the current names of figures and systems."
+    "Read a report of this or an earlier version, with the current names of figures and systems."
     found = report if isinstance(report, dict) else _report_file(report)
     systems = {
         _current_system(name): dict(s, figures=_current_figures(s["figures"])) for name, s in found["systems"].items()
@@ -88,7 +88,7 @@ DIFFERENCE_COLUMNS = ("slots %", "whole %, both", "bits per character", "topic %
 
 
 def _figure_cell(figure: str, v: dict) -> str:
-    "A figure with its interval, which is left out if it rounds to the figure."
+    "Format a figure with its interval, which is left out if both bounds round to the figure."
     value, low, high = v["value"], v.get("low"), v.get("high")
     if value is None or not math.isfinite(value):
         return "–"
@@ -101,7 +101,7 @@ def _figure_cell(figure: str, v: dict) -> str:
 
 
 def _range_cell(values: Sequence[float | None]) -> str:
-    "The mean over runs, with the smallest and the largest in brackets."
+    "Format the mean over runs, with the smallest and the largest value in parentheses."
     good = [v for v in values if v is not None and math.isfinite(v)]
     if not good:
         return "–"
@@ -110,7 +110,7 @@ def _range_cell(values: Sequence[float | None]) -> str:
 
 
 def _fit_table(report: dict, about: str) -> Table:
-    "How well the texts fit their templates."
+    "Tabulate how well the texts fit their templates."
     rows = [
         [name, s["n"], s["runs"], *(_figure_cell(f, s["figures"][f]) for f in FIT_COLUMNS)]
         for name, s in report["systems"].items()
@@ -119,7 +119,7 @@ def _fit_table(report: dict, about: str) -> Table:
 
 
 def _style_table(report: dict, about: str) -> Table:
-    "What the texts are like."
+    "Tabulate fluency, topic, rhyme, copying, register and variety of the texts."
     rows = []
     for name, s in report["systems"].items():
         figures = [_figure_cell(f, s["figures"][f]) for f in STYLE_COLUMNS]
@@ -132,7 +132,7 @@ def _style_table(report: dict, about: str) -> Table:
 
 
 def _difference_table(report: dict) -> Table:
-    "Differences of systems; a star where the interval excludes 0."
+    "Tabulate differences between systems; a star marks intervals that exclude 0."
 
     def cell(figure: str, v: dict) -> str:
         certain = v["low"] is not None and v["low"] * v["high"] > 0
@@ -148,15 +148,15 @@ def _difference_table(report: dict) -> Table:
 
 def report_tables(
     report: dict,  # from `Evaluation.to_dict` or `read_report`
-) -> list[Table]:  # does it fit, what is it like and, if systems were compared, who is better
-    "The tables of a report."
+) -> list[Table]:  # fit, style and, if systems were compared, differences
+    "Return the tables of a report."
     about = f"{report['requests']} requests (benchmark {report['benchmark']})"
     tables = [_fit_table(report, about), _style_table(report, about)]
     return [*tables, _difference_table(report)] if report["differences"] else tables
 
 # %% ../../nbs/lib/evaluation/report.ipynb #8c22beb0
 def _rhyme_table(report: dict) -> Table:
-    "Counts of rhyme grades, where a template asks and where it does not."
+    "Tabulate rhyme grades, where a template requires a rhyme and where it does not."
 
     def counts(grades: list[int]) -> str:
         return " / ".join(f"{n:,}" for n in grades)
@@ -168,7 +168,7 @@ def _rhyme_table(report: dict) -> Table:
 
 
 def _reading_table(report: dict) -> Table:
-    "The characters on which our Reader and ToJyutping differ, with how often, for each system."
+    "Tabulate the characters on which our Reader and ToJyutping differ, with counts, for each system."
 
     def entry(parted: list) -> str:
         char, ours, theirs, n = parted
@@ -192,10 +192,10 @@ All figures are quotients of sums over all texts. *Texts*: requests with a text;
 rhymes right, by our Reader, by ToJyutping (2nd), by both. *Differ*: of the characters that both read, those in \
 different tone classes. *Bits per character*: under a character 5-gram of the training split. *Topic*: texts with a
 character of their topic or a word that often occurs with it; *by chance*: the same for four other requests' topics. \
-*Asked rhymes*: of the rhymes that templates ask for, those of the grade asked for; *last two*: where none is asked,
+*Asked rhymes*: of the rhymes that templates require, those of the required grade; *last two*: where none is required,
 last two lines that rhyme (grade 2 or 3).
 *Copied*: characters in runs of six or more that occur in the training text; *longest run*: median over texts, and \
-maximum (24 stands for 24 or more). *Spoken*: spoken-register marks among all register marks.
+maximum (24 means 24 or more). *Spoken*: spoken-register marks among all register marks.
 *Distinct-n*: of 400 runs of n characters drawn from a system's texts, the share of different ones (rarefied, so that \
 longer texts have no advantage); in parentheses the range over runs, which is not an interval."""
 
@@ -204,7 +204,7 @@ def report_markdown(
     report: dict,  # from `Evaluation.to_dict` or `read_report`
     pictures: Iterable[tuple[str, str]] = (),  # (name of an image file next to it, alternative text)
 ) -> str:
-    "A report to read."
+    "Format a report as Markdown."
     kinds = ", ".join(f"{n} {k}" for k, n in report["kinds"].items())
     parts = [
         f"# Benchmark {report['benchmark']}",
@@ -225,7 +225,7 @@ def report_markdown(
 
 
 def _sample_cell(text: str | None) -> str:
-    "A lyric on one line of a table."
+    "Format a lyric for one line of a table."
     if text is None:
         return "–"
     return text.replace("\n", " ／ ") or "(empty)"
@@ -233,9 +233,9 @@ def _sample_cell(text: str | None) -> str:
 
 def samples_markdown(
     evaluation: Evaluation,
-    k: int = 12,  # requests, from the first
+    k: int = 12,  # number of requests, from the first
 ) -> str:
-    "What every system wrote for the first requests with its first seed, side by side and unselected."
+    "Format the texts of each system's first seed for the first `k` requests, side by side and unselected."
     parts = [
         f"# The first {min(k, len(evaluation.requests))} requests, unselected",
         f"Benchmark {benchmark_id(evaluation.requests)}; the text of each system's first seed.",
@@ -280,7 +280,7 @@ def write_report(
     evaluation: Evaluation,
     folder: str | PathLike,
     samples: int = 12,  # requests whose texts are shown side by side
-) -> dict:  # what report.json holds
+) -> dict:  # the content of report.json
     "Write report.json, report.md, the plots and samples.md."
     folder, report = Path(folder), evaluation.to_dict()
     folder.mkdir(parents=True, exist_ok=True)
@@ -302,7 +302,7 @@ def _check_same_requests(file: Path, requests: Sequence[dict]) -> None:
 
 
 def evaluate_to(
-    folder: str | PathLike,  # gets report.json, report.md, plots, samples.md, requests.jsonl and texts/
+    folder: str | PathLike,  # for report.json, report.md, plots, samples.md, requests.jsonl and texts/
     systems: dict[str, System | LyricWriter],  # by name; a writer is any object with write(topic=…, tones=…, n=…)
     requests: Sequence[dict] | str | PathLike | None = None,  # a list or a JSONL file; None: the benchmark
     seeds: int = 3,
@@ -311,7 +311,7 @@ def evaluate_to(
     log: Callable[[str], object] = print,  # called with a line about each step
     samples: int = 12,  # requests whose texts are shown side by side
 ) -> Evaluation:
-    "Let systems write, measure, and report. An interrupted call continues when it is repeated."
+    "Have systems write, measure their texts, and write a report. An interrupted call continues when repeated."
     folder, requests = Path(folder), as_requests(requests)
     if not isinstance(seeds, int) or seeds < 1:
         raise ArgumentError("seeds", seeds, "expected a whole number of at least 1")

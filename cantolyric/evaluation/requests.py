@@ -26,19 +26,19 @@ from ..template.template import ToneTemplate
 
 # %% ../../nbs/lib/evaluation/requests.ipynb #2cfd9152
 def stable_hash(
-    *parts: object,  # what JSON can hold
+    *parts: object,  # JSON-serializable values
 ) -> str:  # 64 hexadecimal digits
-    "A hash that is the same on every machine and in every version of Python."
+    "Return a hash that is the same on every machine and in every version of Python."
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
 
 def _line_count(row: dict) -> int:
-    "Lines of a lyric, from its tones."
+    "Count the lines of a lyric from its tones."
     return 1 + row["tones"].count("/")
 
 
 def _held_out_pool(seed: int) -> dict[int, list[dict]]:  # number of lines -> rows
-    "Test lyrics whose templates no training pair has, in the order of a hash; no topic more than twice."
+    "Select test lyrics whose templates no training pair has, ordered by a hash; no topic more than twice."
     known = set(lyric_pairs("train")["tones"])
     rows = [r for r in lyric_pairs("test") if r["tones"] not in known]
 
@@ -57,7 +57,7 @@ def _held_out_pool(seed: int) -> dict[int, list[dict]]:  # number of lines -> ro
 
 
 def _join_lyrics(rows: list[dict]) -> dict:
-    "One lyric out of several, about the topic of the first."
+    "Join several lyrics into one, with the topic of the first."
     if len(rows) == 1:
         return rows[0]
     return dict(
@@ -81,12 +81,12 @@ _TEMPLATES_BY_LINES = {
     (3, 4): 4,
     (4, 4): 2,
 }
-_SHARED_TEMPLATES = 40  # that are requested with other topics, too
+_SHARED_TEMPLATES = 40  # templates that are also requested with other topics
 _EXTRA_TOPICS = 2  # for each of them
 
 
 def _benchmark_lyrics(seed: int) -> list[dict]:  # rows of `lyric_pairs`
-    "The lyrics whose templates the benchmark asks for."
+    "Select the lyrics whose templates the benchmark requests."
     pool, rows = _held_out_pool(seed), []
     for sizes, n in _TEMPLATES_BY_LINES.items():
         for _ in range(n):
@@ -100,7 +100,7 @@ def _benchmark_lyrics(seed: int) -> list[dict]:  # rows of `lyric_pairs`
 
 
 def _open_some_slots(digits: str, seed: int) -> str:
-    "Tones with some open slots: about a quarter take any tone, about a sixth take a second tone class."
+    "Open some slots: about a quarter accept any tone, about a sixth accept a second tone class."
     rng = np.random.default_rng(int(stable_hash(seed, "loose", digits)[:12], 16))
 
     def slot(digit: str) -> str:
@@ -113,7 +113,7 @@ def _open_some_slots(digits: str, seed: int) -> str:
 
 
 def _template_fields(row: dict, k: int, seed: int) -> dict:  # tones, scheme, kind
-    "What request number k asks for: mostly plain tones, sometimes rhymes, open slots or six tones."
+    "Choose the template of request `k`: mostly plain tones, sometimes rhymes, open slots or six tones."
     if row["rhyme"] and stable_hash(seed, "rhyme", row["tones"])[0] < "c":
         return dict(tones=str(ToneTemplate.parse(row["tones"], rhyme=row["rhyme"])), scheme="0243", kind="rhyme")
     if k % 6 == 1:
@@ -124,7 +124,7 @@ def _template_fields(row: dict, k: int, seed: int) -> dict:  # tones, scheme, ki
 
 # %% ../../nbs/lib/evaluation/requests.ipynb #e0869240
 def _topics_of(rows: list[dict], k: int) -> list[str]:
-    "The topics that template number k is requested with, its own first."
+    "Return the topics that template `k` is requested with, its own first."
     own = rows[k]["topic"]
     if k % (len(rows) // _SHARED_TEMPLATES) != 2:
         return [own]
@@ -134,7 +134,7 @@ def _topics_of(rows: list[dict], k: int) -> list[str]:
 
 @lru_cache(4)
 def _all_requests(seed: int) -> tuple[dict, ...]:
-    "The shipped benchmark (seed 0), or a list drawn like it from the current test split."
+    "Load the shipped benchmark (seed 0), or draw a list like it from the current test split."
     if seed == 0:
         return tuple(map(json.loads, asset_path("requests.jsonl").read_text(encoding="utf-8").splitlines()))
     rows, out = _benchmark_lyrics(seed), []
@@ -151,10 +151,10 @@ BENCHMARK_SIZE = 320  # requests
 
 
 def benchmark_requests(
-    n: int = BENCHMARK_SIZE,  # how many, from the first
+    n: int = BENCHMARK_SIZE,  # number of requests, from the first
     seed: int = 0,  # 0: the benchmark, which never changes; others: a list drawn like it from the current test split
 ) -> list[dict]:  # id, group (number of the template), topic, tones, scheme, kind, lyrics (a human's, or None), source
-    "Held-out templates with topics; `ArgumentError` if there are fewer than `n`."
+    "Return held-out templates with topics. Raises `ArgumentError` if there are fewer than `n`."
     found = _all_requests(seed)
     if not isinstance(n, int) or not 1 <= n <= len(found):
         raise ArgumentError("n", n, f"expected a whole number from 1 to {len(found)}, the number of requests")
@@ -164,7 +164,7 @@ def benchmark_requests(
 def benchmark_id(
     requests: Sequence[dict],
 ) -> str:  # such as "320-0123456789"
-    "The name of a list of requests: reports with the same name are about the same requests."
+    "Return the name of a list of requests; reports with the same name are about the same requests."
     asked = [[r["topic"], str(r["tones"]), r.get("scheme") or "0243"] for r in requests]
     return f"{len(requests)}-{stable_hash(asked)[:10]}"
 
@@ -187,7 +187,7 @@ def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
 
 
 def _jsonl_row(line: str, where: str, needed: Sequence[str]) -> dict:
-    "One parsed row, with a string under each needed key."
+    "Parse one row, and check that it has a string under each needed key."
     try:
         row = json.loads(line)
     except json.JSONDecodeError as e:
@@ -205,7 +205,7 @@ def read_jsonl(
     path: str | PathLike,
     needed: Sequence[str] = (),  # keys that must hold a string in every row
 ) -> list[dict]:
-    "The rows of a JSONL file; `FileError` or `CantolyricError` with the row if it cannot be used."
+    "Read the rows of a JSONL file. Raises `FileError`, or `CantolyricError` with the row, if it cannot be used."
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as e:
@@ -220,7 +220,7 @@ def read_jsonl(
 def read_requests(
     path: str | PathLike,  # a JSONL file: rows with topic and tones, optionally id, group, scheme, kind, lyrics, source
 ) -> list[dict]:
-    "Requests from a file: the benchmark's, or your own. Every template is parsed; errors name the request."
+    "Read requests from a file: the benchmark's, or your own. Every template is parsed; errors name the request."
     rows = read_jsonl(path, ("topic", "tones"))
     if not rows:
         raise FileError(path, 'it holds no request: a row looks like {"topic": "夜雨", "tones": "0243324/3324043"}')
@@ -243,7 +243,7 @@ def read_requests(
 def as_requests(
     requests: Sequence[dict] | str | PathLike | None,  # None: the benchmark; a path: a JSONL file
 ) -> list[dict]:
-    "Requests as a list, wherever they come from."
+    "Return requests as a list, wherever they come from."
     if requests is None:
         return benchmark_requests()
     if isinstance(requests, str | PathLike):
@@ -270,10 +270,10 @@ def _check_complete(path: str | PathLike, name: str, runs: dict[int, list], requ
 
 def read_texts(
     path: str | PathLike,  # a JSONL file: rows with "id" and "text"; "system" and "seed" if there are several
-    requests: Sequence[dict],  # what the texts were written for
+    requests: Sequence[dict],  # requests that the texts were written for
     partial: bool = False,  # accept missing texts
 ) -> dict[str, list[list]]:  # system -> for each seed a list of texts, None where there is none
-    "What other programs wrote for the requests; `CantolyricError` with the row if it does not belong to them."
+    "Read other programs' texts. Raises `CantolyricError` with the row if it does not belong to the requests."
     at = {r["id"]: k for k, r in enumerate(requests)}
     found: dict[str, dict[int, list]] = {}
     for n, row in enumerate(read_jsonl(path, ("id", "text")), 1):

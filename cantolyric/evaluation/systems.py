@@ -35,17 +35,17 @@ HUMAN_LINES, RANDOM_BASELINE = "human lines", "random baseline"
 
 @dataclass
 class System:
-    "Something that writes."
+    "A source of texts: a model, a baseline or another program."
 
     write: Callable[[Sequence[dict], int], list]  # (requests, seed) -> a text per request, None where there is none
-    seeds: int | None = None  # how many different runs it has; None: as many as asked for; 1: it is deterministic
+    seeds: int | None = None  # number of different runs; None: as many as requested; 1: deterministic
     settings: str = ""  # of the model and its decoding; saved texts are reused only if this is the same
 
 
 def model_fingerprint(
     model: torch.nn.Module,
 ) -> str:  # 10 hexadecimal digits
-    "Identifies a model by the first 256 numbers of each of its parameters, adapters included."
+    "Identify a model by the first 256 numbers of each of its parameters, adapters included."
     h = hashlib.sha256()
     for name, p in sorted(model.named_parameters()):
         h.update(name.encode() + str(tuple(p.shape)).encode())
@@ -56,7 +56,7 @@ def model_fingerprint(
 def reference_systems(
     table: TokenTable | None = None,  # for the random baseline; None: human lines only
 ) -> dict[str, System]:
-    "The two ends of every scale: what humans wrote, and random characters under the constraint."
+    "Return both ends of every scale: human lines, and random characters under the constraint."
     out = {HUMAN_LINES: System(lambda requests, seed: [r.get("lyrics") for r in requests], 1, "held-out lyrics")}
     if table is not None:
         out[RANDOM_BASELINE] = System(
@@ -92,7 +92,7 @@ def model_systems(
     methods: Sequence[str] = METHODS,  # decoding methods under the constraint
     desc: str | None = None,  # title of the progress bars; None: no bars
 ) -> dict[str, System]:
-    """Human lines, the random baseline, and what one model writes, unconstrained and constrained.
+    """Return human lines, the random baseline, and one model's systems, unconstrained and constrained.
 
     A model with an adapter gives two kinds, "base" and "finetuned"; one without is called "model".
     """
@@ -121,12 +121,12 @@ class LyricWriter(Protocol):
     "Anything that writes lyrics for a topic and tones."
 
     def write(self, *, topic: str, tones: object, n: int) -> Sequence:
-        "Candidates, the best first: strings, or objects with a `text`."
+        "Return candidates, the best first: strings, or objects with a `text`."
         ...
 
 
 def _first_text(candidates: Sequence) -> str | None:
-    "The text of the first candidate; None if there is none."
+    "Return the text of the first candidate, or None if there is none."
     for candidate in candidates:
         return candidate if isinstance(candidate, str) else candidate.text
     return None
@@ -134,11 +134,11 @@ def _first_text(candidates: Sequence) -> str | None:
 
 def writer_system(
     writer: LyricWriter,
-    seeds: int | None = None,  # how many different runs it has; None: as many as asked for
+    seeds: int | None = None,  # number of different runs; None: as many as requested
     settings: str = "",  # of the writer, so that saved texts are not reused for another one
     **options: object,  # for its `write`, such as rounds=2
 ) -> System:
-    "A system from an object with `write(topic=…, tones=…, n=…)`."
+    "Make a system from an object with `write(topic=…, tones=…, n=…)`."
     accepted = inspect.signature(writer.write).parameters
 
     def write(requests: Sequence[dict], seed: int) -> list:
@@ -158,7 +158,7 @@ def writer_system(
 def as_system(
     system: System | LyricWriter,
 ) -> System:
-    "A system as it is, or one from a writer."
+    "Return a system as it is, or make one from a writer."
     if isinstance(system, System):
         return system
     if callable(getattr(system, "write", None)):
@@ -170,7 +170,7 @@ def choose_systems(
     systems: dict[str, T],  # by name
     names: Sequence[str] | None,  # None: all
 ) -> dict[str, T]:
-    "Some of the systems, by their names; `ArgumentError` for a name that is not there."
+    "Select systems by their names. Raises `ArgumentError` for a name that does not exist."
     if names is None:
         return systems
     for name in names:
@@ -182,7 +182,7 @@ def choose_systems(
 def given_systems(
     texts: dict[str, list[list]],  # system -> for each seed a list of texts, as `read_texts` returns them
 ) -> dict[str, System]:
-    "Systems whose texts exist already."
+    "Make systems from texts that exist already."
 
     def system(runs: list[list]) -> System:
         return System(lambda requests, seed: runs[seed], len(runs), stable_hash(runs))
@@ -192,7 +192,7 @@ def given_systems(
 # %% ../../nbs/lib/evaluation/systems.ipynb #9857ac30
 @dataclass
 class _SavedTexts:
-    "The file with what one system wrote with one seed."
+    "The file with one system's texts for one seed."
 
     path: Path
     name: str
@@ -202,11 +202,11 @@ class _SavedTexts:
 
     @property
     def mark(self) -> str:
-        "Identifies requests, model, settings and seed."
+        "Identifier of requests, model, settings and seed."
         return stable_hash(benchmark_id(self.requests), self.settings, self.seed)[:10]
 
     def load(self) -> list | None:
-        "The saved texts; None if there are none; `CantolyricError` if they belong to something else."
+        "Return the saved texts, if any. Raises `CantolyricError` if they belong to something else."
         if not self.path.exists():
             return None
         head, *rows = read_jsonl(self.path)
@@ -230,7 +230,7 @@ class _SavedTexts:
 
 
 def _file_name(name: str, seed: int) -> str:
-    "A file name for a system's texts: a readable part, and a hash that keeps names apart."
+    "Return a file name for a system's texts: a readable part, and a hash that keeps names apart."
     readable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return f"{readable}-{stable_hash(name)[:4]}-{seed}.jsonl"
 
@@ -242,7 +242,7 @@ def write_systems(
     seeds: int = 3,
     log: Callable[[str], object] = print,  # called with a line about each run
 ) -> dict[str, list[list]]:  # system -> for each seed a list of texts
-    "Let every system write with every seed."
+    "Have every system write with every seed."
     texts_folder = Path(folder) / "texts"
     texts_folder.mkdir(parents=True, exist_ok=True)
     out: dict[str, list[list]] = {}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 # %% ../../nbs/lib/evaluation/table.ipynb #baed3221
 def _cell_text(value: object) -> str:
-    "A cell as text: an en dash for a missing value, two decimals for a float."
+    "Format a cell as text: an en dash for a missing value, two decimals for a float."
     if isinstance(value, str):
         return value
     if value is None or isinstance(value, float) and math.isnan(value):
@@ -21,17 +21,17 @@ def _cell_text(value: object) -> str:
 
 
 def _terminal_width(text: str) -> int:
-    "Columns of a terminal that a string takes: a Chinese character takes two."
+    "Count the terminal columns that a string takes; a Chinese character takes two."
     return sum(2 if ord(c) >= 0x2E80 else 1 for c in text)
 
 
 def _markdown_row(cells: list[str]) -> str:
-    "One line of a Markdown table."
+    "Format one line of a Markdown table."
     return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
 
 
 def _html_row(tag: str, cells: list[str]) -> str:
-    "One row of an HTML table; its first cell is aligned to the left."
+    "Format one row of an HTML table; its first cell is left-aligned."
     first, rest = cells[:1], cells[1:]
     parts = [f"<{tag} style=text-align:left>{html.escape(c)}</{tag}>" for c in first]
     parts += [f"<{tag}>{html.escape(c)}</{tag}>" for c in rest]
@@ -40,7 +40,7 @@ def _html_row(tag: str, cells: list[str]) -> str:
 # %% ../../nbs/lib/evaluation/table.ipynb #d7117e3c
 @dataclass
 class Table:
-    "Rows of figures that show themselves as text, Markdown or HTML."
+    "A table of figures that renders as plain text, Markdown or HTML."
 
     columns: list[str]  # titles
     rows: list[list]  # each a list of cells: strings and numbers
@@ -48,7 +48,7 @@ class Table:
     texts: dict[str, list] = field(default_factory=dict)  # the texts that were measured: title of the row -> list
 
     def cells(self) -> list[list[str]]:
-        "The rows as strings."
+        "Return the rows as strings."
         return [[_cell_text(c) for c in row] for row in self.rows]
 
     def __getitem__(
@@ -62,12 +62,12 @@ class Table:
         return cells[self.columns.index(column)]
 
     def markdown(self) -> str:
-        "The table in Markdown."
+        "Return the table in Markdown."
         separator = "|---" * len(self.columns) + "|"
         return "\n".join([_markdown_row(self.columns), separator, *map(_markdown_row, self.cells())])
 
     def to_dict(self) -> dict:
-        "The table as JSON can hold it: `None` stands for a missing number."
+        "Return the table as JSON-serializable data; `None` represents a missing number."
         rows = [[None if isinstance(c, float) and math.isnan(c) else c for c in r] for r in self.rows]
         return dict(caption=self.caption, columns=self.columns, rows=rows)
 
@@ -84,7 +84,7 @@ class Table:
 
     @staticmethod
     def _terminal_row(cells: list[str], widths: list[int]) -> str:
-        "One line for a terminal: the first cell on the left, the others on the right."
+        "Format one line for a terminal: the first cell is left-aligned, the others right-aligned."
         padding = [" " * (w - _terminal_width(c)) for c, w in zip(cells, widths)]
         return "  ".join(c + p if k == 0 else p + c for k, (c, p) in enumerate(zip(cells, padding))).rstrip()
 

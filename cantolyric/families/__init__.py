@@ -1,4 +1,4 @@
-"""Families of open models: their shapes, tiny variants of them, and how they are loaded."""
+"""Families of open models: shapes, tiny variants and loading."""
 
 from cantolyric._reexport import lazily
 

@@ -35,9 +35,9 @@ from ..quantization import disable_cpu_packing
 
 # %% ../../nbs/lib/families/loading.ipynb #14c330e3
 def checked_base(
-    base: str | Path,  # what a user gave
-) -> str:  # the path of a folder, or what may be a Hub id
-    "A folder with a model in it, or what may be a Hub id; `CantolyricError` for what can be neither."
+    base: str | Path,  # as given by the user
+) -> str:  # path of a folder, or a possible Hub id
+    "Return the path of a model folder, or a possible Hub id. Raises `CantolyricError` if `base` can be neither."
     path = Path(base).expanduser()
     if path.is_dir():
         if (path / "config.json").exists():
@@ -65,7 +65,7 @@ def check_safetensors(
     )
 
 # %% ../../nbs/lib/families/loading.ipynb #7e99eac4
-_PROBLEMS = (  # what the message contains, what to tell the user
+_PROBLEMS = (  # words of the message, advice to the user
     (
         "contains custom code",
         "it needs code of its own, which would run on this machine with your rights: read that code, then pass "
@@ -88,7 +88,7 @@ _PROBLEMS = (  # what the message contains, what to tell the user
 def loading_problem(
     error: Exception,  # of transformers or huggingface_hub
 ) -> str:
-    "Why a model could not be loaded, and what to do."
+    "Explain why a model could not be loaded, and what to do."
     text = "gated repo" if isinstance(error, GatedRepoError) else str(error)
     if isinstance(error, SafetensorError):
         return f"a file of weights is damaged or cut short ({first_line(error)}): get it again"
@@ -120,7 +120,7 @@ def unquantized_layers(
     config: PretrainedConfig,
     quantization: str,  # "nf4" or "int8"
 ) -> list[str]:
-    "Endings of the names of linear layers that are not quantized: the head, and a few per family."
+    "Return endings of the names of linear layers that are not quantized: the head, and a few per family."
     family = next((f for f in FAMILIES.values() if f.model_type == config.model_type), FAMILIES["qwen2.5"])
     return sorted({*family.unquantized, *(family.unquantized_int8 if quantization == "int8" else ())})
 
@@ -129,7 +129,7 @@ def is_unquantized(
     name: str,  # of a layer, as in `named_modules`
     endings: Collection[str],  # as `unquantized_layers` returns them
 ) -> bool:
-    "Whether a layer is one of those that are not quantized."
+    "Return whether a layer is one of those that are not quantized."
     return any(f".{name}".endswith(f".{ending}") for ending in endings)
 
 
@@ -138,7 +138,7 @@ def quantization_config(
     quantization: str | None,  # one of `QUANTIZATIONS`
     dtype: torch.dtype,  # of everything else
 ) -> BitsAndBytesConfig | None:
-    "How bitsandbytes loads a model; `ArgumentError` for a model that is stored quantized already."
+    "Return the bitsandbytes settings. Raises `ArgumentError` if the model is already stored quantized."
     if quantization in (None, "none"):
         return None
     if quantization not in QUANTIZATIONS:
@@ -165,7 +165,7 @@ def default_device(
     device: str | None = None,  # None: the GPU if there is one
     dtype: torch.dtype | None = None,  # None: bf16 on a GPU (fp16 on one that only emulates bf16), fp32 on a CPU
 ) -> tuple[str, torch.dtype]:
-    "The device and dtype to load a model in."
+    "Return the device and dtype to load a model in."
     cuda = torch.cuda.is_available()
     has_bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     half = torch.bfloat16 if has_bf16 else torch.float16
@@ -176,7 +176,7 @@ def resolve_commit(
     name: str,  # a folder, or a Hub id
     revision: str | None = None,  # commit, tag or branch; None: the newest
 ) -> str | None:  # None for a folder
-    "The commit of a Hub model that a revision stands for now, or stands for in the cache if there is no network."
+    "Resolve a revision of a Hub model to its current commit, or to the cached one if there is no network."
     if Path(name).is_dir():
         return None
     return extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
@@ -186,7 +186,7 @@ def files_folder(
     name: str,  # a folder, or a Hub id
     revision: str | None = None,  # as in `resolve_commit`
 ) -> Path:
-    "Where the files of a model are: its folder, or the snapshot in the Hub's cache."
+    "Return the folder of a model's files: its own, or the snapshot in the Hub's cache."
     file: Any = cached_file(name, "config.json", revision=revision)
     return Path(file).parent.absolute()
 
@@ -199,7 +199,7 @@ def load_transformers_model(
     trust_remote_code: bool = False,  # run the model's own code: only after reading it
     device: str | None = None,  # as in `default_device`
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model of any family from safetensors; `CantolyricError` if it cannot be loaded.
+    """Load a model of any family from safetensors. Raises `CantolyricError` if it cannot be loaded.
 
     `model.commit` is the commit that was loaded, and `model.base_folder` the folder of its files.
     """
@@ -231,7 +231,7 @@ def load_transformers_model(
 def lora_targets(
     model: PreTrainedModel,  # a causal language model, quantized or not
 ) -> str | list[str]:  # "all-linear", or endings of names of linear layers
-    "Where LoRA goes: on all linear layers of a dense model, on those of attention in a mixture of experts."
+    "Choose the layers for LoRA: all linear layers of a dense model, those of attention in a mixture of experts."
     if not any(".experts." in n for n, _ in model.named_parameters()):
         return "all-linear"
     linears = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and not _is_custom_linear(m)]

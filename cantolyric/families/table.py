@@ -29,7 +29,7 @@ class Checkpoint:
 # %% ../../nbs/33_families.ipynb #f66fafff
 @dataclass(frozen=True)
 class Family:
-    "What you have to know about a family before you load one of its models."
+    "Facts about a family that you need before you load one of its models."
 
     maker: str
     released: str  # year and month
@@ -40,11 +40,11 @@ class Family:
     tokenizer_class: str  # as its tokenizer_config.json names it
     eos: str  # ends a text; `end_token` ends an answer
     targets: tuple[str, ...]  # of LoRA, endings of names of linear layers; ("all-linear",) for all but the head
-    context: int  # tokens, without stretching
+    context: int  # tokens, without context extension
     licence: str  # of the weights
     shape: dict[str, Any]  # published config of the first checkpoint
     checkpoints: tuple[Checkpoint, ...]
-    source: str  # where this was read
+    source: str  # of this information
     unquantized: tuple[str, ...] = ("lm_head",)  # endings of names of linear layers that are never quantized
     unquantized_int8: tuple[str, ...] = ()  # nor these in int8
     bos: str | None = None  # starts a text
@@ -72,7 +72,7 @@ _SHAPE_KEYS = (
 
 
 def _shape(*numbers: int, tied: bool = False, **more: Any) -> dict[str, Any]:
-    "A config from its six main numbers, in the order of `_SHAPE_KEYS`, and whether the head is the embedding."
+    "Build a config from its six main numbers, in the order of `_SHAPE_KEYS`; `tied`: the head is the embedding."
     return dict(zip(_SHAPE_KEYS, numbers, strict=True), tie_word_embeddings=tied, **more)
 
 
@@ -115,7 +115,7 @@ FAMILIES = {
             Checkpoint("Qwen/Qwen2.5-32B-Instruct", 32.8),
             Checkpoint("Qwen/Qwen2.5-72B-Instruct", 72.7, licence="Qwen"),
         ),
-        note="from 7B on stretchable to 131,072 tokens (YaRN)",
+        note="from 7B on, extendable to 131,072 tokens (YaRN)",
     ),
     "qwen3": Family(
         **_QWEN,
@@ -338,7 +338,7 @@ FAMILIES["deepseek-v4"] = Family(
     ),
     source="second-hand: copies of the makers' pages, November 2026 (release of 24 April 2026, sizes, licence, "
     "context, kinds of layers); the rest of the shape as in transformers 5.23",
-    note="published in FP8, its experts in FP4; the class of its tokenizer was not looked up, V3's stands here",
+    note="published in FP8, its experts in FP4; the class of its tokenizer was not checked, so V3's is listed",
 )
 
 # %% ../../nbs/33_families.ipynb #97473f7c
@@ -389,7 +389,7 @@ FAMILIES |= {
 def family_named(
     name: str | Family,  # a key of `FAMILIES`, or a family itself
 ) -> Family:
-    "A family by its name; `ArgumentError` for an unknown name."
+    "Look up a family by its name. Raises `ArgumentError` for an unknown name."
     if isinstance(name, Family):
         return name
     if name in FAMILIES:
@@ -401,7 +401,7 @@ def family_config(
     family: str | Family,
     **changes: Any,  # to its shape
 ) -> PretrainedConfig:
-    "The published config of a family's first checkpoint."
+    "Build the published config of a family's first checkpoint."
     f = family_named(family)
     return AutoConfig.for_model(f.model_type, **{**f.shape, **changes})
 
@@ -423,7 +423,7 @@ def count_parameters(
 def cache_numbers(
     config: PretrainedConfig,
 ) -> int:
-    "How many numbers each token adds to the KV cache, in all layers together."
+    "Count the numbers that each token adds to the KV cache, in all layers together."
     layers, kinds = config.num_hidden_layers, list(getattr(config, "layer_types", None) or ())
     rank = getattr(config, "kv_lora_rank", None)
     if rank:  # latent attention
@@ -440,7 +440,7 @@ def cache_numbers(
 def state_numbers(
     config: PretrainedConfig,
 ) -> int:
-    "How many numbers the cache keeps whatever the length: states of linear layers, windows of compressed ones."
+    "Count the numbers that the cache keeps at any length: states of linear layers, windows of compressed ones."
     kinds = list(getattr(config, "layer_types", None) or ())
     rates = getattr(config, "compress_rates", None)
     if rates:

@@ -69,7 +69,7 @@ def small_config(
     vocab_size: int,
     **changes: Any,  # to any field
 ) -> PretrainedConfig:
-    "A family's architecture, small: as many kinds of parts, few of each."
+    "Build a small config of a family's architecture: as many kinds of parts, few of each."
     f = family_named(family)
     small: dict[str, Any] = {k: v for k, v in _PARTS.items() if k in f.shape}
     small["num_key_value_heads"] = 4 if f.attention in ("MHA", "MLA") else 2
@@ -85,7 +85,7 @@ def small_config(
 
 
 def _layer_kinds(f: Family, layers: int | None) -> dict[str, Any]:
-    "For a family with several kinds of layers: one of each, and the last kind repeated to fill `layers`."
+    "Return one layer of each kind if a family has several, with the last kind repeated to fill `layers`."
     config = family_config(f)
     kinds: dict[str, list[str]] = {}
     for key in ("layer_types", "mlp_layer_types"):
@@ -106,7 +106,7 @@ _QWEN35_MARKS = ((r"\p{L}+", r"[\p{L}\p{M}]+"), (r"[^\s\p{L}", r"[^\s\p{L}\p{M}"
 def family_special_tokens(
     family: str | Family,
 ) -> list[str]:
-    "The special tokens that a family's texts and its chat format need."
+    "Return the special tokens that a family's texts and its chat format need."
     f = family_named(family)
     own = [f.bos, f.eos] if f.tokenizer == "byte-level" else ["<unk>", f.bos, f.eos]
     in_format = [piece.text for piece in FORMATS[f.format].pieces(_EXAMPLE) if piece.special]
@@ -116,7 +116,7 @@ def family_special_tokens(
 def split_patterns(
     family: str | Family,
 ) -> str | Sequence[str]:  # one or several, applied one after another
-    "The regular expressions by which a family's byte-level tokenizer cuts text."
+    "Return the regular expressions by which a family's byte-level tokenizer splits text."
     f = family_named(family)
     if f.tokenizer_class != "Qwen2Tokenizer":
         return DEEPSEEK_PATTERN
@@ -128,7 +128,7 @@ def split_patterns(
 
 
 def _byte_level(f: Family) -> tuple[Tokenizer, dict[str, Any]]:
-    "An untrained byte-level BPE, and options of its trainer."
+    "Build an untrained byte-level BPE, and options of its trainer."
     patterns = split_patterns(f)
     patterns = [patterns] if isinstance(patterns, str) else patterns
     tokenizer = Tokenizer(models.BPE())
@@ -140,7 +140,7 @@ def _byte_level(f: Family) -> tuple[Tokenizer, dict[str, Any]]:
 
 
 def _sentencepiece(f: Family) -> Tokenizer:
-    "An untrained SentencePiece BPE with byte fallback. transformers' LlamaTokenizer puts a mark before each text."
+    "Build an untrained SentencePiece BPE with byte fallback. transformers' LlamaTokenizer puts a mark before a text."
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     scheme = "first" if f.tokenizer_class == "LlamaTokenizer" else "never"
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
@@ -149,7 +149,7 @@ def _sentencepiece(f: Family) -> Tokenizer:
 
 
 def _with_byte_tokens(tokenizer: Tokenizer) -> Tokenizer:
-    "The same tokenizer with a token for each byte after the others."
+    "Return the same tokenizer with a token for each byte after the others."
     content = json.loads(tokenizer.to_str())
     vocab = content["model"]["vocab"]
     for byte in range(256):
@@ -158,7 +158,7 @@ def _with_byte_tokens(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def _training_texts() -> list[str]:
-    "Lines of the open corpus, and the text of a prompt."
+    "Return lines of the open corpus, and the text of a prompt."
     from cantolyric.data.corpora import load_corpus
 
     return [*load_corpus("validation")["text"][:1500], *[user_text(_EXAMPLE)] * 20]
@@ -169,7 +169,7 @@ def tiny_tokenizer(
     vocab_size: int = 1200,  # tokens to learn, besides special ones and bytes
     texts: Sequence[str] | None = None,  # None: lines of the open corpus
 ) -> PreTrainedTokenizerBase:
-    "A family's kind of tokenizer, trained in a second, with its special tokens."
+    "Train a family's kind of tokenizer, in about a second, with its special tokens."
     f = family_named(family)
     is_byte_level = f.tokenizer == "byte-level"
     tokenizer, options = _byte_level(f) if is_byte_level else (_sentencepiece(f), {})
@@ -194,11 +194,11 @@ def tiny_tokenizer(
 # %% ../../nbs/lib/families/tiny.ipynb #ad0f5c9e
 def tiny_variant(
     family: str | Family,
-    folder: str | Path | None = None,  # where it is saved as well
+    folder: str | Path | None = None,  # also saved here; None: not saved
     seed: int = 0,
     **changes: Any,  # to the config, as in `small_config`
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    "A family's architecture with random weights and its kind of tokenizer."
+    "Build a family's architecture with random weights, and its kind of tokenizer."
     f, tokenizer = family_named(family), tiny_tokenizer(family)
     tokens = dict(bos_token_id=f.bos, eos_token_id=f.eos, pad_token_id=f.eos)
     ids = {key: tokenizer.convert_tokens_to_ids(token) for key, token in tokens.items() if token}

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/lib/template/automaton.ipynb #044b08ca
 class TemplateState(NamedTuple):
-    "Where a text stands in its template."
+    "Progress of a text through its template."
 
     line: int = 0  # index of the line
     slot: int = 0  # slot of the first pending character: those before it are resolved
-    pending: str = ""  # characters whose reading what follows may still change, folded
+    pending: str = ""  # characters whose reading may still change with the next ones, folded
     rhymes: tuple[str | None, ...] = ()  # per letter that several lines share: the group that it is bound to, or None
 
 
 class Automaton:
-    "Accept the texts that match a template, one character at a time; raise `UnsatisfiableError` if there are none."
+    "A character automaton of the texts that match a template; raises `UnsatisfiableError` if there are none."
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Automaton:
         self._bind_letters()
 
     def start(self) -> TemplateState:
-        "The state before the first character."
+        "Return the state before the first character."
         return TemplateState(rhymes=(None,) * len(self.letters))
 
     def step(
@@ -61,7 +61,7 @@ class Automaton:
         state: TemplateState,
         char: str,  # any one character
     ) -> TemplateState | None:
-        "The state after one more character; None if no matching text goes on so."
+        "Return the state after one more character; None if no matching text continues this way."
         if char in LINE_ENDS:
             return self._end_line(state)
         text = state.pending + self.lexicon.fold(char)
@@ -69,7 +69,7 @@ class Automaton:
         return self._resolve(state, text[: len(tones)], tones, pending)
 
     def _resolve(self, state: TemplateState, text: str, tones: bytes, pending: str) -> TemplateState | None:
-        "The state after characters whose tones are now resolved."
+        "Return the state after characters whose tones are now resolved."
         slot, rhymes, end = state.slot, state.rhymes, 0
         window: bytes = b""
         fixed: Sequence[str | None] = ()
@@ -87,7 +87,7 @@ class Automaton:
         return None if bound is None else TemplateState(state.line, slot, pending, bound)
 
     def _end_line(self, state: TemplateState) -> TemplateState | None:
-        "The state behind the end of a line; a line in which nothing is sung does not count."
+        "Return the state after the end of a line; a line in which nothing is sung does not count."
         after = self._resolve(state, state.pending, self.lexicon.read(state.pending), "")
         if after is None or not after.slot:
             return after
@@ -95,12 +95,12 @@ class Automaton:
         return TemplateState(after.line + 1, 0, "", after.rhymes) if full else None
 
     def is_final(self, state: TemplateState) -> bool:
-        "Whether the text may end here."
+        "Return whether the text may end here."
         after = self._end_line(state)
         return after is not None and after.line == len(self.windows)
 
     def accepts(self, text: str) -> bool:
-        "Whether a text matches."
+        "Return whether a text matches."
         state: TemplateState | None = self.start()
         for ch in text:
             if state is None:
@@ -151,7 +151,7 @@ class Automaton:
         line: int,
         rhymes: tuple[str | None, ...],  # as in `TemplateState`
     ) -> frozenset[str] | None:  # None: any
-        "The finals that a line may end in, given what its letter is bound to."
+        "Return the finals that a line may end in, given what its letter is bound to."
         k = self.letter_of[line]
         if k is None:
             return None
@@ -168,7 +168,7 @@ class Automaton:
         rhymes: tuple[str | None, ...],  # as in `TemplateState`
         final: str,  # that the line ends in
     ) -> tuple[str | None, ...] | None:  # None if the final does not rhyme
-        "What the letters are bound to behind a line; a letter that no later line has is forgotten."
+        "Return what the letters are bound to after a line; a letter that no later line has is forgotten."
         k = self.letter_of[line]
         if k is None:
             return rhymes
@@ -182,11 +182,11 @@ class Automaton:
         self,
         line: int,
     ) -> frozenset[str]:
-        "The finals that a text of a line can end in."
+        "Return the finals that a text of a line can end in."
         return self.searches[line].possible_finals
 
     def _check_line(self, n: int) -> None:
-        "Refuse a line that no text can match, naming the first slot that cannot be filled after those before it."
+        "Raise `UnsatisfiableError` for a line that no text can match, naming the first slot that cannot be filled."
         self._check_fixed_readings(n)
         search, window = self.searches[n], self.windows[n]
         if not any(self.fixed[n]) and all(map(self.lexicon.always_extendable, window)):
@@ -196,22 +196,22 @@ class Automaton:
         k = 1 + max(k for k in range(len(window)) if not k or search.can_complete(0, "", None, k))
         slot = self.template.lines[n][k - 1]
         if slot.char:
-            self._refuse_fixed(n, k, ", and no word that fits here reads it so")
+            self._refuse_fixed(n, k, ", and no word that fits here reads it that way")
         raise UnsatisfiableError(
             f"line {n + 1}, slot {k} of the template cannot be filled: no character that the reader knows fits {slot} "
-            "behind the slots before it; change the slot",
+            "after the preceding slots; change the slot",
             n + 1,
             k,
         )
 
     def _check_fixed_readings(self, n: int) -> None:
-        "Refuse a fixed character that no word reads as its slot wants; a search would try everything before it first."
+        "Raise an error for a fixed character that no word reads as its slot requires, before a slow search would."
         for k, (slot, char) in enumerate(zip(self.template.lines[n], self.fixed[n]), 1):
             if char and not any(int(j[-1]) in slot.tones for j in self._readings_of(char)):
                 self._refuse_fixed(n, k, "")
 
     def _readings_of(self, char: str) -> list[str]:
-        'The readings of a character in all words, without the "0" that marks ambiguous ones.'
+        'Return the readings of a character in all words, without the "0" that marks ambiguous ones.'
         words = self.lexicon.words_with.get(char, ())
         return sorted({j for w in words for c, j in zip(w, self.lexicon.word_jyutping[w]) if c == char and j != "0"})
 

@@ -24,7 +24,7 @@ def tone_svg(
     tones: Collection[int],  # Jyutping tones
     width: int = 30,  # pixels
 ) -> str:
-    "An SVG of how the pitch of some tones moves (Chao's five levels)."
+    "Draw how the pitch of some tones moves, as an SVG (Chao's five levels)."
     glides = [CHAO[t] for t in sorted(tones)]
     path = "".join(f"M3 {24 - 4 * a}L{width - 3} {24 - 4 * b}" for a, b in glides)
     name = ", ".join(f"pitch {a} to {b}" if a != b else f"pitch {a}" for a, b in glides)
@@ -36,7 +36,7 @@ def tone_svg(
 
 
 def _border(check: "Check", second: str | None, right: str) -> str:
-    "The border of a checked slot; `right` is that of a slot without a fault."
+    "Return the border of a checked slot; `right` is that of a slot without a fault."
     if not check.right:
         return "3px double"
     return "2px dotted" if second else right
@@ -47,7 +47,7 @@ def _character(char: str) -> str:
 
 
 def _wrong(check: "Check") -> str:
-    "The note below a wrong slot where space is short."
+    "Return the note below a wrong slot where space is short."
     return f"✗ not {check.wanted}"
 
 
@@ -56,7 +56,7 @@ def check_cell(
     second: str | None = None,  # the second reader's Jyutping, where it disagrees
     compact: bool = False,  # without the contour and without other readings of the character
 ) -> str:
-    "A table cell for a checked slot: character, Jyutping, contour, digit, and what is wrong."
+    "Format a checked slot as a table cell: character, Jyutping, contour, digit, and what is wrong."
     picture, notes = "", []
     if not check.right:
         notes.append(_wrong(check) if compact else f"✗ wanted {check.wanted}")
@@ -73,7 +73,7 @@ def check_cell(
 
 
 def rhyme_cell(rhyme: "RhymeCheck") -> str:
-    "A table cell for the rhyme of a line."
+    "Format the rhyme of a line as a table cell."
     own = f"-{parse_syllable(rhyme.jyutping).final}" if rhyme.jyutping else "–"
     border = "1px solid #bbb" if rhyme.right else "3px double"
     note = "" if rhyme.right else f"<br><b>✗ not like -{rhyme.wanted} of line {rhyme.first}</b>"
@@ -84,18 +84,18 @@ def slot_cell(
     slot: Slot,
     after: str = "",  # a comma if a break may follow
 ) -> str:
-    "A table cell for a slot of a template."
+    "Format a slot of a template as a table cell."
     char = f"{_character(slot.char)}<br>" if slot.char else ""
     picture = "" if slot.tones == ALL_TONES else f"{tone_svg(slot.tones)}<br>"
     return f'<td style="border:1px solid #bbb;{_CELL}">{char}{picture}{html.escape(str(slot))}{after}</td>'
 
 
 def grid(
-    rows: Sequence[Sequence[str]],  # for each line the cells of its slots
+    rows: Sequence[Sequence[str]],  # cells of the slots of each line
     caption: str = "",  # plain text
-    sides: Sequence[str] = (),  # for each line a last cell, aligned over all lines; "" for none
+    sides: Sequence[str] = (),  # last cell of each line, aligned over all lines; "" for none
 ) -> str:
-    "A table with a numbered row per line."
+    "Build a table with a numbered row per line."
     width = max(map(len, rows), default=0)
     body = ""
     for number, cells in enumerate(rows, 1):
@@ -119,7 +119,7 @@ def _y(tone: int) -> int:
 def contour_svg(
     line: Sequence["Check"],
 ) -> str:
-    "An SVG of the pitch levels that the slots of a line want, and of those that its text has."
+    "Draw the pitch levels that the slots of a line require, and those that its text has, as an SVG."
     bars = ""
     for slot, check in enumerate(line):
         if check.slot and check.slot.tones != ALL_TONES:
@@ -159,7 +159,7 @@ def line_html(
     line: Sequence["Check"],
     ambiguous: Iterable[tuple[int, str, str, str]] = (),  # (slot from 1, character, Jyutping, second reader's Jyutping)
 ) -> str:
-    "A checked line as a strip: characters, Jyutping, and the chart of `contour_svg`."
+    "Format a checked line as a strip: characters, Jyutping, and the chart of `contour_svg`."
     others = {slot: second for slot, _, _, second in ambiguous}
     cells = "".join(_strip_cell(check, others.get(slot)) for slot, check in enumerate(line, 1))
     size = f"max-width:{_SLOT_WIDTH * len(line)}px;min-width:{_SLOT_MIN_WIDTH * len(line)}px"

@@ -16,7 +16,7 @@ from ..tones import FINALS, parse_syllable
 
 # %% ../../nbs/lib/template/lexicon.ipynb #le000001
 class BoundedCache(dict):
-    "The results of a function by its arguments; emptied when it is full."
+    "A cache of a function's results by arguments; it is emptied when it is full."
 
     def __init__(
         self,
@@ -34,16 +34,16 @@ class BoundedCache(dict):
 
 
 class Interaction(NamedTuple):
-    "A character that is read differently behind some pending text than at the start of a text."
+    "A character that is read differently after some pending text than at the start of a text."
 
     char: str
     resolved: bytes  # the tones that become known with it
-    pending: str  # what is pending behind it
+    pending: str  # pending text after it
     outcomes: list[bytes]  # all readings of the pending text and the character
 
 
 class IsolatedCharacters:
-    "The characters that are part of no longer word: their reading and that of their neighbours never changes."
+    "Characters that are not part of any longer word: neither their readings nor their neighbours' readings change."
 
     def __init__(self, word_jyutping: dict[str, tuple[str, ...]]) -> None:
         in_words = set("".join(word for word in word_jyutping if len(word) > 1))
@@ -58,11 +58,11 @@ class IsolatedCharacters:
         self,
         tones: int,  # bit t is set where tone t is allowed
     ) -> list[str]:
-        "One character for each tone."
+        "Return one character for each allowed tone."
         return [next(iter(finals.values())) for tone, finals in self.by_tone.items() if tones >> tone & 1]
 
 # %% ../../nbs/lib/template/lexicon.ipynb #725960e4
-# A final as one byte behind the tones of a reading: its index here. Index 8 stands for no final.
+# A final is one byte after the tones of a reading: its index here. Index 8 means that there is no final.
 FINAL_OF_CODE: tuple[str | None, ...] = (*[None] * 8, "", *sorted(FINALS))
 CODE_OF_FINAL = {final: bytes([code]) for code, final in enumerate(FINAL_OF_CODE) if final is not None}
 
@@ -92,7 +92,7 @@ class Lexicon:
         text: str,
         start: int = 0,
     ) -> str:
-        "The longest word that starts at `start`, or one character."
+        "Return the longest word that starts at `start`, or one character."
         for end in range(len(text), start + 1, -1):
             if text[start:end] in self.word_tones:
                 return text[start:end]
@@ -102,7 +102,7 @@ class Lexicon:
         self,
         text: str,  # a whole text
     ) -> bytes:
-        "The tones of a text that ends here."
+        "Return the tones of a text that ends here."
         if text in self.word_tones:
             return self.word_tones[text]
         out, i = b"", 0
@@ -116,7 +116,7 @@ class Lexicon:
         self,
         text: str,  # a whole text whose last character has a reading
     ) -> str:
-        "The final of the last character of a text that ends here."
+        "Return the final of the last character of a text that ends here."
         i, word = 0, ""
         while i < len(text):
             word = self.longest_word(text, i)
@@ -127,7 +127,7 @@ class Lexicon:
         self,
         text: str,  # a whole text
     ) -> bytes:
-        "The tones of a text that ends here, and the code of its last final."
+        "Return the tones of a text that ends here, and the code of its last final."
         tones = self.read(text)
         return tones + CODE_OF_FINAL[self.last_final(text) if tones and tones[-1] else ""]
 
@@ -135,7 +135,7 @@ class Lexicon:
         self,
         pending: str,
         char: str,
-    ) -> tuple[bytes, str]:  # the tones that are now resolved, what is now pending
+    ) -> tuple[bytes, str]:  # the resolved tones, the new pending text
         "Read one more character."
         return self._steps[pending, char]
 
@@ -148,18 +148,18 @@ class Lexicon:
         return resolved, text
 
     def continuations(self, pending: str) -> set[str]:
-        "The characters that may continue a word begun in `pending`: no others can change its reading."
+        "Return the characters that may continue a word begun in `pending`: no others can change its reading."
         empty: set[str] = set()
         return empty.union(*(self.children.get(pending[i:], empty) for i in range(len(pending))))
 
     @cached_property
     def isolated(self) -> IsolatedCharacters:
-        "The characters that are part of no longer word."
+        "The characters that are not part of any longer word."
         return IsolatedCharacters(self.word_jyutping)
 
     @cached_property
     def words_with(self) -> dict[str, list[str]]:
-        "The words that contain a character."
+        "The words that contain each character."
         out: dict[str, list[str]] = {}
         for w in self.word_tones:
             for c in set(w):
@@ -168,7 +168,7 @@ class Lexicon:
 
     @cached_property
     def words_by_ending(self) -> dict[tuple[int, str], list[str]]:
-        "The words whose last character has some tone and final, the shortest first."
+        "The words by the tone and final of their last character, the shortest first."
         out: dict[tuple[int, str], list[str]] = {}
         for w in sorted(self.word_tones, key=len):
             if tone := self.word_tones[w][-1]:
@@ -180,7 +180,7 @@ class Lexicon:
         tones: int,  # bit t is set where tone t is allowed
         finals: frozenset[str] | None = None,  # that are allowed; None: any
     ) -> bool:
-        "Whether, behind any text, some character of these tones leaves the reading of everything before it unchanged."
+        "Return whether any text can be followed by some character of these tones that leaves its reading unchanged."
         return self._extendable[tones, finals]
 
     def _compute_always_extendable(self, tones: int, finals: frozenset[str] | None) -> bool:
@@ -199,7 +199,7 @@ class Lexicon:
         return {w: tones[0] for w, tones in self.word_tones.items() if len(w) == 1}
 
     def _bounds(self, least: int) -> list[tuple[int, str]]:
-        "For each pending text an upper bound on the number of its continuations, the largest first."
+        "Return an upper bound on the number of continuations of each pending text, the largest first."
         counts = {"": 0}
 
         def count(s: str) -> int:
@@ -219,7 +219,7 @@ class Lexicon:
 
     @property
     def revising_words(self) -> dict[str, list[str]]:
-        "For a text, the words that start with it and change its tones; few texts have any."
+        "The words that start with a text and change its tones, by text; few texts have any."
         if self._revising is None:
             found: dict[str, list[str]] = defaultdict(list)
             read = {s: self.word_tones.get(s) or self.read(s) for s in self.children}
@@ -240,7 +240,7 @@ class Lexicon:
         text: str,
         with_final: bool = False,  # append the code of the last final to each reading
     ) -> dict[str, set[bytes]]:
-        "By the next character: the readings of the words that continue a text so and change its tones."
+        "Return, by next character, the readings of the words that continue a text with it and change its tones."
         return self._revisions[text, with_final]
 
     def _compute_revisions(self, text: str, with_final: bool) -> dict[str, set[bytes]]:
@@ -255,7 +255,7 @@ class Lexicon:
         text: str,  # starts where a word starts
         with_final: bool = False,  # append the code of the last final to each reading
     ) -> frozenset[bytes]:
-        "All readings that a text can come to have, each with the tones of the shortest continuation that decides it."
+        "Return all possible readings of a text, each with the tones of the shortest continuation that decides it."
         return self._outcomes[text, with_final]
 
     def _compute_outcomes(self, text: str, with_final: bool) -> frozenset[bytes]:
@@ -278,7 +278,7 @@ class Lexicon:
         return frozenset(out)
 
     def _words_from(self, prefix: str) -> Iterator[str]:
-        "All words that start with a prefix."
+        "Yield all words that start with a prefix."
         if prefix in self.word_tones:
             yield prefix
         for c in self.children.get(prefix, ()):
@@ -287,9 +287,9 @@ class Lexicon:
     def readings(
         self,
         text: str,
-        pending: str = "",  # what stands before it
+        pending: str = "",  # the preceding text
     ) -> frozenset[bytes]:
-        "All readings that a pending text and a text behind it can come to have, as `outcomes` gives them."
+        "Return all possible readings of a pending text and a text after it, as in `outcomes`."
         return self._compute_readings(text, pending) if pending else self._readings[text, ""]
 
     def _compute_readings(self, text: str, pending: str) -> frozenset[bytes]:
@@ -305,11 +305,11 @@ class Lexicon:
         self,
         pending: str,
     ) -> list[Interaction]:
-        "The characters that are read differently behind `pending` than at the start of a text, or change its reading."
+        "Return the characters that are read differently after `pending`, or that change its reading."
         return self._interactions[pending,]
 
     def _compute_interactions(self, pending: str) -> list[Interaction]:
-        # The slowest part of a mask behind a new pending text: hundreds of characters may follow it.
+        # The slowest part of a mask after a new pending text: hundreds of characters may follow it.
         read, out, children, outcomes = self.read(pending), [], self.children, self._outcomes
         for c in self.continuations(pending):
             text = pending + c
@@ -323,7 +323,7 @@ class Lexicon:
 
 @lru_cache(8)
 def lexicon_of(reader: Reader) -> Lexicon:
-    "The transducer of a reader. Made once for each reader."
+    "Return the transducer of a reader. Cached."
     return Lexicon(reader)
 
 # %% ../../nbs/lib/template/lexicon.ipynb #3ff782dc
@@ -331,5 +331,5 @@ def fits(
     tones: bytes,
     window: Collection[int],  # one slot each: bit t is set where tone t is allowed
 ) -> bool:
-    "Whether tones may stand in the first slots of `window`."
+    "Return whether tones are allowed in the first slots of `window`."
     return len(tones) <= len(window) and all(slot >> t & 1 for slot, t in zip(window, tones))

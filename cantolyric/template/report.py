@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 # %% ../../nbs/lib/template/report.ipynb #b715e578
 @dataclass(frozen=True)
 class Check:
-    "One slot of a report: what the template wants and what stands there."
+    "One slot of a report: what the template requires and which character was found."
 
-    slot: Slot | None  # None: a character too many
+    slot: Slot | None  # None: an extra character
     char: str  # "" if a character is missing
     jyutping: str | None  # None: no reading
-    wanted: str  # as in the template; "-" for a character too many
+    wanted: str  # as in the template; "-" for an extra character
     got: str  # a digit of the scheme; "?" without a reading, "-" if a character is missing
     right: bool
     others: tuple[str, ...] = ()  # for a wrong slot: other readings of the character that fit, most common first
@@ -43,10 +43,10 @@ class Check:
 
 @dataclass(frozen=True)
 class RhymeCheck:
-    "How one line rhymes."
+    "The rhyme of one line, checked."
 
     rhyme: Rhyme
-    jyutping: str | None  # of the line's last character
+    jyutping: str | None  # Jyutping of the line's last character
     first: int  # number of the line that it has to rhyme with: the first one with the letter
     wanted: str  # the final that it has to rhyme with; "?" if there is none
     right: bool
@@ -76,7 +76,7 @@ class Report:
 
     @property
     def slots(self) -> int:
-        "The number of slots, characters too many included."
+        "The number of slots, extra characters included."
         return sum(map(len, self.lines))
 
     @property
@@ -86,20 +86,20 @@ class Report:
 
     @property
     def summary(self) -> str:
-        "How many slots and rhymes are right."
+        "The numbers of slots and rhymes that are right, in words."
         rhymes = [r.right for r in self.rhymes if r]
         slots = f"{self.right} of {self.slots} slots right"
         return slots + (f", {sum(rhymes)} of {len(rhymes)} rhymes" if rhymes else "")
 
     def rhyme_of(
         self,
-        line: int,  # its index
+        line: int,  # index of the line
     ) -> RhymeCheck | None:
-        "How a line rhymes; None for a line without a letter."
+        "Return the rhyme check of a line; None for a line without a letter."
         return self.rhymes[line] if line < len(self.rhymes) else None
 
     def _line_text(self, n: int) -> str:
-        "One line for a terminal."
+        "Format one line for a terminal."
         line, rhyme_check = self.lines[n], self.rhyme_of(n)
         faults = [str(check) for check in line if not check.right]
         faults += [str(rhyme_check)] if rhyme_check and not rhyme_check.right else []
@@ -116,7 +116,7 @@ class Report:
         return "\n".join([*map(self._line_text, range(len(self.lines))), self.summary])
 
     def _repr_html_(self) -> str:
-        "The report as a grid of characters, readings, contours and digits, with the rhymes beside it."
+        "Show the report as a grid of characters, readings, contours and digits, with the rhymes beside it."
         rows = [[check_cell(check, check.second) for check in line] for line in self.lines]
         checks = map(self.rhyme_of, range(len(self.lines)))
         return grid(rows, f"{self.summary} ({self.scheme})", [rhyme_cell(r) if r else "" for r in checks])
@@ -194,7 +194,7 @@ def reads_right(
     text: str,  # lyrics
     reader: Reader | str | None = None,  # as in `as_reader`
 ) -> bool:
-    "The oracle: whether a text has a template's lines, tones, characters and rhymes, by reading all of it."
+    "Check a whole text, as an oracle: whether it has a template's lines, tones, characters and rhymes."
     if not isinstance(text, str):
         raise ArgumentError("text", text, "expected lyrics as a string")
     reader = as_reader(reader)
@@ -202,7 +202,7 @@ def reads_right(
     lines = [line for line in lines if line]
     if [len(line) for line in lines] != [len(slots) for slots in template.lines]:
         return False
-    last: list[Syllable] = []  # of each line
+    last: list[Syllable] = []  # last syllable of each line
     for line, slots in zip(lines, template.lines):
         for (ch, s), slot in zip(line, slots):
             if s is None or s.tone not in slot.tones:

@@ -17,7 +17,7 @@ ALL_TONES = frozenset(range(1, 7))
 
 @dataclass(frozen=True)
 class Slot:
-    "One syllable of a template: the tones that it allows, and perhaps the character that must stand there."
+    "One syllable of a template: the tones that it allows and, optionally, the character that must fill it."
 
     tones: frozenset[int]  # Jyutping tones
     char: str | None = None  # a fixed character, read in the context of its line
@@ -26,10 +26,10 @@ class Slot:
     @classmethod
     def fixed(
         cls,
-        slot: "Slot",  # the tones that it may be read with
+        slot: "Slot",  # slot with the tones that the character may have
         char: str,
     ) -> "Slot":
-        "A slot with the tones of another one and a fixed character."
+        "Return a slot with the tones of another one and a fixed character."
         return cls(slot.tones, char, char if slot.tones == ALL_TONES else f"{char}={slot}")
 
     def __str__(self) -> str:

@@ -34,7 +34,7 @@ class EndingAutomaton(Automaton):
         super().__init__(template, reader)
 
     def _bind_letters(self) -> None:
-        "Check the finals first: a line that has none left would make every message about its letter empty."
+        "Check the finals first, because messages about the letter of a line without any would be empty."
         for n, ending in enumerate(self.endings):
             if ending is None or self.possible_finals(n):
                 continue
@@ -42,26 +42,26 @@ class EndingAutomaton(Automaton):
             wish = " or ".join(f"-{final}" for final in sorted(ending))
             raise UnsatisfiableError(
                 f"line {n + 1} of the template cannot end in {wish}: with its slots it can end in "
-                f"{can or 'nothing at all'}; ask for one of those, or change the last slot of the line",
+                f"{can or 'nothing at all'}; choose one of those, or change the last slot of the line",
                 n + 1,
                 len(self.windows[n]),
             )
         super()._bind_letters()
 
     def possible_finals(self, line: int) -> Finals:
-        "The finals that a text of a line can end in, of those that are asked for."
+        "Return the finals that a text of a line can end in, among the requested ones."
         found, ending = super().possible_finals(line), self.endings[line]
         return found if ending is None else found & ending
 
     def allowed_finals(self, line: int, rhymes: tuple[str | None, ...]) -> Finals | None:
-        "The finals that a line may end in, given what its letter is bound to and what is asked for; None: any."
+        "Return the finals that a line may end in, given its letter's binding and the request; None: any."
         bound, ending = super().allowed_finals(line, rhymes), self.endings[line]
         if bound is None or ending is None:
             return ending if bound is None else bound
         return bound & ending
 
     def bind(self, line: int, rhymes: tuple[str | None, ...], final: str) -> tuple[str | None, ...] | None:
-        "What the letters are bound to behind a line; None if its final does not rhyme, or is not asked for."
+        "Return what the letters are bound to after a line; None if its final does not rhyme or was not requested."
         ending = self.endings[line]
         return None if ending is not None and final not in ending else super().bind(line, rhymes, final)
 
@@ -73,11 +73,11 @@ class SongTemplate(ToneTemplate):
     endings: tuple[Finals | None, ...] = ()  # for each line the finals that it may end in; () without any restriction
 
     def automaton(self, reader: Reader | str | None = None) -> Automaton:
-        "The automaton that accepts the texts that match; raise `UnsatisfiableError` if there are none."
+        "Return the automaton that accepts the texts that match; raise `UnsatisfiableError` if there are none."
         return EndingAutomaton(self, reader)
 
     def check(self, text: str, reader: Reader | str | None = None, second: SecondOpinion | None = None) -> Report:
-        "Say slot by slot where a text meets the template, and whether its lines end as asked."
+        "Compare a text with the template slot by slot, and check whether its lines end as requested."
         report = super().check(text, reader, second)
         if not any(self.endings):
             return report
@@ -96,7 +96,7 @@ class SongTemplate(ToneTemplate):
         return RhymeCheck(rhyme or Rhyme("-"), jyutping, n + 1, "/".join(sorted(finals)), right)
 
     def matches(self, text: str, reader: Reader | str | None = None) -> bool:
-        "Whether a text has exactly these lines, slots, tones, rhymes and finals."
+        "Return whether a text has exactly these lines, slots, tones, rhymes and finals."
         return super().matches(text, reader) and self.check(text, reader).ok
 
 
@@ -104,7 +104,7 @@ def as_song(
     template: ToneTemplate,
     endings: Sequence[Finals | None] = (),  # as in `SongTemplate`
 ) -> SongTemplate:
-    "The same template, with finals for its lines."
+    "Return the same template, with finals for its lines."
     return SongTemplate(
         template.lines,
         template.scheme,
@@ -121,14 +121,14 @@ _RHYME_HELP = (
 )
 _SMALL_SCHEME = re.compile(r"[a-z-]*([a-z])[a-z-]*\1[a-z-]*")
 
-RhymeWish = str | Mapping[str | int, str]  # what a user says about rhymes
+RhymeWish = str | Mapping[str | int, str]  # rhymes as a user requests them
 
 
 def final_of(
     text: str,  # a final ("oeng"), a syllable ("gwong1"), or a Chinese character (光)
     reader: Reader,
 ) -> str | None:  # None if it is none of these
-    "The final that a user means."
+    "Return the final that a user means."
     text = text.strip().lstrip("-")
     if text in FINALS:
         return text
@@ -144,7 +144,7 @@ def final_of(
 def _wish_parts(
     rhyme: RhymeWish,
 ) -> list[tuple[str | int, str]]:  # (letter or line number, or "" for all lines; wish)
-    "The parts of what a user says about rhymes."
+    "Split a rhyme request into its parts."
     if isinstance(rhyme, Mapping):
         return list(rhyme.items())
     if not isinstance(rhyme, str):
@@ -155,14 +155,14 @@ def _wish_parts(
 
 @dataclass
 class _ParsedWish:
-    "What a user says about rhymes."
+    "A parsed rhyme request."
 
     letters: str | None  # a scheme such as "AABA"
     finals: dict[str | int | None, str]  # letter, line number, or None (all lines) -> final
 
 
 def _parse_wish(rhyme: RhymeWish, reader: Reader) -> _ParsedWish:
-    "Understand what a user says about rhymes; raise `ArgumentError` if two parts contradict each other."
+    "Parse a rhyme request; raise `ArgumentError` if two parts contradict each other."
     wish = _ParsedWish(None, {})
     for name, part in _wish_parts(rhyme):
         word = str(part)
@@ -190,7 +190,7 @@ def with_rhyme(
     grade: int = 3,  # 3 the same final, 2 the same vowel and kind of coda, 1 the same vowel
     reader: Reader | str | None = None,  # as in `as_reader`
 ) -> ToneTemplate:
-    "A template whose lines rhyme as asked; raise `ArgumentError` if they cannot."
+    "Return a template whose lines rhyme as requested; raise `ArgumentError` if they cannot."
     if not rhyme:
         return template
     reader = as_reader(reader)
@@ -206,7 +206,7 @@ def with_rhyme(
 
 
 def _endings(template: ToneTemplate, wish: _ParsedWish, rhyme: RhymeWish, grade: int) -> list[Finals | None]:
-    "The finals that each line may end in."
+    "Return the finals that each line may end in."
     lines = len(template.lines)
     rhymes = template.rhymes or (None,) * lines
     letters = [r.letter if r else None for r in rhymes]
@@ -230,11 +230,11 @@ def _endings(template: ToneTemplate, wish: _ParsedWish, rhyme: RhymeWish, grade:
 # %% ../../nbs/lib/template/song.ipynb #0f10136b
 def with_text(
     template: ToneTemplate,
-    line: int,  # its index
+    line: int,  # index of the line
     slot: int,  # index of the slot of the first character
     text: str,  # characters; * leaves a slot as it is
 ) -> ToneTemplate | None:  # None if another character is already fixed there
-    "A template in which some characters are fixed."
+    "Return a template in which some characters are fixed."
     slots = list(template.lines[line])
     for k, char in enumerate(text, slot):
         if char in "*＊":
@@ -250,7 +250,7 @@ def with_kept(
     template: ToneTemplate,
     keep: Mapping[int, str] | None,  # line number -> its text, with * for each open slot
 ) -> ToneTemplate:
-    "A template in which lines, or parts of them, are fixed; raise `ArgumentError` for a text that does not fit."
+    "Return a template in which lines, or parts of them, are fixed; raise `ArgumentError` for a text that does not fit."
     if keep is not None and not isinstance(keep, Mapping):
         raise ArgumentError("keep", keep, "expected a dict such as {2: '今晚**'}")
     for n, text in (keep or {}).items():
@@ -275,7 +275,7 @@ def places_of(
     reader: Reader,
     lines: Collection[int] | None = None,  # indices of the lines that are open; None: all
 ) -> list[tuple[int, int]]:  # (line, slot), both from 0
-    "Where a word's tones fit; if nowhere, raise `UnsatisfiableError` naming tones that would."
+    "Find where a word's tones fit; if nowhere, raise `UnsatisfiableError` naming tones that would."
     if not isinstance(word, str) or not is_han(word):
         raise ArgumentError("words", word, "expected words of Chinese characters only, such as 月光")
     readings = reader.jyutping(word)
@@ -305,7 +305,7 @@ def _fits_slots(word: str, tones: Sequence[int], slots: Sequence[Slot]) -> bool:
 
 
 def _fitting_tones(parts: Iterable[Sequence[Slot]], size: int) -> str:
-    "Which tones a word of this size may have, for a message."
+    "Describe which tones a word of this size may have, for a message."
     open_parts = dict.fromkeys("".join(map(str, part)) for part in parts if not any(s.char for s in part))
     if not open_parts:
         return f"no line has {size} open slots side by side"
@@ -314,7 +314,7 @@ def _fitting_tones(parts: Iterable[Sequence[Slot]], size: int) -> str:
 
 # %% ../../nbs/lib/template/song.ipynb #1be0f80f
 def word_list(words: Iterable[str] | str | None) -> list[str]:
-    "Words as a list, from a list or from one string with spaces or commas between them."
+    "Convert words to a list, from a list or from one string with spaces or commas between them."
     if isinstance(words, str):
         return [w for w in re.split("[ ,，、]+", words) if w]
     try:
@@ -324,7 +324,7 @@ def word_list(words: Iterable[str] | str | None) -> list[str]:
 
 
 def _spread(n: int) -> list[int]:
-    "0 to n - 1, in an order in which neighbours are far apart."
+    "Return 0 to n - 1 in an order in which neighbours are far apart."
     step = next(k for k in (5, 3, 7, 11, 13, 1) if n % k or n <= 1)
     return [i * step % n for i in range(n)]
 
@@ -334,7 +334,7 @@ def with_words(
     words: Iterable[str] | str | None,  # each of them has to occur somewhere
     reader: Reader,
     lines: Collection[int] | None = None,  # as in `places_of`
-    most: int = 4,  # how many ways to return
+    most: int = 4,  # maximum number of ways to return
 ) -> list[ToneTemplate]:  # ways to place the words, spread over all ways
     "Place some words in a template; raise `UnsatisfiableError` if that is impossible."
     words = word_list(words)
@@ -347,7 +347,7 @@ def with_words(
         return ways
     if not ways:
         problem = f"the words {'、'.join(words)} each have a place, but not all of them at once"
-        raise UnsatisfiableError(f"{problem}; ask for fewer, or give the template another line")
+        raise UnsatisfiableError(f"{problem}; use fewer words, or give the template another line")
     good: list[ToneTemplate] = []
     reason: UnsatisfiableError | None = None
     for way in (ways[i] for i in _spread(len(ways))):
@@ -360,5 +360,7 @@ def with_words(
         if len(good) == most:
             break
     if not good:
-        raise UnsatisfiableError(f"the words {'、'.join(words)} fit nowhere beside what stands around them: {reason}")
+        raise UnsatisfiableError(
+            f"the words {'、'.join(words)} do not fit next to the surrounding characters: {reason}"
+        )
     return good

@@ -67,7 +67,7 @@ def training_arguments(
 
 
 def _fixed_options() -> dict[str, Any]:
-    "Our defaults that are the same for every run."
+    "Return our defaults that are the same for every run."
     return dict(
         per_device_eval_batch_size=8,
         lr_scheduler_type="cosine",
@@ -84,7 +84,7 @@ def _fixed_options() -> dict[str, Any]:
 
 
 def _precision(given: dict[str, Any]) -> dict[str, Any]:
-    "Options that depend on the device: bf16 if it is fast, otherwise fp16 on a GPU and fp32 on a CPU."
+    "Return the options that depend on the device: bf16 if it is fast, otherwise fp16 on a GPU and fp32 on a CPU."
     gpu, bf16 = torch.cuda.is_available(), bf16_is_fast()
     return dict(
         bf16=bf16 and not given.get("fp16"),
@@ -95,7 +95,7 @@ def _precision(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _evaluations(config: "FinetuneConfig", plan: "Plan", given: dict[str, Any]) -> dict[str, Any]:
-    "Options for evaluating at the start and six more times; to keep the best checkpoint, save at the same steps."
+    "Return options to evaluate at the start and six more times, and to save then if the best checkpoint is kept."
     every = given.get("eval_steps") or max(1, plan.steps // 6)
     options: dict[str, Any] = dict(eval_strategy="steps", eval_steps=every, eval_on_start=True)
     if config.early_stopping or given.get("load_best_model_at_end"):
@@ -108,5 +108,5 @@ def _evaluations(config: "FinetuneConfig", plan: "Plan", given: dict[str, Any]) 
 def is_sliced(
     config: "FinetuneConfig",
 ) -> bool:
-    "Whether the loss is computed from the allowed rows of the output layer only; a bonus needs all logits."
+    "Return whether the loss is computed from the allowed rows of the output layer only; a bonus needs all logits."
     return config.mask and not config.allowed_logit_bonus and config.loss == "sliced"

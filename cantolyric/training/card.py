@@ -22,7 +22,7 @@ from .run_folder import Run
 def public_base(
     base: str,  # as in the settings of a run
 ) -> str:
-    "The name of a base that others may see: for a folder, the last part of its path."
+    "Return the name of a base that others may see: for a folder, the last part of its path."
     folder = Path(base).expanduser()
     return base if base == "tiny" or not folder.exists() else folder.resolve().name
 
@@ -35,11 +35,11 @@ _BUILTIN_DATA = (
 
 
 def _data_section(
-    data: dict[str, Any] | None,  # of metrics.json
-    source: str,  # where config.yaml says that the examples came from
+    data: dict[str, Any] | None,  # "data" entry of metrics.json
+    source: str,  # source of the examples according to config.yaml
     own: bool,  # whether the settings name data of the user's own
 ) -> str:
-    "What the card says about the examples and their licences."
+    "Describe the examples and their licences."
     sources = {name.partition(",")[0] for name in data["manifest"]} if data else set()
     if data and sources == {"verses"}:
         return f"The examples are cantolyric's own verses (CC0 1.0). Their content hash is `{data['hash']}`."
@@ -55,13 +55,13 @@ def _data_section(
 
 
 def _public_note(note: str) -> str:
-    "A note about a file as a bullet, without the file's folder."
+    "Format a note about a file as a bullet, without the file's folder."
     path, _, text = note.partition(": ")
     return f"- {Path(path).name}: {text}"
 
 
 def _base_in_words(base: str, commit: str | None) -> str:
-    "The base as Markdown: the shipped one, a folder, or a link to the Hub."
+    "Describe the base in Markdown: the shipped one, a folder, or a link to the Hub."
     if base == "tiny":
         return "the tiny base that cantolyric ships"
     if (hub := hub_id(base)) is None:
@@ -70,7 +70,7 @@ def _base_in_words(base: str, commit: str | None) -> str:
 
 
 def _front_matter(base: str) -> str:
-    "The YAML block that the Hub reads."
+    "Build the YAML block that the Hub reads."
     head: dict[str, Any] = dict(library_name="peft", pipeline_tag="text-generation", language=["yue"])
     head["tags"] = ["lora", "cantonese", "lyrics", "cantolyric"]
     if hub := hub_id(base):
@@ -114,7 +114,7 @@ def model_card(
 
 
 def _report_section(metrics: dict[str, Any], base: str) -> str:
-    "The run's report without its title and data, one heading level lower."
+    "Return the run's report without its title and data, one heading level lower."
     report = report_text({k: v for k, v in metrics.items() if k != "data"}, pictures=False).partition("\n")[2]
     return report.replace("\n## ", "\n### ").replace(f"`{metrics['config']['base']}`", base).strip()
 

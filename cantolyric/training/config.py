@@ -51,7 +51,7 @@ def current_names(
     settings: Mapping[str, Any],  # perhaps of an earlier version
     warn: bool = True,  # about each setting that has a new name
 ) -> dict[str, Any]:
-    "Settings by their names of this version; `ArgumentError` if one is given under both names."
+    "Rename settings to this version's names; `ArgumentError` if one is given under both names."
     out = {}
     for name, value in settings.items():
         new = RENAMED.get(name, name)
@@ -65,13 +65,13 @@ def current_names(
 # %% ../../nbs/lib/training/config.ipynb #fd000002
 def setting(
     default: Any,  # the default, or a function that makes it
-    group: str,  # of options: a key of `GROUPS`
-    description: str,  # what the setting means, with its unit
-    unit: str = "",  # what a value is called in the help: "N", "GIB"
-    unset: str = "",  # what happens by default, if the value does not show it
+    group: str,  # group of options: a key of `GROUPS`
+    description: str,  # meaning of the setting, with its unit
+    unit: str = "",  # placeholder of the value in the help: "N", "GIB"
+    unset: str = "",  # effect of the default, if the value does not show it
     **bounds: float,  # ge, gt, le, lt
 ) -> Any:
-    "A field of `FinetuneConfig`: everything that the command line, the YAML file and the docs say about a setting."
+    "Define a field of `FinetuneConfig` with all that the command line, the YAML file and the docs say about it."
     value = dict(default_factory=default) if callable(default) else dict(default=default)
     extra = dict(group=group, unit=unit, unset=unset)
     options: dict[str, Any] = value | bounds | dict(description=description, json_schema_extra=extra)
@@ -93,10 +93,10 @@ STAGES = ("smoke", "pilot", "full")
 LARGEST_INT = 2**31 - 1
 
 
-LARGEST_SEED = 2**32 - 1  # that NumPy takes
+LARGEST_SEED = 2**32 - 1  # the largest that NumPy accepts
 
 
-FILLED_IN = (*REAL, "dropout", "save_every", "seed")  # None stands for a default that `FinetuneConfig` fills in at once
+FILLED_IN = (*REAL, "dropout", "save_every", "seed")  # None: a default that `FinetuneConfig` fills in at once
 
 # %% ../../nbs/lib/training/config.ipynb #5990857f
 Made = TypeVar("Made")
@@ -123,9 +123,9 @@ def with_clear_errors(
 @with_clear_errors
 @dataclass(config=ConfigDict(extra="forbid", strict=True, validate_assignment=True), kw_only=True)
 class FinetuneConfig:
-    """The complete description of a finetuning run; `config_help()` says what each setting means.
+    """The complete description of a finetuning run; `config_help()` describes each setting.
 
-    Values are checked when the object is made: `ArgumentError` names the setting and what was expected. Defaults of
+    Values are checked when the object is created: `ArgumentError` names the setting and what was expected. Defaults of
     None that depend on the base are filled in at once, so two configurations that mean the same are equal.
     """
 
@@ -276,7 +276,7 @@ class FinetuneConfig:
     @field_validator("*", mode="before")
     @classmethod
     def _as_python(cls, value: Any) -> Any:
-        "Numbers of NumPy and paths as Python's own types, because a run stores its settings as JSON."
+        "Convert numbers of NumPy and paths to Python's own types, because a run stores its settings as JSON."
         if isinstance(value, np.generic):
             return value.item()
         return os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -284,7 +284,7 @@ class FinetuneConfig:
     @field_validator("*", mode="after")
     @classmethod
     def _is_writable(cls, value: Any) -> Any:
-        "Refuse text that could not be stored in a file or passed to the operating system."
+        "Raise `ValueError` for text that could not be stored in a file or passed to the operating system."
         if isinstance(value, str) and "\0" in value:
             raise ValueError("it contains a NUL character; remove it")
         if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
@@ -294,7 +294,7 @@ class FinetuneConfig:
     @field_validator(*FILLED_IN, mode="wrap")
     @classmethod
     def _or_unset(cls, value: Any, check: Callable[[Any], Any]) -> Any:
-        "Accept None for a setting that is filled in afterwards."
+        "Accept None for a setting that is filled in later."
         return None if value is None else check(value)
 
     @field_validator("lora", "trainer", mode="before")
@@ -344,7 +344,7 @@ class FinetuneConfig:
 
     @staticmethod
     def from_yaml(
-        path: str | os.PathLike[str],  # of a file such as a run's config.yaml
+        path: str | os.PathLike[str],  # path of a file such as a run's config.yaml
         log: Callable[[str], object] = print,  # called with a note if the file was made with other versions
         **changes: Any,  # settings that override those of the file
     ) -> "FinetuneConfig":
@@ -357,7 +357,7 @@ class FinetuneConfig:
 def names_in(
     value: object,  # "a, b", or a list or tuple of names
 ) -> tuple[str, ...]:
-    "One name or several as a tuple, without repetitions; `ArgumentError` if they are not names."
+    "Convert one name or several to a tuple without repetitions; `ArgumentError` if they are not names."
     if value is None or value == "":
         return ()
     names = [x.strip() for x in value.split(",")] if isinstance(value, str) else value
@@ -367,23 +367,23 @@ def names_in(
 
 
 def setting_fields() -> dict[str, FieldInfo]:
-    "The fields of `FinetuneConfig`, by name."
+    "Return the fields of `FinetuneConfig`, by name."
     return FinetuneConfig.__pydantic_fields__  # type: ignore[attr-defined]
 
 
 def extra_of(
-    name: str,  # of a setting
+    name: str,  # name of a setting
     key: str,  # "group", "unit" or "unset", as in `setting`
 ) -> str:
-    "What `setting` recorded about a setting."
+    "Return what `setting` recorded about a setting."
     extra: Any = setting_fields()[name].json_schema_extra
     return extra[key]
 
 
 def value_types(
-    name: str,  # of a setting
+    name: str,  # name of a setting
 ) -> tuple[Any, ...]:  # without None
-    "The types that a setting accepts."
+    "Return the types that a setting accepts."
     annotation = setting_fields()[name].annotation
     parts = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
     if not isinstance(annotation, UnionType) and get_origin(annotation) not in (None, Literal, dict, tuple):
@@ -392,17 +392,17 @@ def value_types(
 
 
 def choices_of(
-    name: str,  # of a setting
+    name: str,  # name of a setting
 ) -> tuple[str, ...]:  # empty: any value of its type
-    "The values that a setting accepts."
+    "Return the values that a setting accepts."
     kind = value_types(name)[0]
     return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def expected(
-    name: str,  # of a setting
+    name: str,  # name of a setting
 ) -> str:
-    "What a setting accepts, in words, from its type and bounds: 'a whole number of at least 1'."
+    "Describe what a setting accepts, from its type and bounds: 'a whole number of at least 1'."
     if choices := choices_of(name):
         return " or ".join(map(repr, choices))
     kind = value_types(name)[0]
@@ -422,7 +422,7 @@ def argument_error(
     error: ValidationError,
     settings: Mapping[str, Any],  # that were given
 ) -> CantolyricError:
-    "The first mistake that pydantic found, in the words of this package."
+    "Turn the first mistake that pydantic found into an error of this package."
     first = error.errors(include_url=False)[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, ValidationError):
@@ -439,16 +439,16 @@ def argument_error(
 def unknown_setting(
     name: str,  # that `FinetuneConfig` does not have
 ) -> ArgumentError:
-    "The error for a setting that does not exist, with the nearest one that does."
+    "Create the error for a setting that does not exist, with the nearest one that does."
     near = get_close_matches(name, setting_fields(), 1)
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(setting_fields())}"
     return ArgumentError(name, None, f"there is no setting of this name; {hint}", False)
 
 
 def default_text(
-    name: str,  # of a setting
+    name: str,  # name of a setting
 ) -> str:  # "8, or 32 for the tiny base"
-    "The default of a setting, in words."
+    "Describe the default of a setting."
     if name in REAL:
         value = "8, or 32 for the tiny base on the package's own data" if name == "batch_size" else ""
         return value or f"{REAL[name]}, or {TINY[name]} for the tiny base"
@@ -457,7 +457,7 @@ def default_text(
 
 
 def config_help() -> dict[str, str]:  # setting -> its meaning and its default
-    "What each setting means, in one line."
+    "Describe each setting in one line."
     return {name: f"{field.description} (default: {default_text(name)})" for name, field in setting_fields().items()}
 
 # %% ../../nbs/lib/training/config.ipynb #f41a0002
@@ -479,7 +479,7 @@ def adapter_folder(
 def adapter_shape(
     adapter: str,  # as in `adapter_folder`
 ) -> dict[str, Any]:  # rank, alpha, dropout
-    "The settings that come with an adapter; `CantolyricError` if they can't be read."
+    "Return the settings that come with an adapter; `CantolyricError` if they can't be read."
     from cantolyric.adapters import read_adapter_config
 
     stored = read_adapter_config(adapter_folder(adapter))
@@ -488,7 +488,7 @@ def adapter_shape(
 # %% ../../nbs/lib/training/config.ipynb #cb98f214
 @plain_dataclass
 class Plan:
-    "How much data one stage sees."
+    "The size of one stage: examples, steps and batch size."
 
     num_examples: int  # to train on
     steps: int  # optimizer steps
@@ -500,7 +500,7 @@ def stage_plan(
     config: FinetuneConfig,
     stage: str | None = None,  # one of `STAGES`; None: the config's
 ) -> Plan:
-    "The size of a stage."
+    "Return the size of a stage."
     stage = stage or config.stage
     if stage == "smoke":
         return Plan(8, 30, 8, 0)
@@ -522,7 +522,7 @@ SETTLED = (
 def as_json(
     config: FinetuneConfig,
 ) -> dict[str, Any]:
-    "All settings as JSON can hold them; data in memory by the kind of object."
+    "Convert all settings to values that JSON can hold; data in memory becomes the name of its kind of object."
     data = config.data if isinstance(config.data, str) else data_name(config.data)
     return asdict(replace(config, data=data))
 
@@ -530,5 +530,5 @@ def as_json(
 def identifying_settings(
     config: FinetuneConfig,
 ) -> dict[str, Any]:
-    "The settings that influence the result, as JSON: not where a run is kept, or whether it was interrupted."
+    "Return the settings that influence the result, as JSON: not where a run is kept, or whether it was interrupted."
     return {k: v for k, v in as_json(config).items() if extra_of(k, "group") not in ("run", "sharing")}

@@ -37,7 +37,7 @@ from ..yaml_values import FLOAT_TAG, ConfigLoader, yaml_value
 def source_name(
     data: object,  # `Examples`, or a function (split, n, seed) -> examples
 ) -> str:
-    "Where examples come from: the sources with their shares, or the name of the function."
+    "Describe where examples come from: the sources with their shares, or the name of the function."
     if data is lyric_pairs or isinstance(data, Examples) and data.everything:
         return "cantolyric.data.lyric_pairs"
     if isinstance(data, Examples):
@@ -56,9 +56,9 @@ YAML_HEAD = """\
 def yaml_text(
     config: FinetuneConfig,
     data: object = lyric_pairs,  # `Examples`, or the function that gives the examples; or their source, as text
-    environment: Mapping[str, Any] | None = None,  # what the run was made with; None: this machine and its packages
+    environment: Mapping[str, Any] | None = None,  # environment of the run; None: this machine and its packages
 ) -> str:
-    "A configuration as YAML: each setting with its meaning, and the environment of the run."
+    "Format a configuration as YAML: each setting with its meaning, and the environment of the run."
     source = data if isinstance(data, str) else source_name(data)
     about = config_help()
     settings = {k: v for k, v in as_json(config).items() if k not in ("resume", "stage")}
@@ -76,13 +76,13 @@ def yaml_text(
     return "\n".join(lines) + "\n"
 
 
-PLACES = ("base", "from_adapter", "data", "mix", "columns", "data_hash")  # may name files of whoever ran it
+PLACES = ("base", "from_adapter", "data", "mix", "columns", "data_hash")  # may name files of the person who ran it
 
 
 def settings_table(
-    settings: Mapping[str, Any] | None = None,  # of a run, as in its metrics.json; None: the defaults
+    settings: Mapping[str, Any] | None = None,  # settings of a run, as in its metrics.json; None: the defaults
 ) -> str:  # Markdown
-    "A table of the settings; for a run, without those that name its files or do not influence the result."
+    "Tabulate the settings; for a run, without those that name its files or do not influence the result."
     about = setting_fields()
     if settings is None:
         rows = [f"| `{k}` | {default_text(k)} | {f.description} |" for k, f in about.items()]
@@ -94,15 +94,15 @@ def settings_table(
 # %% ../../nbs/lib/training/config_file.ipynb #cf91696b
 @dataclass
 class SettingsFile:
-    "What a YAML file of settings says."
+    "The content of a YAML file of settings."
 
     settings: dict[str, Any]  # by their names of this version
-    lines: dict[str, int] = field(default_factory=dict)  # of each setting, from 1
+    lines: dict[str, int] = field(default_factory=dict)  # line number of each setting, from 1
     made_with: dict[str, Any] = field(default_factory=dict)  # environment of the run that wrote the file
 
 
 def read_settings(
-    path: str | os.PathLike[str],  # of a file such as a run's config.yaml
+    path: str | os.PathLike[str],  # path of a file such as a run's config.yaml
     warn: bool = True,  # about settings that have a new name
 ) -> SettingsFile:
     "Read a YAML file of settings; `FileError` names the line of a mistake. Values are not checked yet."
@@ -131,7 +131,7 @@ def read_settings(
 
 
 def _yaml_items(path: str | os.PathLike[str]) -> list[tuple[str, Any, int]]:  # (key, value, line)
-    "The top level of a YAML file."
+    "Parse the top level of a YAML file."
     expected = "expected lines such as  steps: 256"
     try:
         loader = ConfigLoader(Path(path).expanduser().read_text(encoding="utf-8-sig"))
@@ -154,7 +154,7 @@ def _yaml_items(path: str | os.PathLike[str]) -> list[tuple[str, Any, int]]:  # 
 
 
 def _value_of(loader: ConfigLoader, key: yaml.Node, value: yaml.Node) -> Any:
-    "The value of a node. A commit such as 12e45 stays text, as earlier versions wrote it without quotes."
+    "Return the value of a node. A commit such as 12e45 stays text: earlier versions wrote it without quotes."
     name = RENAMED.get(str(key.value), str(key.value))
     if value.tag == FLOAT_TAG and name in setting_fields() and value_types(name)[0] is str:
         return value.value
@@ -162,7 +162,7 @@ def _value_of(loader: ConfigLoader, key: yaml.Node, value: yaml.Node) -> Any:
 
 
 def read_yaml(
-    path: str | os.PathLike[str],  # of a file such as a run's config.yaml
+    path: str | os.PathLike[str],  # path of a file such as a run's config.yaml
     log: Callable[[str], object] = print,  # called with a note if the file was made with other versions
     **changes: Any,  # settings that override those of the file
 ) -> FinetuneConfig:
@@ -187,7 +187,7 @@ def read_yaml(
 def version_note(
     made_with: Mapping[str, Any],  # environment of the run that wrote a file
 ) -> str:  # one sentence; "" if nothing differs
-    "What differs between the environment of a run and this one."
+    "Describe the differences between the environment of a run and this one."
     now = environment_info()
     other = [k for k in made_with if str(made_with[k]) != str(now.get(k, "none"))]
     if not other:

@@ -45,7 +45,7 @@ def check_trackers(
 
 
 def _has_wandb_key() -> bool:
-    "Whether the user has logged in to Weights & Biases."
+    "Return whether the user has logged in to Weights & Biases."
     if os.environ.get("WANDB_API_KEY"):
         return True
     import netrc
@@ -71,7 +71,7 @@ def flat(
 
 
 class SafeTracker(TrainerCallback):
-    "Pass the Trainer's events on to a tracker; after its first error, warn and go on without it."
+    "A wrapper that passes the Trainer's events to a tracker; after its first error, it warns and continues without it."
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class SafeTracker(TrainerCallback):
         except Exception as e:
             self.works = False
             warnings.warn(
-                f"{type(self.tracker).__name__} failed ({one_line(e)}); the run goes on without it, "
+                f"{type(self.tracker).__name__} failed ({one_line(e)}); the run continues without it, "
                 "and metrics.json will have the losses",
                 stacklevel=2,
             )
@@ -118,7 +118,7 @@ class SafeTracker(TrainerCallback):
         self._pass_on("on_train_end", args, state, control, **kw)
 
     def close(self) -> None:
-        "Close what the tracker opened again after the end of training."
+        "Close the writer that the tracker reopened after the end of training."
         writer = getattr(self.tracker, "tb_writer", None)
         if writer is not None:
             writer.close()
@@ -130,7 +130,7 @@ class StageLog:
     def __init__(
         self,
         config: FinetuneConfig,
-        folder: Path,  # of the run; the log is in logs/<stage> there
+        folder: Path,  # folder of the run; the log is in logs/<stage> there
         stage: str,
     ):
         self.names = list(config.log_to)
@@ -139,7 +139,7 @@ class StageLog:
         self.trainer: Trainer | None = None
 
     def _environment(self) -> dict[str, str]:
-        "Where the trackers put the log; what the user has set for Weights & Biases comes first where that is harmless."
+        "Return where the trackers put the log; the user's own Weights & Biases settings win where that is harmless."
         defaults = dict(
             WANDB_PROJECT="cantolyric",
             WANDB_RUN_GROUP=self.group,
@@ -154,7 +154,7 @@ class StageLog:
         return {k: v for k, v in defaults.items() if k not in os.environ} | places
 
     def _run_id(self) -> str:
-        "The run's name at Weights & Biases, the same after a resume."
+        "Return the run's name at Weights & Biases, the same after a resume."
         file = self.folder.parent / "wandb-id"
         if not file.exists():
             file.write_text(uuid4().hex[:12], encoding="utf-8")
@@ -170,7 +170,7 @@ class StageLog:
 
     def attach(
         self,
-        trainer: Trainer,  # made while this log was open
+        trainer: Trainer,  # created while this log was open
     ) -> None:
         "Let a Trainer's trackers fail without stopping the run."
         self.trainer = trainer

@@ -26,7 +26,7 @@ from .run_folder import Run, check_agreement
 def check_push(
     repo: str,  # user/name
 ) -> None:
-    "Refuse an upload that can't work, before anything is loaded; `CantolyricError` with the reason."
+    "Raise `CantolyricError` with the reason if an upload can't work, before anything is loaded."
     from huggingface_hub import get_token
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
@@ -41,13 +41,13 @@ def check_push(
         problem = f"HF_HUB_OFFLINE is set: unset it, or leave push_to out and push later with  {later}"
         raise ArgumentError("push_to", repo, problem)
     if not get_token():
-        raise ArgumentError("push_to", repo, "needs a token of the Hub: type  hf auth login , or set HF_TOKEN")
+        raise ArgumentError("push_to", repo, "needs a Hub token: type  hf auth login , or set HF_TOKEN")
 
 
 def push_run(
     run: Run,
     repo: str,  # user/name
-    public: bool = False,  # whether everybody can see the repository
+    public: bool = False,  # whether everyone can see the repository
     log: Callable[[str], object] = print,  # called with each message
 ) -> dict[str, str]:  # repo, url, commit; kept in pushed.json
     "Upload a run's adapter with its model card, once; `CantolyricError` with what to type if that fails."
@@ -86,13 +86,13 @@ def _upload(run: Run, repo: str, public: bool) -> dict[str, str]:  # repo, url, 
 
 
 def _public_source(source: object) -> object:
-    "A source of examples without the folder that it is in."
+    "Return a source of examples without its folder."
     return source if source in (*BUILTIN, "shipped") or not isinstance(source, str) else Path(source).name
 
 
 def write_public_settings(
     run: Run,
-    folder: Path,  # what will be uploaded; it holds adapter_config.json
+    folder: Path,  # folder to upload; it holds adapter_config.json
 ) -> None:
     "Write config.yaml, and change adapter_config.json, so that they do not name folders of this machine."
     config = run.metrics["config"]

@@ -25,9 +25,9 @@ _RENAMED_KEYS = {"rung": "stage", "pairs": "num_examples", "misfits": "num_misma
 
 
 def current_report(
-    report: dict[str, Any],  # of a stage, as JSON, perhaps written by an earlier version
+    report: dict[str, Any],  # report of a stage, as JSON, perhaps written by an earlier version
 ) -> dict[str, Any]:
-    "The report of a stage with the keys that `StageReport` uses today."
+    "Return the report of a stage with the keys that `StageReport` uses today."
     out = {_RENAMED_KEYS.get(k, k): v for k, v in report.items()}
     if isinstance(held_out := out.get("held_out"), dict):
         out["held_out"] = {_RENAMED_KEYS.get(k, k): v for k, v in held_out.items()}
@@ -35,9 +35,9 @@ def current_report(
 
 
 def current_metrics(
-    metrics: dict[str, Any],  # what a metrics.json holds, perhaps written by an earlier version
+    metrics: dict[str, Any],  # content of a metrics.json, perhaps written by an earlier version
 ) -> dict[str, Any]:
-    "The metrics of a run with today's keys, also of its settings."
+    "Return the metrics of a run with today's keys, also of its settings."
     out = {"stages" if k == "rungs" else k: v for k, v in metrics.items()}
     if isinstance(config := out.get("config"), dict):
         out["config"] = current_names(config, warn=False)
@@ -47,17 +47,17 @@ def current_metrics(
 
 
 def uses_own_data(
-    settings: dict[str, Any],  # of a run, as read from JSON
+    settings: dict[str, Any],  # settings of a run, as read from JSON
 ) -> bool:
-    "Whether settings name data of the user's own."
+    "Return whether settings name the user's own data."
     return bool({settings.get("data", "builtin"), *settings.get("mix", {})} - set(BUILTIN))
 
 # %% ../../nbs/lib/training/report.ipynb #788d139d
 def smoothed(
     losses: Sequence[float],  # one per step
-    weight: float = 0.9,  # of the previous mean
+    weight: float = 0.9,  # weight of the previous mean
 ) -> np.ndarray:  # float64 (len(losses),)
-    "An exponential moving average, corrected for its start at zero (Kingma and Ba 2015, section 3)."
+    "Compute an exponential moving average, corrected for its start at zero (Kingma and Ba 2015, section 3)."
     out, mean = [], 0.0
     for k, x in enumerate(losses, 1):
         mean = weight * mean + (1 - weight) * x
@@ -66,7 +66,7 @@ def smoothed(
 
 
 def loss_plot(
-    metrics: dict[str, Any],  # of a run, or at least stages.full with losses and num_examples
+    metrics: dict[str, Any],  # metrics of a run, or at least stages.full with losses and num_examples
 ) -> "Figure":
     "Plot the training loss of the full stage, each step and smoothed, and the held-out loss."
     import matplotlib.pyplot as plt
@@ -88,7 +88,7 @@ def loss_plot(
 
 
 def held_out_plot(
-    metrics: dict[str, Any],  # of a run
+    metrics: dict[str, Any],  # metrics of a run
 ) -> "Figure":
     "Plot the bits per character of held-out lyrics, constrained and unconstrained, before and after training."
     import matplotlib.pyplot as plt
@@ -113,7 +113,7 @@ def held_out_plot(
 
 
 def write_plots(
-    metrics: dict[str, Any],  # of a run
+    metrics: dict[str, Any],  # metrics of a run
     folder: str | PathLike[str],  # created here
 ) -> None:
     "Save the plots of a report as loss.png and held_out.png."
@@ -137,7 +137,7 @@ def _settings_lines(config: dict[str, Any]) -> list[str]:
 
 
 def _held_out_lines(held_out: dict[str, Any]) -> list[str]:
-    "Bits per character before and after training, and the verdict."
+    "List bits per character before and after training, and the verdict."
     before, after = held_out["before"], held_out["after"]
     rows = [("base, without a prompt", before["without"]), ("base, with the prompt", before["with_prompt"])]
     if "adapter" in before:
@@ -158,7 +158,7 @@ def _held_out_lines(held_out: dict[str, Any]) -> list[str]:
 
 
 def _data_lines(data: dict[str, Any] | None) -> list[str]:
-    "Where the examples came from, with one bullet for each note; none if it is not known."
+    "Describe where the examples came from, with one bullet for each note; empty if it is not known."
     if not data:
         return []
     lines = ["", "## Data", "", f"{data['source']}; content hash `{data['hash']}`."]
@@ -166,7 +166,7 @@ def _data_lines(data: dict[str, Any] | None) -> list[str]:
 
 
 def _stage_lines(stages: dict[str, Any]) -> list[str]:
-    "A table with a row per stage, and the examples that were left out."
+    "Tabulate the stages, and report the examples that were left out."
     lines = [
         "",
         "## Stages",
@@ -205,7 +205,7 @@ def _gate_lines(stages: dict[str, Any]) -> list[str]:
 
 
 def _cost_lines(metrics: dict[str, Any]) -> list[str]:
-    "Time and memory, compared with the forecast, and what the run was made with."
+    "Report time and memory, compared with the forecast, and the environment of the run."
     lines, machine = [""], metrics["machine"]
     if forecast := metrics.get("forecast"):
         took = metrics["stages"]["full"]["seconds"] / 60
@@ -220,10 +220,10 @@ def _cost_lines(metrics: dict[str, Any]) -> list[str]:
 
 
 def report_text(
-    metrics: dict[str, Any],  # of a run, with today's keys
+    metrics: dict[str, Any],  # metrics of a run, with today's keys
     pictures: bool = True,  # with links to the plots
 ) -> str:  # Markdown
-    "The report of a run: settings, held-out figures, data, stages, gates, and cost."
+    "Format the report of a run: settings, held-out figures, data, stages, gates, and cost."
     stages = metrics["stages"]
     lines = [
         *_settings_lines(metrics["config"]),

@@ -105,7 +105,7 @@ def _run_stages(config: FinetuneConfig, data: ExampleSource, log: Log, dry_run: 
 
 
 def _finished(config: FinetuneConfig, log: Log) -> Run:
-    "Clean up after a run whose folder is complete, and upload its adapter if that is still to do."
+    "Clean up after a run whose folder is complete, and upload its adapter if that has not been done yet."
     done, part = run_folders(config)
     if process_rank() == 0:
         remove_folder(part)  # of a run that was killed just after its folder was complete
@@ -118,7 +118,7 @@ def _finished(config: FinetuneConfig, log: Log) -> Run:
 def check_services(
     config: FinetuneConfig,
 ) -> None:
-    "Refuse trackers and uploads that can't work, before anything is loaded."
+    "Raise an error for trackers and uploads that can't work, before anything is loaded."
     check_trackers(config.log_to)
     if config.push_to is not None:
         check_push(config.push_to)
@@ -162,7 +162,7 @@ def _write_settings(
 
 # %% ../../nbs/lib/training/run.ipynb #92a27776
 def _finish_stage(context: RunContext, stage: str, part: Path, log: Log) -> StageReport:
-    "The report of a stage: read it if the stage is finished, run the stage otherwise."
+    "Return the report of a stage; run the stage first if it is not finished."
     path = part / f"{stage}.json"
     if known := call_on_rank0(lambda: _read_report(path, stage)):
         return StageReport(**known)
@@ -203,17 +203,17 @@ def _read_report(path: Path, stage: str) -> dict[str, Any] | None:  # None if th
 
 
 def _is_gate(value: object) -> bool:
-    "Whether a value from JSON is the result of a gate."
+    "Return whether a value from JSON is the result of a gate."
     types = {k: type(v) for k, v in value.items()} if isinstance(value, dict) else {}
     return {"name": str, "ok": bool, "message": str}.items() <= types.items()
 
 # %% ../../nbs/lib/training/run.ipynb #da10f3d2
 def write_run(
     config: FinetuneConfig,
-    reports: dict[str, StageReport],  # of all stages
-    seconds: float,  # that this session took
+    reports: dict[str, StageReport],  # reports of all stages
+    seconds: float,  # duration of this session
 ) -> None:
-    "Write what is worth keeping into the run's folder, completely or not at all."
+    "Write the results of a run into its folder, completely or not at all."
     done, part = run_folders(config)
     remedy = "restore it, then resume the run"
     kept = {k: read_json_object(f, remedy) for k in ("data", "forecast") if (f := part / f"{k}.json").exists()}

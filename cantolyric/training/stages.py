@@ -49,13 +49,13 @@ from .validation import check_config
 # %% ../../nbs/lib/training/stages.ipynb #c3ed7f2a
 @dataclass
 class StageReport:
-    "What one stage did."
+    "The result of one stage."
 
     stage: str
-    num_examples: int  # that it drew from
+    num_examples: int  # number of examples that it drew from
     steps: int
     losses: list  # nats per token, one per step
-    seconds: float  # of training
+    seconds: float  # training time
     num_mismatches: int = 0  # examples left out because they violate their own template
     mismatches: list = field(default_factory=list)  # messages about the first ten of them
     evals: list = field(default_factory=list)  # [step, held-out loss in nats per token]
@@ -123,7 +123,7 @@ def _check_checkpoints(folders: Sequence[Path], with_optimizer: bool) -> None:
 
 
 def check_checkpoint(
-    folder: Path,  # of a checkpoint
+    folder: Path,  # folder of a checkpoint
     with_optimizer: bool = True,  # False: `trainer.save_only_model` leaves the optimizer's state out
 ) -> None:
     "Raise `CantolyricError` if a file of a checkpoint is missing, cut short or edited."
@@ -143,7 +143,7 @@ def check_checkpoint(
 
 
 def _check_trainer_state(folder: Path, remedy: str) -> None:
-    "Check that the Trainer's state is of the step that the folder's name says, and that its log is complete."
+    "Check that the Trainer's state belongs to the step in the folder's name, and that its log is complete."
     file = folder / "trainer_state.json"
     state: dict[str, Any] = read_json_object(file, remedy)
     check_json_entries(file, state, {"global_step": int, "log_history": list}, remedy)
@@ -156,7 +156,7 @@ def _check_trainer_state(folder: Path, remedy: str) -> None:
 
 
 def _is_log_entry(value: object) -> bool:
-    "Whether a value from JSON is an entry of the Trainer's log; each training step has its time."
+    "Return whether a value from JSON is an entry of the Trainer's log; each training step has its time."
     return isinstance(value, dict) and "step" in value and ("loss" not in value or "seconds" in value)
 
 
@@ -177,14 +177,14 @@ SMOKE_GATES = tuple(GATES)
 def time_limit(
     config: FinetuneConfig,
 ) -> float:  # seconds; infinite if there is no limit
-    "How long the full stage may take."
+    "Return the time limit of the full stage."
     return 60 * config.max_minutes if config.max_minutes else math.inf
 
 
 def memory_limit(
     config: FinetuneConfig,
 ) -> float:  # GiB
-    "How much memory the run may use: what the config says, or what the machine has."
+    "Return the memory limit of the run: the config's, or the machine's memory."
     return config.max_gib or machine_gib()
 
 
@@ -193,7 +193,7 @@ def run_parts(
     stage: str,
     model: PeftModel,
 ) -> RunSetup:
-    "A stage in the parts that the gates of lesson 40 look at."
+    "Collect the parts of a stage that the gates of lesson 40 check."
     config, sliced = context.config, is_sliced(context.config)
     rows = context.stage_rows(stage, f"{stage}: masks")
     held_out = context.held_out_examples("validation", 96) + context.held_out_examples("test", config.num_held_out)
@@ -220,7 +220,7 @@ def run_parts(
 
 
 def _cost_plan(context: RunContext, rows: Sequence[dict]) -> RunPlan:
-    "What the gate on time and memory compares: the size of the full stage, the limits, and the forecast."
+    "Collect the figures for the gate on time and memory: the size of the full stage, the limits, and the forecast."
     config, full, forecast = context.config, stage_plan(context.config, "full"), context.forecast
     return RunPlan(
         full_logits=not is_sliced(config),
@@ -248,7 +248,7 @@ def gate_learnt(
 def gate_saved(
     context: RunContext,
     model: PeftModel,
-    loss: Callable[[], torch.Tensor],  # of one batch, with the adapter that is active
+    loss: Callable[[], torch.Tensor],  # loss of one batch, with the adapter that is active
     folder: Path,  # the adapter is written here
 ) -> GateResult:
     "Pass if the adapter, saved and loaded under another name, has the same tensors and gives the same loss."
@@ -271,7 +271,7 @@ def gate_saved(
 def gate_lower(
     before: float,  # bits per character
     after: float,  # bits per character
-    baseline: str,  # what `before` was measured on
+    baseline: str,  # name of the model that `before` was measured with
     examples: int = MIN_HELD_OUT,  # number of held-out examples
 ) -> GateResult:
     "Pass if held-out bits per character fell or, with fewer than `MIN_HELD_OUT` examples, rose by less than a tenth."
@@ -287,7 +287,7 @@ def gate_lower(
 
 
 def gate_limits(
-    report: StageReport,  # of the pilot
+    report: StageReport,  # report of the pilot
     config: FinetuneConfig,
 ) -> GateResult:
     "Pass if the full stage, at the pilot's speed, stays within the limits on time and memory."
@@ -355,7 +355,7 @@ def bits_before_training(
     model: PeftModel | None = None,  # with an adapter, which is switched off; None: the context's base
     desc: str | None = None,  # start of the titles of progress bars
 ) -> dict[str, dict[str, float]]:  # with_prompt, without, perhaps adapter, best -> masked, free
-    "Bits per character of the base with and without the prompt, and of the adapter that training continues from."
+    "Measure bits per character of the base with and without the prompt, and of the adapter to continue from."
 
     def figures(format: Any, title: str) -> dict[str, float]:
         bits = context.bits(examples, model, format, desc and title)
@@ -371,7 +371,7 @@ def bits_before_training(
 
 # %% ../../nbs/lib/training/stages.ipynb #b44def57
 def run_stage(
-    config: FinetuneConfig,  # its `stage` says which
+    config: FinetuneConfig,  # its `stage` selects the stage
     data: ExampleSource | None = None,  # None: what the config names
     context: RunContext | None = None,  # None: made from the config
     folder: Path | None = None,  # for checkpoints, logs and the adapter; None: keep nothing
@@ -397,13 +397,13 @@ def run_stage(
 
 
 def _stage_log(config: FinetuneConfig, folder: Path | None) -> AbstractContextManager[StageLog | None]:
-    "The trackers of a stage, if the run has a folder and the config asks for some."
+    "Return the trackers of a stage, if the run has a folder and the config requests any."
     return StageLog(config, folder, config.stage) if folder and config.log_to else nullcontext()
 
 
 @contextmanager
 def _given_or_temporary(folder: Path | None) -> Iterator[Path]:
-    "The folder, or a temporary one that all processes share."
+    "Yield the folder, or a temporary one that all processes share."
     if folder:
         yield Path(folder)
         return

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/lib/training/trainer.ipynb #94c894fe
 class ToneTrainer(Trainer):
-    "A Trainer whose loss is taken under the tone mask, and whose checkpoints are complete or absent."
+    "A Trainer whose loss is computed under the tone mask, and whose checkpoints are complete or absent."
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class ToneTrainer(Trainer):
             self.compute_loss_func = self._loss_from_head
 
     def _loss_from_head(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-        "The loss that the output head has computed instead of logits."
+        "Return the loss that the output head has computed instead of logits."
         return self._loss_of(outputs)
 
     def compute_loss(
@@ -60,7 +60,7 @@ class ToneTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,  # labels in all parts of an accumulated batch
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        "The loss in nats per token, from the logits of the answers only; prompts are most of a batch."
+        "Compute the loss in nats per token, from the logits of the answers only; prompts are most of a batch."
         mask_ids, mask_table = inputs.pop("mask_ids", None), inputs.pop("mask_table", None)
         labels = inputs["labels"]
         if self.sliced:
@@ -80,7 +80,7 @@ class ToneTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:  # <prefix>_loss in nats per token, <prefix>_runtime in seconds
-        "Held-out loss per token over all rows; the Trainer's own is a mean over batches of different sizes."
+        "Compute the held-out loss per token over all rows; the Trainer's own averages batches of different sizes."
         model: Any = self.model
         start, was_training = time.perf_counter(), model.training
         sums = torch.zeros(2, dtype=torch.float64)  # nats, tokens
@@ -134,7 +134,7 @@ class ToneTrainer(Trainer):
 def checkpoints(
     folder: Path | str,
 ) -> list[Path]:  # the latest last
-    "The complete checkpoints in a folder."
+    "Return the complete checkpoints in a folder."
     found = [p for p in Path(folder).glob("checkpoint-*") if p.name[11:].isdigit()]
     return sorted(found, key=lambda p: int(p.name[11:]))
 
@@ -144,9 +144,9 @@ def batch_order(
     steps: int,
     batch_size: int,  # rows per step
     seed: int = 0,
-    window: int = 50,  # batches whose rows are sorted by length among themselves
+    window: int = 50,  # number of batches whose rows are sorted by length together
 ) -> np.ndarray:  # int64 (steps * batch_size,): indices of rows
-    "Shuffled epochs, one after another, with rows of similar length in the same batch."
+    "Arrange rows in shuffled epochs, one after another, with rows of similar length in the same batch."
     sizes, rng = np.asarray(lengths), np.random.default_rng(seed)
     batches: list[np.ndarray] = []
     while len(batches) < steps:
@@ -160,7 +160,7 @@ def batch_order(
 
 # %% ../../nbs/lib/training/trainer.ipynb #e550282c
 class _Progress(TrainerCallback):
-    "A progress bar that shows the loss, and the time of each step in the log."
+    "A progress bar that shows the loss, and adds the time of each step to the log."
 
     def __init__(self, title: str):
         self.title = title
@@ -188,14 +188,14 @@ class _Progress(TrainerCallback):
 
 @dataclass
 class TrainingJob:
-    "What one Trainer trains on."
+    "The rows, plan and output of one Trainer."
 
     rows: list[dict]  # from `encode_pairs`
     plan: Plan
     folder: Path | None = None  # for checkpoints; None: write none
     eval_rows: list[dict] | None = None  # for the held-out loss during training; None: don't measure it
     order: np.ndarray | None = None  # indices into `rows` for all steps in sequence; None: from `batch_order`
-    title: str = "training"  # of the progress bar
+    title: str = "training"  # title of the progress bar
 
 
 def make_trainer(
@@ -235,7 +235,7 @@ def make_trainer(
 
 
 def _rows_in_order(job: TrainingJob, config: FinetuneConfig) -> list[dict]:
-    "The rows of all steps in sequence; those of a share of the steps (`unmasked_fraction`) without masks."
+    "Return the rows of all steps in sequence, without masks in a fraction of the steps (`unmasked_fraction`)."
     plan, order = job.plan, job.order
     if order is None:
         order = batch_order([len(r["input_ids"]) for r in job.rows], plan.steps, plan.batch_size, config.seed)
@@ -255,7 +255,7 @@ def run_trainer(
     trainer: Trainer,
     checkpoint: Path | None = None,  # to resume from
 ) -> None:
-    "Train, then give the model back its own precision: accelerate's wrapper would make it compute in bf16 from now on."
+    "Train, then restore the model's own precision: accelerate's wrapper would make it compute in bf16 from then on."
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:

@@ -38,13 +38,13 @@ Drawn = tuple[str, float]  # text; NLL in bits, end token included
 
 @dataclass(frozen=True)
 class Task:
-    "What candidates are written for."
+    "The model, prompt and constraints that candidates are written with."
 
     model: Any
     end_ids: tuple[int, ...]  # tokens that end a text
     prompt: list[int]  # token ids
-    constraints: Sequence[Constraint] | None  # shared out among the candidates; None: no mask
-    templates: Sequence[ToneTemplate]  # of each constraint
+    constraints: Sequence[Constraint] | None  # distributed among the candidates; None: no mask
+    templates: Sequence[ToneTemplate]  # template of each constraint
     text_of: Callable[[list[int], ToneTemplate | None], str]  # token ids, template -> text
     max_new_tokens: int = 0  # without a mask
     unwanted: frozenset[str] = frozenset()  # texts that don't count as found
@@ -55,7 +55,7 @@ def with_fixed_characters(
     template: ToneTemplate | None,
     lines: Sequence[str],  # the first lines: Chinese characters, one per slot
 ) -> list[str]:
-    "The lines, with the template's fixed characters as they were typed instead of variants such as 晩 for 晚."
+    "Return the lines with the template's fixed characters as typed, not variants such as 晩 for 晚."
     if template is None:
         return list(lines)
     pairs = zip(template.lines, lines, strict=False)
@@ -65,7 +65,7 @@ def with_fixed_characters(
 def token_sampling(
     config: SamplingConfig,
 ) -> Sampling:
-    "How one token is chosen; temperature 0 means the most likely one."
+    "Return the sampling parameters for one token; temperature 0 means the most likely one."
     if not config.temperature:
         return Sampling(do_sample=False)
     return Sampling(do_sample=True, temperature=config.temperature, top_p=config.top_p)
@@ -74,7 +74,7 @@ def token_sampling(
 def seed_of(
     config: SamplingConfig,
 ) -> int:
-    "The seed of a request; a fresh one if it has none."
+    "Return the seed of a request; a fresh one if it has none."
     return secrets.randbits(63) if config.seed is None else config.seed
 
 # %% ../../nbs/lib/writing/candidates.ipynb #cnd00006
@@ -82,7 +82,7 @@ def distinct_texts(
     task: Task,
     config: SamplingConfig,
 ) -> dict[str, float]:  # text -> NLL in bits
-    "Up to `config.n` different texts. Raises `Cancelled` if the task's `cancel` asks to stop."
+    "Write up to `config.n` different texts. Raises `Cancelled` if the task's `cancel` asks to stop."
     seed, n = seed_of(config), config.n
     size = 4 * n if config.method == "best" else n
     rounds = MAX_ROUNDS if config.temperature and config.method == "sample" else 1
@@ -100,9 +100,9 @@ def distinct_texts(
 
 
 def _draw(task: Task, config: SamplingConfig, seed: int, numbers: range) -> list[Drawn]:
-    "Some of the draws of a seed."
+    "Draw some of the texts of a seed."
     if not config.temperature and config.method != "beam":
-        # Without chance, the same constraint would give the same text again.
+        # Without randomness, the same constraint would give the same text again.
         numbers = numbers[: len(task.constraints or [None])]
     if task.constraints is None:
         return _draw_unmasked(task, config, seed, numbers)
@@ -116,7 +116,7 @@ def _draw(task: Task, config: SamplingConfig, seed: int, numbers: range) -> list
 
 # %% ../../nbs/lib/writing/candidates.ipynb #cnd00007
 class _CancellableBeams:
-    "Beam search that asks before each token whether to go on."
+    "Beam search that checks before each token whether to continue."
 
     wants_mass = False
 
@@ -131,7 +131,7 @@ class _CancellableBeams:
 
 
 def _search(task: Task, n: int) -> list[Drawn]:
-    "The most likely texts by beam search; each constraint gets the same number of beams."
+    "Find the most likely texts by beam search; each constraint gets the same number of beams."
     constraints: list[Any] = list(task.constraints or ())[:n]
     ids = torch.tensor([task.prompt] * len(constraints), device=task.model.device)
     beam_count = -(-n // len(constraints))
@@ -149,7 +149,7 @@ def _search(task: Task, n: int) -> list[Drawn]:
 
 
 def _draw_unmasked(task: Task, config: SamplingConfig, seed: int, numbers: range) -> list[Drawn]:
-    "Texts that follow their prompt without a constraint, by `generate`."
+    "Write texts for a prompt without a constraint, by `generate`."
     rngs = [random_stream(seed, k) for k in numbers]
     ids = torch.tensor([task.prompt] * len(rngs), device=task.model.device)
     with model_lock(task.model):
@@ -169,5 +169,5 @@ def _draw_unmasked(task: Task, config: SamplingConfig, seed: int, numbers: range
 
 
 def _until_end(ids: list[int], end_ids: Sequence[int]) -> list[int]:
-    "The tokens before the first end token."
+    "Return the tokens before the first end token."
     return ids[: next((k for k, i in enumerate(ids) if i in end_ids), len(ids))]

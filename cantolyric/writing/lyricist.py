@@ -45,7 +45,7 @@ def max_new_tokens(
     prompt: Sequence[int],  # token ids
     template: ToneTemplate,
 ) -> int:  # at worst, each of a character's bytes is a token
-    "How many tokens an answer may have. Raises `CantolyricError` if the model has no room for it."
+    "Return the maximum number of tokens in an answer. Raises `CantolyricError` if the model has no room for it."
     slots = sum(map(len, template.lines)) + len(template.lines)
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit and len(prompt) + slots > limit:
@@ -56,9 +56,9 @@ def max_new_tokens(
 
 @dataclass(frozen=True)
 class _Gaps:
-    "Lines to write in a text whose other lines stay."
+    "The lines to write in a text whose other lines stay."
 
-    template: ToneTemplate  # of the whole song
+    template: ToneTemplate  # template of the whole song
     lines: list[str | None]  # one per line of the template; None: there is none yet
     open_lines: list[int]  # indices of the lines to write
     words: Sequence[str] | str = ()  # that have to occur
@@ -66,31 +66,31 @@ class _Gaps:
 
     @property
     def written(self) -> int:
-        "How many lines there will be."
+        "Number of lines that the text will have."
         return sum(x is not None or k in self.open_lines for k, x in enumerate(self.lines))
 
     @property
     def kept(self) -> list[str | None]:
-        "The lines, without those that are written anew."
+        "The lines, with None for those that are rewritten."
         return [None if k in self.open_lines else x for k, x in enumerate(self.lines)]
 
     @property
     def unwritten(self) -> list[int]:
-        "The lines where a word can still go, now or later."
+        "Indices of the lines where a word can still be placed, now or later."
         return [k for k, x in enumerate(self.kept) if x is None]
 
     def merge(self, lines: Sequence[str], part: ToneTemplate | None) -> str:
-        "The text with its new lines; `lines` are all that were written, `part` is the template of the open ones."
+        "Return the text with its new lines; `lines` are all the written ones, `part` is the template of the open ones."
         new = dict(zip(self.open_lines, with_fixed_characters(part, [lines[k] for k in self.open_lines]), strict=True))
         return "\n".join(new.get(k) or str(self.lines[k]) for k in range(self.written))
 
     def new_characters(self, text: str) -> int:
-        "Characters and line ends of the lines that were written."
+        "Count the characters and line ends of the new lines."
         return sum(len(line) + 1 for k, line in enumerate(text.split("\n")) if k in self.open_lines)
 
 # %% ../../nbs/lib/writing/lyricist.ipynb #25975223
 class Lyricist:
-    "Writes lyrics about a topic to given tones."
+    "A writer of lyrics about a topic, to given tones."
 
     # Loading
 
@@ -119,7 +119,7 @@ class Lyricist:
         reader: Reader | str | None = None,  # None: the default Reader
         unambiguous_only: bool = True,  # as above
         quantization: str | None = None,  # of the base: "none", "nf4", "int8"; None: as when the adapter was made
-        revision: str | None = None,  # of a Hub id; None: as when the adapter was made
+        revision: str | None = None,  # revision of a Hub id; None: as when the adapter was made
     ) -> "Lyricist":
         "Load a base model and an adapter. Raises `CantolyricError` if one of them can't be loaded."
         folder = find_adapter(base, adapter)
@@ -141,20 +141,20 @@ class Lyricist:
         topic: str,  # what the lyrics should be about
         tones: ToneTemplate | str,  # a template, such as "0243324/3324043"
         n: int = 4,  # candidates; fewer come back if fewer different ones are found
-        seed: int | None = None,  # the same seed, the same lyrics; None: different ones each time
+        seed: int | None = None,  # the same seed gives the same lyrics; None: different ones each time
         temperature: float = 0.8,  # 0: the most likely token each time, one candidate
         top_p: float = 0.95,  # sample from the most likely tokens that make up this share
-        scheme: str = "0243",  # of a template given as a string
+        scheme: str = "0243",  # scheme of a template given as a string
         method: str = "sample",  # "best": the n most likely of 4 n samples; "beam": search for the most likely
         masked: bool = True,  # False: leave the tones to the model, to see what the mask does
         keep: Mapping[int, str] | None = None,  # line number -> its text, with * for each slot that is open
         words: Sequence[str] | str = (),  # each of them has to occur somewhere
         rhyme: str | Mapping | None = None,  # "AABA", "oeng", "AABA A=oeng", or a dict; see `with_rhyme`
-        grade: int = 3,  # of that rhyme: 3 the same final, 2 vowel and kind of coda, 1 vowel
+        grade: int = 3,  # grade of that rhyme: 3 the same final, 2 vowel and kind of coda, 1 vowel
         sort_by: Mapping[str, float] | None = None,  # weights, such as dict(rhyme=1); None: bits alone
-        cancel: Cancel = None,  # an event, or a function; asked after each token, and `Cancelled` is raised
+        cancel: Cancel = None,  # an event, or a function; checked after each token, raises `Cancelled`
     ) -> Lyrics:
-        "Write lyrics, the most likely first. Under the mask, every tone, word and rhyme is as asked."
+        "Write lyrics, the most likely first. Under the mask, every tone, word and rhyme is as requested."
         start = time.perf_counter()
         choices = (n, temperature, top_p, scheme, method, rhyme, grade, sort_by, self.reader, seed)
         request = check_request(topic, tones, *choices)
@@ -210,7 +210,7 @@ class Lyricist:
         masked: bool,
         cancel: Cancel,
     ) -> Task:
-        "A request as prompt and constraints."
+        "Turn a request into a prompt and constraints."
         template = with_kept(request.template, keep)
         ways = with_words(template, words, self.reader)
         asked = dict(topic=request.topic, tones=prompt_tones(template, self.reader))
@@ -225,7 +225,7 @@ class Lyricist:
         return "\n".join(with_fixed_characters(template, lines))
 
     def _constraints(self, ways: Iterable[ToneTemplate]) -> list[ToneConstraint]:
-        "A constraint for each template. With endings, unambiguous words alone would take a search at every step."
+        "Create a constraint for each template. With endings, unambiguous words would need a search at every step."
         return [
             writing_constraint(
                 template, self.table, self.reader, self.unambiguous_only and not any(getattr(template, "endings", ()))
@@ -238,11 +238,11 @@ class Lyricist:
     @renamed_keywords(rank="sort_by")
     def rewrite(
         self,
-        text: Lyrics | Candidate | str,  # of `Lyrics` the first candidate; a string has one line per row
+        text: Lyrics | Candidate | str,  # for `Lyrics`, its first candidate; a string has one line per row
         line: int | Sequence[int],  # number of the line to rewrite, from 1, or several
         slots: Sequence[int] | None = None,  # (first, last), from 1: only these slots of the one line
         topic: str | None = None,  # None: the topic of the `Lyrics`
-        tones: ToneTemplate | str | None = None,  # None: what it was written to, or its own tones and rhymes
+        tones: ToneTemplate | str | None = None,  # None: the template it was written to, or its own tones and rhymes
         n: int = 4,
         seed: int | None = None,
         temperature: float = 0.8,
@@ -253,10 +253,10 @@ class Lyricist:
         rhyme: str | Mapping | None = None,
         grade: int = 3,
         sort_by: Mapping[str, float] | None = None,
-        ahead: bool = True,  # score the whole text; False: only the new lines, after what stands before them
+        ahead: bool = True,  # score the whole text; False: only the new lines, given the preceding ones
         cancel: Cancel = None,  # the arguments from n on are those of `write`
     ) -> Lyrics:
-        "Write some lines anew; the others stay, character for character."
+        "Rewrite some lines; the others stay unchanged, character for character."
         start = time.perf_counter()
         choices = (n, temperature, top_p, scheme, method, rhyme, grade, sort_by, self.reader, seed)
         request = check_rewrite(text, line, slots, topic, tones, *choices)
@@ -280,7 +280,7 @@ class Lyricist:
         self,
         text: str | Sequence[str],  # the lines so far: a string, or a list; "" or [] for none
         topic: str,
-        tones: ToneTemplate | str,  # of the whole song
+        tones: ToneTemplate | str,  # tones of the whole song
         n: int = 4,
         seed: int | None = None,
         temperature: float = 0.8,
@@ -293,7 +293,7 @@ class Lyricist:
         sort_by: Mapping[str, float] | None = None,
         cancel: Cancel = None,  # the other arguments are those of `write`
     ) -> Lyrics:  # texts of the lines so far and the next one; bits are those of the new line
-        "Candidates for the next line of a song."
+        "Write candidates for the next line of a song."
         start = time.perf_counter()
         choices = (n, temperature, top_p, scheme, method, rhyme, grade, sort_by, self.reader, seed)
         request = check_request(topic, tones, *choices)
@@ -312,7 +312,7 @@ class Lyricist:
         return _sorted(Lyrics(request.topic, shown, made, time.perf_counter() - start), request)
 
     def _fill(self, request: WriteRequest, gaps: _Gaps, ahead: bool, cancel: Cancel) -> list[Candidate]:
-        "Candidates for the open lines; raises `CantolyricError` if nothing is found."
+        "Write candidates for the open lines; raises `CantolyricError` if nothing is found."
         asked = dict(topic=request.topic, tones=prompt_tones(gaps.template, self.reader))
         prompt = self.format.prompt_ids(asked, self.tokenizer)
         given = self._given_ids(prompt, asked, gaps)
@@ -337,13 +337,13 @@ class Lyricist:
         return [Candidate(t, shown.check(t, self.reader), b) for t, b in zip(found, bits, strict=True)]
 
     def _ways(self, gaps: _Gaps) -> list[ToneTemplate]:
-        "Templates of the open lines, one for each way to place the words that don't occur yet."
+        "Return templates of the open lines, one for each way to place the words that don't occur yet."
         missing = [w for w in word_list(gaps.words) if not any(w in x for x in gaps.kept if x)]
         ways = with_words(gaps.template, missing, self.reader, gaps.unwritten)
         return list(dict.fromkeys(infill_template(t, gaps.kept, gaps.open_lines, self.reader) for t in ways))
 
     def _given_ids(self, prompt: list[int], asked: dict[str, str], gaps: _Gaps) -> list[list[int]]:
-        "The kept lines as tokens: those before each open line, and those behind the last."
+        "Return the kept lines as tokens: those before each open line, and those after the last."
         newline = self.table.compiled(self.reader).newline[:1].tolist()
         lines, open_lines = gaps.lines, gaps.open_lines
 
@@ -364,9 +364,9 @@ class Lyricist:
         self,
         topic: str,
         texts: Iterable[str],  # lyrics
-        tones: ToneTemplate | None = None,  # that the prompt names; None: each text's own
+        tones: ToneTemplate | None = None,  # template that the prompt names; None: each text's own
     ) -> list[float]:  # bits per character, one per text
-        "NLL of whole texts under the mask of their own tones; without a mask if a character has no reading."
+        "Compute the NLL of whole texts under the mask of their own tones, or unmasked if a character has no reading."
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise ArgumentError("texts", texts, "expected a list of lyrics")
         if not isinstance(tones, ToneTemplate | None):
@@ -394,7 +394,7 @@ class Lyricist:
         self,
         **start: Any,  # topic, tones and seed to start with
     ) -> "LyricWidget":
-        "A page to write on, in a notebook."
+        "Create a page to write on, in a notebook."
         from cantolyric.writing.widget import LyricWidget
 
         return LyricWidget(self, **start)

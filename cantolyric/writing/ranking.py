@@ -25,7 +25,7 @@ _RENAMED_CRITERIA = {"disputed": "ambiguous"}
 def check_sort_by(
     weights: Mapping[str, float] | None,  # criterion -> weight; bits has 1 and the others 0 unless given
 ) -> dict[str, float]:  # with "bits"
-    "The weights of a ranking. Raises `ArgumentError` if a criterion is unknown or a weight is not a finite number."
+    "Check the weights of a ranking. Raises `ArgumentError` for an unknown criterion or a weight that is not finite."
     if weights is not None and not isinstance(weights, Mapping):
         raise ArgumentError("sort_by", weights, "expected a dict of weights such as dict(rhyme=1)")
     checked = {"bits": 1.0}
@@ -47,7 +47,7 @@ def check_sort_by(
 def rhyme_gap(
     ends: Sequence[tuple[str, str | None]],  # for each line: its last character and that character's Jyutping
 ) -> float:  # 0: each line has a partner with the same final; 1: no two lines rhyme at all
-    "How much of a rhyme is missing, averaged over the lines. A character does not rhyme with itself."
+    "Measure how much of a rhyme is missing, averaged over the lines. A character does not rhyme with itself."
     if len(ends) < 2:
         return 0.0
     total = 0
@@ -59,5 +59,5 @@ def rhyme_gap(
 
 @lru_cache(1)
 def training_overlap() -> NgramOverlap:
-    "An index of what the shipped models were trained on. The first call takes some seconds."
+    "Build an index of the training data of the shipped models. The first call takes some seconds."
     return NgramOverlap(load_corpus("train")["text"])

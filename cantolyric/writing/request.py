@@ -54,7 +54,7 @@ def _is_temperature(x: Any) -> bool:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    "How candidates are made; raises `ArgumentError` for a value out of range."
+    "The sampling parameters of a request; raises `ArgumentError` for a value out of range."
 
     n: int = 4  # candidates; fewer come back if fewer different ones are found
     seed: int | None = None  # the same seed gives the same candidates; None: different ones each time
@@ -78,7 +78,7 @@ class WriteRequest:
     "A checked request: what to write, and how."
 
     topic: str  # on one line
-    template: ToneTemplate  # with the rhyme that was asked for
+    template: ToneTemplate  # with the requested rhyme
     sampling: SamplingConfig
     sort_by: dict[str, float] | None = None  # weights of the ranking; None: bits alone
 
@@ -95,7 +95,7 @@ def check_request(
     rhyme: str | Mapping | None = None,
     grade: int = 3,
     sort_by: Mapping[str, float] | None = None,  # the arguments so far are those of `Lyricist.write`
-    reader: Reader | None = None,  # reads what should rhyme; None: the default Reader
+    reader: Reader | None = None,  # reader of the rhyme; None: the default Reader
     seed: int | None = None,  # as in `Lyricist.write`
 ) -> WriteRequest:
     "Check a request before a model is loaded. Raises `ArgumentError`, which names the argument."
@@ -118,7 +118,7 @@ def check_unmasked(
     method: str,  # as in `Lyricist.write`
     **wishes: Any,  # name -> value of the arguments that only the mask can fulfil
 ) -> None:
-    "Raise `ArgumentError` for what contradicts `masked=False`. Letters in the template are checked, as its tones are."
+    "Raise `ArgumentError` for what contradicts `masked=False`. Letters in the template are checked, like its tones."
     for name, wish in wishes.items():
         if wish:
             problem = "contradicts masked=False, because only the mask can enforce it; leave one of the two out"
@@ -131,9 +131,9 @@ def check_unmasked(
 def template_of(
     text: Lyrics | Candidate | str,
     reader: Reader,
-    scheme: str = "0243",  # of a string
+    scheme: str = "0243",  # scheme of a string
 ) -> ToneTemplate:
-    "The template that a text was written to, or else its own tones and rhymes."
+    "Return the template that a text was written to, or else its own tones and rhymes."
     if isinstance(text, Lyrics):
         return text.template
     if isinstance(text, str):
@@ -146,9 +146,9 @@ def template_of(
 
 def line_indices(
     line: int | Sequence[int],  # numbers from 1
-    most: int,  # lines of the text
+    most: int,  # number of lines in the text
 ) -> list[int]:  # from 0, ascending
-    "The lines that a user names. Raises `ArgumentError` if one doesn't exist."
+    "Convert the line numbers that a user names to indices. Raises `ArgumentError` if one doesn't exist."
     numbers: Sequence[Any] = line if isinstance(line, (list, tuple)) else [line]
     for n in numbers:
         if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= most:
@@ -160,7 +160,7 @@ def line_indices(
 
 # %% ../../nbs/lib/writing/request.ipynb #d4cc11c9
 def _fixed_outside(template: ToneTemplate, n: int, slots: Any, text: str) -> ToneTemplate:
-    "A template in which line `n` is fixed outside of some slots."
+    "Return a template in which line `n` is fixed outside of some slots."
     size = len(template.lines[n])
     try:
         first, last = slots
@@ -187,13 +187,13 @@ class RewriteRequest(WriteRequest):
     "A checked rewrite. Lines are counted from 0, among the sung ones."
 
     part: ToneTemplate  # the template, with the slots fixed that have to stay
-    rows: tuple[str, ...]  # of the text as it was typed
+    rows: tuple[str, ...]  # rows of the text as it was typed
     sung: tuple[int, ...]  # indices of the rows that hold lyrics
     open_lines: tuple[int, ...]  # the lines to write
 
 
 def _rows_of(text: Lyrics | Candidate | str, most: int) -> tuple[list[str], list[int]]:
-    "The rows of a text as typed, and the indices of those that are sung: at most `most`."
+    "Return the rows of a text as typed, and the indices of those that are sung: at most `most`."
     rows = text_lines(_typed(text))
     sung = [k for k, row in enumerate(rows) if lyric_lines(row)]
     if len(sung) > most:
@@ -203,7 +203,7 @@ def _rows_of(text: Lyrics | Candidate | str, most: int) -> tuple[list[str], list
 
 
 def _typed(text: Any) -> str:
-    "A text as typed."
+    "Return a text as typed."
     typed = text.best.text if isinstance(text, Lyrics) else getattr(text, "text", text)
     if not isinstance(typed, str):
         raise ArgumentError("text", text, "expected Lyrics, a Candidate, or a string with one line per row")

@@ -33,7 +33,7 @@ class Cancelled(CantolyricError):
 def is_cancelled(
     cancel: Cancel,  # an event, or a function that returns whether to stop
 ) -> bool:
-    "Whether the caller has asked to stop; raises `ArgumentError` if `cancel` can't be asked."
+    "Return whether the caller has asked to stop; raises `ArgumentError` if `cancel` can't be called."
     if cancel is None:
         return False
     if isinstance(cancel, threading.Event):
@@ -57,26 +57,26 @@ _LOCKS: WeakKeyDictionary[torch.nn.Module, Any] = WeakKeyDictionary()
 def model_lock(
     model: Any,  # a causal language model
 ) -> Any:  # a re-entrant lock, the same for every wrapper of the same model
-    "The lock to hold during a call of the model."
+    "Return the lock to hold during a call of the model."
     return _LOCKS.setdefault(model.get_output_embeddings(), threading.RLock())
 
 # %% ../../nbs/lib/writing/sampler.ipynb #smp00010
 class Constraint(Protocol):
-    "What a row has to obey: `ToneConstraint`, or the constraint of `writing.infill`."
+    "The interface of a row's constraint: `ToneConstraint`, or the constraint of `writing.infill`."
 
     def start(self) -> Any:
-        "The state before the first token; a state has the attribute `ended`."
+        "Return the state before the first token; a state has the attribute `ended`."
 
     def allowed_ids(self, state: Any) -> np.ndarray:
-        "The tokens that may come next, int64 (k,), ascending."
+        "Return the tokens that may come next, int64 (k,), ascending."
 
     def advance(self, state: Any, token_id: int) -> Any:
-        "The state after one more token."
+        "Return the state after one more token."
 
 
 @dataclass
 class Row:
-    "One candidate while it is written."
+    "A candidate that is being written."
 
     constraint: Constraint
     rng: np.random.Generator  # its own random numbers
@@ -101,25 +101,25 @@ class Row:
 
 def random_stream(
     seed: int,
-    number: int,  # of the candidate
+    number: int,  # number of the candidate
 ) -> np.random.Generator:
-    "The random numbers of one candidate of a seed."
+    "Return the random number generator of one candidate of a seed."
     return np.random.default_rng([seed, number])
 
 
 def rows_for(
     constraints: Sequence[Constraint],  # candidate k gets constraint k modulo their number
     seed: int,
-    numbers: range,  # of the candidates
+    numbers: range,  # numbers of the candidates
 ) -> list[Row]:
-    "Rows for some candidates of a seed."
+    "Create rows for some candidates of a seed."
     return [Row(constraints[k % len(constraints)], random_stream(seed, k)) for k in numbers]
 
 
 def allowed_tokens(
     rows: Sequence[Row],  # none of them has ended
 ) -> tuple[torch.Tensor, torch.Tensor]:  # int64 (k,), ascending; bool (rows, k)
-    "The tokens that at least one row allows, and which row allows which."
+    "Return the tokens that at least one row allows, and which row allows which."
     each = [row.constraint.allowed_ids(row.state) for row in rows]
     ids = np.unique(np.concatenate(each))
     allowed = np.zeros((len(rows), len(ids)), bool)
@@ -146,7 +146,7 @@ def draw_columns(
 
 
 def _choose(logits: torch.Tensor, allowed: torch.Tensor, rows: Sequence[Row], sampling: Sampling) -> torch.Tensor:
-    "The column of each row's next token; adds its NLL to the row."
+    "Choose the column of each row's next token, and add its NLL to the row."
     logits = logits.masked_fill(~allowed, -torch.inf)
     check_logits(logits, lambda r: f"candidate {r}, after {len(rows[r].ids)} tokens")
     columns = draw_columns(logits, [row.rng for row in rows], sampling)
@@ -157,7 +157,7 @@ def _choose(logits: torch.Tensor, allowed: torch.Tensor, rows: Sequence[Row], sa
 
 # %% ../../nbs/lib/writing/sampler.ipynb #smp00014
 def _forced_prefix(rows: Sequence[Row]) -> list[int]:
-    "Tokens that every row has to begin with; they are read together with the prompt, once."
+    "Write the tokens that every row has to begin with; they are read together with the prompt, once."
     prefix: list[int] = []
     while rows and not any(row.ended for row in rows):
         ids, _ = allowed_tokens(rows)
@@ -170,7 +170,7 @@ def _forced_prefix(rows: Sequence[Row]) -> list[int]:
 
 
 class _Batch:
-    "The rows that are still being written, and what the model has read of them."
+    "The rows that are still being written, and the model's context of each."
 
     def __init__(self, model: Any, prompt: Sequence[int], rows: list[Row], sampling: Sampling) -> None:
         self.model, self.sampling, self.rows = model, sampling, rows
@@ -194,14 +194,14 @@ class _Batch:
         self._drop_ended()
 
     def _logits(self, ids: torch.Tensor) -> torch.Tensor:  # float32 (rows, k)
-        "Logits of some tokens in every row."
+        "Compute the logits of some tokens in every row."
         with sliced_head(self.model) as head:
             head.rows = ids
             logits = self.context.logits()
         return logits.expand(len(self.rows), -1)
 
     def _expand(self) -> None:
-        "From the first token on, each row has a context of its own."
+        "Give each row a context of its own, from the first token on."
         if self.shared:
             self.context.take(torch.zeros(len(self.rows), dtype=torch.long, device=self.model.device))
             self.shared = False
@@ -219,7 +219,7 @@ def write_rows(
     rows: list[Row],  # new ones; they are written in place
     sampling: Sampling,
 ) -> Iterator[None]:  # one item after each token
-    "Write rows as one batch until each has ended. Stop at any time: what a row holds then is what was written."
+    "Write rows as one batch until each has ended. Stop at any time: the rows keep what has been written."
     lock = model_lock(model)
     with lock, torch.no_grad():
         prefix = _forced_prefix(rows)
@@ -238,7 +238,7 @@ class RowSampler:
         self,
         sampling: Sampling,
         rngs: Sequence[np.random.Generator],  # one per row
-        cancel: Cancel = None,  # as in `is_cancelled`; asked before each token
+        cancel: Cancel = None,  # as in `is_cancelled`; checked before each token
     ) -> None:
         self.sampling, self.rngs, self.cancel = sampling, rngs, cancel
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/lib/writing/session.ipynb #0a328167
 class _Step(NamedTuple):
-    "What `Session.undo` goes back to."
+    "A state that `Session.undo` restores."
 
     lines: list[str]
     candidates: Lyrics | None
@@ -45,7 +45,7 @@ class Session:
         self,
         lyricist: "Lyricist",
         topic: str,
-        tones: ToneTemplate | str,  # of the whole song, as in `Lyricist.write`
+        tones: ToneTemplate | str,  # tones of the whole song, as in `Lyricist.write`
         n: int = 4,
         seed: int | None = 0,
         temperature: float = 0.8,
@@ -65,12 +65,12 @@ class Session:
         self.topic, self.template = request.topic, request.template
         self.words = word_list(words)
         with_words(self.template, self.words, lyricist.reader, most=1)  # raises if there is no place for them
-        # May be changed at any time; they hold from the next request on.
+        # May be changed at any time; changes apply from the next request on.
         self.options: dict[str, Any] = dict(n=n, temperature=temperature, top_p=top_p, method=method, sort_by=sort_by)
-        self.lines: list[str] = []  # that are kept
+        self.lines: list[str] = []  # kept so far
         self.candidates: Lyrics | None = None  # to choose from
         self.line_index: int | None = None  # of the line that the candidates are for, from 0
-        self.requests = 0  # how often candidates were asked for
+        self.requests = 0  # number of requests for candidates
         self._past: list[_Step] = []
 
     # The song so far
@@ -82,17 +82,17 @@ class Session:
 
     @property
     def can_undo(self) -> bool:
-        "Whether there is a step to take back."
+        "Whether there is a step to undo."
         return bool(self._past)
 
     @property
     def text(self) -> str:
-        "The lines that are kept, joined by newlines."
+        "The kept lines, joined by newlines."
         return "\n".join(self.lines)
 
     @property
     def song(self) -> Candidate:
-        "The lines that are kept and how they fit; raises `CantolyricError` if there are none."
+        "The kept lines and how they fit; raises `CantolyricError` if there are none."
         if not self.lines:
             raise CantolyricError("no line is kept yet; keep one first")
         report = first_lines(self.template, len(self.lines)).check(self.text, self.lyricist.reader)
@@ -105,7 +105,7 @@ class Session:
         line: int | None = None,  # number of a line that exists; None: the next one
         cancel: Cancel = None,  # as in `Lyricist.write`
     ) -> Lyrics:
-        "Candidates for a line; asking again gives others."
+        "Write candidates for a line; asking again gives others."
         if line is not None and not is_whole_number(line, 1, len(self.lines)):
             expected = f"None for the next line, or the number of an existing line, 1 to {len(self.lines)}"
             raise ArgumentError("line", line, f"expected {expected}")
@@ -122,7 +122,7 @@ class Session:
 
     def keep(
         self,
-        number: int = 1,  # of the candidate
+        number: int = 1,  # number of the candidate
     ) -> "Session":
         "Keep a candidate's line."
         if not self.candidates or self.line_index is None:
@@ -138,7 +138,7 @@ class Session:
         line: int,  # its number
         text: str,  # the new line; tones that don't fit are shown, not refused
     ) -> "Session":
-        "Put in a line of your own."
+        "Replace a line, or add the next one, with your own text."
         line_indices([line], min(len(self.lines) + 1, len(self.template.lines)))
         if not isinstance(text, str):
             raise ArgumentError("text", text, "expected the line as a string")
@@ -154,7 +154,7 @@ class Session:
         self.candidates = self.line_index = None
 
     def undo(self) -> "Session":
-        "Take the last line kept or edited back; its candidates are there again."
+        "Undo the last line that was kept or edited, and restore its candidates."
         if not self._past:
             raise CantolyricError("there is nothing to undo")
         self.lines, self.candidates, self.line_index, self.requests = self._past.pop()
@@ -163,7 +163,7 @@ class Session:
     # For programs and notebooks
 
     def to_dict(self) -> dict[str, Any]:  # values that JSON can hold
-        "The song as far as it is written."
+        "Return the song as far as it is written."
         known = dict(
             topic=self.topic,
             tones=str(self.template),
@@ -176,7 +176,7 @@ class Session:
         return known | (report_fields(self.song) if self.lines else {})
 
     def _repr_html_(self) -> str:
-        "The lines that are kept, and the candidates for another."
+        "Show the kept lines, and the candidates for another."
         head = f"<p><b lang='yue'>{html.escape(self.topic)}</b> · tones {html.escape(str(self.template))}</p>"
         rows = ""
         if self.lines:
@@ -189,9 +189,9 @@ class Session:
 
     def candidate_html(
         self,
-        number: int,  # of the candidate
+        number: int,  # number of the candidate
     ) -> str:
-        "One candidate's line."
+        "Format one candidate's line as HTML."
         if not self.candidates or self.line_index is None:
             raise CantolyricError("there are no candidates; ask for some first")
         candidate, k = self.candidates[number - 1], self.line_index

@@ -34,13 +34,13 @@ CHECKED_FIELDS = ("topic", "tones", "rhyme", "words")
 
 
 def _message(text: str, role: str = "status") -> str:  # HTML
-    "A message that a screen reader announces."
+    "Format a message that a screen reader announces."
     mark = "✗ " if role == "alert" else ""
     return f"<div {_ROLES[role]} style='line-height:1.4;white-space:normal'>{mark}{html.escape(text)}</div>"
 
 
 def _make_fields(w: ModuleType, topic: str, tones: str, seed: int) -> dict[str, Any]:
-    "The form's fields, each with its label."
+    "Create the form's fields, each with its label."
     wide = dict(layout=w.Layout(width="min(calc(100% - 4px), 26rem)"), style=dict(description_width="6.5rem"))
 
     def text(label: str, value: str, hint: str) -> Any:
@@ -61,13 +61,13 @@ def _make_fields(w: ModuleType, topic: str, tones: str, seed: int) -> dict[str, 
 
 @dataclass(frozen=True)
 class _Form:
-    "What the fields say; each method raises `CantolyricError` if its field is wrong, or returns a note to show."
+    "The values of the fields; each method raises `CantolyricError` if its field is wrong, or returns a note to show."
 
     values: dict[str, Any]
     reader: Any
 
     def template(self) -> ToneTemplate | None:
-        "The template, if it is one."
+        "Return the template; None if the field does not hold one."
         try:
             return ToneTemplate.parse(self.values["tones"], self.values["scheme"])
         except CantolyricError:
@@ -91,7 +91,7 @@ class _Form:
         try:
             template = template and with_rhyme(template, self.values["rhyme"].strip(), reader=self.reader)
         except CantolyricError:
-            pass  # said beside its own field
+            pass  # reported next to its own field
         if template:
             with_words(template, self.values["words"], self.reader, most=1)
         return ""
@@ -107,7 +107,7 @@ class LyricWidget:
         lyricist: Lyricist | None = None,  # None: the shipped one, loaded at the first click
         topic: str = "夜雨",
         tones: str = "0243324/3324043",
-        seed: int = 0,  # what the fields hold at first
+        seed: int = 0,  # the fields' initial values
     ) -> None:
         self.w = w = import_optional("ipywidgets", "the widget", "course")
         self.lyricist = lyricist
@@ -134,7 +134,7 @@ class LyricWidget:
         buttons = dict(
             write=self._button("Write", self._write, "Start the song: candidates for line 1"),
             others=self._button("Other candidates", self._others, "Ask again for the same line"),
-            undo=self._button("Undo", self._undo, "Take the last line back"),
+            undo=self._button("Undo", self._undo, "Undo the last line"),
             as_text=self._button("As text", lambda: self._export("txt"), "The song as plain text"),
             as_json=self._button(
                 "As JSON", lambda: self._export("json"), "The song with Jyutping and tones, for other programs"
@@ -144,13 +144,13 @@ class LyricWidget:
         return buttons
 
     def _button(self, text: str, act: Callable[[], None], tip: str) -> Any:
-        "A button that shows what goes wrong instead of losing it."
+        "Create a button that shows what goes wrong instead of losing it."
         button = self.w.Button(description=text, tooltip=tip, layout=self.w.Layout(width="auto", min_height="2.4rem"))
         button.on_click(lambda _: self._safely(act))
         return button
 
     def _layout(self) -> Any:
-        "Fields side by side if there is room, below each other on a phone."
+        "Arrange the fields side by side if there is room, below each other on a phone."
         w, b = self.w, self.buttons
         wrap = dict(display="flex", flex_flow="row wrap", align_items="flex-start", width="100%")
 
@@ -176,11 +176,11 @@ class LyricWidget:
 
     @property
     def values(self) -> dict[str, Any]:
-        "What the fields hold."
+        "The values of the fields."
         return {name: field.value for name, field in self.fields.items()}
 
     def check(self) -> bool:  # whether a song can be started
-        "Say beside each field what is wrong with it, as it is typed."
+        "Show next to each field what is wrong with it, as the user types."
         form = _Form(self.values, self.lyricist.reader if self.lyricist else as_reader(None))
         good = True
         for name in CHECKED_FIELDS:
@@ -195,7 +195,7 @@ class LyricWidget:
     # Running
 
     def _safely(self, act: Callable[[], None]) -> None:
-        "Do something, and show what goes wrong."
+        "Call a function, and show what goes wrong."
         try:
             act()
         except CantolyricError as e:
@@ -204,7 +204,7 @@ class LyricWidget:
             self.status.value = _message(f"something went wrong: {type(e).__name__}: {e}", "alert")
 
     def _run(self, what: str, job: Callable[[], None]) -> None:
-        "Do something slow in a thread; the buttons are off until it is done."
+        "Run a slow job in a thread; the buttons are disabled until it is done."
         if self.busy:
             return
         self.busy, self.status.value = True, _message(what)
@@ -216,16 +216,16 @@ class LyricWidget:
             self._safely(self._show)
             first = next((b for b in self.row_buttons if b.description == "Keep 1"), None)
             if first:
-                first.focus()  # for hands on the keyboard
+                first.focus()  # for keyboard users
 
         self._thread = threading.Thread(target=work, daemon=True)
         self._thread.start()
 
     def wait(
         self,
-        seconds: float = 60.0,  # at most
+        seconds: float = 60.0,  # maximum time to wait
     ) -> bool:  # whether it is done
-        "Wait for what is running."
+        "Wait for the running job."
         if self._thread:
             self._thread.join(seconds)
         return not self.busy
@@ -233,13 +233,13 @@ class LyricWidget:
     # Steps
 
     def _current(self) -> Session:
-        "The session; raises `CantolyricError` if there is none."
+        "Return the session; raises `CantolyricError` if there is none."
         if self.session is None:
             raise CantolyricError("no song has been started; click Write first")
         return self.session
 
     def _ask(self, line: int | None = None) -> None:
-        "Get candidates, made as the fields say now."
+        "Get candidates for the current values of the fields."
         values, session = self.values, self._current()
         session.options |= {name: values[name] for name in ("n", "temperature", "method")}
         found = session.ask(line)
@@ -248,9 +248,9 @@ class LyricWidget:
         self.status.value = _message(text)
 
     def _write(self) -> None:
-        "Start a song as the fields say; undo brings an older one back."
+        "Start a song with the values of the fields; undo brings an older one back."
         if not self.check():
-            raise CantolyricError("a field above is not right yet")
+            raise CantolyricError("a field above still needs to be corrected")
 
         def job() -> None:
             if self.lyricist is None:
@@ -282,17 +282,17 @@ class LyricWidget:
             self._run(f"kept; writing line {len(session.lines) + 1} …", self._ask)
 
     def _undo(self) -> None:
-        "Take the last step back, or the last start."
+        "Undo the last step, or the last start."
         session = self._current()
         if session.can_undo or not self.older_sessions:
             session.undo()
         else:
             self.session = self.older_sessions.pop()
-        self.status.value = _message("taken back")
+        self.status.value = _message("undone")
         self._show()
 
     def _edit(self, line: int, text: str) -> None:
-        "Take a line as it was typed, and say how its tones fit."
+        "Replace a line with the typed text, and report how its tones fit."
         session = self._current()
         if text.strip() == session.lines[line - 1]:
             return
@@ -305,7 +305,7 @@ class LyricWidget:
     # Showing
 
     def _show(self) -> None:
-        "Bring the page up to date."
+        "Update the page."
         session, self.row_buttons = self.session, []
         self.song_box.children = self._song_rows(session) if session and session.lines else ()
         self.candidate_box.children = self._candidate_rows(session) if session and session.candidates else ()
@@ -324,7 +324,7 @@ class LyricWidget:
             button.disabled = self.busy
 
     def _song_rows(self, session: Session) -> list:
-        "A row for each line that is kept: the line, a field to edit it, a button to rewrite it."
+        "Create a row for each kept line: the line, a field to edit it, a button to rewrite it."
         song = session.song
         rows = [self.w.HTML("<b>The song</b>")]
         for n, (line, readings) in enumerate(zip(song.report.lines, song.ambiguous(), strict=True), 1):
@@ -333,7 +333,7 @@ class LyricWidget:
         return rows
 
     def _edit_row(self, n: int, text: str) -> Any:
-        "A field to edit a line, and a button to rewrite it."
+        "Create a field to edit a line, and a button to rewrite it."
         w = self.w
         field = w.Text(
             value=text,
@@ -355,7 +355,7 @@ class LyricWidget:
         return w.Box([field, button], layout=w.Layout(display="flex", flex_flow="row wrap", width="100%"))
 
     def _candidate_rows(self, session: Session) -> list:
-        "A card for each candidate, with a button to keep it."
+        "Create a card for each candidate, with a button to keep it."
         number = (session.line_index or 0) + 1
         rows = [self.w.HTML(f"<b>Candidates for line {number}</b>")]
         for k, candidate in enumerate(session.candidates or (), 1):
@@ -364,7 +364,7 @@ class LyricWidget:
         return rows
 
     def _card(self, k: int, content: str, tip: str) -> Any:
-        "One candidate in a frame."
+        "Create a frame with one candidate."
         w = self.w
         button = self._button(f"Keep {k}", lambda: self._keep(k), tip)
         self.row_buttons.append(button)
