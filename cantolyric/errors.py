@@ -66,7 +66,7 @@ class ParseError(CantolyricError):
 
     def __init__(
         self,
-        message: str,  # what stands there, what is expected, and where
+        message: str,  # what was found, what was expected, and where
         line: int | None = None,  # from 1
         column: int | None = None,  # from 1
     ) -> None:
