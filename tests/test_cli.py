@@ -285,7 +285,7 @@ def climbed(tmp_path, monkeypatch):
 
     monkeypatch.setattr("cantolyric.training.run.run_finetune", run_finetune)
     monkeypatch.setattr("cantolyric.evaluation.requests.check_unseen", lambda requests: None)
-    monkeypatch.setattr("cantolyric.evaluation.metrics.human_agreement", lambda **kw: (0.97, 1000))
+    monkeypatch.setattr("cantolyric.evaluation.summary.human_agreement", lambda **kw: (0.97, 1000))
 
 
 def test_finetune_ends_with_lyrics_and_one_table(run, climbed, tmp_path):
@@ -440,7 +440,7 @@ def test_the_tab_key(tmp_path):
         (["--endpoint", "http://127.0.0.1:9/v1", "--base", "tiny"], "--base is for a model"),
         (["--endpoint", "http://127.0.0.1:9/v1", "--word", "雨"], "--word is for a model"),
         (["--endpoint", "127.0.0.1"], "not the address"),
-        (["--endpoint", "http://127.0.0.1:9/v1"], "which model"),
+        (["--endpoint", "http://127.0.0.1:9/v1"], "name of a model"),
         (["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "-n", "1"], "cannot be reached"),
     ],
 )

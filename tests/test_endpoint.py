@@ -441,7 +441,7 @@ def test_what_is_no_address(url):
         (dict(timeout=0), "timeout"),
         (dict(retries=-1), "retries"),
         (dict(wait=-1), "wait"),
-        (dict(model=None), "which model"),
+        (dict(model=None), "name of a model"),
     ],
 )
 def test_settings_that_cannot_be_meant(wrong, words):

@@ -239,7 +239,7 @@ REQUESTS = [
     ([*WRITE, "--temperature", "nan"], "--temperature nan: expected"),
     ([*WRITE, "--sort-by", "luck=1"], "--sort-by: there is no criterion 'luck'"),
     ([*WRITE, "--endpoint", "127.0.0.1"], "--endpoint '127.0.0.1': not the address"),
-    ([*WRITE, "--endpoint", "http://127.0.0.1:9/v1"], "--model: which model"),
+    ([*WRITE, "--endpoint", "http://127.0.0.1:9/v1"], "--model: expected the name of a model"),
     (
         [*WRITE, "--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "-n", "1", "--rounds", "-1"],
         "--rounds -1: expected",

@@ -471,7 +471,7 @@ def test_names_that_are_none(healthy):
         (lambda: preflight(healthy, ["nope"]), "data, template"),
         (lambda: caught_by("nope", healthy), "train/test leak"),
     ):
-        with pytest.raises(ArgumentError, match=f"there are {known}") as error:
+        with pytest.raises(ArgumentError, match=f"expected one of {known}") as error:
             call()
         assert (error.value.name, error.value.value) == ("name", "nope")
     with pytest.raises(KeyError, match="'hook'"):
