@@ -13,7 +13,7 @@ from cantolyric import base, pretraining
 from cantolyric._exercises import base as exercises
 from cantolyric.base import BaseConfig, bits_per_character, bits_per_text, forward_by_hand, load_base, tiny_config
 from cantolyric.bpe import ByteLevelBPE
-from cantolyric.errors import ArgumentError, CantolyricError, FileError
+from cantolyric.errors import ArgumentError, FileError
 from cantolyric.paths import asset_path
 from cantolyric.pretraining import (
     add_dropout,
@@ -95,10 +95,10 @@ def test_settings_are_remembered(tmp_path):
     check_run_config(tmp_path / "run", SMALL)
     check_run_config(tmp_path / "run", SMALL)
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["config.json"]
-    with pytest.raises(CantolyricError, match="started with layers=1, not 2"):
+    with pytest.raises(FileError, match="started with layers=1, not 2"):
         check_run_config(tmp_path / "run", BaseConfig(**vars(SMALL) | dict(layers=2)))
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CantolyricError, match="got a file"):
+    with pytest.raises(FileError, match="got a file"):
         check_run_config(tmp_path / "file", SMALL)
 
 
@@ -125,12 +125,12 @@ def test_folders_that_hold_no_base(tmp_path):
         load_base(tmp_path)
     shutil.copytree(asset_path("base"), tmp_path / "base")
     (tmp_path / "base/tokenizer.json").rename(tmp_path / "away")
-    with pytest.raises(CantolyricError, match="base model: tokenizer.json missing"):
+    with pytest.raises(FileError, match="base model: tokenizer.json missing"):
         load_base(tmp_path / "base")
     (tmp_path / "away").rename(tmp_path / "base/tokenizer.json")
     weights = tmp_path / "base/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1_000_000])
-    with pytest.raises(CantolyricError, match="cut short"):
+    with pytest.raises(FileError, match="cut short"):
         load_base(tmp_path / "base")
 
 

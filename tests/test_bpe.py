@@ -201,7 +201,7 @@ def test_mistakes(ours, tmp_path, call, error):
 def test_files_that_are_no_tokenizer(tmp_path, content, message):
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(CantolyricError, match=message):
+    with pytest.raises(FileError, match=message):
         ByteLevelBPE.from_file(path)
 
 

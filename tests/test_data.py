@@ -15,7 +15,7 @@ from cantolyric.data.store import stored
 from cantolyric.data.text import clean, han_only
 from cantolyric.data.topics import is_about, is_content_word, neighbours, topic_of
 from cantolyric.data.verse_file import load_verses
-from cantolyric.errors import ArgumentError, CantolyricError, FileError
+from cantolyric.errors import ArgumentError, CantolyricError, FileError, ParseError
 from cantolyric.paths import content_key
 from cantolyric.reading import default_reader
 from cantolyric.template.template import ToneTemplate
@@ -317,6 +317,6 @@ def test_missing_or_strange_verses(tmp_path):
         load_verses(tmp_path / "none.jsonl")
     assert e.value.path == str(tmp_path / "none.jsonl")
     (tmp_path / "big5.jsonl").write_bytes("夜雨".encode("big5"))
-    with pytest.raises(CantolyricError, match="not UTF-8"):
+    with pytest.raises(ParseError, match="not UTF-8"):
         load_verses(tmp_path / "big5.jsonl")
     assert len(load_verses(write(tmp_path / "empty.jsonl", ""))) == 0

@@ -214,7 +214,7 @@ def test_nan_logits(tiny, how):
 
 def test_our_own_loop_refuses_too(tiny):
     model, _, table, constraint, _ = tiny
-    with pytest.raises(CantolyricError, match="2 constraints for 3 prompts"):
+    with pytest.raises(ArgumentError, match="2 constraints for 3 prompts"):
         write_tokens(model, torch.tensor([[1], [2], [3]]), [constraint] * 2)
 
     class Broken(torch.nn.Module):

@@ -30,7 +30,7 @@ from cantolyric.constraint.automaton import ToneConstraint
 from cantolyric.constraint.decoding import write_tokens
 from cantolyric.constraint.vocabulary import TokenTable
 from cantolyric.data.song_files import read_songs
-from cantolyric.errors import ArgumentError, ParseError
+from cantolyric.errors import ArgumentError, FileError, ParseError, UnsatisfiableError
 from cantolyric.evaluation.metrics import reader_agreement
 from cantolyric.evaluation.requests import read_jsonl
 from cantolyric.generation import Sampling, generate
@@ -278,7 +278,7 @@ def test_forms_are_reported_once_on_the_command_line(tmp_path):
 def test_other_languages_in_a_file(text, says, tmp_path):
     path = tmp_path / "song.txt"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(CantolyricError, match=says) as e:
+    with pytest.raises(ParseError, match=says) as e:
         read_lyrics(path)
     assert repr(str(path)) in str(e.value) and "expected" in str(e.value)
 
@@ -321,7 +321,7 @@ def test_sizes_of_a_file(tmp_path):
     ):
         path.write_text(text, encoding="utf-8")
         start = time.perf_counter()
-        with pytest.raises(CantolyricError, match=says) as e:
+        with pytest.raises(ParseError, match=says) as e:
             read_lyrics(path)
         assert time.perf_counter() - start < 5 and len(str(e.value)) < 300 + len(str(path))
     path.write_text("雨" * MAX_ROW + "\n" + "雨\n" * (MAX_ROWS - 1), encoding="utf-8")
@@ -347,7 +347,7 @@ def test_an_endless_file():
 )
 def test_huge_templates_are_refused_soon(text):
     start = time.perf_counter()
-    with pytest.raises(CantolyricError, match="at most") as e:
+    with pytest.raises(ParseError, match="at most") as e:
         ToneTemplate.parse(text)
     assert time.perf_counter() - start < 5 and len(str(e.value)) < 300
 
@@ -369,7 +369,7 @@ def test_huge_templates_are_refused_soon(text):
 def test_messages_about_large_templates_are_short(text):
     start = time.perf_counter()
     assert len(text) <= MAX_TEMPLATE
-    with pytest.raises(CantolyricError) as e:
+    with pytest.raises(ParseError) as e:
         ToneTemplate.parse(text)
     assert time.perf_counter() - start < 10 and len(str(e.value)) < 500
 
@@ -378,7 +378,7 @@ def test_huge_arguments_are_refused_soon():
     start = time.perf_counter()
     with pytest.raises(CantolyricError):
         check_request("雨" * 1_600_000, "02")
-    with pytest.raises(CantolyricError) as e:
+    with pytest.raises(ArgumentError) as e:
         check_request("雨", "02", rhyme="ab-" * 1_000_000)
     assert len(str(e.value)) < 300 and time.perf_counter() - start < 5
 
@@ -525,7 +525,7 @@ def test_arguments_of_the_other_ways_to_write(lyricist, name):
         if name == "words" and value is not True and value != [{}]:
             continue
         for call in calls:
-            with pytest.raises(CantolyricError):
+            with pytest.raises(ArgumentError):
                 call(**{name: value})
 
 
@@ -668,7 +668,7 @@ TEMPLATE = ToneTemplate.parse("02")
 )
 def test_what_is_no_text(call):
     for value in (None, 5, 1.5, True, b"02", [], ["雨"], {}, object()):
-        with pytest.raises(CantolyricError):
+        with pytest.raises(ArgumentError):
             call(value)
 
 
@@ -684,7 +684,7 @@ def test_what_is_no_reader(value):
         lambda: TEMPLATE.automaton(value),
         lambda: TEMPLATE.to_regex(value),
     ):
-        with pytest.raises(CantolyricError):
+        with pytest.raises(ArgumentError):
             call()
 
 
@@ -705,13 +705,13 @@ def test_sampling_of_the_wrong_type(name):
 
 def test_a_second_reader_that_gives_no_list():
     for said in (None, 5, "ab"):
-        with pytest.raises(CantolyricError, match="second="):
+        with pytest.raises(ArgumentError, match="second="):
             TEMPLATE.check("落雨", second=lambda line: said)
 
 
 @pytest.mark.parametrize("path", ["\0", "x" * 300, "", "/"])
 def test_paths_that_cannot_be_read(path):
-    with pytest.raises(CantolyricError, match="cannot read"):
+    with pytest.raises(FileError, match="cannot read"):
         read_lyrics(path)
 
 
@@ -719,7 +719,7 @@ def test_paths_that_cannot_be_read(path):
 
 
 def test_a_long_message_is_shortened():
-    with pytest.raises(CantolyricError) as said:
+    with pytest.raises(ArgumentError) as said:
         as_reader("a" * 5000)
     assert len(str(said.value)) < 1000 and said.value.name == "reader" and "'unambiguous'" in str(said.value)
     assert len(str(ArgumentError("seed", 10**5000, "expected less"))) < 100
@@ -728,10 +728,10 @@ def test_a_long_message_is_shortened():
 
 def test_a_reader_is_checked_with_the_template():
     for reader in ("", "x", 5, b"unambiguous"):
-        with pytest.raises(CantolyricError, match="reader"):
+        with pytest.raises(ArgumentError, match="reader"):
             ToneTemplate.parse("02", reader=reader)
 
 
 def test_a_character_without_a_reading_is_refused_before_a_search():
-    with pytest.raises(CantolyricError, match="line 1, slot 3 .* no reading of 𠻺"):
+    with pytest.raises(UnsatisfiableError, match="line 1, slot 3 .* no reading of 𠻺"):
         ToneTemplate.parse("0*𠻺[52][2]3月", "394052").automaton("unambiguous")

@@ -17,7 +17,7 @@ import torch
 
 from cantolyric.constraint.mask_store import MaskStore
 from cantolyric.constraint.scoring import ToneCollator, answer_bits, encode_pairs, per_character
-from cantolyric.errors import CantolyricError, GateError
+from cantolyric.errors import ArgumentError, CantolyricError, FileError, GateError
 from cantolyric.models import load_model
 from cantolyric.paths import asset_path
 from cantolyric.training.config import FinetuneConfig
@@ -180,7 +180,7 @@ def test_adapter_loads_and_only_lora_was_trained(run, base):
 @needs_base
 def test_existing_run_is_refused(run, base):
     config = micro(base, run.folder.parent)
-    with pytest.raises(CantolyricError, match="exists already: choose another name"):
+    with pytest.raises(ArgumentError, match="exists already: choose another name"):
         run_finetune(config, pairs, quiet)
     with pytest.raises(CantolyricError, match="rank=16, not 4"):
         run_finetune(replace(config, rank=4, resume=True), pairs, quiet)
@@ -194,15 +194,15 @@ def test_interrupted_run_is_refused_and_nothing_to_resume_is_said(tmp_path):
         read_config(runs_dir=str(tmp_path))
     (tmp_path / "tiny.part").mkdir()
     for resume in (False, True):  # neither call recommends the other
-        with pytest.raises(CantolyricError, match="holds no run that could be resumed"):
+        with pytest.raises(FileError, match="holds no run that could be resumed"):
             run_finetune(replace(config, resume=resume), pairs, quiet)
     (tmp_path / "tiny.part/config.json").write_text("{}")
-    with pytest.raises(CantolyricError, match="continue it .--resume"):
+    with pytest.raises(ArgumentError, match="continue it .--resume"):
         run_finetune(config, pairs, quiet)
     (tmp_path / "tiny").mkdir()
-    with pytest.raises(CantolyricError, match="is not a run"):
+    with pytest.raises(FileError, match="is not a run"):
         run_finetune(replace(config, resume=True), pairs, quiet)
-    with pytest.raises(CantolyricError, match="no finished run|metrics.json"):
+    with pytest.raises(FileError, match="no finished run|metrics.json"):
         read_run(tmp_path / "tiny")
 
 
@@ -464,9 +464,9 @@ def test_a_mismatch_is_named_or_skipped(base, tmp_path):
         and "test: example 3 (" in report.mismatches[-1]
     )  # validation and test have one each
     assert "59 examples (" in str(report) and "left out" in str(report)
-    with pytest.raises(CantolyricError, match="on_mismatch='leave'.*'stop' or 'skip'"):
+    with pytest.raises(ArgumentError, match="on_mismatch='leave'.*'stop' or 'skip'"):
         check_config(replace(config, on_mismatch="leave"))
-    with pytest.raises(CantolyricError, match="loss='fused'.*'sliced' or 'hook'"):
+    with pytest.raises(ArgumentError, match="loss='fused'.*'sliced' or 'hook'"):
         check_config(replace(config, loss="fused"))
 
 

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from cantolyric._exercises import gpus as exercises
-from cantolyric.errors import CantolyricError
+from cantolyric.errors import ArgumentError, CantolyricError
 from cantolyric.families.table import QWEN25_SHAPES
 from cantolyric.fitting import calibrated_efficiency, fit
 from cantolyric.gpus import GPU, GPUS, estimate, read_gpus, step_seconds
@@ -257,7 +257,7 @@ def test_bad_input_is_named():
         (dict(rank=0), "rank=0"),
         (dict(labelled=0), "labelled=0"),
     ):
-        with pytest.raises(CantolyricError, match=why):
+        with pytest.raises(ArgumentError, match=why):
             estimate("Qwen2.5-0.5B", **wrong)
 
 

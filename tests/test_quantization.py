@@ -13,7 +13,7 @@ bnb = pytest.importorskip("bitsandbytes")
 import bitsandbytes.functional as bf
 
 from cantolyric._exercises import quantization as exercises
-from cantolyric.errors import CantolyricError
+from cantolyric.errors import ArgumentError, CantolyricError
 from cantolyric.lora import undo_cpu_packing
 from cantolyric.quantization import (
     FLOAT_DTYPES,
@@ -263,7 +263,7 @@ def test_bad_settings_are_named():
         (lambda: normal_codebook(1), "bits=1"),
         (lambda: uniform_codebook(16), "bits=16"),
     ):
-        with pytest.raises(CantolyricError, match=says):
+        with pytest.raises(ArgumentError, match=says):
             f()
 
 

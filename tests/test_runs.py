@@ -140,7 +140,7 @@ def test_yaml_of_other_places(tmp_path):
     with pytest.raises(FileError, match="cannot read"):
         read_yaml(tmp_path)
     (tmp_path / "latin.yaml").write_bytes("name: café".encode("latin-1"))
-    with pytest.raises(CantolyricError, match="is not UTF-8 text"):
+    with pytest.raises(FileError, match="is not UTF-8 text"):
         read_yaml(tmp_path / "latin.yaml")
     told = []
     other = re.sub(r"(?m)^  torch: .*", "  torch: 1.13.1", yaml_text(FinetuneConfig()))
@@ -501,13 +501,13 @@ def test_a_push_that_cannot_be_is_said_first(tmp_path, monkeypatch):
         ("a b/c", "not a valid repository name"),
         ("", "push_to=''"),
     ):
-        with pytest.raises(CantolyricError, match=says):
+        with pytest.raises(ArgumentError, match=says):
             run_finetune(FinetuneConfig(runs_dir=str(tmp_path), push_to=repo))
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    with pytest.raises(CantolyricError, match="needs a Hub token.*hf auth login"):
+    with pytest.raises(ArgumentError, match="needs a Hub token.*hf auth login"):
         run_finetune(FinetuneConfig(runs_dir=str(tmp_path), push_to="a/b"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(CantolyricError, match="HF_HUB_OFFLINE is set"):
+    with pytest.raises(ArgumentError, match="HF_HUB_OFFLINE is set"):
         check_push("a/b")
 
 

@@ -63,7 +63,7 @@ def test_parses_or_says_where(text):
 @settings(max_examples=200, deadline=None)
 def test_a_text_matches_its_own_template_and_no_neighbour(text, name):
     if not lyric_lines(text):
-        with pytest.raises(CantolyricError):
+        with pytest.raises(ParseError):
             ToneTemplate.of(text)
         return
     template = ToneTemplate.of(text, scheme=name)
@@ -105,7 +105,7 @@ def test_report_of_odd_texts():
 
 def test_errors_of_syllables():
     for wrong in ("ngan", "ngan0", "ngan7", "Ngan4", "ngan4 ", "", "xan4", "zhong1", "1", "bm4", "ngan44"):
-        with pytest.raises(CantolyricError):
+        with pytest.raises(ParseError):
             Syllable.parse(wrong)
     for right in ("m4", "ng5", "hng6", "aa3", "jyut6", "gwik1", "kwaang3"):
         assert str(Syllable.parse(right)) == right
@@ -544,7 +544,7 @@ def test_exports_refuse_open_letters():
     for export in (template.to_regex, template.to_gbnf):
         with pytest.raises(ArgumentError, match="letter A is open"):
             export()
-        with pytest.raises(ArgumentError, match="final='xx'"):
+        with pytest.raises(ArgumentError, check=lambda e: (e.name, e.value) == ("final", "xx")):
             export({"A": "xx"})
         with pytest.raises(ArgumentError, match="letter C"):
             export({"A": "an", "C": "an"})
