@@ -144,7 +144,7 @@ def batch_order(
     steps: int,
     batch_size: int,  # rows per step
     seed: int = 0,
-    window: int = 50,  # number of batches whose rows are sorted by length together
+    window: int = 16,  # number of batches whose rows are sorted by length together
 ) -> np.ndarray:  # int64 (steps * batch_size,): indices of rows
     "Arrange rows in shuffled epochs, one after another, with rows of similar length in the same batch."
     sizes, rng = np.asarray(lengths), np.random.default_rng(seed)
