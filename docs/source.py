@@ -222,10 +222,10 @@ def page(path: str) -> str:
     return relink(no_remote_images(text), path)
 
 
-SETTINGS = """# Settings of a finetune
+SETTINGS = """# Finetune settings
 
 Set any of these with `cantolyric finetune --set NAME=VALUE`, in a YAML file (`--config FILE`), or as an argument of
-`FinetuneConfig`. The most common ones also have their own option; see `cantolyric finetune --help`.
+`FinetuneConfig`. The most common ones also have their own options; see `cantolyric finetune --help`.
 
 <div class="wide">
 
