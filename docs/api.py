@@ -102,10 +102,10 @@ def fields(node, said: dict) -> list:
 
 
 def method(node, said: dict) -> Thing | None:
-    "A method or property, or None if it is private."
-    if node.name.startswith("_"):
-        return None
+    "A method or property; None if it is private, or the setter of a property."
     decorators = {ast.unparse(d) for d in node.decorator_list}
+    if node.name.startswith("_") or f"{node.name}.setter" in decorators:
+        return None
     made = function(node, said, "function" if "staticmethod" in decorators else "method")
     if decorators & PROPERTIES:
         return Thing("property", node.name, made.returns[0], made.doc, [], made.returns)
