@@ -33,7 +33,7 @@ def find_adapter(
     base: str,  # as in `models.load_model`
     adapter: str | os.PathLike[str] | None = None,  # a folder, a run's folder, None for the shipped one, "none"
 ) -> Path | None:  # None: use the base alone
-    "The folder of an adapter; `CantolyricError` if there is none in the given folder."
+    "Return the folder of an adapter; `CantolyricError` if there is none in the given folder."
     if adapter is None and base != "tiny" or adapter == "none":
         return None
     if adapter is None:
@@ -214,7 +214,7 @@ def _try_forward(model: "PeftModel", name: str) -> None:
 def adapter_run_settings(
     adapter: str | Path | None,  # a folder
 ) -> dict[str, Any]:  # format, quantization, …; empty if unknown
-    "The settings of the run that trained an adapter; `CantolyricError` if they are damaged."
+    "Return the settings of the run that trained an adapter; `CantolyricError` if they are damaged."
     file = Path(adapter).parent / "config.json" if adapter else None
     if not file or not file.exists():
         return {}
@@ -231,7 +231,7 @@ def adapter_format(
     config: "PretrainedConfig",  # of the base
     tokenizer: "PreTrainedTokenizerBase",  # of the base
 ) -> Format:
-    "The chat format that an adapter was trained with; if that is unknown, the base's own."
+    "Return the chat format that an adapter was trained with; if that is unknown, the base's own."
     return format_named(adapter_run_settings(adapter).get("format") or format_name(config, tokenizer))
 
 
@@ -239,6 +239,6 @@ def adapter_revision(
     adapter: str | Path | None,  # a folder
     base: str,  # the base that will be loaded
 ) -> str | None:  # a commit
-    "The commit of a Hub model that an adapter was trained on, if it is this base."
+    "Return the commit of a Hub model that an adapter was trained on, if it is this base."
     config = read_adapter_config(adapter) if adapter else {}
     return config.get("revision") if config.get("base_model_name_or_path") == base else None

@@ -32,7 +32,7 @@ def follow_umask(
 
 
 def _granted_mode(folder: Path) -> int:
-    "The mode of a new file in a folder."
+    "Return the mode of a new file in a folder."
     probe = folder / f".{uuid.uuid4().hex}"
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -45,7 +45,7 @@ def temporary_path(
     path: str | Path,  # the file or folder to be
     unique: bool = False,  # different on each call
 ) -> Path:  # in the same folder
-    "The name under which `atomic_file` and `atomic_dir` write before they rename."
+    "Return the name under which `atomic_file` and `atomic_dir` write before they rename."
     path = Path(path)
     return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp" if unique else f"{path.name}.tmp")
 

@@ -21,7 +21,7 @@ _IDEOGRAPHS = re.compile(f"[{HAN}]+")
 def is_han(
     text: str,  # one or several characters
 ) -> bool:
-    "Whether a text is not empty and consists of Chinese (Han) characters only."
+    "Return whether a text is not empty and consists of Chinese (Han) characters only."
     return _HAN_OR_RADICALS.fullmatch(text) is not None
 
 
@@ -69,7 +69,7 @@ _HAS_VARIANT = re.compile(f"[{''.join(VARIANTS)}{_COMPATIBLE_RANGES}]")
 
 
 def has_variants(text: str) -> bool:
-    "Whether `fold_variants` may change a text."
+    "Return whether `fold_variants` may change a text."
     return _HAS_VARIANT.search(text) is not None
 
 
@@ -86,7 +86,7 @@ def ordinary_forms(text: str) -> str:  # the same length
 def compatibility_forms(
     text: str,
 ) -> dict[str, str]:  # form -> ordinary character, in the order of the text
-    "The compatibility forms in a text."
+    "Return the compatibility forms in a text."
     return {c: COMPATIBLE[c] for c in text if c in COMPATIBLE} if _HAS_COMPATIBLE.search(text) else {}
 
 # %% ../nbs/lib/characters.ipynb #f6forms2

@@ -42,7 +42,7 @@ def load_readings(
 
 
 def _checked(word: object, jyutping: object) -> tuple[str, ...]:
-    "The syllables of one entry."
+    "Return the syllables of one entry."
     entry = {word: jyutping}
     if not isinstance(word, str) or not isinstance(jyutping, str | list | tuple):
         raise ArgumentError("extra", entry, "expected words and their Jyutping, such as {'銀行': 'ngan4 hong4'}")

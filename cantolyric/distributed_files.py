@@ -46,7 +46,7 @@ def checkpoint_tensors(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> dict[str, torch.Tensor]:  # the tensors themselves, not copies
-    "The trained parameters of a model and the state of their optimizer, by name."
+    "Return the trained parameters of a model and the state of their optimizer, by name."
     names: dict[Any, str] = {p: n for n, p in model.named_parameters() if p.requires_grad}
     if not optimizer.state:
         _create_state(optimizer)

@@ -16,7 +16,7 @@ def shortened(
     message: str,
     most: int = 900,  # characters
 ) -> str:
-    "The message; the middle of one that is longer than `most` is replaced by an ellipsis."
+    "Return the message; the middle of one that is longer than `most` is replaced by an ellipsis."
     return message if len(message) <= most else f"{message[: 2 * most // 3]} … {message[-most // 4 :]}"
 
 
@@ -24,7 +24,7 @@ def brief(
     value: object,  # what a user gave
     most: int = 200,  # characters
 ) -> str:
-    "The `repr` of a value on one line, shortened to fit into a message."
+    "Return the `repr` of a value on one line, shortened to fit into a message."
     try:
         text = " ".join(repr(value).split())
     except Exception:  # for example an integer of more than 4,300 digits
@@ -56,7 +56,7 @@ class ArgumentError(CantolyricError):
         return shortened(f"{self.name}={brief(self.value) if self.shown else ''}: {self.problem}")
 
     def as_option(self) -> str:
-        "The message with the argument written as a command-line option."
+        "Return the message with the argument written as a command-line option."
         option = ("-" if len(self.name) == 1 else "--") + self.name.replace("_", "-")
         return shortened(f"{option} {brief(self.value)}: {self.problem}" if self.shown else f"{option}: {self.problem}")
 
@@ -150,7 +150,7 @@ class FileError(CantolyricError):
         action: str = "read",  # what was tried
         remedy: str = "",  # what the user can do
     ) -> "FileError":
-        "The error for a failed system call."
+        "Return the error for a failed system call."
         return cls(path, f"cannot {action} it: {error.strerror or error}", remedy)
 
     def __str__(self) -> str:

@@ -26,7 +26,7 @@ def _lock_paths(folder: Path) -> tuple[Path, Path]:  # the lock file, and the fi
 
 
 def _in_use(folder: Path) -> CantolyricError:
-    "The error for a folder that another process has locked."
+    "Return the error for a folder that another process has locked."
     lock, file = _lock_paths(folder)
     try:
         holder = json.loads(file.read_text(encoding="utf-8"))
@@ -112,7 +112,7 @@ def damaged_file(
     problem: str,  # what is wrong with it
     remedy: str,  # what the user can do
 ) -> FileError:
-    "The error for a file that was cut short or edited."
+    "Return the error for a file that was cut short or edited."
     return FileError(path, f"damaged ({problem}): it was cut short or edited", remedy)
 
 
@@ -147,7 +147,7 @@ def has_json_type(
     value: object,  # from JSON
     kind: type,  # str, int, float, bool, list or dict
 ) -> bool:
-    "Whether a value from JSON has a type. A whole number is a float too, but true and false are not numbers."
+    "Return whether a value from JSON has a type. A whole number is a float too, but true and false are not numbers."
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)

@@ -21,7 +21,7 @@ from .errors import CantolyricError
 def output_head(
     model: nn.Module,  # a causal language model, bare, under PEFT, compiled or under DistributedDataParallel
 ) -> nn.Module:  # the layer whose output is the logits
-    "The head of a model; `CantolyricError` if there is none."
+    "Return the head of a model; `CantolyricError` if there is none."
     inner = model if hasattr(model, "get_output_embeddings") else getattr(model, "module", model)
     get = getattr(inner, "get_output_embeddings", None)
     head = get() if callable(get) else None
@@ -52,7 +52,7 @@ def _changed(fn: LogitsFunction, logits: torch.Tensor) -> torch.Tensor:
 
 
 def _not_called(model: nn.Module) -> CantolyricError:
-    "The error for a forward that did not call the head."
+    "Return the error for a forward that did not call the head."
     return CantolyricError(
         f"{type(model).__name__} ran, but its head was never called, so the hook did nothing. A fused loss takes the "
         "head's weights without calling it. Pass labels by name (labels=…), so that logits_hook can go around it; "
@@ -65,7 +65,7 @@ _LOSS_INPUTS = ("labels", "shift_labels", "num_items_in_batch")  # what a Traine
 
 
 def _labels(inputs: dict[str, Any]) -> torch.Tensor | None:
-    "The labels among the inputs of a model, shifted already or not; None if there are none."
+    "Return the labels among the inputs of a model, shifted already or not; None if there are none."
     shifted = inputs.get("shift_labels")
     return inputs.get("labels") if shifted is None else shifted
 
@@ -84,7 +84,7 @@ def _with_loss(model: Any, out: Any, given: dict[str, Any]) -> Any:
 
 
 def _refuse_second_loss(model: nn.Module, inputs: dict[str, Any]) -> None:
-    "A loss over a router's choices is added inside the model; without labels it would be missing."
+    "Refuse a model that adds a loss over its router's choices: without labels it would be missing."
     config: Any = getattr(model, "config", None)
     if not config:
         return

@@ -160,7 +160,7 @@ def _assign(
     n: np.ndarray,  # number of occurrences of each
     copy: float,  # as in `mask_groups`
     start: float,
-    one_by_one: int = 128,  # number of the largest states that are assigned one by one, the others in chunks
+    one_by_one: int = 128,  # number of the largest masks that are assigned one by one, the others in chunks
     chunk: int = 64,
 ) -> np.ndarray:  # int64 (S,)
     "Assign each mask to the group where it adds the least work, or to a new one."

@@ -18,7 +18,7 @@ def is_number(
     least: float = -math.inf,
     most: float = math.inf,
 ) -> bool:
-    "Whether a value is a finite number in a range, bounds included; True and False are not."
+    "Return whether a value is a finite number in a range, bounds included; True and False are not."
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return False
     # The first comparison is False for NaN. Integers may be larger than any float.
@@ -31,5 +31,5 @@ def is_whole_number(
     least: int,
     most: int,
 ) -> bool:
-    "Whether a value is a whole number in a range, bounds included; True and False are not."
+    "Return whether a value is a whole number in a range, bounds included; True and False are not."
     return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most

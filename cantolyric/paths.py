@@ -16,7 +16,7 @@ from .errors import FileError, MissingDependencyError
 
 # %% ../nbs/lib/paths.ipynb #3e3e5abe
 def _package_folder(name: str) -> Path | None:
-    "The folder of an installed package; None if it is not installed."
+    "Return the folder of an installed package; None if it is not installed."
     spec = find_spec(name)
     return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
@@ -37,7 +37,7 @@ def pycantonese_data(
 def asset_path(
     *parts: str,  # names inside `cantolyric/assets`
 ) -> Path:
-    "The path of a file that is shipped with the package."
+    "Return the path of a file that is shipped with the package."
     folder = _package_folder("cantolyric")
     assert folder is not None
     return folder.joinpath("assets", *parts)
@@ -56,7 +56,7 @@ def content_key(
 def source_files(
     *names: str,  # modules or subpackages of cantolyric, such as "reading" or "data.splits"
 ) -> list[Path]:  # a subpackage counts with all of its modules
-    "The source files of modules, to be hashed by `content_key`."
+    "Return the source files of modules, to be hashed by `content_key`."
     root, files = _package_folder("cantolyric"), []
     assert root is not None
     for name in names:
@@ -66,7 +66,7 @@ def source_files(
 
 # %% ../nbs/lib/paths.ipynb #f2b72461
 def cache_folder() -> Path:
-    "The folder of prepared data: `CANTOLYRIC_CACHE` if it is set, or else next to the cache of `datasets`."
+    "Return the folder of prepared data: `CANTOLYRIC_CACHE` if it is set, or else next to the cache of `datasets`."
     if own := os.environ.get("CANTOLYRIC_CACHE"):
         return Path(own)
     if datasets := os.environ.get("HF_DATASETS_CACHE"):

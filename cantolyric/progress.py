@@ -18,6 +18,6 @@ def tqdm(
     disable: bool = False,
     **options: Any,  # as for `tqdm.auto.tqdm`
 ) -> any_bar:
-    "A progress bar in the process of rank 0 only; TQDM_DISABLE=1 switches it off."
+    "Show a progress bar in the process of rank 0 only; TQDM_DISABLE=1 switches it off."
     off = disable or os.environ.get("RANK", "0") != "0" or bool(os.environ.get("TQDM_DISABLE"))
     return any_bar(iterable, disable=off, **options)

@@ -28,13 +28,13 @@ _SYLLABLE = re.compile("[a-z]+[1-6]")
 
 
 def find_syllables(text: str) -> list[str]:
-    "The syllables in a text that contains Jyutping."
+    "Return the syllables in a text that contains Jyutping."
     return _SYLLABLE.findall(text)
 
 
 @lru_cache(None)
 def rime_words() -> dict[str, Reading]:
-    "The rime-cantonese table: words and single characters, one reading each."
+    "Return the rime-cantonese table: words and single characters, one reading each."
     path = pycantonese_data("rime_cantonese", "chars_to_jyutping.json")
     raw = json.loads(path.read_text(encoding="utf-8"))
     return {w: j for w, s in raw.items() if len(j := tuple(s.split())) == len(w) and is_ideographic(w)}
@@ -62,7 +62,7 @@ def conversations() -> dict[str, list[Utterance]]:
 def transcript(
     utterance: Utterance,
 ) -> tuple[str, list[str | None]]:  # the text, and what was said for each character; None if that is not known
-    "An utterance as a text and the reading of each of its characters."
+    "Return an utterance as a text and the reading of each of its characters."
     text: str = ""
     readings: list[str | None] = []
     for word, jyutping in utterance:
@@ -90,7 +90,7 @@ def count_readings(
 def _voted_readings(
     words: dict[str, Reading],
 ) -> dict[str, Reading]:  # single characters
-    "The readings of single characters that the longer words of a table outvote."
+    "Return the readings of single characters that the longer words of a table outvote."
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for word, reading in words.items():
         if len(word) > 1:
@@ -106,14 +106,14 @@ def _voted_readings(
 
 @lru_cache(None)
 def folded_rime_words() -> dict[str, Reading]:
-    "The rime table in the common form of each character; an entry that is already in that form wins."
+    "Return the rime table in the common form of each character; an entry that is already in that form wins."
     rime = rime_words()
     return {fold_variants(w): j for w, j in rime.items()} | {w: j for w, j in rime.items() if w == fold_variants(w)}
 
 
 @lru_cache(None)
 def base_lexicon() -> dict[str, Reading]:
-    "The folded table after the vote: all that a reader can know without a corpus."
+    "Return the folded table after the vote: all that a reader can know without a corpus."
     return folded_rime_words() | _voted_readings(folded_rime_words())
 
 # %% ../nbs/lib/pronunciation_data.ipynb #5764e6bc
@@ -142,10 +142,10 @@ def everyday_counts() -> EverydayCounts:
 def tone_classes(
     readings: Sequence[str],  # Jyutping
 ) -> list[str]:  # one digit per syllable
-    "The 0243 classes of some syllables."
+    "Return the 0243 classes of some syllables."
     return [SCHEMES["0243"][int(j[-1]) - 1] for j in readings]
 
 # %% ../nbs/lib/pronunciation_data.ipynb #6117ccf2
 def learned_readings_file() -> Path:
-    "The TSV file (word, Jyutping) of the entries in which the default lexicon differs from the rime table."
+    "Return the TSV file (word, Jyutping) of the entries in which the default lexicon differs from the rime table."
     return asset_path("readings.tsv")

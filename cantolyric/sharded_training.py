@@ -59,7 +59,7 @@ def prepare_trainer(
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
     class CheckStrategy(TrainerCallback):
-        "Raise `CantolyricError` before the first step unless the model is distributed as planned."
+        "A callback that raises `CantolyricError` before the first step unless the model is distributed as planned."
 
         def on_train_begin(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -60,7 +60,7 @@ def check_stable_split(fn: Callable) -> str:
 
 
 def _process_dependent(fn) -> bool:
-    "Whether a function, or one that is defined inside it, uses Python's salted `hash`."
+    "Return whether a function, or one that is defined inside it, uses Python's salted `hash`."
 
     def uses(code):
         return "hash" in code.co_names or any(uses(c) for c in code.co_consts if hasattr(c, "co_names"))

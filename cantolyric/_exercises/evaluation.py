@@ -91,7 +91,7 @@ def check_rarefied(fn: Callable) -> str:
 
 
 def _missed(total, count, size):
-    "The chance that a kind is missed, factor by factor."
+    "Return the chance that a kind is missed, factor by factor."
     out = 1.0
     for k in range(count):
         out *= (total - size - k) / (total - k)

@@ -7,7 +7,7 @@ from cantolyric._exercises import RIGHT, number_of, run
 
 
 def _config(kind, **more):
-    "A small config."
+    "Return a small config."
     from transformers import AutoConfig
 
     return AutoConfig.for_model(

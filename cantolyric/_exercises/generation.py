@@ -6,7 +6,7 @@ from cantolyric._exercises import RIGHT, run
 
 
 def _model():
-    "A tiny model with random weights, and a list of its calls: how many tokens each one read."
+    "Return a tiny model with random weights, and a list of its calls: how many tokens each one read."
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 

@@ -6,7 +6,7 @@ from cantolyric._exercises import RIGHT, run
 
 
 def _model():
-    "A very small causal language model and a batch."
+    "Return a very small causal language model and a batch."
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -29,7 +29,7 @@ def _model():
 
 
 def _left_over(model):
-    "The names of the modules that still have hooks."
+    "Return the names of the modules that still have hooks."
     return [n or "the model itself" for n, m in model.named_modules() if m._forward_hooks or m._forward_pre_hooks]
 
 
@@ -112,7 +112,7 @@ def check_gradient_share(fn: Callable) -> str:
 
 
 def _fused_model():
-    "The same model with a loss that takes the head's weights and never calls the head."
+    "Return the same model with a loss that takes the head's weights and never calls the head."
     import torch
     from transformers.modeling_outputs import CausalLMOutputWithPast
 

@@ -6,7 +6,7 @@ from cantolyric._exercises import RIGHT, run
 
 
 def _candidate(text, bits=1.0):
-    "A candidate with the given text, whose tones are all right."
+    "Return a candidate with the given text, whose tones are all right."
     from cantolyric.template.template import ToneTemplate
     from cantolyric.writing.results import Candidate
 

@@ -48,7 +48,7 @@ def check_pack3(fn: Callable) -> str:
 
 
 def _error(weights, code, scale):
-    "The squared error of weights that are clipped at `scale` and rounded to the nearest value of a code."
+    "Return the squared error of weights that are clipped at `scale` and rounded to the nearest value of a code."
     total = 0.0
     for x in weights:
         y = min(max(x / scale, -1.0), 1.0)

@@ -49,7 +49,7 @@ class CommandLine(BaseSettings):
 
 @cache
 def options_model() -> type[CommandLine]:
-    "A pydantic-settings model of the settings that have an option of their own."
+    "Return a pydantic-settings model of the settings that have an option of their own."
     fields: dict[str, Any] = {}
     for name, field in setting_fields().items():
         if name in NO_OPTION:
@@ -67,7 +67,7 @@ def options_model() -> type[CommandLine]:
 def setting_of(
     dest: str,  # of an option
 ) -> str:
-    "The setting that an option sets."
+    "Return the setting that an option sets."
     return next((k for k, v in OPTION_ALIASES.items() if v == dest), dest)
 
 # %% ../../nbs/lib/cli/config_options.ipynb #configc2
@@ -118,7 +118,7 @@ def add_renamed_options(
 def option_of(
     name: str,  # of a setting
 ) -> str:  # "--num-examples"
-    "The option of a setting."
+    "Return the option of a setting."
     return "--" + OPTION_ALIASES.get(name, name).replace("_", "-")
 
 # %% ../../nbs/lib/cli/config_options.ipynb #configc3
@@ -126,7 +126,7 @@ def given_settings(
     args: argparse.Namespace,
     source: CliSettingsSource,  # from `add_setting_options`
 ) -> dict[str, Any]:
-    "The settings that the user gave as options, converted to their types; `ArgumentError` if a value does not fit."
+    "Return the settings given as options, converted to their types; `ArgumentError` if a value does not fit."
     model = options_model()
     names = {OPTION_ALIASES.get(name, name) for name in model.model_fields}
     given = {k: v for k, v in vars(args).items() if k in names}
@@ -139,7 +139,7 @@ def given_settings(
 
 
 def _as_number(text: object) -> object:
-    "A number for a message, without quotes; other text as it is."
+    "Return a number for a message, without quotes; other text as it is."
     for kind in (int, float):
         with suppress(ValueError):
             return kind(text) if isinstance(text, str) else text

@@ -33,7 +33,7 @@ def allows(
     packed: np.ndarray,  # int32 (ceil(V / 32),)
     token_id: int,  # from 0 to V - 1
 ) -> bool:
-    "Whether a packed mask allows a token."
+    "Return whether a packed mask allows a token."
     return bool(packed[token_id // 32] >> token_id % 32 & 1)
 
 # %% ../../nbs/lib/constraint/bits.ipynb #3eef33df

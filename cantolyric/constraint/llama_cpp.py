@@ -36,7 +36,7 @@ def _piece(vocabulary: object, token: int) -> bytes:  # what a token stands for
 def llama_table(
     llm: "Llama",
 ) -> TokenTable:
-    "The vocabulary of a loaded GGUF model, with the tokens that end its answers as end tokens."
+    "Return the vocabulary of a loaded GGUF model, with the tokens that end its answers as end tokens."
     import llama_cpp
 
     vocabulary = llama_cpp.llama_model_get_vocab(llm.model)

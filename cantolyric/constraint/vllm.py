@@ -138,7 +138,7 @@ def _processor_class() -> type:
 def table_of(
     model_config: Any,  # vLLM's `ModelConfig`
 ) -> TokenTable:
-    "The token table of the model that vLLM serves."
+    "Return the token table of the model that vLLM serves."
     from transformers import AutoTokenizer
 
     name = model_config.tokenizer or model_config.model

@@ -22,13 +22,13 @@ _BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")
 
 
 def _tokenizer_file(tokenizer: Any) -> dict:
-    "The content of a fast tokenizer's own tokenizer.json; empty if it has none."
+    "Return the content of a fast tokenizer's own tokenizer.json; empty if it has none."
     backend = getattr(tokenizer, "backend_tokenizer", None) or getattr(tokenizer, "_tokenizer", None)
     return json.loads(backend.to_str()) if backend is not None else {}
 
 
 def _token_bytes(tokenizer: Any) -> dict[int, bytes]:
-    "The bytes of each ordinary token, by id."
+    "Return the bytes of each ordinary token, by id."
     if isinstance(tokenizer, ByteLevelBPE):
         return {i: b for b, i in tokenizer.vocab.items()}
     file = _tokenizer_file(tokenizer)
@@ -49,7 +49,7 @@ def _token_bytes(tokenizer: Any) -> dict[int, bytes]:
 
 
 def _sentencepiece_bytes(pieces: Mapping[str, int]) -> dict[int, bytes]:
-    "The bytes of SentencePiece's pieces. If a byte token and a piece say the same, the tokenizer never uses the byte."
+    "Return the bytes of SentencePiece's pieces. If a byte token and a piece are equal, only the piece is used."
     text = {i: s.replace("▁", " ").encode() for s, i in pieces.items() if not _BYTE_PIECE.fullmatch(s)}
     matches = {i: _BYTE_PIECE.fullmatch(s) for s, i in pieces.items()}
     single = {i: bytes([int(m[1], 16)]) for i, m in matches.items() if m}
@@ -124,7 +124,7 @@ class TokenTable:
         vocab_size: int | None = None,  # the model's own, where it pads its vocabulary (Qwen2: 151,936)
         end: int | str | Iterable[int | str] | None = None,  # end tokens or their ids; None: the tokenizer's own
     ) -> "TokenTable":
-        "The table of a tokenizer; `ArgumentError` if the bytes of its tokens are unknown."
+        "Return the table of a tokenizer; `ArgumentError` if the bytes of its tokens are unknown."
         if vocab_size is not None and (isinstance(vocab_size, bool) or not isinstance(vocab_size, int)):
             raise ArgumentError(
                 "vocab_size", vocab_size, "expected the width of the model's head, a whole number, or None"
@@ -137,7 +137,7 @@ class TokenTable:
         self,
         reader: Reader,
     ) -> CompiledVocabulary:
-        "The vocabulary as `reader` sees it, compiled at the first call."
+        "Return the vocabulary as `reader` sees it, compiled at the first call."
         if id(reader) not in self._compiled:
             self._compiled[id(reader)] = reader, CompiledVocabulary(self, reader)
         return self._compiled[id(reader)][1]
@@ -158,7 +158,7 @@ class TokenTable:
         a: int,
         b: int,
     ) -> bool:
-        "Whether the tokenizer would never put token `b` after token `a`, as it splits their bytes differently."
+        "Return whether the tokenizer would never put token `b` after token `a`, as it splits their bytes differently."
         if (a, b) not in self._noncanonical:
             if len(self._noncanonical) >= 2**18:
                 self._noncanonical.clear()

@@ -57,7 +57,7 @@ def raw_lines(
 
 # %% ../../nbs/lib/data/corpora.ipynb #6d0e861b
 def _build_corpus() -> "Dataset":
-    "All corpus lines: text, source, split, and the index of the first line of each line's cluster."
+    "Return all corpus lines: text, source, split, and the index of the first line of each line's cluster."
     from datasets import Dataset
 
     texts, sources = [], []
@@ -74,7 +74,7 @@ def _build_corpus() -> "Dataset":
 
 @lru_cache(1)
 def corpus_key() -> str:  # 16 hexadecimal digits
-    "A hash of the corpora and of the modules that clean and split them."
+    "Return a hash of the corpora and of the modules that clean and split them."
     files = [pycantonese_data(name, "sents.json") for name in ("ctcpc", "common_voice")]
     files += sorted(pycantonese_data("hkcancor").glob("*.cha"))
     return content_key(*source_files("characters", "data.text", "data.splits", "data.corpora"), *files)
@@ -82,20 +82,20 @@ def corpus_key() -> str:  # 16 hexadecimal digits
 
 @lru_cache(1)
 def whole_corpus() -> "Dataset":  # columns text, source, split, cluster
-    "All corpus lines, including those that are excluded from every split; memory-mapped."
+    "Return all corpus lines, including those that are excluded from every split; memory-mapped."
     return stored(f"corpus-{corpus_key()}", _build_corpus)
 
 
 @lru_cache(1)
 def corpus_columns() -> tuple[list[str], list[str], list[int]]:
-    "The texts, splits and clusters of all corpus lines."
+    "Return the texts, splits and clusters of all corpus lines."
     corpus = whole_corpus()
     return corpus["text"][:], corpus["split"][:], corpus["cluster"][:]
 
 
 @lru_cache(1)
 def corpus_sources() -> list[str]:
-    "The source of each corpus line."
+    "Return the source of each corpus line."
     return whole_corpus()["source"][:]
 
 # %% ../../nbs/lib/data/corpora.ipynb #9d4979a3

@@ -102,12 +102,12 @@ def check_columns(
 
 
 def _is_plain(name: str) -> bool:
-    "Whether the name of a column can be shown in a message as it is."
+    "Return whether the name of a column can be shown in a message as it is."
     return name.isprintable() and len(name) < 40
 
 
 def _listed(names: Sequence[str]) -> str:
-    "The first ten names of columns on one line."
+    "Return the first ten names of columns on one line."
     shown = [n if _is_plain(n) else brief(n, 40) for n in names[:10]]
     return ", ".join(shown + ["…"] * (len(names) > 10)) or "none"
 
@@ -154,7 +154,7 @@ def songs_of_text(
 
 
 def _words(value: object) -> str:
-    "The text of a cell; empty for a missing value, which Parquet and CSV readers return as None or NaN."
+    "Return the text of a cell; empty for a missing value, which Parquet and CSV readers return as None or NaN."
     return "" if value is None or isinstance(value, float) and math.isnan(value) else str(value).strip()
 
 
@@ -181,7 +181,7 @@ def read_text(
     path: Path,
     name: str,  # of the file, for messages
 ) -> str:
-    "The text of a file in UTF-8 or UTF-16; `CantolyricError` if it cannot be read."
+    "Return the text of a file in UTF-8 or UTF-16; `CantolyricError` if it cannot be read."
     try:
         raw = path.read_bytes()
     except OSError as e:
@@ -269,7 +269,7 @@ def read_file(
 
 
 def _folder(folder: Path, columns: Mapping[str, str]) -> tuple[list[Song], Counter]:
-    "The songs of all files in a folder and its subfolders, and how many other files there are, by suffix."
+    "Return the songs of all files in a folder and its subfolders, and how many other files there are, by suffix."
     files = (p for p in folder.rglob("*") if p.is_file())
     paths = sorted(p for p in files if not any(x.startswith(".") for x in p.relative_to(folder).parts))
     known = [p for p in paths if p.suffix.lower() in TEXTS + TABLES]
@@ -284,7 +284,7 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def _dataset_rows(data: object) -> Iterator[tuple[str, dict]]:
-    "The rows of a `datasets.Dataset`, a `DatasetDict`, or a list, each with its place."
+    "Return the rows of a `datasets.Dataset`, a `DatasetDict`, or a list, each with its place."
     parts = data.items() if isinstance(data, Mapping) else [("", data)]
     for part, rows in parts:
         if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):

@@ -56,7 +56,7 @@ class DisjointSets:
         self.parent = list(range(n))
 
     def find(self, i: int) -> int:
-        "The representative of the set that `i` is in."
+        "Return the representative of the set that `i` is in."
         while self.parent[i] != i:
             self.parent[i] = i = self.parent[self.parent[i]]
         return i
@@ -70,7 +70,7 @@ class DisjointSets:
 def bigrams(
     text: str,
 ) -> set[str]:
-    "The pairs of neighbouring characters in a text."
+    "Return the pairs of neighbouring characters in a text."
     return {text[k : k + 2] for k in range(len(text) - 1)}
 
 
@@ -79,7 +79,7 @@ def jaccard(
     a: int,  # elements of one set
     b: int,  # elements of the other
 ) -> float:  # 0 to 1; 0 for two empty sets
-    "The Jaccard similarity of two sets: how much of their union they share."
+    "Return the Jaccard similarity of two sets: how much of their union they share."
     return shared / max(1, a + b - shared)
 
 
@@ -132,7 +132,7 @@ def split_of(
     key: str,  # Chinese characters of the first text of a cluster
     percent: int = 2,  # percentage of clusters in test, and the same again in validation
 ) -> str:  # "train", "validation" or "test"
-    "The split of a cluster, which depends on nothing but a hash of `key`."
+    "Return the split of a cluster, which depends on nothing but a hash of `key`."
     h = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % 100
     if h < percent:
         return "test"

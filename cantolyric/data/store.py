@@ -52,7 +52,7 @@ def _save(data: "Dataset", folder: Path) -> None:
 
 
 def _load(path: Path) -> "Dataset | None":
-    "A stored dataset; None if there is none or its files have changed since they were written."
+    "Return a stored dataset; None if there is none or its files have changed since they were written."
     from datasets import Dataset
 
     try:

@@ -34,7 +34,7 @@ def han_only(
 def is_han_run(
     text: str,
 ) -> bool:
-    "Whether a text has Chinese characters and nothing else."
+    "Return whether a text has Chinese characters and nothing else."
     return _HAN_RUN.fullmatch(text) is not None
 
 # %% ../../nbs/lib/data/text.ipynb #44cf226d

@@ -41,7 +41,7 @@ class CheckedPattern(str):
         write: Callable[[int], str],  # attempt, counted from 0 -> a text that your engine wrote to this pattern
         attempts: int = 10,
     ) -> str:
-        "The first text that has the tones of the template as it is read in context; `CantolyricError` if none has."
+        "Return the first text that has the template's tones when read in context; `CantolyricError` if none has."
         if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
             raise ArgumentError("attempts", attempts, "expected a whole number of at least 1")
         text = ""
@@ -71,7 +71,7 @@ BREAKS = "，、。；：！？ "  # what may stand at a break in an exported la
 
 @lru_cache(256)
 def _character_class(slot: Slot, final: str | None = None, grade: int = 3) -> str:  # characters, sorted
-    "The characters that a slot allows when each is read by itself; of these, the ones that rhyme with a final."
+    "Return the characters that a slot allows when each is read by itself, and that rhyme with `final` if it is given."
     reader = as_reader("characters")
 
     def fits(jyutping: str) -> bool:
@@ -94,7 +94,7 @@ def _line_finals(
     template: "ToneTemplate",
     finals: dict[str, str] | None,  # as in `to_regex`
 ) -> list[str | None]:  # for each line, the final that it has to rhyme with
-    "The finals of the rhyme letters; raise `ArgumentError` for a shared letter without one."
+    "Return the finals of the rhyme letters; raise `ArgumentError` for a shared letter without one."
     if not isinstance(finals, dict | None):
         raise ArgumentError("finals", finals, "expected a dict such as {'A': 'oeng'}")
     given = finals or {}
@@ -112,7 +112,7 @@ def character_language(
     template: "ToneTemplate",
     finals: dict[str, str] | None = None,  # as in `to_regex`
 ) -> list[list[str]]:  # for each line the characters of each slot; "" where a break may stand
-    "The character-level language of a template."
+    "Return the character-level language of a template."
     lines = []
     for n, (slots, final) in enumerate(zip(template.lines, _line_finals(template, finals))):
         breaks = template.breaks[n] if template.breaks else ()
@@ -133,7 +133,7 @@ def to_regex(
     finals: dict[str, str] | None = None,  # rhyme letter -> final, such as {"A": "oeng"}
     verify: bool = False,  # return a `CheckedPattern`, whose `sample` checks finished texts, instead of a warning
 ) -> str:
-    "A regular expression for the character-level language of a template."
+    "Return a regular expression for the character-level language of a template."
     lines = character_language(template, finals)
     text = r"\n".join("".join(f"[{c}]" if c else f"[{BREAKS}]?" for c in line) for line in lines)
     return _exported(text, template, verify)
@@ -144,7 +144,7 @@ def to_gbnf(
     finals: dict[str, str] | None = None,  # as in `to_regex`
     verify: bool = False,  # as in `to_regex`
 ) -> str:
-    "A GBNF grammar for the character-level language of a template."
+    "Return a GBNF grammar for the character-level language of a template."
     lines = character_language(template, finals)
     names: dict[str, str] = {}
     for c in (c for line in lines for c in line):

@@ -77,7 +77,7 @@ class ToneTemplate:
         return cls(tuple(lines), tone_scheme.name, rhyme_letters(last, grade) if grade else ())
 
     def _line_text(self, n: int) -> str:
-        "A line as it would be typed."
+        "Return a line as it would be typed."
         breaks = self.breaks[n] if self.breaks else ()
         slots = "".join(f"{s}," if k in breaks else str(s) for k, s in enumerate(self.lines[n], 1))
         return f"{slots} {self.rhymes[n]}" if self.rhymes and self.rhymes[n] else slots
@@ -104,14 +104,14 @@ class ToneTemplate:
         text: str,  # lyrics
         reader: Reader | str | None = None,  # as in `as_reader`
     ) -> bool:
-        "Whether a text has exactly these lines, slots, tones and rhymes."
+        "Return whether a text has exactly these lines, slots, tones and rhymes."
         return reads_right(self, text, reader)
 
     def automaton(
         self,
         reader: Reader | str | None = None,  # as in `as_reader`
     ) -> Automaton:
-        "The automaton that accepts the texts that match; raise `UnsatisfiableError` if there are none."
+        "Return the automaton that accepts the texts that match; raise `UnsatisfiableError` if there are none."
         return Automaton(self, reader)
 
     def to_regex(
@@ -119,7 +119,7 @@ class ToneTemplate:
         finals: dict[str, str] | None = None,  # rhyme letter -> final, such as {"A": "oeng"}
         verify: bool = False,  # return a `CheckedPattern`, whose `sample` checks finished texts in context
     ) -> str:
-        "A regular expression for the texts whose characters match when each is read by itself."
+        "Return a regular expression for the texts whose characters match when each is read by itself."
         return to_regex(self, finals, verify)
 
     def to_gbnf(
@@ -127,11 +127,11 @@ class ToneTemplate:
         finals: dict[str, str] | None = None,  # as in `to_regex`
         verify: bool = False,  # as in `to_regex`
     ) -> str:
-        "A GBNF grammar for the same texts as `to_regex`."
+        "Return a GBNF grammar for the same texts as `to_regex`."
         return to_gbnf(self, finals, verify)
 
     def _repr_html_(self) -> str:
-        "The template as a grid of contours and digits."
+        "Return the template as a grid of contours and digits."
         rows = []
         for n, line in enumerate(self.lines):
             breaks = self.breaks[n] if self.breaks else ()

@@ -25,12 +25,12 @@ _DISK_FULL_MESSAGES = (
 
 
 def one_line(error: BaseException) -> str:
-    "The message of an exception on one line, or the name of its class if it has none."
+    "Return the message of an exception on one line, or the name of its class if it has none."
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _is_disk_full(error: Exception) -> bool:
-    "Whether an exception says that there is no space left; torch and safetensors only say so in their message."
+    "Return whether an exception says that there is no space left; torch and safetensors only say so in their message."
     code = getattr(error, "errno", None)
     return code in _DISK_FULL_CODES or any(message in str(error) for message in _DISK_FULL_MESSAGES)
 

@@ -58,7 +58,7 @@ def make_forecast(
 
 
 def _fitting_examples(context: RunContext, plan: Plan) -> tuple[list[dict], list[int]]:  # examples, tokens of each
-    "The training examples that are not too long."
+    "Return the training examples that are not too long."
     config = context.config
     examples = list(context.data("train", plan.num_examples, config.seed))
     sizes = [context.num_tokens(e) for e in examples]
@@ -118,5 +118,5 @@ def describe_strategy(
 def unsharded_gib(
     model: nn.Module,
 ) -> float:
-    "The size of a model's weights in GiB, however they are sharded now."
+    "Return the size of a model's weights in GiB, however they are sharded now."
     return sum(p.numel() * p.itemsize for p in model.parameters()) / 2**30

@@ -31,7 +31,7 @@ from .validation import check_place
 def run_folders(
     config: FinetuneConfig,
 ) -> tuple[Path, Path]:  # of the finished run, and of one that is not finished
-    "The folder of a run, and the one that it has until it is finished."
+    "Return the folder of a run, and the one that it has until it is finished."
     done = Path(config.runs_dir).expanduser() / config.name
     return done, done.with_name(done.name + ".part")
 
@@ -86,7 +86,7 @@ def _not_a_run(folder: Path) -> FileError:
 
 
 def _stored_settings(folder: Path) -> dict[str, Any]:
-    "The settings in a run's config.json."
+    "Return the settings in a run's config.json."
     return known_settings(read_json_object(folder / "config.json", _RESTORE))
 
 
@@ -118,7 +118,7 @@ def read_config(
 def known_settings(
     settings: dict[str, Any],  # as a run wrote them, perhaps with an earlier version
 ) -> dict[str, Any]:
-    "The settings that exist today, under today's names."
+    "Return the settings that exist today, under today's names."
     settings = current_names(settings, warn=False)
     return {k: v for k, v in settings.items() if k in FinetuneConfig.__dataclass_fields__}
 

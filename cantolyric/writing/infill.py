@@ -42,14 +42,14 @@ class InfillConstraint:
         self.crossing = [token for token, data, _ in inner.vocab.mixed if b"\n" in data[:-1]]
 
     def start(self) -> InfillState:
-        "The state before the first token."
+        "Return the state before the first token."
         return InfillState(self.inner.start(), tuple(self.given[0]))
 
     def allowed_ids(
         self,
         state: InfillState,
     ) -> np.ndarray:  # int64 (k,)
-        "The tokens that may come next."
+        "Return the tokens that may come next."
         if state.queue:
             return np.array(state.queue[:1])
         ids, behind = self.inner.allowed_ids(state.inner), self.given[state.inner.line + 1]
@@ -63,7 +63,7 @@ class InfillConstraint:
         state: InfillState,
         token_id: int,  # one of `allowed_ids`
     ) -> InfillState:
-        "The state after one more token."
+        "Return the state after one more token."
         if state.queue:
             last = len(state.queue) == 1
             return state._replace(queue=state.queue[1:], ended=state.inner.ended and last)
@@ -79,7 +79,7 @@ class InfillConstraint:
 def _bound_finals(
     template: ToneTemplate, lines: Sequence[str | None], reader: Reader
 ) -> dict[str, frozenset[str]]:  # letter -> finals
-    "The finals to which kept lines bind the rhyme letters."
+    "Return the finals to which kept lines bind the rhyme letters."
     bound: dict[str, frozenset[str]] = {}
     for rhyme, text in zip(template.rhymes, lines, strict=False):
         if not rhyme or not text or rhyme.letter in bound:
@@ -98,7 +98,7 @@ def infill_template(
     open_lines: Iterable[int],  # indices of the lines to write
     reader: Reader,
 ) -> SongTemplate:
-    "The template of the open lines, with what the other lines demand of their rhymes as endings."
+    "Return the template of the open lines, with what the other lines demand of their rhymes as endings."
     open_lines = list(open_lines)
     automaton, bound = template.automaton(reader), _bound_finals(template, lines, reader)
     rhymes = template.rhymes or (None,) * len(lines)
@@ -122,7 +122,7 @@ def first_lines(
     template: ToneTemplate,
     n: int,  # how many lines
 ) -> SongTemplate:
-    "The template of the first lines."
+    "Return the template of the first lines."
 
     def cut(parts: tuple) -> tuple:
         return parts[:n] if any(parts[:n]) else ()

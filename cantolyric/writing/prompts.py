@@ -18,7 +18,7 @@ from ..tones import ToneScheme
 
 # %% ../../nbs/lib/writing/prompts.ipynb #53ee5e8d
 def _reads_as_fixed(reader: Reader, template: ToneTemplate) -> bool:
-    "Whether a reader reads every run of fixed characters with the tones of their slots."
+    "Return whether a reader reads every run of fixed characters with the tones of their slots."
     for line in template.lines:
         for fixed, run in groupby(line, lambda slot: slot.char is not None):
             slots = list(run)
@@ -36,7 +36,7 @@ def writing_constraint(
     reader: Reader | None = None,  # None: the default Reader
     unambiguous_only: bool = True,  # use only words that all sources read alike, unless the template rules that out
 ) -> ToneConstraint:
-    "The constraint to write under. Raises `CantolyricError` if no text can satisfy the template."
+    "Return the constraint to write under. Raises `CantolyricError` if no text can satisfy the template."
     reader = as_reader(reader)
     if isinstance(template, str):
         template = ToneTemplate.parse(template, reader=reader)
@@ -52,7 +52,7 @@ def prompt_tones(
     template: ToneTemplate,
     reader: Reader | None = None,  # reads fixed characters; None: the default Reader
 ) -> str:  # lines of 0243 digits separated by "/", with * for a slot that takes more than one digit
-    "A template in the notation that the model was finetuned on."
+    "Return a template in the notation that the model was finetuned on."
     reader, scheme = as_reader(reader), ToneScheme("0243")
 
     def digit(slot: Slot) -> str:
