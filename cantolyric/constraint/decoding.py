@@ -108,12 +108,12 @@ class _BeamSearch:
         self, logits: torch.Tensor, rows: TextRows, num_return_sequences: int, log_mass: torch.Tensor | None
     ) -> tuple[list[int] | None, torch.Tensor]:
         n, k = num_return_sequences, logits.shape[-1]
-        bits = rows.bits[:, None].to(logits.device)
-        total = (logits.double().log_softmax(-1) / math.log(2) - bits).view(-1, n, k)
+        bits = rows.bits[:, None].to(logits.device) - logits.double().log_softmax(-1) / math.log(2)
+        score = -bits / (rows.characters_with_choices().to(logits.device) + 1)  # the end counts as a character
         # After the prompt all beams are equal: of equal texts only the first continues.
         twice = [rows.ids[r] in rows.ids[r - r % n : r] for r in range(len(rows.ids))]
-        total.view(-1, k)[twice] = -torch.inf
-        value, best = total.flatten(1).topk(n)
+        score[twice] = -torch.inf
+        value, best = score.view(-1, n * k).topk(n)
         best = torch.where(value > -torch.inf, best, best[:, :1])  # fewer continuations than beams: repeat the best one
         parents = best // k + n * torch.arange(len(best), device=best.device)[:, None]
         return parents.flatten().tolist(), (best % k).flatten()

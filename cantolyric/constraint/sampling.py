@@ -7,6 +7,7 @@ __all__ = ['ConstrainedOutput', 'TextRows', 'is_forced', 'check_text_fits', 'che
 
 # %% ../../nbs/lib/constraint/sampling.ipynb #a74c5318
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,12 @@ class ConstrainedOutput(NamedTuple):
     skipped: int  # steps without a call, because the masks left every row one token
 
 # %% ../../nbs/lib/constraint/sampling.ipynb #1f0f2d0b
+@lru_cache(2**17)
+def _characters_begun(data: bytes) -> int:
+    "Count the characters of UTF-8 that begin in a token."
+    return sum(byte & 0xC0 != 0x80 for byte in data)
+
+
 class TextRows:
     "The texts of a batch during decoding."
 
@@ -34,6 +41,7 @@ class TextRows:
         self.constraints, self.states = list(constraints), [c.start() for c in constraints]
         self.ids: list[list[int]] = [[] for _ in self.constraints]
         self.bits = torch.zeros(len(self.constraints), dtype=torch.float64)
+        self._offered: list[int] = []  # what `choices` returned last
 
     def repeat(
         self,
@@ -75,7 +83,16 @@ class TextRows:
         allowed = np.zeros((len(each), len(ids)), bool)
         for row, x in zip(allowed, each):
             row[np.searchsorted(ids, x)] = True
+        self._offered = ids.tolist()
         return torch.from_numpy(ids), torch.from_numpy(allowed)
+
+    def characters_with_choices(self) -> torch.Tensor:  # float64 (rows, k)
+        "Return the number of characters that each row has begun after each token that `choices` offered last."
+        tokens = self.constraints[0].table.tokens
+        begun = torch.tensor([sum(_characters_begun(tokens[i]) for i in ids) for ids in self.ids])
+        more = torch.tensor([_characters_begun(tokens.get(i, b"")) for i in self._offered])
+        running = torch.tensor([not s.ended for s in self.states])
+        return (begun[:, None] + more * running[:, None]).double()
 
 
 def is_forced(

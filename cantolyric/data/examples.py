@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_CHARACTERS', 'MAX_LINES', 'MIN_CHARACTERS', 'KINDS', 'BUILTIN', 'MIN_HELD_OUT', 'line_problem', 'even_pieces',
            'LeftOut', 'clean_song', 'Collection', 'data_name', 'load_songs', 'split_songs', 'pieces_of',
-           'song_examples', 'Source', 'builtin_source', 'song_source', 'interleave', 'mixed', 'check_mix', 'Examples',
-           'load_examples']
+           'random_window', 'song_examples', 'Source', 'builtin_source', 'song_source', 'interleave', 'mixed',
+           'check_mix', 'Examples', 'load_examples']
 
 # %% ../../nbs/lib/data/examples.ipynb #48ea29e6
 import hashlib
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .corpora import SOURCES
 from .pairs import lyric_pairs, rhyme_letters, windows
 from .song_files import Song, Stanza, parse_pairs, read_songs
 from .splits import SPLITS, near_duplicates
@@ -203,7 +204,8 @@ def split_songs(
     return [split[i] for i in range(len(songs))]
 
 # %% ../../nbs/lib/data/examples.ipynb #sg000026
-KINDS = ("verses", "windows", "both")  # whole stanzas, pieces of two to four lines, or both
+# Whole stanzas; pieces of two to four lines; both; or whole stanzas and, in each epoch, one random piece of each
+KINDS = ("verses", "windows", "both", "random-windows")
 
 
 def pieces_of(
@@ -212,7 +214,23 @@ def pieces_of(
 ) -> list[tuple[str, ...]]:
     "Return the groups of lines that become examples; a stanza that is too short to cut stays whole."
     whole, parts = [tuple(lines)], [tuple(x) for x in windows(list(lines))]
-    return list(dict.fromkeys({"verses": whole, "windows": parts or whole, "both": whole + parts}[kind]))
+    groups = {"verses": whole, "windows": parts or whole, "both": whole + parts, "random-windows": whole}
+    return list(dict.fromkeys(groups[kind]))
+
+
+def random_window(
+    row: dict,  # an example with a whole stanza
+    rng: np.random.Generator,
+) -> dict | None:  # an example with two to four adjacent lines of it; None for a stanza of two lines or one
+    "Cut a random piece out of a stanza. It keeps the stanza's topic."
+    lines, tones = row["lyrics"].split("\n"), row["tones"].split("/")
+    if len(lines) < 3:
+        return None
+    size = int(rng.integers(2, min(4, len(lines) - 1) + 1))
+    first = int(rng.integers(len(lines) - size + 1))
+    lines, tones = lines[first : first + size], tones[first : first + size]
+    cut = dict(keyword=topic_of(lines) or "", tones="/".join(tones), rhyme=rhyme_letters(lines))
+    return row | cut | dict(lyrics="\n".join(lines))
 
 
 def _longest_word(lines: Sequence[str]) -> str:  # "" if the dictionary knows none
@@ -269,11 +287,24 @@ class Source:
     rows: Mapping[str, Sequence[dict]]  # split -> rows
     manifest: Callable[[], dict[str, str]]  # () -> {part: hash of its content}
     notes: tuple[str, ...] = ()  # notes for the user
+    random_windows: bool = False  # whether each training epoch also has a random window of each row
 
-    def shuffled(self, split: str, seed: int) -> list[dict]:
-        "Return all rows of a split, shuffled with a seed."
+    def shuffled(self, split: str, seed: int, n: int | None = None) -> list[dict]:
+        "Return all rows of a split, shuffled with a seed; with random windows, as many epochs as `n` rows need."
         rows = self.rows[split]
-        return [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
+        if split != "train" or not self.random_windows:
+            return [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
+        out = self._epoch(seed, 0)
+        for epoch in range(1, math.ceil((n or 0) / max(1, len(out)))):
+            out += self._epoch(seed, epoch)
+        return out
+
+    def _epoch(self, seed: int, epoch: int) -> list[dict]:
+        "Return the training rows and a random window of each that can be cut, shuffled together."
+        rng, rows = np.random.default_rng([seed, epoch]), self.rows["train"]
+        cut = [random_window(row, rng) for row in rows if row["source"] not in SOURCES]  # corpus pieces are short
+        every = [*rows, *(row for row in cut if row)]
+        return [every[i] for i in rng.permutation(len(every))]
 
 
 def _is_selected(row: dict, name: str, kind: str, whole: set[str]) -> bool:
@@ -284,7 +315,7 @@ def _is_selected(row: dict, name: str, kind: str, whole: set[str]) -> bool:
         return False
     is_whole = row["lyrics"] in whole
     is_window = not is_whole or row["lyrics"].count("\n") < 3
-    return {"both": True, "verses": is_whole, "windows": is_window}[kind]
+    return {"both": True, "verses": is_whole, "windows": is_window, "random-windows": is_whole}[kind]
 
 
 def _builtin_rows(name: str, kind: str, split: str) -> list[dict]:
@@ -316,7 +347,7 @@ def builtin_source(
     def manifest() -> dict[str, str]:
         return {f"{name}, {split}": _hash_columns(columns(split)) for split in SPLITS}
 
-    return Source(name, rows, manifest)
+    return Source(name, rows, manifest, random_windows=kind == "random-windows")
 
 # %% ../../nbs/lib/data/examples.ipynb #sg000030
 MIN_HELD_OUT = 50  # examples; a figure from fewer says little
@@ -355,7 +386,8 @@ def song_source(
         rows[split] += song_examples(song, kind, split, Path(c.name).name, c.left_out)
     if alone and (empty := [split for split in SPLITS if not rows[split]]):
         raise CantolyricError(f"{c.name!r} yields no {empty[0]} examples: {c.left_out}; add songs, or give topics")
-    return Source(c.name, rows, lambda: c.manifest, tuple(_song_notes(c, splits, rows)))
+    notes = tuple(_song_notes(c, splits, rows))
+    return Source(c.name, rows, lambda: c.manifest, notes, kind == "random-windows")
 
 # %% ../../nbs/lib/data/examples.ipynb #sg000032
 def interleave(
@@ -453,21 +485,21 @@ class Examples:
         return [n for s in self.sources for n in s.notes] + ([left_out] if leaks else [])
 
     def count(self, split: str = "train") -> int:
-        "Return the number of distinct examples."
+        "Return the number of examples in one full pass."
         if self.everything:
             return len(lyric_pairs(split))
-        return sum(len(s.rows[split]) for s in self.sources)
+        return sum(len(s.shuffled(split, 0)) for s in self.sources)
 
     def __call__(
         self,
         split: str,
-        n: int | None = None,  # at most this many; None: one full pass
+        n: int | None = None,  # at most this many; None: one full pass; more with random windows, which are drawn anew
         seed: int = 0,  # determines their order
     ) -> list[dict]:  # rows as from `lyric_pairs`
         "Draw examples of a split."
         if self.everything:
             return list(lyric_pairs(split, n, seed))
-        parts = [s.shuffled(split, seed) for s in self.sources]
+        parts = [s.shuffled(split, seed, n) for s in self.sources]
         if split == "train":
             parts = [[r for r in rows if _key(r) not in self._held_out] for rows in parts]
         rows = list(mixed(parts, self.weights, repeat=split == "train" and len(parts) > 1))

@@ -30,7 +30,6 @@ from ..data.song_files import check_columns
 from ..errors import ArgumentError, CantolyricError
 from ..formats import FORMATS
 from ..options import REAL, TINY, default_pilot, default_steps, defaults_for, resolve_shorthands
-from ..paths import asset_path
 
 # %% ../../nbs/lib/training/config.ipynb #rn000002
 RENAMED = dict(
@@ -142,7 +141,7 @@ class FinetuneConfig:
     from_adapter: str | None = setting(
         None,
         "model",
-        "continue training this adapter: a folder, or 'shipped' for the one in the package",
+        "continue training this adapter: a folder, or 'shipped' for the one that we trained for the base",
         "FOLDER",
         unset="a new adapter",
     )
@@ -167,8 +166,11 @@ class FinetuneConfig:
         "OURS=YOURS,...",
         "the usual names",
     )
-    examples: Literal["verses", "windows", "both"] = setting(
-        None, "data", "train on verses (whole stanzas), windows (two to four lines of a stanza) or both"
+    examples: Literal["verses", "windows", "both", "random-windows"] = setting(
+        None,
+        "data",
+        "train on verses (whole stanzas), windows (two to four lines of a stanza), both, or random-windows (whole "
+        "stanzas, and in each epoch one random window of each)",
     )
     held_out_fraction: float = setting(
         0.1,
@@ -324,7 +326,7 @@ class FinetuneConfig:
             setattr(self, name, value)
         known: dict[str, Any] = dict(dropout=0.0, save_every=50, seed=0) | defaults_for(self.base, self.own)
         if self.from_adapter and self.rank is None:
-            known |= adapter_shape(self.from_adapter)
+            known |= adapter_shape(self.from_adapter, self.base)
         for name, value in known.items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
@@ -463,10 +465,15 @@ def config_help() -> dict[str, str]:  # setting -> its meaning and its default
 # %% ../../nbs/lib/training/config.ipynb #f41a0002
 def adapter_folder(
     adapter: str,  # a folder, a run's folder, or "shipped"
+    base: str = "tiny",  # that "shipped" refers to
 ) -> Path:  # the folder that holds adapter_config.json
     "Find the folder of an adapter to continue from; `ArgumentError` if there is none."
     if adapter == "shipped":
-        return asset_path("adapter")
+        from cantolyric.adapters import find_adapter
+
+        if found := find_adapter(base):
+            return found
+        raise ArgumentError("from_adapter", adapter, f"there is none for the base {base!r}; give a folder")
     for folder in (Path(adapter).expanduser(), Path(adapter).expanduser() / "adapter"):
         if os.path.isfile(folder / "adapter_config.json"):  # False for a name that cannot exist, too
             return folder
@@ -478,11 +485,12 @@ def adapter_folder(
 
 def adapter_shape(
     adapter: str,  # as in `adapter_folder`
+    base: str = "tiny",
 ) -> dict[str, Any]:  # rank, alpha, dropout
     "Return the settings that come with an adapter; `CantolyricError` if they can't be read."
     from cantolyric.adapters import read_adapter_config
 
-    stored = read_adapter_config(adapter_folder(adapter))
+    stored = read_adapter_config(adapter_folder(adapter, base))
     return dict(rank=stored.get("r"), alpha=stored.get("lora_alpha"), dropout=stored.get("lora_dropout", 0.0))
 
 # %% ../../nbs/lib/training/config.ipynb #cb98f214

@@ -84,6 +84,10 @@ class RunContext:
     ) -> Plan:
         "Return the size of a stage; the smoke stage of a large model has two rows."
         plan = stage_plan(self.config, stage)
+        if (
+            self.config.examples == "random-windows"
+        ):  # each epoch has windows of its own, so no more than the steps need
+            plan = replace(plan, num_examples=min(plan.num_examples, plan.steps * plan.batch_size))
         if stage != "smoke":
             return plan
         examples, processes = 2 if self.large else plan.num_examples, world_size()
@@ -184,7 +188,7 @@ class RunContext:
         try:
             with quiet_peft():
                 if config.from_adapter:
-                    return continue_adapter(self.model, config.from_adapter)
+                    return continue_adapter(self.model, config.from_adapter, config.base)
                 return get_peft_model(self.model, LoraConfig(**self._lora_options()))
         except CantolyricError:
             raise
@@ -248,9 +252,10 @@ def resolve_config(
 def continue_adapter(
     model: PreTrainedModel,  # a base
     adapter: str,  # as in `adapter_folder`
+    base: str = "tiny",  # the name of that base, to which "shipped" refers
 ) -> PeftModel:
     "Load an adapter onto a base, ready for further training."
-    out = load_adapter(model, adapter_folder(adapter), trainable=True)
+    out = load_adapter(model, adapter_folder(adapter, base), trainable=True)
     # Otherwise PEFT would look up the stored name on the Hub.
     out.peft_config["default"].base_model_name_or_path = model.name_or_path
     return out

@@ -90,7 +90,7 @@ def _check_sources(config: FinetuneConfig) -> None:
         raise ArgumentError("mix", config.mix, problem, False)
     if config.from_adapter is None:
         return
-    for name, stored in adapter_shape(config.from_adapter).items():
+    for name, stored in adapter_shape(config.from_adapter, config.base).items():
         if getattr(config, name) != stored:
             problem = (
                 f"the adapter {config.from_adapter!r} has {name} {stored!r}, which can't be changed; leave {name} out"

@@ -12,6 +12,8 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..adapters import adapter_format, adapter_revision, adapter_run_settings, find_adapter, load_adapter
 from ..characters import text_lines
 from ..constraint.automaton import ToneConstraint
@@ -32,7 +34,7 @@ from .prompts import prompt_tones, writing_constraint
 from .request import WriteRequest, check_request, check_rewrite, check_unmasked
 from .results import Candidate, Lyrics, SungLine
 from .sampler import Cancel, is_cancelled, rows_for, write_rows
-from .scoring import answer_nll
+from .scoring import token_nll
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -372,6 +374,29 @@ class Lyricist:
         if not isinstance(tones, ToneTemplate | None):
             raise ArgumentError("tones", tones, "expected a ToneTemplate or None")
         texts = ["\n".join(lyric_lines(t)) for t in texts]
+        scored = self._token_bits(topic, texts, tones)
+        return [float(bits.sum()) / (len(text) + 1) for text, (_, bits) in zip(texts, scored, strict=True)]
+
+    def line_bits(
+        self,
+        topic: str,
+        text: str,  # lyrics
+        tones: ToneTemplate | None = None,  # the arguments are those of `bits_of`
+    ) -> list[float]:  # bits per character, line end included, one per line
+        "Compute the NLL of each line after the lines before it."
+        lines = lyric_lines(text)
+        ((answer, bits),) = self._token_bits(topic, ["\n".join(lines)], tones)
+        # A token may hold a line end and more, so its bits are divided among its bytes.
+        sizes = [len(self.table.tokens.get(i, b"\n")) for i in answer]
+        by_byte = np.repeat(bits / sizes, sizes)
+        ends = np.cumsum([len(line.encode()) + 1 for line in lines])
+        starts = [0, *ends[:-1]]
+        return [float(by_byte[a:b].sum()) / (len(x) + 1) for x, a, b in zip(lines, starts, ends, strict=True)]
+
+    def _token_bits(
+        self, topic: str, texts: Sequence[str], tones: ToneTemplate | None
+    ) -> list[tuple[list[int], np.ndarray]]:  # token ids and float64 (tokens,) of each text, the end token included
+        "Compute the NLL of each token of some texts, as `bits_of` describes."
         if not texts:
             return []
         digits = [prompt_tones(tones or ToneTemplate.of(t, self.reader), self.reader) for t in texts]
@@ -385,8 +410,7 @@ class Lyricist:
             masks = [own[t].masks_along(answer) for t, answer in zip(texts, answers, strict=True)]
         except CantolyricError:
             pass  # a character has no reading
-        bits = answer_nll(self.model, prompts, answers, masks)
-        return [b / (len(t) + 1) for b, t in zip(bits, texts, strict=True)]
+        return list(zip(answers, token_nll(self.model, prompts, answers, masks), strict=True))
 
     # Notebooks
 

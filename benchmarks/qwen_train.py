@@ -1,0 +1,139 @@
+"""Training runs of Qwen2.5-Coder-0.5B: a sweep, the long run, and other ways to train, compared with it.
+
+    python benchmarks/qwen_train.py sweep               four runs of 60 steps; each takes up the better settings so far
+    python benchmarks/qwen_train.py main                the long run, with the best settings of the sweep
+    python benchmarks/qwen_train.py no-mask bonus nf4   the first 100 steps of the same schedule, trained in another way
+    python benchmarks/qwen_train.py                     all of them: about five hours on two cores
+
+Every run continues where it was interrupted, and a finished run is not repeated. Checkpoints and snapshots of the
+adapter are in the cache folder (CANTOLYRIC_CACHE), figures in benchmarks/results/qwen_train.json. The validation loss
+is in nats per token of the 90 whole validation verses; it is measured as the run trains: under the mask, or without.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from _common import RESULTS, made, write
+from transformers import TrainerCallback
+
+from cantolyric.paths import cache_folder
+from cantolyric.training.config import FinetuneConfig
+from cantolyric.training.context import RunContext
+from cantolyric.training.stages import save_adapter
+from cantolyric.training.trainer import TrainingJob, checkpoints, make_trainer, run_trainer
+
+BASE = "qwen2.5-coder-0.5b"
+SWEEP_STEPS, MAIN_STEPS, COMPARED_STEPS = 60, 400, 100
+SNAPSHOTS = 25  # steps between snapshots of the runs that are compared
+COMMON = dict(base=BASE, examples="random-windows", max_length=256, batch_size=8, num_eval_examples=90)
+OTHER_WAYS = {
+    "no-mask": dict(mask=False),
+    "bonus": dict(allowed_logit_bonus=5.0),
+    "nf4": dict(quantization="nf4"),
+}
+
+
+def folder_of(name):
+    "The folder of a run in the cache."
+    return cache_folder() / "benchmarks" / "qwen_train" / name
+
+
+def results():
+    "The figures so far, by run."
+    file = RESULTS / "qwen_train.json"
+    return json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else {}
+
+
+def keep(name, figures):
+    "Add the figures of a run to the result file."
+    runs = results() | {name: figures}
+    write("qwen_train", dict(base=BASE, runs=runs) | made("torch", "transformers", "peft"))
+
+
+class Snapshots(TrainerCallback):
+    "Keep the adapter of every checkpoint, and stop after a step of a schedule that is longer."
+
+    def __init__(self, folder, last_step):
+        self.folder, self.last_step = folder, last_step
+
+    def on_save(self, args, state, control, **kw):
+        target = self.folder / "snapshots" / f"step-{state.global_step}"
+        target.mkdir(parents=True, exist_ok=True)
+        for file in ("adapter_model.safetensors", "adapter_config.json"):
+            shutil.copy(Path(args.output_dir) / f"checkpoint-{state.global_step}" / file, target / file)
+
+    def on_step_end(self, args, state, control, **kw):
+        if state.global_step >= self.last_step:
+            control.should_training_stop = control.should_save = True
+
+
+def train(name, steps, every, last_step=None, **settings):
+    "Run one training, unless its figures are known: `steps` is the length of the schedule, `every` between snapshots."
+    known = results().get(name)
+    if known:
+        return known
+    folder, trainer_options = folder_of(name), dict(gradient_accumulation_steps=2, eval_steps=settings.pop("eval_steps"))
+    config = FinetuneConfig(**COMMON, steps=steps, save_every=every, trainer=trainer_options | settings.pop("trainer", {}), **settings)
+    context = RunContext(config)
+    rows, model = context.stage_rows("full", f"{name}: masks"), context.adapted()
+    job = TrainingJob(rows, context.plan("full"), folder, context.eval_rows(), title=name)
+    trainer = make_trainer(context, model, job)
+    trainer.add_callback(Snapshots(folder, last_step or steps))
+    found = checkpoints(folder)
+    run_trainer(trainer, found[-1] if found else None)
+    history = trainer.state.log_history
+    losses = [x["loss"] for x in history if "loss" in x]
+    seconds = [x["seconds"] for x in history if "seconds" in x]
+    evals = [[x["step"], round(x["eval_loss"], 4)] for x in history if "eval_loss" in x]
+    save_adapter(model, folder / "adapter", BASE)
+    figures = dict(
+        settings=dict(lr=config.lr, scheduler=str(trainer.args.lr_scheduler_type.value), data=config.mix or config.data, **{
+            k: settings[k] for k in ("mask", "allowed_logit_bonus", "quantization") if k in settings
+        }),
+        schedule=steps,
+        steps=len(losses),
+        examples=len(rows),
+        seconds_per_step=round(sorted(seconds)[len(seconds) // 2], 2),
+        validation=evals,
+        best_step=trainer.state.best_global_step if trainer.args.load_best_model_at_end else None,
+        losses=[round(x, 4) for x in losses],
+    )
+    keep(name, figures)
+    return figures
+
+
+def last_validation(figures):
+    return figures["validation"][-1][1]
+
+
+def sweep():
+    "Learning rate, then schedule, then share of corpus lines; each run changes one setting of the best so far."
+    best = dict(lr=3e-4, data="verses")
+    lowest = last_validation(train("sweep: learning rate 3e-4", SWEEP_STEPS, 30, eval_steps=30, **best))
+    trials = {
+        "sweep: learning rate 1e-3": dict(lr=1e-3),
+        "sweep: linear schedule": dict(trainer=dict(lr_scheduler_type="linear")),
+        "sweep: 25 % corpus lines": dict(data="builtin", mix={"verses": 0.75, "corpora": 0.25}),
+    }
+    for name, change in trials.items():
+        loss = last_validation(train(name, SWEEP_STEPS, 30, eval_steps=30, **best | change))
+        if loss < lowest:
+            lowest, best = loss, best | change
+    return best
+
+
+def main():
+    parts = sys.argv[1:] or ["sweep", "main", *OTHER_WAYS]
+    best = sweep()
+    print("best settings:", best)
+    if "main" in parts:
+        train("main", MAIN_STEPS, 50, eval_steps=50, early_stopping=2, **best)
+    for name, change in OTHER_WAYS.items():
+        if name in parts:
+            train(name, MAIN_STEPS, SNAPSHOTS, COMPARED_STEPS, eval_steps=50, **best | change)
+
+
+if __name__ == "__main__":
+    main()
