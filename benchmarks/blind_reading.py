@@ -1,7 +1,7 @@
 """Blind reading: lyrics of several systems, shuffled, scored by readers who know nothing about the systems.
 
-    python benchmarks/blind_reading.py make NAME TEXTS     TEXTS: JSON {"requests": [...], "texts": {system: [text, ...]}}
-    python benchmarks/blind_reading.py score NAME          scores of benchmarks/reading/NAME to results/blind_reading.json
+    python benchmarks/blind_reading.py make NAME TEXTS   TEXTS: {"requests": [...], "texts": {system: [text, ...]}}
+    python benchmarks/blind_reading.py score NAME        writes benchmarks/results/blind_reading.json
 
 The folder benchmarks/reading/NAME has what a reader gets (prompt.md, and items-1.jsonl, items-2.jsonl, ... with the
 same lyrics in another order for each reader), the scores that they returned (scores-1.jsonl, ...), and key.json, which

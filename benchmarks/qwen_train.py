@@ -74,8 +74,13 @@ def train(name, steps, every, last_step=None, **settings):
     known = results().get(name)
     if known:
         return known
-    folder, trainer_options = folder_of(name), dict(gradient_accumulation_steps=2, eval_steps=settings.pop("eval_steps"))
-    config = FinetuneConfig(**COMMON, steps=steps, save_every=every, trainer=trainer_options | settings.pop("trainer", {}), **settings)
+    folder, trainer_options = (
+        folder_of(name),
+        dict(gradient_accumulation_steps=2, eval_steps=settings.pop("eval_steps")),
+    )
+    config = FinetuneConfig(
+        **COMMON, steps=steps, save_every=every, trainer=trainer_options | settings.pop("trainer", {}), **settings
+    )
     context = RunContext(config)
     rows, model = context.stage_rows("full", f"{name}: masks"), context.adapted()
     job = TrainingJob(rows, context.plan("full"), folder, context.eval_rows(), title=name)
@@ -89,9 +94,12 @@ def train(name, steps, every, last_step=None, **settings):
     evals = [[x["step"], round(x["eval_loss"], 4)] for x in history if "eval_loss" in x]
     save_adapter(model, folder / "adapter", BASE)
     figures = dict(
-        settings=dict(lr=config.lr, scheduler=str(trainer.args.lr_scheduler_type.value), data=config.mix or config.data, **{
-            k: settings[k] for k in ("mask", "allowed_logit_bonus", "quantization") if k in settings
-        }),
+        settings=dict(
+            lr=config.lr,
+            scheduler=str(trainer.args.lr_scheduler_type.value),
+            data=config.mix or config.data,
+            **{k: settings[k] for k in ("mask", "allowed_logit_bonus", "quantization") if k in settings},
+        ),
         schedule=steps,
         steps=len(losses),
         examples=len(rows),

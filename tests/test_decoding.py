@@ -11,6 +11,7 @@ from cantolyric.base import load_base
 from cantolyric.constraint.automaton import ToneConstraint
 from cantolyric.constraint.bits import unpack_mask
 from cantolyric.constraint.decoding import beams, decode_ids, sampled, smc, write_tokens
+from cantolyric.constraint.sampling import TextRows
 from cantolyric.constraint.vocabulary import TokenTable
 from cantolyric.errors import CantolyricError
 from cantolyric.model_head import head_rows, sliced_head
@@ -144,6 +145,30 @@ def test_beams_are_exact_where_nothing_is_cut(tiny):
     greedy = write_tokens(model, torch.tensor([[1]]), c)
     assert min(best.bits) <= greedy.bits[0] + 1e-6 and best.bits == sorted(best.bits)
     assert len({tuple(i) for i in best.ids}) == 64
+
+
+def test_beams_compare_prefixes_by_bits_per_character(tiny):
+    "Beams find likelier texts than the same number of samples, though some tokens hold several characters."
+    model, _, table = tiny
+    for tones in ("0243324/3324043", "3324/0243/3324"):
+        c, prompt = ToneConstraint(tones, table), torch.tensor([[1]])
+        found = write_tokens(model, prompt, c, num_return_sequences=8, strategy=beams)
+        torch.manual_seed(0)
+        drawn = write_tokens(model, prompt, c, num_return_sequences=32, strategy=sampled(do_sample=True))
+        greedy = write_tokens(model, prompt, c)
+        assert min(found.bits) < min(*drawn.bits, *greedy.bits)
+
+
+def test_characters_are_counted_where_they_begin(tiny):
+    "A character that is spread over several tokens counts with its first byte."
+    _, _, table = tiny
+    rows = TextRows([ToneConstraint("33", table)] * 2)
+    offered, _ = rows.choices()
+    text = rows.characters_with_choices()
+    whole = [table.tokens[int(i)].decode("utf-8", "ignore") for i in offered]
+    rest = [len(table.tokens[int(i)]) > len(w.encode()) for i, w in zip(offered, whole)]
+    assert text.shape == (2, len(offered)) and any(rest)
+    assert text[0].tolist() == [len(w) + r for w, r in zip(whole, rest)]
 
 
 def test_beams_where_there_are_fewer_ways_than_beams(tiny):

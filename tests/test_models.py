@@ -1,5 +1,6 @@
 """Where a model comes from: the catalogue, the Hub, a mirror, GGUF files; and what goes wrong on the way."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -22,7 +24,9 @@ pytest.importorskip("gguf")
 from gguf_files import gguf_variant, write_gguf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cantolyric import model_files, models
+from cantolyric import adapter_downloads, model_files, models
+from cantolyric.adapter_downloads import adapter_url, get_adapter
+from cantolyric.adapters import find_adapter, shipped_adapter
 from cantolyric.base import load_base
 from cantolyric.errors import ArgumentError, CantolyricError, FileError
 from cantolyric.families.table import FAMILIES
@@ -32,6 +36,7 @@ from cantolyric.model_files import (
     CATALOGUE,
     CatalogueEntry,
     Mirror,
+    adapter_place,
     get_model,
     hub_id,
     mirror_choice,
@@ -247,6 +252,105 @@ def test_revisions_belong_to_the_hub(made, entry):
     for base in (str(made[0]), entry.name, "tiny"):
         with pytest.raises(ArgumentError, check=lambda e: (e.name, e.value) == ("revision", "v1")):
             load_model(base, revision="v1")
+
+
+# adapters of the catalogue
+
+
+class FakeRelease:
+    "A server that has one file."
+
+    def __init__(self, body):
+        release = self
+        self.body, self.asked = body, []
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def do_GET(self):
+                release.asked.append(self.path)
+                if release.body is None:
+                    return self.send_error(404)
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(release.body)))
+                self.end_headers()
+                self.wfile.write(release.body)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def adapted_entry(made, tmp_path, monkeypatch):
+    "A catalogue entry with an adapter, the folder of that adapter, and a server that has its archive."
+    folder = tmp_path / "trained" / "test-model"
+    shutil.copytree(ROOT / "cantolyric/assets/adapter", folder)
+    weights = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    one = entry_for(made[0], adapter_sha256=weights)
+    monkeypatch.setitem(CATALOGUE, one.name, one)
+    archive = tmp_path / "adapter.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, one.name)
+    release = FakeRelease(archive.read_bytes())
+    monkeypatch.setattr(adapter_downloads, "RELEASES", release.url)
+    yield one, folder, release
+    release.server.shutdown()
+
+
+def test_an_adapter_from_the_release(adapted_entry):
+    "Not found, then downloaded, then found without the network, then removed."
+    entry, folder, release = adapted_entry
+    with pytest.raises(CantolyricError, match="cantolyric model get test-model"):
+        find_adapter(entry.name)
+    assert find_adapter(entry.name, "none") is None
+    got = get_adapter(entry.name)
+    assert release.asked == [adapter_url(entry.name).removeprefix(release.url)]
+    same = ("adapter_config.json", "adapter_model.safetensors", "base.json")
+    assert all((got / name).read_bytes() == (folder / name).read_bytes() for name in same)
+    assert (
+        get_adapter(entry.name) == find_adapter(entry.name) == shipped_adapter(entry.name) == adapter_place(entry.name)
+    )
+    assert len(release.asked) == 1
+    assert remove_model(entry.name) > 0 and shipped_adapter(entry.name) is None
+
+
+def test_an_adapter_of_another_version_is_not_used(adapted_entry, monkeypatch):
+    entry, *_ = adapted_entry
+    get_adapter(entry.name)
+    monkeypatch.setitem(CATALOGUE, entry.name, dataclasses.replace(entry, adapter_sha256="0" * 64))
+    with pytest.raises(CantolyricError, match="not the one of this version"):
+        find_adapter(entry.name)
+    with pytest.raises(CantolyricError, match="is not the adapter of test-model"):
+        get_adapter(entry.name)
+
+
+def test_what_a_download_leaves_behind_when_it_fails(adapted_entry):
+    "Nothing, and the message names the address and another way."
+    entry, _, release = adapted_entry
+    whole = release.body
+    for body, says in [(None, "answers 404"), (whole[: len(whole) // 2], "cannot be read as an archive")]:
+        release.body = body
+        with pytest.raises(CantolyricError, match=says):
+            get_adapter(entry.name)
+    release.server.shutdown()
+    release.server.server_close()
+    with pytest.raises(CantolyricError, match="--adapter FILE"):
+        get_adapter(entry.name)
+    assert [p.name for p in adapter_place(entry.name).parent.iterdir()] == [".lock"]
+
+
+def test_the_catalogue_names_the_adapters_of_the_repository():
+    "Adapters in adapters/ are those that a release has, and their hashes are those in the catalogue."
+    folders = {p.name for p in (ROOT / "adapters").iterdir() if (p / "adapter_config.json").exists()}
+    assert folders == {name for name, entry in CATALOGUE.items() if entry.adapter_sha256}
+    for name in folders:
+        weights = ROOT / "adapters" / name / "adapter_model.safetensors"
+        assert hashlib.sha256(weights.read_bytes()).hexdigest() == CATALOGUE[name].adapter_sha256, (
+            f"write the new hash of {name} into the catalogue in nbs/lib/model_files.ipynb"
+        )
+        assert find_adapter(name) == weights.parent
 
 
 # the Hub

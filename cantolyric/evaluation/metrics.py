@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['SPOKEN_MARKS', 'WRITTEN_MARKS', 'SlotReport', 'slot_report', 'reader_agreement', 'human_agreement',
            'request_template', 'reference_model', 'fluency', 'topic_share', 'rhyme_share', 'distinct_share',
-           'rarefied_distinct', 'rhyme_grades', 'register_marks', 'spoken_share']
+           'rarefied_distinct', 'rhyme_grades', 'standalone_characters', 'is_made_of_words', 'word_line_share',
+           'register_marks', 'spoken_share']
 
 # %% ../../nbs/lib/evaluation/metrics.ipynb #14623120
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,9 +21,10 @@ import numpy as np
 from ..characters import text_lines
 from ..data.corpora import load_corpus
 from ..data.pairs import lyric_pairs
-from ..data.topics import is_about
+from ..data.topics import cut_words, dictionary_words, is_about
+from ..data.verse_file import load_verses
 from ..ngram import KneserNey
-from ..reading import Reader, as_reader
+from ..reading import Reader, as_reader, default_reader
 from ..second_reader import second_reading
 from ..template.sung import lyric_lines
 from ..template.template import ToneTemplate
@@ -206,6 +209,44 @@ def rhyme_grades(
             first[wanted.letter] = k
     n = len(template.lines)
     return out or ([(grade(n - 2, n - 1), None)] if n > 1 else [])
+
+# %% ../../nbs/lib/evaluation/metrics.ipynb #wl000002
+_HAN_RUN = re.compile("[\u3400-\u9fff]+")
+
+
+@lru_cache(1)
+def standalone_characters() -> frozenset[str]:
+    "Return the characters that are often words by themselves in the training text. The first call takes a minute."
+    alone: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    texts = [*load_corpus("train")["text"], *("，".join(v["lines"]) for v in load_verses(split="train"))]
+    for run in (run for text in texts for run in _HAN_RUN.findall(text)):
+        inside = {k for start, end in cut_words(run) for k in range(start, end)}
+        total.update(run)
+        alone.update(c for k, c in enumerate(run) if k not in inside)
+    return frozenset(c for c, n in alone.items() if n >= 20 and n >= 0.1 * total[c])
+
+
+def is_made_of_words(
+    line: str,  # Chinese characters only
+    longest: int = 8,  # characters of a word
+) -> bool:
+    "Return whether a line can be cut into words of the dictionary and characters that are words by themselves."
+    words, alone, line = dictionary_words(), standalone_characters(), "".join(map(default_reader().fold, line))
+    reached = [True] + [False] * len(line)
+    for end in range(1, len(line) + 1):
+        single = reached[end - 1] and line[end - 1] in alone
+        starts = range(max(0, end - longest), end - 1)
+        reached[end] = single or any(reached[start] and line[start:end] in words for start in starts)
+    return reached[-1]
+
+
+def word_line_share(
+    texts: Iterable[str],  # lyrics
+) -> float:  # 0 to 1; nan without lines
+    "Return the share of lines that are made of words (`is_made_of_words`)."
+    found = [is_made_of_words(line) for text in texts for line in lyric_lines(text)]
+    return float(np.mean(found)) if found else math.nan
 
 # %% ../../nbs/lib/evaluation/metrics.ipynb #3c931907
 SPOKEN_MARKS = frozenset("嘅喺唔咗佢哋嘢啲冇嗰咁噉睇俾緊嚟")

@@ -1,0 +1,256 @@
+"""Search under the tone constraint with the finetuned 0.5B: which of several texts is the best, and at what cost.
+
+    python benchmarks/qwen_search.py write [ADAPTER]   samples, beams and revisions for 32 requests
+    python benchmarks/qwen_search.py judge             scores of the samples by every ranker; loads the 1.5B
+    python benchmarks/qwen_search.py report            writes benchmarks/results/qwen_search.json
+
+The requests are validation verses, half of them whole and half random windows, because the best method becomes a
+default and the test verses are kept for the evaluation. Texts and scores are kept in the cache folder as they are made,
+and an interrupted run continues. Times are wall-clock seconds on the machine that the result names; every method has
+about the time that sixteen samples of one batch take. ADAPTER: a folder; otherwise the shipped one.
+"""
+
+import json
+import sys
+import time
+
+import numpy as np
+import torch
+from _common import made, write
+from tqdm import tqdm
+
+from cantolyric.constraint.decoding import beams, decode_ids, write_tokens
+from cantolyric.data.examples import load_examples, random_window
+from cantolyric.evaluation.metrics import reference_model
+from cantolyric.generation import Sampling
+from cantolyric.models import load_model
+from cantolyric.paths import cache_folder
+from cantolyric.template.template import ToneTemplate
+from cantolyric.writing.lyricist import Lyricist
+from cantolyric.writing.prompts import prompt_tones, writing_constraint
+from cantolyric.writing.sampler import rows_for, write_rows
+from cantolyric.writing.scoring import answer_nll
+
+SMALL, LARGE = "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"
+REQUESTS, SAMPLES, TRIES = 32, 16, 8
+SAMPLING = Sampling(do_sample=True, temperature=0.8, top_p=0.95)
+CHAT = "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
+SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+WRITE = "請用廣東話寫一段歌詞，主題是「{topic}」。"
+SENSE = "以下是一段廣東話歌詞，主題是「{topic}」：\n{text}\n這段歌詞通順、有意思嗎？只答「是」或「否」。"
+# The rankers that judge one pool of samples; lower is better
+RANKERS = {
+    "own likelihood": "own",
+    "own likelihood, without the mask": "own, free",
+    "reference model": "5-gram",
+    "1.5B, likelihood": "large",
+    "1.5B, makes sense": "large, no",
+}
+
+
+def requests():
+    "Validation verses of at most eight lines, each from another verse: whole ones and windows in turn."
+    rows = [r for r in load_examples("verses", kind="verses")("validation") if r["tones"].count("/") < 8]
+    rng, out = np.random.default_rng(0), []
+    for k, row in enumerate(rows[:REQUESTS]):
+        row = (random_window(row, rng) or row) if k % 2 else row
+        out.append(dict(id=f"s{k:02d}", topic=row["topic"], tones=row["tones"], lyrics=row["lyrics"]))
+    return out
+
+
+def store(name, result=None):
+    "Read the kept results of one kind, by request; or keep them."
+    file = cache_folder() / "benchmarks" / "qwen_search" / f"{name}.json"
+    if result is None:
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
+    return result
+
+
+def for_each_request(name, make):
+    "Make something for every request that has none yet; `make` gets the number and the request."
+    done = store(name)
+    for k, r in enumerate(tqdm(requests(), desc=name)):
+        if r["id"] not in done:
+            done[r["id"]] = make(k, r)
+            store(name, done)
+    return done
+
+
+# Writing
+
+
+def prompt_of(x, r):
+    return x.format.prompt_ids(dict(topic=r["topic"], tones=prompt_tones(ToneTemplate.parse(r["tones"]))), x.tokenizer)
+
+
+def samples(x, n):
+    "The first `n` samples of each request, in the order in which they were drawn, with the seconds of the batch."
+
+    def make(k, r):
+        start = time.perf_counter()
+        constraint = writing_constraint(ToneTemplate.parse(r["tones"]), x.table, x.reader)
+        rows = rows_for([constraint], k, range(n))
+        for _ in write_rows(x.model, prompt_of(x, r), rows, SAMPLING):
+            pass
+        texts = [decode_ids(x.table, row.ids) for row in rows]
+        bits = [row.bits / (len(t) + 1) for row, t in zip(rows, texts, strict=True)]
+        return dict(texts=texts, bits=bits, seconds=round(time.perf_counter() - start, 2))
+
+    return make
+
+
+def beam(x, n):
+    "The likeliest text that beam search finds."
+
+    def make(k, r):
+        start = time.perf_counter()
+        constraint = writing_constraint(ToneTemplate.parse(r["tones"]), x.table, x.reader)
+        ids = torch.tensor([prompt_of(x, r)])
+        out = write_tokens(x.model, ids, constraint, num_return_sequences=n, strategy=beams)
+        best = int(np.argmin(out.bits))
+        text = decode_ids(x.table, out.ids[best])
+        return dict(text=text, bits=out.bits[best] / (len(text) + 1), seconds=round(time.perf_counter() - start, 2))
+
+    return make
+
+
+def revision(x, budget):
+    "Half of the samples; then the worst line of the likeliest text is written again as long as there is time."
+
+    def make(k, r):
+        start = time.perf_counter()
+        template = ToneTemplate.parse(r["tones"])
+        drawn = samples(x, SAMPLES // 2)(k, r)
+        text = drawn["texts"][int(np.argmin(drawn["bits"]))]
+        bits = x.bits_of(r["topic"], [text], template)[0]
+        history, tried, rounds = [round(bits, 3)], set(), 0
+        while time.perf_counter() - start < budget[r["id"]] and len(tried) < len(template.lines):
+            of_lines = x.line_bits(r["topic"], text, template)
+            line = max((i for i in range(len(of_lines)) if i not in tried), key=lambda i: of_lines[i])
+            rounds += 1
+            new = x.rewrite(text, line + 1, topic=r["topic"], tones=template, n=TRIES, seed=1000 * k + rounds)[0]
+            if new.bits < bits - 1e-6:
+                text, bits, tried = new.text, new.bits, set()
+            else:
+                tried.add(line)
+            history.append(round(bits, 3))
+        return dict(text=text, bits=bits, history=history, seconds=round(time.perf_counter() - start, 2))
+
+    return make
+
+
+def write_all(adapter):
+    x = Lyricist.from_pretrained(SMALL, adapter)
+    for_each_request("warm-up", samples(x, 1))  # fills the caches of the constraint
+    for_each_request("single", samples(x, 1))
+    pool = for_each_request("samples", samples(x, SAMPLES))
+    for_each_request("beam", beam(x, SAMPLES))
+    for_each_request("revision", revision(x, {k: v["seconds"] for k, v in pool.items()}))
+
+
+# Judging
+
+
+def own_free(x):
+    "Bits per character of each sample without the mask."
+
+    def make(k, r):
+        start, texts = time.perf_counter(), store("samples")[r["id"]]["texts"]
+        prompt = prompt_of(x, r)
+        answers = [x.format.encode(dict(r, lyrics=t), x.tokenizer)["input_ids"][len(prompt) :] for t in texts]
+        bits = answer_nll(x.model, [prompt] * len(texts), answers, [None] * len(texts))
+        scores = [b / (len(t) + 1) for b, t in zip(bits, texts, strict=True)]
+        return dict(scores=scores, seconds=round(time.perf_counter() - start, 2))
+
+    return make
+
+
+def five_gram(model):
+    def make(k, r):
+        start, texts = time.perf_counter(), store("samples")[r["id"]]["texts"]
+        lines = [t.replace("\n", "，") for t in texts]
+        scores = [float(b) / (len(t) + 1) for b, t in zip(model.bits_per_text(lines), lines, strict=True)]
+        return dict(scores=scores, seconds=round(time.perf_counter() - start, 2))
+
+    return make
+
+
+def large_likelihood(model, tokenizer):
+    "Bits per character of each sample as the answer to a request for lyrics about the topic, without tones."
+
+    def make(k, r):
+        start, texts = time.perf_counter(), store("samples")[r["id"]]["texts"]
+        prompt = tokenizer(CHAT.format(system=SYSTEM, user=WRITE.format(topic=r["topic"])))["input_ids"]
+        answers = [tokenizer(t + "<|im_end|>")["input_ids"] for t in texts]
+        bits = answer_nll(model, [prompt] * len(texts), answers, [None] * len(texts))
+        scores = [b / (len(t) + 1) for b, t in zip(bits, texts, strict=True)]
+        return dict(scores=scores, seconds=round(time.perf_counter() - start, 2))
+
+    return make
+
+
+def large_no(model, tokenizer):
+    "The probability that the model answers no, rather than yes, to whether a sample makes sense."
+    yes, no = (tokenizer(word)["input_ids"][0] for word in ("是", "否"))
+
+    def make(k, r):
+        start, scores = time.perf_counter(), []
+        for text in store("samples")[r["id"]]["texts"]:
+            ids = tokenizer(CHAT.format(system=SYSTEM, user=SENSE.format(topic=r["topic"], text=text)))["input_ids"]
+            with torch.inference_mode():
+                logits = model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1]
+            scores.append(float(torch.sigmoid(logits[no] - logits[yes])))
+        return dict(scores=scores, seconds=round(time.perf_counter() - start, 2))
+
+    return make
+
+
+def judge_all(adapter):
+    x = Lyricist.from_pretrained(SMALL, adapter)
+    for_each_request("own, free", own_free(x))
+    del x
+    for_each_request("5-gram", five_gram(reference_model()))
+    model, tokenizer = load_model(LARGE)
+    for_each_request("large", large_likelihood(model, tokenizer))
+    for_each_request("large, no", large_no(model, tokenizer))
+
+
+# Reporting
+
+
+def systems():
+    "One text per request and system, and what each system cost."
+    pool, single = store("samples"), store("single")
+    ids = [r["id"] for r in requests()]
+    drawing = float(np.mean([pool[i]["seconds"] for i in ids]))
+    out = {"one sample": ([single[i]["texts"][0] for i in ids], float(np.mean([single[i]["seconds"] for i in ids])))}
+    for name, kind in RANKERS.items():
+        judged = {i: dict(scores=pool[i]["bits"], seconds=0.0) for i in ids} if kind == "own" else store(kind)
+        texts = [pool[i]["texts"][int(np.argmin(judged[i]["scores"]))] for i in ids]
+        seconds = drawing + float(np.mean([judged[i]["seconds"] for i in ids]))
+        out[f"best of {SAMPLES}: {name}"] = (texts, seconds)
+    for name in ("beam", "revision"):
+        found = store(name)
+        out[name] = ([found[i]["text"] for i in ids], float(np.mean([found[i]["seconds"] for i in ids])))
+    return out
+
+
+def report():
+    rows, every = {}, systems()
+    plain = every["one sample"][1]
+    for name, (texts, seconds) in every.items():
+        rows[name] = dict(seconds=round(seconds, 1), times_one_sample=round(seconds / plain, 1), first=texts[:6])
+    write("qwen_search", dict(model=SMALL, requests=REQUESTS, samples=SAMPLES, systems=rows) | made("torch"))
+
+
+def main():
+    command, *rest = sys.argv[1:] or ["report"]
+    torch.set_num_threads(2)
+    adapter = rest[0] if rest else None
+    dict(write=lambda: write_all(adapter), judge=lambda: judge_all(adapter), report=report)[command]()
+
+
+if __name__ == "__main__":
+    main()
