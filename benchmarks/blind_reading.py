@@ -5,10 +5,10 @@
 
 The folder benchmarks/reading/NAME has what a reader gets (prompt.md, and items-1.jsonl, items-2.jsonl, ... with the
 same lyrics in another order for each reader), the scores that they returned (scores-1.jsonl, ...), and key.json, which
-says which system wrote each lyric. The readers are language models, each in a fresh context.
+says which systems wrote each lyric. The readers are language models, each in a fresh context.
 
-Scores differ from batch to batch, so a system is placed between two others that are in every batch: 0 is the tiny
-model, 1 our own verses. Intervals are 95 % of paired bootstrap draws of requests.
+Scores differ from batch to batch, so each system's mean is rescaled with two reference systems that are in every
+batch: the tiny model is 0, our own verses are 1. The 95 % intervals come from a paired bootstrap over requests.
 """
 
 import argparse
@@ -67,13 +67,18 @@ def make(name, file):
     folder = FOLDER / name
     if (folder / "key.json").exists():
         raise SystemExit(f"{folder} exists already, and scores may refer to it; choose another name")
-    key, items = {}, []
+    found = {}
     for system, own in texts.items():
         for request, text in zip(requests, own, strict=True):
-            item = "i" + stable_hash(name, system, request["id"])[:7]
-            key[item] = dict(system=system, request=request["id"])
-            items.append(dict(item=item, topic=request["topic"], lyrics=text))
-    assert len(key) == len(items)
+            found.setdefault((request["id"], text), []).append(system)  # equal texts are read once
+    topics = {r["id"]: r["topic"] for r in requests}
+    key, items = {}, []
+    for (request, text), writers in found.items():
+        item = "i" + stable_hash(name, request, text)[:7]
+        key[item] = dict(systems=writers, request=request)
+        items.append(dict(item=item, topic=topics[request], lyrics=text))
+    if len(key) < len(items):
+        raise SystemExit("two lyrics have the same code; choose another name")
     folder.mkdir(parents=True)
     (folder / "prompt.md").write_text(PROMPT, encoding="utf-8")
     for reader in range(1, READERS + 1):
@@ -84,7 +89,7 @@ def make(name, file):
 
 
 def read_scores(folder, key):
-    "The scores as an array, float64 (questions, readers, items); the readers' numbers."
+    "Read all scores: float64 (questions, readers, items). Exits if a score is missing or out of range."
     files = sorted(folder.glob("scores-*.jsonl"))
     if not files:
         raise SystemExit(f"{folder} has no scores yet")
@@ -101,23 +106,24 @@ def read_scores(folder, key):
     return scores
 
 
-def _between(means):
-    "Place systems between the tiny model (0) and the verses (1); `means` is float64 (..., systems), these two first."
+def _rescaled(means):
+    "Rescale means so that the tiny model is 0 and the verses are 1; float64 (..., systems), these two first."
     low, high = means[..., :1], means[..., 1:2]
     return (means - low) / (high - low)
 
 
 def score(name):
-    "Means and places of each system, with intervals, and how far the readers agree."
+    "Compute each system's mean and rescaled scores, with intervals, and the readers' agreement; write the result file."
     folder = FOLDER / name
     key = json.loads((folder / "key.json").read_text(encoding="utf-8"))
     scores = read_scores(folder, key)
-    systems = [TINY, VERSES, *sorted({v["system"] for v in key.values()} - {TINY, VERSES})]
+    systems = [TINY, VERSES, *sorted({s for v in key.values() for s in v["systems"]} - {TINY, VERSES})]
     requests = sorted({v["request"] for v in key.values()})
     # (questions, systems, requests): the mean of the readers
     table = np.full((len(QUESTIONS), len(systems), len(requests)), np.nan)
     for k, item in enumerate(key.values()):
-        table[:, systems.index(item["system"]), requests.index(item["request"])] = scores[:, :, k].mean(1)
+        for system in item["systems"]:
+            table[:, systems.index(system), requests.index(item["request"])] = scores[:, :, k].mean(1)
     weights, _ = draw_weights(requests, [1], ROUNDS)
     result = dict(requests=len(requests), readers=scores.shape[1], systems={})
     result["alpha"] = {q: round(krippendorff_alpha(scores[k]), 3) for k, q in enumerate(QUESTIONS)}
@@ -125,10 +131,10 @@ def score(name):
         figures = {}
         for q, question in enumerate(QUESTIONS):
             draws = np.einsum("bi,si->bs", weights, table[q]) / weights.sum(1, keepdims=True)
-            low, high = interval(_between(draws)[:, s])
+            low, high = interval(_rescaled(draws)[:, s])
             figures[question] = dict(
                 mean=round(float(table[q, s].mean()), 2),
-                place=round(float(_between(table[q].mean(-1))[s]), 3),
+                rescaled=round(float(_rescaled(table[q].mean(-1))[s]), 3),
                 interval=[round(float(low), 3), round(float(high), 3)],
             )
         result["systems"][system] = figures

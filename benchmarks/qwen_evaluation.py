@@ -1,4 +1,4 @@
-"""Qwen2.5-Coder-0.5B on the requests of the test verses: with and without its adapter, and beside tiny and the verses.
+"""Qwen2.5-Coder-0.5B on the requests of the test verses: with and without its adapter, against tiny and our verses.
 
     python benchmarks/qwen_evaluation.py [ADAPTER]   writes benchmarks/results/qwen_evaluation.json
 

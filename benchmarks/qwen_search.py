@@ -1,13 +1,14 @@
-"""Search under the tone constraint with the finetuned 0.5B: which of several texts is the best, and at what cost.
+"""Search under the tone constraint with the finetuned 0.5B: which text each method picks, and how long it takes.
 
     python benchmarks/qwen_search.py write [ADAPTER]   samples, beams and revisions for 32 requests
-    python benchmarks/qwen_search.py judge             scores of the samples by every ranker; loads the 1.5B
+    python benchmarks/qwen_search.py judge [ADAPTER]   scores the samples with the other rankers; loads the 1.5B
     python benchmarks/qwen_search.py report            writes benchmarks/results/qwen_search.json
 
 The requests are validation verses, half of them whole and half random windows, because the best method becomes a
 default and the test verses are kept for the evaluation. Texts and scores are kept in the cache folder as they are made,
-and an interrupted run continues. Times are wall-clock seconds on the machine that the result names; every method has
-about the time that sixteen samples of one batch take. ADAPTER: a folder; otherwise the shipped one.
+and an interrupted run continues. Times are wall-clock seconds on the machine that the result names. Beam
+search uses sixteen beams, revision starts no new rewrite after the time that a batch of sixteen samples took, and a
+ranker's time is added to that of the samples. ADAPTER is a folder; the default is the shipped adapter.
 """
 
 import json
@@ -49,7 +50,7 @@ RANKERS = {
 
 
 def requests():
-    "Validation verses of at most eight lines, each from another verse: whole ones and windows in turn."
+    "Return validation verses of at most eight lines, each used once: whole verses alternate with random windows."
     rows = [r for r in load_examples("verses", kind="verses")("validation") if r["tones"].count("/") < 8]
     rng, out = np.random.default_rng(0), []
     for k, row in enumerate(rows[:REQUESTS]):
@@ -117,7 +118,7 @@ def beam(x, n):
 
 
 def revision(x, budget):
-    "Half of the samples; then the worst line of the likeliest text is written again as long as there is time."
+    "Draw half as many samples, then rewrite the worst line of the likeliest text until time is up or no line improves."
 
     def make(k, r):
         start = time.perf_counter()

@@ -1,13 +1,13 @@
 """Training runs of Qwen2.5-Coder-0.5B: a sweep, the long run, and other ways to train, compared with it.
 
-    python benchmarks/qwen_train.py sweep               four runs of 60 steps; each takes up the better settings so far
-    python benchmarks/qwen_train.py main                the long run, with the best settings of the sweep
+    python benchmarks/qwen_train.py sweep               four runs of 60 steps; each changes the best settings so far
+    python benchmarks/qwen_train.py main                the sweep if not done, then the long run with its best settings
     python benchmarks/qwen_train.py no-mask bonus nf4   the first 100 steps of the same schedule, trained in another way
     python benchmarks/qwen_train.py                     all of them: about five hours on two cores
 
 Every run continues where it was interrupted, and a finished run is not repeated. Checkpoints and snapshots of the
 adapter are in the cache folder (CANTOLYRIC_CACHE), figures in benchmarks/results/qwen_train.json. The validation loss
-is in nats per token of the 90 whole validation verses; it is measured as the run trains: under the mask, or without.
+is in nats per token over the whole validation verses, under the mask if the run trains under it.
 """
 
 import json
@@ -18,6 +18,8 @@ from pathlib import Path
 from _common import RESULTS, made, write
 from transformers import TrainerCallback
 
+from cantolyric.constraint.scoring import encode_pairs
+from cantolyric.data.examples import load_examples
 from cantolyric.paths import cache_folder
 from cantolyric.training.config import FinetuneConfig
 from cantolyric.training.context import RunContext
@@ -27,7 +29,7 @@ from cantolyric.training.trainer import TrainingJob, checkpoints, make_trainer, 
 BASE = "qwen2.5-coder-0.5b"
 SWEEP_STEPS, MAIN_STEPS, COMPARED_STEPS = 60, 400, 100
 SNAPSHOTS = 25  # steps between snapshots of the runs that are compared
-COMMON = dict(base=BASE, examples="random-windows", max_length=256, batch_size=8, num_eval_examples=90)
+COMMON = dict(base=BASE, examples="random-windows", max_length=256, batch_size=8)
 OTHER_WAYS = {
     "no-mask": dict(mask=False),
     "bonus": dict(allowed_logit_bonus=5.0),
@@ -53,7 +55,7 @@ def keep(name, figures):
 
 
 class Snapshots(TrainerCallback):
-    "Keep the adapter of every checkpoint, and stop after a step of a schedule that is longer."
+    "Keep the adapter of every checkpoint, and stop at `last_step`, even if the schedule is longer."
 
     def __init__(self, folder, last_step):
         self.folder, self.last_step = folder, last_step
@@ -69,8 +71,15 @@ class Snapshots(TrainerCallback):
             control.should_training_stop = control.should_save = True
 
 
+def validation_rows(context):
+    "The whole validation verses, the longest first: the same for every run, whatever it trains on."
+    verses = load_examples("verses", kind="verses")("validation")
+    rows = encode_pairs(verses, context.format, context.tokenizer, context.masks)
+    return sorted(rows, key=lambda r: -len(r["input_ids"]))
+
+
 def train(name, steps, every, last_step=None, **settings):
-    "Run one training, unless its figures are known: `steps` is the length of the schedule, `every` between snapshots."
+    "Train once, unless the figures exist: a schedule of `steps` steps, with a snapshot every `every` steps."
     known = results().get(name)
     if known:
         return known
@@ -83,7 +92,7 @@ def train(name, steps, every, last_step=None, **settings):
     )
     context = RunContext(config)
     rows, model = context.stage_rows("full", f"{name}: masks"), context.adapted()
-    job = TrainingJob(rows, context.plan("full"), folder, context.eval_rows(), title=name)
+    job = TrainingJob(rows, context.plan("full"), folder, validation_rows(context), title=name)
     trainer = make_trainer(context, model, job)
     trainer.add_callback(Snapshots(folder, last_step or steps))
     found = checkpoints(folder)

@@ -88,7 +88,7 @@ def _check(folder: Path, name: str, source: str) -> None:
         raise CantolyricError(
             f"{source} is not the adapter of {name} in cantolyric {__version__} (expected weights with SHA-256 "
             f"{expected[:16]}…, got {found[:16]}…): take the archive of the same version, or pass the folder "
-            "as  --adapter  to the command that writes"
+            "to  cantolyric write --adapter"
         )
 
 
@@ -96,7 +96,7 @@ def get_adapter(
     name: str,  # a key of `model_files.CATALOGUE`
     source: str | Path | None = None,  # the release's archive, or a folder with its files; None: download it
 ) -> Path:  # the folder
-    "Get the adapter of a model, unless it is on this machine already. Raises `CantolyricError` if that fails."
+    "Download a model's adapter if it is missing, or install it from `source`. Raises `CantolyricError` if that fails."
     if not entry_named(name).adapter_sha256:
         raise CantolyricError(f"there is no adapter for {name} yet: train one with  cantolyric finetune --base {name}")
     if source is None and (found := shipped_adapter(name)):

@@ -62,14 +62,14 @@ def find_adapter(
     base: str,  # as in `models.load_model`
     adapter: str | os.PathLike[str] | None = None,  # a folder, a run's folder, None for the shipped one, "none"
 ) -> Path | None:  # None: use the base alone
-    "Return the folder of an adapter. Raises `CantolyricError` if there is none in the given folder or on this machine."
+    "Return an adapter's folder. Raises `CantolyricError` if the given folder has none, or if ours is not downloaded."
     if adapter == "none":
         return None
     if adapter is None:
         found = shipped_adapter(base)
         if found is None and base in CATALOGUE and CATALOGUE[base].adapter_sha256:
             raise CantolyricError(
-                f"the adapter of {base} is not on this machine, or not the one of this version: type  cantolyric model "
+                f"the adapter for {base} is missing or belongs to another version: type  cantolyric model "
                 f"get {base} , or use the base alone, with adapter='none'"
             )
         if found is None and base == "tiny":

@@ -500,7 +500,7 @@ def _size(path: Path) -> int:
 def remove_model(
     name: str,  # a key of `CATALOGUE`
 ) -> int:  # freed bytes
-    "Delete a model's file, converted weights and adapter, also from the Hub's cache."
+    "Delete a model's file (also from the Hub's cache), its converted weights and its adapter."
     entry = _downloadable(name)
     weights = weights_folder(entry.sha256)
     places = (entry_folder(entry), adapter_place(name), *weights.parent.glob(f"{weights.name}*"))

@@ -15,6 +15,7 @@ from cantolyric.constraint import cache_use as module
 from cantolyric.constraint.cache_use import CacheUse
 from cantolyric.constraint.decoding import beams, check_writing, decode_ids, sampled, smc, write_tokens
 from cantolyric.errors import ArgumentError, CantolyricError
+from cantolyric.writing.scoring import token_nll
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -108,6 +109,17 @@ def test_the_same_texts_without_a_cache(kind, constraint, batch):
             assert constraint.template.matches(decode_ids(constraint.table, text))
     alone = write_tokens(model, ids[1:, 1:], constraint, cache=False)
     assert write_tokens(model, ids, constraint, mask).ids[1] == alone.ids[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_that_share_a_prompt_cost_what_each_costs_alone(kind, batch):
+    "The prompt is read once if the cache allows it; answers have different lengths, one of them a single token."
+    model, (ids, _) = small_model(KINDS[kind]), batch
+    answers = [[5, 6, 7, 8], [9], [5, 6]]
+    shared = token_nll(model, [ids[0].tolist()] * 3, answers, [None] * 3)
+    for answer, bits in zip(answers, shared, strict=True):
+        (alone,) = token_nll(model, [ids[0].tolist()], [answer], [None])
+        assert bits.shape == (len(answer),) and bits == pytest.approx(alone, abs=RIGHT)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "qwen3_5_text", "falcon_h1", "lfm2"])

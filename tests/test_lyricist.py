@@ -635,6 +635,16 @@ def test_bits_of_a_text_are_those_that_writing_it_cost(lyricist):
     assert all(0 < b < 20 for b in lyricist.bits_of("雨", ["OK，今晚落雨", "今晚"]))  # Latin letters are not read
 
 
+def test_bits_of_lines_add_up_to_those_of_the_text(lyricist):
+    "Whatever the tokens are; and each line costs the same whatever follows it."
+    text, template = "落緊大雨嘅夜晚\n我企喺巴士站\n等你", ToneTemplate.of("落緊大雨嘅夜晚\n我企喺巴士站\n等你")
+    of_lines = lyricist.line_bits("夜雨", text, template)
+    total = sum(bits * (len(line) + 1) for bits, line in zip(of_lines, text.split("\n"), strict=True))
+    assert total / (len(text) + 1) == pytest.approx(lyricist.bits_of("夜雨", [text], template)[0])
+    other = lyricist.line_bits("夜雨", text[:-2] + "佢去", template)
+    assert other[:2] == pytest.approx(of_lines[:2], abs=1e-4) and other[2] != pytest.approx(of_lines[2], abs=1e-2)
+
+
 def test_between_is_a_constraint_like_any_other(lyricist):
     "By hand, token by token: the kept lines are the only way, the open ones keep their mask."
     import numpy as np

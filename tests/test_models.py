@@ -320,14 +320,14 @@ def test_an_adapter_of_another_version_is_not_used(adapted_entry, monkeypatch):
     entry, *_ = adapted_entry
     get_adapter(entry.name)
     monkeypatch.setitem(CATALOGUE, entry.name, dataclasses.replace(entry, adapter_sha256="0" * 64))
-    with pytest.raises(CantolyricError, match="not the one of this version"):
+    with pytest.raises(CantolyricError, match="belongs to another version"):
         find_adapter(entry.name)
     with pytest.raises(CantolyricError, match="is not the adapter of test-model"):
         get_adapter(entry.name)
 
 
 def test_what_a_download_leaves_behind_when_it_fails(adapted_entry):
-    "Nothing, and the message names the address and another way."
+    "A failed download leaves nothing behind, and the message says how to install the file by other means."
     entry, _, release = adapted_entry
     whole = release.body
     for body, says in [(None, "answers 404"), (whole[: len(whole) // 2], "cannot be read as an archive")]:

@@ -76,9 +76,7 @@ def add_export(
         ],
     )
     parser.add_argument("--base", help="base model that the adapter was trained on (default: tiny)")
-    parser.add_argument(
-        "--adapter", help="folder that `cantolyric finetune` wrote (default: the one that we trained for the base)"
-    )
+    parser.add_argument("--adapter", help="folder that `cantolyric finetune` wrote (default: our adapter for the base)")
     parser.add_argument("--to", required=True, metavar="FOLDER", help="new folder for the export")
     parser.add_argument(
         "--kind",

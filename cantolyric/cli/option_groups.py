@@ -43,7 +43,7 @@ def add_model_options(
     )
     group.add_argument(
         "--adapter",
-        help="folder that `cantolyric finetune` wrote, or none to use the base alone (default: the one that we trained "
+        help="folder that `cantolyric finetune` wrote, or none to use the base alone (default: our adapter "
         "for the base, if any)",
     )
     group.add_argument(

@@ -87,7 +87,7 @@ class TextRows:
         return torch.from_numpy(ids), torch.from_numpy(allowed)
 
     def characters_with_choices(self) -> torch.Tensor:  # float64 (rows, k)
-        "Return the number of characters that each row has begun after each token that `choices` offered last."
+        "Return how many characters each row would have begun if it took each token that `choices` last offered."
         tokens = self.constraints[0].table.tokens
         begun = torch.tensor([sum(_characters_begun(tokens[i]) for i in ids) for ids in self.ids])
         more = torch.tensor([_characters_begun(tokens.get(i, b"")) for i in self._offered])

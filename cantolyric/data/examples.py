@@ -300,7 +300,7 @@ class Source:
         return out
 
     def _epoch(self, seed: int, epoch: int) -> list[dict]:
-        "Return the training rows and a random window of each that can be cut, shuffled together."
+        "Return the training rows plus a random window of each long enough stanza (no corpus rows), shuffled together."
         rng, rows = np.random.default_rng([seed, epoch]), self.rows["train"]
         cut = [random_window(row, rng) for row in rows if row["source"] not in SOURCES]  # corpus pieces are short
         every = [*rows, *(row for row in cut if row)]
@@ -485,7 +485,7 @@ class Examples:
         return [n for s in self.sources for n in s.notes] + ([left_out] if leaks else [])
 
     def count(self, split: str = "train") -> int:
-        "Return the number of examples in one full pass."
+        "Return the number of examples in all sources; random windows count for one epoch."
         if self.everything:
             return len(lyric_pairs(split))
         return sum(len(s.shuffled(split, 0)) for s in self.sources)
@@ -493,7 +493,7 @@ class Examples:
     def __call__(
         self,
         split: str,
-        n: int | None = None,  # at most this many; None: one full pass; more with random windows, which are drawn anew
+        n: int | None = None,  # at most this many; None: one full pass; random windows add epochs to reach a larger n
         seed: int = 0,  # determines their order
     ) -> list[dict]:  # rows as from `lyric_pairs`
         "Draw examples of a split."

@@ -229,9 +229,9 @@ def standalone_characters() -> frozenset[str]:
 
 def is_made_of_words(
     line: str,  # Chinese characters only
-    longest: int = 8,  # characters of a word
+    longest: int = 8,  # maximum word length in characters
 ) -> bool:
-    "Return whether a line can be cut into words of the dictionary and characters that are words by themselves."
+    "Return whether a line can be segmented into dictionary words and characters that are words by themselves."
     words, alone, line = dictionary_words(), standalone_characters(), "".join(map(default_reader().fold, line))
     reached = [True] + [False] * len(line)
     for end in range(1, len(line) + 1):

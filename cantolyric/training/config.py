@@ -141,7 +141,7 @@ class FinetuneConfig:
     from_adapter: str | None = setting(
         None,
         "model",
-        "continue training this adapter: a folder, or 'shipped' for the one that we trained for the base",
+        "continue training this adapter: a folder, or 'shipped' for our adapter for the base",
         "FOLDER",
         unset="a new adapter",
     )
@@ -467,7 +467,7 @@ def adapter_folder(
     adapter: str,  # a folder, a run's folder, or "shipped"
     base: str = "tiny",  # that "shipped" refers to
 ) -> Path:  # the folder that holds adapter_config.json
-    "Find the folder of an adapter to continue from; `ArgumentError` if there is none."
+    "Find the folder of an adapter to continue from. Raises `CantolyricError` if there is none."
     if adapter == "shipped":
         from cantolyric.adapters import find_adapter
 

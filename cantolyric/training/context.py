@@ -86,7 +86,7 @@ class RunContext:
         plan = stage_plan(self.config, stage)
         if (
             self.config.examples == "random-windows"
-        ):  # each epoch has windows of its own, so no more than the steps need
+        ):  # windows are redrawn per epoch, so use only as many rows as the steps need
             plan = replace(plan, num_examples=min(plan.num_examples, plan.steps * plan.batch_size))
         if stage != "smoke":
             return plan

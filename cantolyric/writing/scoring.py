@@ -28,12 +28,15 @@ def _logits_after_prompt(
     if not (use.rows and use.several):
         return None
     n = len(answers)
+    try:
+        cache.reorder_cache(torch.zeros(n, dtype=torch.long, device=model.device))
+    except (AttributeError, NotImplementedError, TypeError):
+        return None
     start = first.logits[:, -1:].expand(n, 1, -1)
     rows = [torch.tensor(answer[:-1]) for answer in answers]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(model.device)
     if not ids.shape[1]:
         return start
-    cache.reorder_cache(torch.zeros(n, dtype=torch.long, device=model.device))
     mask = torch.ones(n, len(prompt) + ids.shape[1], dtype=torch.long, device=model.device)
     return torch.cat([start, model(input_ids=ids, attention_mask=mask, past_key_values=cache).logits], 1)
 
