@@ -3,30 +3,37 @@
     python benchmarks/qwen_train.py sweep               four runs of 60 steps; each changes the best settings so far
     python benchmarks/qwen_train.py main                the sweep if not done, then the long run with its best settings
     python benchmarks/qwen_train.py no-mask bonus nf4   the first 100 steps of the same schedule, trained in another way
-    python benchmarks/qwen_train.py                     all of them: about five hours on two cores
+    python benchmarks/qwen_train.py                     all of them: about three hours on two cores
+    python benchmarks/qwen_train.py ship                copies the adapter of the long run to adapters/, in bf16
 
 Every run continues where it was interrupted, and a finished run is not repeated. Checkpoints and snapshots of the
 adapter are in the cache folder (CANTOLYRIC_CACHE), figures in benchmarks/results/qwen_train.json. The validation loss
 is in nats per token over the whole validation verses, under the mask if the run trains under it.
 """
 
+import hashlib
 import json
 import shutil
 import sys
 from pathlib import Path
 
+import torch
 from _common import RESULTS, made, write
+from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from cantolyric.atomic_files import atomic_file
 from cantolyric.constraint.scoring import encode_pairs
 from cantolyric.data.examples import load_examples
 from cantolyric.paths import cache_folder
 from cantolyric.training.config import FinetuneConfig
+from cantolyric.training.config_file import yaml_text
 from cantolyric.training.context import RunContext
 from cantolyric.training.stages import save_adapter
 from cantolyric.training.trainer import TrainingJob, checkpoints, make_trainer, run_trainer
 
 BASE = "qwen2.5-coder-0.5b"
+ADAPTERS = Path(__file__).resolve().parent.parent / "adapters"
 SWEEP_STEPS, MAIN_STEPS, COMPARED_STEPS = 60, 400, 100
 SNAPSHOTS = 25  # steps between snapshots of the runs that are compared
 COMMON = dict(base=BASE, examples="random-windows", max_length=256, batch_size=8)
@@ -83,13 +90,10 @@ def train(name, steps, every, last_step=None, **settings):
     known = results().get(name)
     if known:
         return known
-    folder, trainer_options = (
-        folder_of(name),
-        dict(gradient_accumulation_steps=2, eval_steps=settings.pop("eval_steps")),
-    )
-    config = FinetuneConfig(
-        **COMMON, steps=steps, save_every=every, trainer=trainer_options | settings.pop("trainer", {}), **settings
-    )
+    trainer_options = dict(gradient_accumulation_steps=2, eval_steps=settings.pop("eval_steps"))
+    trainer_options |= settings.pop("trainer", {})
+    config = FinetuneConfig(**COMMON, steps=steps, save_every=every, trainer=trainer_options, **settings)
+    folder = folder_of(name)
     context = RunContext(config)
     rows, model = context.stage_rows("full", f"{name}: masks"), context.adapted()
     job = TrainingJob(rows, context.plan("full"), folder, validation_rows(context), title=name)
@@ -102,6 +106,7 @@ def train(name, steps, every, last_step=None, **settings):
     seconds = [x["seconds"] for x in history if "seconds" in x]
     evals = [[x["step"], round(x["eval_loss"], 4)] for x in history if "eval_loss" in x]
     save_adapter(model, folder / "adapter", BASE)
+    (folder / "adapter" / "config.yaml").write_text(yaml_text(config, context.data), encoding="utf-8")
     figures = dict(
         settings=dict(
             lr=config.lr,
@@ -141,7 +146,21 @@ def sweep():
     return best
 
 
+def ship():
+    "Write the adapter of the long run to adapters/, in bf16, with its settings; the model card is written by hand."
+    source, target = folder_of("main") / "adapter", ADAPTERS / BASE
+    tensors = {k: v.to(torch.bfloat16) for k, v in load_file(source / "adapter_model.safetensors").items()}
+    with atomic_file(target / "adapter_model.safetensors") as unfinished:
+        save_file(tensors, unfinished, metadata={"format": "pt"})
+    for name in ("adapter_config.json", "base.json", "config.yaml"):
+        shutil.copy(source / name, target / name)
+    sha256 = hashlib.sha256((target / "adapter_model.safetensors").read_bytes()).hexdigest()
+    print(f"write this hash into the catalogue in nbs/lib/model_files.ipynb: {sha256}")
+
+
 def main():
+    if sys.argv[1:] == ["ship"]:
+        return ship()
     parts = sys.argv[1:] or ["sweep", "main", *OTHER_WAYS]
     best = sweep()
     print("best settings:", best)
