@@ -46,6 +46,7 @@ from cantolyric.model_files import (
     remove_model,
 )
 from cantolyric.models import convert_gguf, format_name, load_model
+from cantolyric.template.template import ToneTemplate
 from cantolyric.writing.lyricist import Lyricist
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -891,3 +892,17 @@ def test_the_real_model_writes_to_its_tones(users_caches):
         ("離別", "0234432", dict(words=["月光"])),
     ]:
         assert all(c.report.ok for c in lyricist.write(topic, tones, n=3, seed=1, **more))
+
+
+@pytest.mark.qwen
+def test_the_shipped_adapter_writes_what_was_measured(users_caches):
+    "Sixteen requests: every tone is right, and the measured texts have the bits per character that they had."
+    measured = json.loads((ROOT / "benchmarks/results/qwen_samples.json").read_text(encoding="utf-8"))
+    lyricist = Lyricist.from_pretrained(measured["base"])
+    assert len(measured["samples"]) == 16
+    for row in measured["samples"]:
+        template = ToneTemplate.parse(row["tones"], row["scheme"])
+        (bits,) = lyricist.bits_of(row["topic"], [row["text"]], template)
+        assert bits == pytest.approx(row["bits"], abs=0.02)
+        (again,) = lyricist.write(row["topic"], template, n=1, seed=measured["seed"], method="sample")
+        assert again.report.ok and template.check(row["text"]).ok
