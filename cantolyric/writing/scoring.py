@@ -23,7 +23,7 @@ def _logits_after_prompt(
 ) -> torch.Tensor | None:  # float (answers, tokens of the longest, V); None: the model's cache does not allow it
     "Compute the logits before each answer token; the prompt is read once."
     first = model(input_ids=torch.tensor([list(prompt)], device=model.device), use_cache=True, logits_to_keep=1)
-    cache = getattr(first, "past_key_values", None)
+    cache: Any = getattr(first, "past_key_values", None)
     use = cache_use(model, cache)
     if not (use.rows and use.several):
         return None
