@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from cantolyric.evaluation.metrics import request_template
 from cantolyric.evaluation.requests import read_jsonl
+from cantolyric.model_files import CATALOGUE, find_file
 from cantolyric.writing.lyricist import Lyricist
 
 BASE, NUMBER, SEED = "qwen2.5-coder-0.5b", 16, 0
@@ -25,6 +26,8 @@ def first_requests():
 
 
 def main():
+    if not find_file(CATALOGUE[BASE]):
+        return print(f"skipped: {BASE} is not on this machine; type  cantolyric model get {BASE}")
     torch.set_num_threads(2)
     lyricist, samples = Lyricist.from_pretrained(BASE), []
     for r in tqdm(first_requests()):

@@ -3,7 +3,7 @@
     python benchmarks/qwen_train.py sweep               four runs of 60 steps; each changes the best settings so far
     python benchmarks/qwen_train.py main                the sweep if not done, then the long run with its best settings
     python benchmarks/qwen_train.py no-mask bonus nf4   the first 100 steps of the same schedule, trained in another way
-    python benchmarks/qwen_train.py                     all of them: about three hours on two cores
+    python benchmarks/qwen_train.py all                 all of them: about three hours on two cores
     python benchmarks/qwen_train.py ship                copies the adapter of the long run to adapters/, in bf16
 
 Every run continues where it was interrupted, and a finished run is not repeated. Checkpoints and snapshots of the
@@ -161,7 +161,11 @@ def ship():
 def main():
     if sys.argv[1:] == ["ship"]:
         return ship()
-    parts = sys.argv[1:] or ["sweep", "main", *OTHER_WAYS]
+    parts = sys.argv[1:]
+    if not parts:  # `make bench`
+        return print("skipped: it trains for hours; name the runs, as the first lines of this file describe")
+    if parts == ["all"]:
+        parts = ["sweep", "main", *OTHER_WAYS]
     best = sweep()
     print("best settings:", best)
     if "main" in parts:

@@ -6,7 +6,6 @@
 __all__ = ['RELEASES', 'FILES', 'MAX_BYTES', 'adapter_url', 'get_adapter']
 
 # %% ../nbs/lib/adapter_downloads.ipynb #ad000003
-import hashlib
 import shutil
 import tarfile
 import tempfile
@@ -16,7 +15,7 @@ import zlib
 from pathlib import Path
 
 from . import __version__
-from .adapters import adapter_weights_match, check_adapter_weights, read_adapter_config, shipped_adapter
+from .adapters import adapter_sha256, check_adapter_weights, read_adapter_config, shipped_adapter
 from .atomic_files import atomic_dir
 from .errors import CantolyricError, FileError
 from .integrity import first_line
@@ -83,8 +82,7 @@ def _check(folder: Path, name: str, source: str) -> None:
     except CantolyricError as error:
         problem = str(error).replace(str(folder), source)
         raise CantolyricError(f"{source} holds no usable adapter: {problem}") from None
-    if not adapter_weights_match(folder, entry_named(name)):
-        found = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    if (found := adapter_sha256(folder)) != expected:
         raise CantolyricError(
             f"{source} is not the adapter of {name} in cantolyric {__version__} (expected weights with SHA-256 "
             f"{expected[:16]}…, got {found[:16]}…): take the archive of the same version, or pass the folder "

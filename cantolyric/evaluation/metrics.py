@@ -216,7 +216,7 @@ _HAN_RUN = re.compile("[\u3400-\u9fff]+")
 
 @lru_cache(1)
 def standalone_characters() -> frozenset[str]:
-    "Return the characters that are often words by themselves in the training text. The first call takes a minute."
+    "Return the characters that are often words by themselves in the training text. The first call takes ten seconds."
     alone: Counter[str] = Counter()
     total: Counter[str] = Counter()
     texts = [*load_corpus("train")["text"], *("，".join(v["lines"]) for v in load_verses(split="train"))]
