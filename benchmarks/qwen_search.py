@@ -2,7 +2,9 @@
 
     python benchmarks/qwen_search.py write [ADAPTER]   samples, beams and revisions for 32 requests
     python benchmarks/qwen_search.py judge [ADAPTER]   scores the samples with the other rankers; loads the 1.5B
+    python benchmarks/qwen_search.py search NAME ADAPTER [unambiguous]   writes with the default of `Lyricist.write`
     python benchmarks/qwen_search.py report            writes benchmarks/results/qwen_search.json
+    python benchmarks/qwen_search.py batch SYSTEM ...  writes the texts of some systems for blind_reading.py
 
 The requests are validation verses, half of them whole and half random windows, because the best method becomes a
 default and the test verses are kept for the evaluation. Texts and scores are kept in the cache folder as they are made,
@@ -20,7 +22,7 @@ import torch
 from _common import made, write
 from tqdm import tqdm
 
-from cantolyric.constraint.decoding import beams, decode_ids, write_tokens
+from cantolyric.constraint.decoding import beams, decode_ids, unmasked_beams, write_tokens
 from cantolyric.data.examples import load_examples, random_window
 from cantolyric.evaluation.metrics import reference_model
 from cantolyric.generation import Sampling
@@ -34,7 +36,10 @@ from cantolyric.writing.scoring import answer_nll
 
 SMALL, LARGE = "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"
 REQUESTS, SAMPLES, TRIES = 32, 16, 8
-SAMPLING = Sampling(do_sample=True, temperature=0.8, top_p=0.95)
+READ, TINY, VERSES = 24, "tiny", "verses"  # how many requests are read blind, and the systems of every batch
+# The pools of samples: which words may be used, and the temperature
+UNAMBIGUOUS, EVERY, COOL = "unambiguous words", "all words", "all words, temperature 0.5"
+POOLS = {UNAMBIGUOUS: (True, 0.8), EVERY: (False, 0.8), COOL: (False, 0.5)}
 CHAT = "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
 SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 WRITE = "請用廣東話寫一段歌詞，主題是「{topic}」。"
@@ -86,14 +91,16 @@ def prompt_of(x, r):
     return x.format.prompt_ids(dict(topic=r["topic"], tones=prompt_tones(ToneTemplate.parse(r["tones"]))), x.tokenizer)
 
 
-def samples(x, n):
+def samples(x, n, pool):
     "The first `n` samples of each request, in the order in which they were drawn, with the seconds of the batch."
+    unambiguous, temperature = POOLS[pool]
+    sampling = Sampling(do_sample=True, temperature=temperature, top_p=0.95)
 
     def make(k, r):
         start = time.perf_counter()
-        constraint = writing_constraint(ToneTemplate.parse(r["tones"]), x.table, x.reader)
+        constraint = writing_constraint(ToneTemplate.parse(r["tones"]), x.table, x.reader, unambiguous)
         rows = rows_for([constraint], k, range(n))
-        for _ in write_rows(x.model, prompt_of(x, r), rows, SAMPLING):
+        for _ in write_rows(x.model, prompt_of(x, r), rows, sampling):
             pass
         texts = [decode_ids(x.table, row.ids) for row in rows]
         bits = [row.bits / (len(t) + 1) for row, t in zip(rows, texts, strict=True)]
@@ -102,28 +109,43 @@ def samples(x, n):
     return make
 
 
-def beam(x, n):
-    "The likeliest text that beam search finds."
+def beam(x, n, pool, strategy=beams):
+    "The best text that beam search finds, with the words of a pool."
 
     def make(k, r):
         start = time.perf_counter()
-        constraint = writing_constraint(ToneTemplate.parse(r["tones"]), x.table, x.reader)
+        constraint = writing_constraint(ToneTemplate.parse(r["tones"]), x.table, x.reader, POOLS[pool][0])
         ids = torch.tensor([prompt_of(x, r)])
-        out = write_tokens(x.model, ids, constraint, num_return_sequences=n, strategy=beams)
-        best = int(np.argmin(out.bits))
-        text = decode_ids(x.table, out.ids[best])
-        return dict(text=text, bits=out.bits[best] / (len(text) + 1), seconds=round(time.perf_counter() - start, 2))
+        out = write_tokens(x.model, ids, constraint, num_return_sequences=n, strategy=strategy)
+        text = decode_ids(x.table, out.ids[0])
+        return dict(text=text, bits=out.bits[0] / (len(text) + 1), seconds=round(time.perf_counter() - start, 2))
 
     return make
 
 
-def revision(x, budget):
+def by_line(x, n):
+    "Write line by line: draw `n` samples of each line, and keep the likeliest before going on."
+
+    def make(k, r):
+        start, lines, size = time.perf_counter(), [], r["tones"].count("/") + 1
+        for number in range(size):
+            found = x.next_line(lines, r["topic"], r["tones"], n=n // 4, method="best", seed=1000 * k + number)
+            lines = found[0].lines
+        text = "\n".join(lines)
+        seconds = round(time.perf_counter() - start, 2)
+        bits = x.bits_of(r["topic"], [text], ToneTemplate.parse(r["tones"]))[0]
+        return dict(text=text, bits=bits, seconds=seconds)
+
+    return make
+
+
+def revision(x, budget, pool):
     "Draw half as many samples, then rewrite the worst line of the likeliest text until time is up or no line improves."
 
     def make(k, r):
         start = time.perf_counter()
         template = ToneTemplate.parse(r["tones"])
-        drawn = samples(x, SAMPLES // 2)(k, r)
+        drawn = samples(x, SAMPLES // 2, pool)(k, r)
         text = drawn["texts"][int(np.argmin(drawn["bits"]))]
         bits = x.bits_of(r["topic"], [text], template)[0]
         history, tried, rounds = [round(bits, 3)], set(), 0
@@ -144,21 +166,44 @@ def revision(x, budget):
 
 def write_all(adapter):
     x = Lyricist.from_pretrained(SMALL, adapter)
-    for_each_request("warm-up", samples(x, 1))  # fills the caches of the constraint
-    for_each_request("single", samples(x, 1))
-    pool = for_each_request("samples", samples(x, SAMPLES))
-    for_each_request("beam", beam(x, SAMPLES))
-    for_each_request("revision", revision(x, {k: v["seconds"] for k, v in pool.items()}))
+    for pool in (EVERY, UNAMBIGUOUS, COOL):
+        for_each_request(f"warm-up, {pool}", samples(x, 1, pool))  # fills the caches of the constraint
+        for_each_request(f"one, {pool}", samples(x, 1, pool))
+        drawn = for_each_request(pool, samples(x, SAMPLES, pool))
+        if pool == EVERY:
+            x.unambiguous_only = False
+            for_each_request("beam", beam(x, SAMPLES, pool))
+            for_each_request("unmasked beams", beam(x, SAMPLES, pool, unmasked_beams))
+            for_each_request("line by line", by_line(x, SAMPLES))
+            for_each_request("revision", revision(x, {k: v["seconds"] for k, v in drawn.items()}, pool))
 
 
-# Judging
+def write_searched(name, adapter, *options):
+    "Write with the default of `Lyricist.write`, with an adapter; `unambiguous` uses unambiguous words only."
+    x = Lyricist.from_pretrained(SMALL, adapter, unambiguous_only="unambiguous" in options)
+
+    def make(k, r):
+        start = time.perf_counter()
+        best = x.write(r["topic"], r["tones"], n=1, seed=k)[0]
+        return dict(text=best.text, bits=best.bits, seconds=round(time.perf_counter() - start, 2))
+
+    for_each_request(f"search, {name}", make)
 
 
-def own_free(x):
+def searches():
+    "The names of the searches that have been written."
+    folder = cache_folder() / "benchmarks" / "qwen_search"
+    return sorted(file.stem for file in folder.glob("search, *.json"))
+
+
+# Judging: every ranker scores the texts of a pool, lower is better
+
+
+def own_free(x, pool):
     "Bits per character of each sample without the mask."
 
     def make(k, r):
-        start, texts = time.perf_counter(), store("samples")[r["id"]]["texts"]
+        start, texts = time.perf_counter(), store(pool)[r["id"]]["texts"]
         prompt = prompt_of(x, r)
         answers = [x.format.encode(dict(r, lyrics=t), x.tokenizer)["input_ids"][len(prompt) :] for t in texts]
         bits = answer_nll(x.model, [prompt] * len(texts), answers, [None] * len(texts))
@@ -168,9 +213,9 @@ def own_free(x):
     return make
 
 
-def five_gram(model):
+def five_gram(model, pool):
     def make(k, r):
-        start, texts = time.perf_counter(), store("samples")[r["id"]]["texts"]
+        start, texts = time.perf_counter(), store(pool)[r["id"]]["texts"]
         lines = [t.replace("\n", "，") for t in texts]
         scores = [float(b) / (len(t) + 1) for b, t in zip(model.bits_per_text(lines), lines, strict=True)]
         return dict(scores=scores, seconds=round(time.perf_counter() - start, 2))
@@ -178,11 +223,11 @@ def five_gram(model):
     return make
 
 
-def large_likelihood(model, tokenizer):
+def large_likelihood(model, tokenizer, pool):
     "Bits per character of each sample as the answer to a request for lyrics about the topic, without tones."
 
     def make(k, r):
-        start, texts = time.perf_counter(), store("samples")[r["id"]]["texts"]
+        start, texts = time.perf_counter(), store(pool)[r["id"]]["texts"]
         prompt = tokenizer(CHAT.format(system=SYSTEM, user=WRITE.format(topic=r["topic"])))["input_ids"]
         answers = [tokenizer(t + "<|im_end|>")["input_ids"] for t in texts]
         bits = answer_nll(model, [prompt] * len(texts), answers, [None] * len(texts))
@@ -192,13 +237,13 @@ def large_likelihood(model, tokenizer):
     return make
 
 
-def large_no(model, tokenizer):
+def large_no(model, tokenizer, pool):
     "The probability that the model answers no, rather than yes, to whether a sample makes sense."
     yes, no = (tokenizer(word)["input_ids"][0] for word in ("是", "否"))
 
     def make(k, r):
         start, scores = time.perf_counter(), []
-        for text in store("samples")[r["id"]]["texts"]:
+        for text in store(pool)[r["id"]]["texts"]:
             ids = tokenizer(CHAT.format(system=SYSTEM, user=SENSE.format(topic=r["topic"], text=text)))["input_ids"]
             with torch.inference_mode():
                 logits = model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1]
@@ -209,13 +254,14 @@ def large_no(model, tokenizer):
 
 
 def judge_all(adapter):
-    x = Lyricist.from_pretrained(SMALL, adapter)
-    for_each_request("own, free", own_free(x))
+    x, reference = Lyricist.from_pretrained(SMALL, adapter), reference_model()
+    for pool in POOLS:
+        for_each_request(f"{pool}: own, free", own_free(x, pool))
+        for_each_request(f"{pool}: 5-gram", five_gram(reference, pool))
     del x
-    for_each_request("5-gram", five_gram(reference_model()))
     model, tokenizer = load_model(LARGE)
-    for_each_request("large", large_likelihood(model, tokenizer))
-    for_each_request("large, no", large_no(model, tokenizer))
+    for_each_request(f"{EVERY}: large", large_likelihood(model, tokenizer, EVERY))
+    for_each_request(f"{EVERY}: large, no", large_no(model, tokenizer, EVERY))
 
 
 # Reporting
@@ -223,27 +269,52 @@ def judge_all(adapter):
 
 def systems():
     "One text per request and system, and what each system cost."
-    pool, single = store("samples"), store("single")
-    ids = [r["id"] for r in requests()]
-    drawing = float(np.mean([pool[i]["seconds"] for i in ids]))
-    out = {"one sample": ([single[i]["texts"][0] for i in ids], float(np.mean([single[i]["seconds"] for i in ids])))}
-    for name, kind in RANKERS.items():
-        judged = {i: dict(scores=pool[i]["bits"], seconds=0.0) for i in ids} if kind == "own" else store(kind)
-        texts = [pool[i]["texts"][int(np.argmin(judged[i]["scores"]))] for i in ids]
-        seconds = drawing + float(np.mean([judged[i]["seconds"] for i in ids]))
-        out[f"best of {SAMPLES}: {name}"] = (texts, seconds)
-    for name in ("beam", "revision"):
+    ids, out = [r["id"] for r in requests()], {}
+
+    def seconds(found):
+        return float(np.mean([found[i]["seconds"] for i in ids]))
+
+    for pool in POOLS:
+        drawn, one = store(pool), store(f"one, {pool}")
+        if any(i not in drawn for i in ids):
+            continue
+        out[f"one sample, {pool}"] = ([one[i]["texts"][0] for i in ids], seconds(one))
+        for name, kind in RANKERS.items():
+            judged = store(f"{pool}: {kind}")
+            if kind == "own":
+                judged = {i: dict(scores=drawn[i]["bits"], seconds=0.0) for i in ids}
+            if judged:
+                texts = [drawn[i]["texts"][int(np.argmin(judged[i]["scores"]))] for i in ids]
+                out[f"best of {SAMPLES}, {pool}: {name}"] = (texts, seconds(drawn) + seconds(judged))
+    for name in ("beam", "unmasked beams", "line by line", "revision", *searches()):
         found = store(name)
-        out[name] = ([found[i]["text"] for i in ids], float(np.mean([found[i]["seconds"] for i in ids])))
+        if all(i in found for i in ids):
+            out[name] = ([found[i]["text"] for i in ids], seconds(found))
     return out
 
 
 def report():
     rows, every = {}, systems()
-    plain = every["one sample"][1]
+    plain = every[f"one sample, {EVERY}"][1]
     for name, (texts, seconds) in every.items():
         rows[name] = dict(seconds=round(seconds, 1), times_one_sample=round(seconds / plain, 1), first=texts[:6])
     write("qwen_search", dict(model=SMALL, requests=REQUESTS, samples=SAMPLES, systems=rows) | made("torch"))
+
+
+def batch(names):
+    "Write the texts of some systems, of the tiny model and of the verses to batch.json in the cache folder."
+    every, tiny = systems(), Lyricist.from_pretrained()
+
+    def make(k, r):
+        return tiny.write(r["topic"], r["tones"], n=1, seed=k, method="sample")[0].text
+
+    asked, written = requests()[:READ], for_each_request(TINY, make)
+    texts = {VERSES: [r["lyrics"] for r in asked], TINY: [written[r["id"]] for r in asked]}
+    for name in names:
+        if name not in every:
+            raise SystemExit(f"there is no system {name!r}; there are: {'; '.join(every)}")
+        texts[name] = every[name][0][:READ]
+    store("batch", dict(requests=asked, texts=texts))
 
 
 def main():
@@ -252,7 +323,9 @@ def main():
     command, *rest = sys.argv[1:]
     torch.set_num_threads(2)
     adapter = rest[0] if rest else None
-    dict(write=lambda: write_all(adapter), judge=lambda: judge_all(adapter), report=report)[command]()
+    commands = dict(write=lambda: write_all(adapter), judge=lambda: judge_all(adapter), report=report)
+    commands |= dict(batch=lambda: batch(rest), search=lambda: write_searched(*rest))
+    commands[command]()
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
     python benchmarks/qwen_train.py sweep               four runs of 60 steps; each changes the best settings so far
     python benchmarks/qwen_train.py main                the sweep if not done, then the long run with its best settings
+    python benchmarks/qwen_train.py continue            100 more steps from the adapter in adapters/ (see LAST_STEPS)
     python benchmarks/qwen_train.py no-mask bonus nf4   the first 100 steps of the same schedule, trained in another way
+    python benchmarks/qwen_train.py decay               100 more steps without a mask, with a falling learning rate
     python benchmarks/qwen_train.py all                 all of them: about three hours on two cores
-    python benchmarks/qwen_train.py ship                copies the adapter of the long run to adapters/, in bf16
+    python benchmarks/qwen_train.py ship [RUN]          copies the adapter of the long run to adapters/, in bf16
 
 Every run continues where it was interrupted, and a finished run is not repeated. Checkpoints and snapshots of the
 adapter are in the cache folder (CANTOLYRIC_CACHE), figures in benchmarks/results/qwen_train.json. The validation loss
@@ -35,6 +37,10 @@ from cantolyric.training.trainer import TrainingJob, checkpoints, make_trainer, 
 BASE = "qwen2.5-coder-0.5b"
 ADAPTERS = Path(__file__).resolve().parent.parent / "adapters"
 SWEEP_STEPS, MAIN_STEPS, COMPARED_STEPS = 60, 400, 100
+DECAYED_STEPS = 200  # without a mask: from step 100 on, the learning rate falls to 0 at this step
+# The long run was cut off after step 300, and only its adapter was kept. `continue` trains the last quarter of the
+# linear schedule from it, with a new optimizer and examples in another order.
+LAST_STEPS = dict(from_adapter="shipped", lr=2.5e-4, seed=1)
 SNAPSHOTS = 25  # steps between snapshots of the runs that are compared
 COMMON = dict(base=BASE, examples="random-windows", max_length=256, batch_size=8, num_eval_examples=90)
 OTHER_WAYS = {
@@ -85,8 +91,11 @@ def validation_rows(context):
     return sorted(rows, key=lambda r: -len(r["input_ids"]))
 
 
-def train(name, steps, every, last_step=None, **settings):
-    "Train once, unless the figures exist: a schedule of `steps` steps, with a snapshot every `every` steps."
+def train(name, steps, every, last_step=None, after=None, **settings):
+    """Train once, unless the figures exist: a schedule of `steps` steps, with a snapshot every `every` steps.
+
+    A new run starts from the last checkpoint of the run `after`, if there is one.
+    """
     known = results().get(name)
     if known:
         return known
@@ -99,7 +108,7 @@ def train(name, steps, every, last_step=None, **settings):
     job = TrainingJob(rows, context.plan("full"), folder, validation_rows(context), title=name)
     trainer = make_trainer(context, model, job)
     trainer.add_callback(Snapshots(folder, last_step or steps))
-    found = checkpoints(folder)
+    found = checkpoints(folder) or (checkpoints(folder_of(after)) if after else [])
     run_trainer(trainer, found[-1] if found else None)
     history = trainer.state.log_history
     losses = [x["loss"] for x in history if "loss" in x]
@@ -146,9 +155,9 @@ def sweep():
     return best
 
 
-def ship():
-    "Write the adapter of the long run to adapters/, in bf16, with its settings; the model card is written by hand."
-    source, target = folder_of("main") / "adapter", ADAPTERS / BASE
+def ship(name):
+    "Write the adapter of a run to adapters/, in bf16, with its settings; the model card is written by hand."
+    source, target = folder_of(name) / "adapter", ADAPTERS / BASE
     tensors = {k: v.to(torch.bfloat16) for k, v in load_file(source / "adapter_model.safetensors").items()}
     with atomic_file(target / "adapter_model.safetensors") as unfinished:
         save_file(tensors, unfinished, metadata={"format": "pt"})
@@ -159,8 +168,8 @@ def ship():
 
 
 def main():
-    if sys.argv[1:] == ["ship"]:
-        return ship()
+    if sys.argv[1:2] == ["ship"]:
+        return ship(*sys.argv[2:3] or ["main"])
     parts = sys.argv[1:]
     if not parts:  # `make bench`
         return print("skipped: it trains for hours; name the runs, as the first lines of this file describe")
@@ -170,9 +179,14 @@ def main():
     print("best settings:", best)
     if "main" in parts:
         train("main", MAIN_STEPS, 50, eval_steps=50, early_stopping=2, **best)
+    if "continue" in parts:
+        train("continue", 100, 50, eval_steps=50, early_stopping=2, **best | LAST_STEPS)
     for name, change in OTHER_WAYS.items():
         if name in parts:
-            train(name, MAIN_STEPS, SNAPSHOTS, COMPARED_STEPS, eval_steps=50, **best | change)
+            train(name, MAIN_STEPS, SNAPSHOTS, COMPARED_STEPS, eval_steps=COMPARED_STEPS, **best | change)
+    if "decay" in parts:
+        settings = best | OTHER_WAYS["no-mask"]
+        train("no-mask, decayed", DECAYED_STEPS, SNAPSHOTS, after="no-mask", eval_steps=COMPARED_STEPS, **settings)
 
 
 if __name__ == "__main__":

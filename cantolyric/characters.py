@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['HAN', 'RADICALS', 'VARIANTS', 'COMPATIBLE', 'FORMS', 'LINE_ENDS', 'is_han', 'is_ideographic', 'has_variants',
-           'fold_variants', 'ordinary_forms', 'compatibility_forms', 'visible', 'text_lines']
+           'fold_variants', 'ordinary_forms', 'compatibility_forms', 'is_traditional', 'visible', 'text_lines']
 
 # %% ../nbs/lib/characters.ipynb #51770c92
 import re
 import unicodedata
+from functools import lru_cache
 
 # %% ../nbs/lib/characters.ipynb #4b7a3923
 HAN = "〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -88,6 +89,27 @@ def compatibility_forms(
 ) -> dict[str, str]:  # form -> ordinary character, in the order of the text
     "Return the compatibility forms in a text."
     return {c: COMPATIBLE[c] for c in text if c in COMPATIBLE} if _HAS_COMPATIBLE.search(text) else {}
+
+# %% ../nbs/lib/characters.ipynb #ch000003
+_CANTONESE = frozenset("着吓嘞吖揸糍")  # in GB 2312 and not in Big5, but common in Cantonese
+
+
+def _is_encodable(char: str, encoding: str) -> bool:
+    try:
+        char.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@lru_cache(2**16)
+def is_traditional(
+    char: str,  # one character
+) -> bool:
+    "Return whether a character is one that Hong Kong writes, not a simplified or a Japanese form."
+    if _is_encodable(char, "big5") or char in _CANTONESE:
+        return True
+    return _is_encodable(char, "big5hkscs") and not _is_encodable(char, "gb2312")
 
 # %% ../nbs/lib/characters.ipynb #f6forms2
 # Zero-width characters, direction marks, variation selectors

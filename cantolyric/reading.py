@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from .characters import FORMS, fold_variants, has_variants, is_han, text_lines
+from .characters import FORMS, fold_variants, has_variants, is_han, is_traditional, text_lines
 from .custom_readings import load_readings, read_readings_file
 from .errors import ArgumentError
 from .paths import asset_path
@@ -48,6 +48,7 @@ class Reader:
         self.words.update(load_readings(extra))
         self.max_len = max(map(len, self.words), default=0)
         self._unambiguous: Reader | None = None
+        self._traditional: Reader | None = None
         self._index()
 
     def fold(
@@ -155,6 +156,13 @@ class Reader:
                     words[word] = reading if agrees else ("0",) * len(word)
             self._unambiguous = _UnambiguousReader(words)
         return self._unambiguous
+
+    def traditional(self) -> "Reader":
+        "Return a reader of traditional characters only: where it has a reading, it agrees with this one. Cached."
+        if self._traditional is None:
+            words = {w: reading for w, reading in self.words.items() if all(map(is_traditional, w))}
+            self._traditional = _TraditionalReader(words)
+        return self._traditional
 
     @classmethod
     def characters(cls) -> "Reader":
@@ -272,6 +280,18 @@ class _UnambiguousReader(Reader):
     def jyutping(self, text: str) -> list[str | None]:
         "Read a text; None where there is no unambiguous reading."
         return [None if j == "0" else j for j in super().jyutping(text)]
+
+# %% ../nbs/01_reading.ipynb #trad0001
+class _TraditionalReader(Reader):
+    "A reader that gives no reading to simplified characters, even where they are variants of a traditional one."
+
+    def fold(self, char: str) -> str:
+        "As `Reader.fold`, but only for traditional characters."
+        return super().fold(char) if is_traditional(char) else char
+
+    def jyutping(self, text: str) -> list[str | None]:
+        "Read a text; None for each simplified character."
+        return [j if is_traditional(c) else None for c, j in zip(text, super().jyutping(text), strict=True)]
 
 # %% ../nbs/01_reading.ipynb #a859d057
 @lru_cache(None)

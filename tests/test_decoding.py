@@ -10,7 +10,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from cantolyric.base import load_base
 from cantolyric.constraint.automaton import ToneConstraint
 from cantolyric.constraint.bits import unpack_mask
-from cantolyric.constraint.decoding import beams, decode_ids, sampled, smc, write_tokens
+from cantolyric.constraint.decoding import (
+    beams,
+    bits_without_cache,
+    decode_ids,
+    sampled,
+    smc,
+    unmasked_beams,
+    write_tokens,
+)
 from cantolyric.constraint.sampling import TextRows
 from cantolyric.constraint.vocabulary import TokenTable
 from cantolyric.errors import CantolyricError
@@ -157,6 +165,25 @@ def test_beams_compare_prefixes_by_bits_per_character(tiny):
         drawn = write_tokens(model, prompt, c, num_return_sequences=32, strategy=sampled(do_sample=True))
         greedy = write_tokens(model, prompt, c)
         assert min(found.bits) < min(*drawn.bits, *greedy.bits)
+
+
+def test_unmasked_beams_find_the_likeliest_text_without_the_mask(tiny):
+    "With as many beams as there are texts, they come in the order of their bits in a forward pass without a mask."
+    model, _, table = tiny
+    c, prompt = ToneConstraint("2", table), torch.tensor([[1]])
+    found = write_tokens(model, prompt, c, num_return_sequences=64, strategy=unmasked_beams).ids
+    masked = write_tokens(model, prompt, c, num_return_sequences=64, strategy=beams).ids
+    bits = [bits_without_cache(model, prompt[0], ids, end=table.end[0]) for ids in found]
+    assert bits == pytest.approx(sorted(bits), abs=1e-3) and found != masked
+    assert bits[0] <= min(bits_without_cache(model, prompt[0], ids, end=table.end[0]) for ids in masked) + 1e-3
+    longer = ToneConstraint("0243/3324", table)
+    few = write_tokens(model, prompt, longer, num_return_sequences=8, strategy=unmasked_beams).ids
+    torch.manual_seed(0)
+    drawn = write_tokens(model, prompt, longer, num_return_sequences=32, strategy=sampled(do_sample=True)).ids
+    own, others = (
+        min(bits_without_cache(model, prompt[0], ids, end=table.end[0]) for ids in texts) for texts in (few, drawn)
+    )
+    assert own < others and all(longer.template.matches(decode_ids(table, ids)) for ids in few)
 
 
 def test_characters_are_counted_where_they_begin(tiny):

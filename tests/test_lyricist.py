@@ -3,11 +3,15 @@
 import json
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
 from cantolyric._exercises import lyricist as exercises
 from cantolyric.adapters import adapter_format, find_adapter
+from cantolyric.characters import is_traditional
+from cantolyric.constraint.automaton import ToneConstraint
+from cantolyric.constraint.decoding import bits_without_cache, decode_ids, random_ids
 from cantolyric.errors import ArgumentError, CantolyricError, FileError, UnsatisfiableError
 from cantolyric.formats import text_ids
 from cantolyric.models import load_model
@@ -20,7 +24,7 @@ from cantolyric.writing.infill import InfillConstraint, infill_template
 from cantolyric.writing.lyricist import Lyricist
 from cantolyric.writing.prompts import prompt_tones, writing_constraint
 from cantolyric.writing.ranking import rhyme_gap
-from cantolyric.writing.request import SamplingConfig, check_request
+from cantolyric.writing.request import METHODS, SamplingConfig, check_request
 from cantolyric.writing.results import Candidate, Lyrics
 from cantolyric.writing.sampler import Cancelled, rows_for, write_rows
 from cantolyric.writing.session import Session
@@ -199,7 +203,9 @@ def test_a_wrong_request_is_refused_before_the_stream_begins(lyricist):
     assert e.value.name == "cancel"
 
 
-@pytest.mark.parametrize("how", [{}, dict(method="best"), dict(method="beam"), dict(masked=False)])
+@pytest.mark.parametrize(
+    "how", [{}, dict(method="search"), dict(method="best"), dict(method="beam"), dict(masked=False)]
+)
 def test_writing_is_cancelled_between_tokens(lyricist, how):
     asked = iter(range(100))
     with pytest.raises(Cancelled):
@@ -299,7 +305,7 @@ def test_a_control_token_in_a_topic_stays_text(lyricist):
         (dict(words=5), "words=5"),
         (dict(keep=[1]), "keep="),
         (dict(grade="3"), "grade='3'"),
-        (dict(method=None), "method=None"),
+        (dict(method=5), "method=5"),
         (dict(temperature=-1), "temperature"),
         (dict(top_p=0), "top_p"),
         (dict(top_p=2), "top_p"),
@@ -394,7 +400,7 @@ def test_the_prompt_gets_0243_digits():
         assert prompt_tones(ToneTemplate.parse(tones, scheme), reader) == want
 
 
-@pytest.mark.parametrize("method", ["sample", "best", "beam"])
+@pytest.mark.parametrize("method", METHODS)
 def test_methods(lyricist, method):
     out = lyricist.write("夜雨", "0243324/3324043", n=3, seed=0, method=method)
     assert len(out) == 3 and all(c.report.ok for c in out) and [c.bits for c in out] == sorted(c.bits for c in out)
@@ -406,6 +412,55 @@ def test_the_likeliest_of_many_is_likelier(lyricist):
         lyricist.write("海邊", "0243324/3324043", n=3, seed=1, method=m)[0].bits for m in ("sample", "best", "beam")
     )
     assert beam < best <= sample
+
+
+def test_a_search_counts_bits_without_the_mask(lyricist):
+    "Its bits are those of a forward pass without a mask, fewer than a sample's, and each candidate begins differently."
+    ask = dict(topic="海邊", tones="0243324/3324043", n=3, seed=1)
+    found, drawn = (lyricist.write(method=m, **ask) for m in ("search", "sample"))
+    prompt = lyricist.format.prompt_ids(dict(topic="海邊", tones="0243324/3324043"), lyricist.tokenizer)
+
+    def without_mask(text):
+        ids = text_ids(lyricist.tokenizer, text, "text")
+        bits = bits_without_cache(lyricist.model, torch.tensor(prompt), ids, end=lyricist.table.end[0])
+        return bits / (len(text) + 1)
+
+    assert max(c.bits for c in found) < min(without_mask(c.text) for c in drawn)
+    # A text can be split into tokens in several ways, and the usual way is seldom much less likely.
+    assert [c.bits for c in found] == pytest.approx([without_mask(c.text) for c in found], abs=0.5)
+    assert len({c.text[0] for c in found}) > 1
+    alone = lyricist.write(method="search", **ask | dict(n=1, seed=5))
+    assert alone[0].text in [c.text for c in found]  # the likeliest beginning, whatever the seed
+
+
+def test_a_large_model_searches_unless_asked_otherwise(lyricist, monkeypatch):
+    ask = dict(topic="海邊", tones="0243324", n=1, seed=1)
+    want = {m: lyricist.write(method=m, **ask)[0].text for m in ("search", "sample")}
+    assert lyricist.unambiguous_only and lyricist.write(**ask)[0].text == want["sample"] != want["search"]
+    monkeypatch.setattr("cantolyric.writing.lyricist.is_large", lambda model: True)
+    large = Lyricist(lyricist.model, lyricist.tokenizer, lyricist.format)
+    assert not large.unambiguous_only
+    large.unambiguous_only = True
+    assert large.write(**ask)[0].text == want["search"]
+    assert large.write(method="sample", **ask)[0].text == want["sample"]
+    large.write(masked=False, **ask)  # nothing to search under
+    assert large.write(temperature=0.5, **ask)[0].text == lyricist.write(temperature=0.5, **ask)[0].text
+    with pytest.raises(ArgumentError, match="needs the mask"):
+        large.write(masked=False, method="search", **ask)
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_no_simplified_character_is_written(lyricist, words):
+    "Not even one that is a variant of a traditional character, unless the template has it."
+    wishes = dict(words=["夜雨"]) if words else {}
+    every = Lyricist(lyricist.model, lyricist.tokenizer, lyricist.format, unambiguous_only=False)
+    for c in every.write("夜雨", "0243324/3324043", n=8, seed=0, temperature=2.0, top_p=1.0, **wishes):
+        assert c.report.ok and all(map(is_traditional, c.text.replace("\n", "")))
+    table, rng = lyricist.table, np.random.default_rng(0)
+    full, writing = ToneConstraint("0243324", table), writing_constraint("0243324", table, unambiguous_only=False)
+    drawn = [["".join(decode_ids(table, random_ids(c, rng)) for _ in range(30))] for c in (full, writing)]
+    assert [all(map(is_traditional, text)) for (text,) in drawn] == [False, True]
+    assert every.write("夜雨", "没24", n=1, seed=0)[0].text[0] == "没"
 
 
 HUMAN = "今晚落緊大雨，\n\n我一個人返屋企！\n條街好靜\n聽日再見"  # a line of ours each, with signs and an empty line
@@ -585,7 +640,7 @@ def test_a_line_is_rewritten_and_the_others_stay(lyricist, line, ahead):
     )
 
 
-@pytest.mark.parametrize("method", ["sample", "best", "beam"])
+@pytest.mark.parametrize("method", METHODS)
 def test_rewriting_keeps_the_rhyme_both_ways(lyricist, method):
     song = lyricist.write("夜雨", "0243 A/3324/4033 A", n=2, seed=0)
     for line in (1, 3):
@@ -621,7 +676,7 @@ def test_a_sure_line_has_no_other(lyricist):
 
 def test_bits_of_a_text_are_those_that_writing_it_cost(lyricist):
     "If any word may be used, both masks are the same. A text has one NLL per way to split it into tokens."
-    constraint = writing_constraint("024/33", lyricist.table, unambiguous_only=False)
+    constraint = ToneConstraint("024/33", lyricist.table)
     prompt = lyricist.format.prompt_ids(dict(topic="夜雨", tones="024/33"), lyricist.tokenizer)
     rows = rows_for([constraint], 0, range(8))
     for _ in write_rows(lyricist.model, prompt, rows, token_sampling(SamplingConfig())):

@@ -251,7 +251,7 @@ def test_accumulation_and_checkpointing_change_nothing_but_memory(base, tmp_path
         (dict(gradient_accumulation_steps=4), dict(gradient_checkpointing=True, gradient_accumulation_steps=2))
     ):
         two, b = trained(base, tmp_path / str(k + 2), folder=False, steps=6, trainer=options)
-        assert np.allclose(one.losses, two.losses, atol=2e-3), (options, one.losses, two.losses)
+        assert np.allclose(one.losses, two.losses, atol=1e-2), (options, one.losses, two.losses)
         assert max(float((a[n] - b[n]).abs().max()) for n in a) < 5e-3
 
 

@@ -63,7 +63,7 @@ def load_lyricist(
     return Lyricist.from_pretrained(
         args.base or "tiny",
         args.adapter,
-        unambiguous_only=not getattr(args, "ambiguous", False),
+        unambiguous_only=None if getattr(args, "ambiguous", None) is None else not args.ambiguous,
         quantization=args.quantize,
         revision=args.revision,
     )
@@ -107,8 +107,10 @@ def add_candidate_options(
     )
     group.add_argument(
         "--method",
-        choices=("sample", "best", "beam"),
-        help="sample; best: keep the likeliest of four times as many samples; beam: beam search (default: sample)",
+        choices=("search", "sample", "best", "beam"),
+        help="search: beam search for the texts that are the likeliest without the mask; sample; best: keep the "
+        "likeliest of four times as many samples; beam: beam search under the mask (default: search to write whole "
+        "texts with a large model, otherwise sample)",
     )
     group.add_argument(
         "--sort-by",
@@ -116,7 +118,11 @@ def add_candidate_options(
         metavar="CRITERION=WEIGHT",
         help="sort by bits (weight 1) plus a weighted criterion: topic, rhyme, ambiguous or copied; can be repeated",
     )
-    group.add_argument("--ambiguous", action="store_true", help="also use words that have more than one reading")
+    group.add_argument(
+        "--ambiguous",
+        action=argparse.BooleanOptionalAction,
+        help="also use words that have more than one reading (default: only with a large model)",
+    )
     parser.add_renamed("--rank", "--sort-by")
     parser.add_renamed("--disputed", "--ambiguous", True)
 
@@ -130,7 +136,7 @@ def candidate_settings(
         temperature=args.temperature,
         top_p=args.top_p,
         scheme=args.scheme,
-        method=args.method or "sample",
+        method=args.method,
         rhyme=args.rhyme,
         grade=args.grade or 3,
         sort_by=parse_options(args.sort_by, "sort_by", str, float),
@@ -141,15 +147,15 @@ def check_candidate_options(
     args: argparse.Namespace,
 ) -> None:
     "Refuse options for candidates that contradict each other."
-    if args.method == "beam":
+    if args.method in ("beam", "search"):
         refuse_options(
-            args, ("temperature", "top_p"), "is for sampling, but --method beam does not sample; use only one"
+            args, ("temperature", "top_p"), f"is for sampling, but --method {args.method} does not sample; use only one"
         )
     if args.grade and not args.rhyme:
         raise CantolyricError(
             "--grade is for the rhyme of --rhyme; add --rhyme, or write the grade after a letter of --tones, as in A1"
         )
-    if args.temperature or args.method == "beam":
+    if args.temperature or args.method in ("beam", "search"):
         return
     refuse_options(args, ("top_p",), "is for sampling, but --temperature 0 takes the likeliest token; use only one")
     if args.method == "best":

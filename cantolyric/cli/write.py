@@ -8,6 +8,7 @@ __all__ = ['LOCAL_ONLY', 'ENDPOINT_ONLY', 'DEEPSEEK', 'WRITE_EXAMPLES', 'run_wri
 
 # %% ../../nbs/lib/cli/write.ipynb #write0c0
 import argparse
+import sys
 from typing import Any
 
 from .inputs import parse_options
@@ -54,11 +55,15 @@ def write_with_model(
     keep, settings = parse_options(args.keep, "keep", int, str), candidate_settings(args)
     from cantolyric.reading import default_reader
     from cantolyric.template.song import with_kept, with_words
+    from cantolyric.writing.candidates import BEAMS
     from cantolyric.writing.request import check_request
 
     template = check_request(args.topic, args.tones, seed=args.seed, **settings).template
     with_words(with_kept(template, keep), args.word, default_reader(), most=1)
     lyricist = load_lyricist(args)
+    if not args.method and lyricist.default_method(args.temperature, args.top_p) == "search":
+        note = f"searching, with {BEAMS} beams per candidate; --method sample is faster and different each time"
+        print("cantolyric: note:", note, file=sys.stderr, flush=True)
     lyrics = lyricist.write(args.topic, args.tones, seed=args.seed, keep=keep, words=args.word or (), **settings)
     show(args, lyrics.to_dict(), str(lyrics))
     return 0

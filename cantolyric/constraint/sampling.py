@@ -41,6 +41,7 @@ class TextRows:
         self.constraints, self.states = list(constraints), [c.start() for c in constraints]
         self.ids: list[list[int]] = [[] for _ in self.constraints]
         self.bits = torch.zeros(len(self.constraints), dtype=torch.float64)
+        self.mask_bits = torch.zeros_like(self.bits)  # of the probability that the masks left, if the strategy needs it
         self._offered: list[int] = []  # what `choices` returned last
 
     def repeat(
@@ -56,7 +57,8 @@ class TextRows:
     ) -> None:
         "Keep these rows, in this order; a row may occur several times."
         self.constraints, self.states = [self.constraints[p] for p in parents], [self.states[p] for p in parents]
-        self.ids, self.bits = [list(self.ids[p]) for p in parents], self.bits[list(parents)]
+        self.ids = [list(self.ids[p]) for p in parents]
+        self.bits, self.mask_bits = self.bits[list(parents)], self.mask_bits[list(parents)]
 
     def add(
         self,

@@ -22,7 +22,7 @@ from ..constraint.vocabulary import TokenTable
 from ..errors import ArgumentError, CantolyricError
 from ..formats import Format, instructed
 from ..text_encoding import text_ids
-from ..models import format_for, load_model
+from ..models import format_for, is_large, load_model
 from ..reading import Reader, as_reader
 from ..template.song import word_list, with_kept, with_words
 from ..template.sung import lyric_lines
@@ -31,7 +31,7 @@ from .candidates import Task, distinct_texts, seed_of, token_sampling, with_fixe
 from .deprecated import renamed_keywords
 from .infill import InfillConstraint, first_lines, infill_template
 from .prompts import prompt_tones, writing_constraint
-from .request import WriteRequest, check_request, check_rewrite, check_unmasked
+from .request import SamplingConfig, WriteRequest, check_request, check_rewrite, check_unmasked
 from .results import Candidate, Lyrics, SungLine
 from .sampler import Cancel, is_cancelled, rows_for, write_rows
 from .scoring import token_nll
@@ -103,11 +103,12 @@ class Lyricist:
         tokenizer: "PreTrainedTokenizerBase",  # its byte-level BPE
         format: Format | None = None,  # chat format; None: the model's own, prompted as in finetuning
         reader: Reader | str | None = None,  # None: the default Reader
-        unambiguous_only: bool = True,  # use only words that all sources read alike, unless the template rules it out
+        unambiguous_only: bool | None = None,  # use only words that all sources read alike; None: if it is small
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.format = format or format_for(model, tokenizer)
-        self.reader, self.unambiguous_only = as_reader(reader), unambiguous_only
+        self.reader, self.is_large = as_reader(reader), is_large(model)
+        self.unambiguous_only = not self.is_large if unambiguous_only is None else unambiguous_only
         vocab_size = model.get_output_embeddings().weight.shape[0]
         self.table = TokenTable.from_tokenizer(tokenizer, vocab_size, end=self.format.end_token)
 
@@ -119,7 +120,7 @@ class Lyricist:
         adapter: str | os.PathLike | None = None,  # a folder; None: the shipped one; "none": the base alone
         format: Format | None = None,  # None: the adapter's; without an adapter the base's, with an instruction
         reader: Reader | str | None = None,  # None: the default Reader
-        unambiguous_only: bool = True,  # as above
+        unambiguous_only: bool | None = None,  # as above
         quantization: str | None = None,  # of the base: "none", "nf4", "int8"; None: as when the adapter was made
         revision: str | None = None,  # revision of a Hub id; None: as when the adapter was made
     ) -> "Lyricist":
@@ -147,7 +148,7 @@ class Lyricist:
         temperature: float = 0.8,  # 0: the most likely token each time, one candidate
         top_p: float = 0.95,  # sample from the most likely tokens that make up this share
         scheme: str = "0243",  # scheme of a template given as a string
-        method: str = "sample",  # "best": the n most likely of 4 n samples; "beam": search for the most likely
+        method: str | None = None,  # one of `METHODS`; None: as `default_method` says
         masked: bool = True,  # False: leave the tones to the model, to see what the mask does
         keep: Mapping[int, str] | None = None,  # line number -> its text, with * for each slot that is open
         words: Sequence[str] | str = (),  # each of them has to occur somewhere
@@ -156,8 +157,14 @@ class Lyricist:
         sort_by: Mapping[str, float] | None = None,  # weights, such as dict(rhyme=1); None: bits alone
         cancel: Cancel = None,  # an event, or a function; checked after each token, raises `Cancelled`
     ) -> Lyrics:
-        "Write lyrics, the most likely first. Under the mask, every tone, word and rhyme is as requested."
+        """Write lyrics, the most likely first. Under the mask, every tone, word and rhyme is as requested.
+
+        The methods are `"search"` (beam search for the texts that are the most likely without the mask, each with
+        another beginning; their bits are those without the mask), `"sample"`, `"best"` (the n most likely of 4 n
+        samples) and `"beam"` (beam search for the most likely texts under the mask). Searches use no seed.
+        """
         start = time.perf_counter()
+        method = method or self.default_method(temperature, top_p, masked)
         choices = (n, temperature, top_p, scheme, method, rhyme, grade, sort_by, self.reader, seed)
         request = check_request(topic, tones, *choices)
         if not isinstance(masked, bool):
@@ -168,6 +175,16 @@ class Lyricist:
         found = distinct_texts(self._task(request, keep, words, masked, cancel), request.sampling)
         made = [Candidate(t, request.template.check(t, self.reader), bits / (len(t) + 1)) for t, bits in found.items()]
         return _sorted(Lyrics(request.topic, request.template, made, time.perf_counter() - start), request)
+
+    def default_method(
+        self,
+        temperature: float = SamplingConfig.temperature,
+        top_p: float = SamplingConfig.top_p,
+        masked: bool = True,
+    ) -> str:
+        "Return the method of `write` if none is given: a large model searches, unless parameters for sampling are set."
+        usual = (temperature, top_p) == (SamplingConfig.temperature, SamplingConfig.top_p)
+        return "search" if self.is_large and masked and usual else "sample"
 
     def stream(
         self,
@@ -250,7 +267,7 @@ class Lyricist:
         temperature: float = 0.8,
         top_p: float = 0.95,
         scheme: str = "0243",
-        method: str = "sample",
+        method: str | None = None,  # as in `write`; None: "sample"
         words: Sequence[str] | str = (),
         rhyme: str | Mapping | None = None,
         grade: int = 3,
@@ -288,7 +305,7 @@ class Lyricist:
         temperature: float = 0.8,
         top_p: float = 0.95,
         scheme: str = "0243",
-        method: str = "sample",
+        method: str | None = None,  # as in `write`; None: "sample"
         words: Sequence[str] | str = (),  # a word may wait for a later line as long as one has a place for it
         rhyme: str | Mapping | None = None,
         grade: int = 3,

@@ -40,9 +40,15 @@ def writing_constraint(
     reader = as_reader(reader)
     if isinstance(template, str):
         template = ToneTemplate.parse(template, reader=reader)
-    if unambiguous_only and not any(template.rhymes) and _reads_as_fixed(reader.unambiguous(), template):
+    if not unambiguous_only:
+        view = reader.traditional()
+    elif any(template.rhymes):
+        view = reader
+    else:
+        view = reader.unambiguous()
+    if view is not reader and _reads_as_fixed(view, template):
         try:
-            return ToneConstraint(template, table, reader.unambiguous())
+            return ToneConstraint(template, table, view)
         except CantolyricError:
             pass  # a fixed character with two readings, for example
     return ToneConstraint(template, table, reader)

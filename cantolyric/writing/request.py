@@ -37,7 +37,7 @@ def check_topic(
     return topic
 
 # %% ../../nbs/lib/writing/request.ipynb #8c412484
-METHODS = ("sample", "best", "beam")
+METHODS = ("search", "sample", "best", "beam")
 
 MAX_RHYME = 1_000  # characters
 
@@ -60,7 +60,7 @@ class SamplingConfig:
     seed: int | None = None  # the same seed gives the same candidates; None: different ones each time
     temperature: float = 0.8  # 0: the most likely token each time, one candidate
     top_p: float = 0.95  # sample from the most likely tokens that make up this share
-    method: str = "sample"  # "best": sample 4 n and keep the n most likely; "beam": search for the most likely
+    method: str = "sample"  # as in `Lyricist.write`
 
     def __post_init__(self) -> None:
         _require(is_whole_number(self.n, 1, 256), "n", self.n, "a whole number from 1 to 256")
@@ -91,7 +91,7 @@ def check_request(
     temperature: float = 0.8,
     top_p: float = 0.95,
     scheme: str = "0243",
-    method: str = "sample",
+    method: str | None = None,
     rhyme: str | Mapping | None = None,
     grade: int = 3,
     sort_by: Mapping[str, float] | None = None,  # the arguments so far are those of `Lyricist.write`
@@ -99,7 +99,7 @@ def check_request(
     seed: int | None = None,  # as in `Lyricist.write`
 ) -> WriteRequest:
     "Check a request before a model is loaded. Raises `ArgumentError`, which names the argument."
-    sampling = SamplingConfig(n, seed, temperature, top_p, method)
+    sampling = SamplingConfig(n, seed, temperature, top_p, method or "sample")
     _require(
         is_whole_number(grade, 1, 3), "grade", grade, "3 (the same final), 2 (vowel and kind of coda) or 1 (vowel)"
     )
@@ -123,8 +123,8 @@ def check_unmasked(
         if wish:
             problem = "contradicts masked=False, because only the mask can enforce it; leave one of the two out"
             raise ArgumentError(name, wish, problem)
-    if method == "beam":
-        problem = "contradicts masked=False, because beam search needs the mask; leave one of the two out"
+    if method in ("beam", "search"):
+        problem = "contradicts masked=False, because a search needs the mask; leave one of the two out"
         raise ArgumentError("method", method, problem)
 
 # %% ../../nbs/lib/writing/request.ipynb #608bac85
@@ -221,7 +221,7 @@ def check_rewrite(
     temperature: float = 0.8,
     top_p: float = 0.95,
     scheme: str = "0243",
-    method: str = "sample",
+    method: str | None = None,
     rhyme: str | Mapping | None = None,
     grade: int = 3,
     sort_by: Mapping[str, float] | None = None,  # the arguments so far are those of `Lyricist.rewrite`

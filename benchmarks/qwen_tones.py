@@ -1,0 +1,81 @@
+"""Does a real model learn tones by itself? Qwen2.5-Coder-0.5B trained with and without the tone mask.
+
+    python benchmarks/qwen_tones.py all    writes benchmarks/results/qwen_tones.json; after qwen_train.py
+
+The adapters are the snapshots that qwen_train.py keeps in the cache folder, and the shipped one. Each writes 64 texts
+without the constraint (32 validation verses, two seeds, temperature 0.8, top-p 0.95), and tone accuracy is the share of
+the slots with the right tone. The losses are nats per token over the 90 whole validation verses, with the mask and
+without it. A run that is here already is not measured again.
+"""
+
+import json
+import sys
+
+import numpy as np
+import torch
+from _common import RESULTS, made, write
+from qwen_search import requests
+from qwen_train import BASE, COMPARED_STEPS, OTHER_WAYS, SNAPSHOTS, folder_of
+
+from cantolyric.constraint.mask_store import mask_store
+from cantolyric.constraint.scoring import ToneCollator, encode_pairs, row_bits
+from cantolyric.data.examples import load_examples
+from cantolyric.evaluation.decoding import Decoding, write_many
+from cantolyric.evaluation.metrics import slot_report
+from cantolyric.writing.lyricist import Lyricist
+
+SEEDS = 2
+
+
+def adapters():
+    "The adapters to measure: (run, step) -> folder, or None for the shipped one."
+    out = {("base", 0): "none", ("shipped", 400): None}
+    for run in OTHER_WAYS:
+        for step in range(SNAPSHOTS, COMPARED_STEPS + 1, SNAPSHOTS):
+            folder = folder_of(run) / "snapshots" / f"step-{step}"
+            if folder.exists() and (run == "no-mask" or step == COMPARED_STEPS):
+                out[run, step] = folder
+    return out
+
+
+def unconstrained(x, store):
+    "The tone accuracy, the share of lines with the right length, and the first texts."
+    asked, texts = requests(), []
+    for seed in range(SEEDS):
+        decoding = Decoding(constrained=False)
+        texts += write_many(x.model, x.tokenizer, asked, x.format, decoding, seed, store, f"seed {seed}")
+    found = slot_report(texts, [r["tones"] for r in asked] * SEEDS)
+    return dict(tone_accuracy=round(found.tones, 4), line_lengths=round(found.lengths, 4), first=texts[:4])
+
+
+def losses(x, store):
+    "Nats per token over the validation verses, with and without the mask."
+    pairs = load_examples("verses", kind="verses")("validation")
+    rows = encode_pairs(pairs, x.format, x.tokenizer, store)
+    bits = row_bits(x.model, rows, ToneCollator(x.tokenizer.pad_token_id, store), desc="losses", free=True)
+    tokens = sum(sum(label != -100 for label in row["labels"]) for row in rows)
+    return {kind: round(float(np.sum(b)) * np.log(2) / tokens, 4) for kind, b in bits.items()}
+
+
+def main():
+    if sys.argv[1:] != ["all"]:  # `make bench`
+        return print("skipped: it needs the runs of qwen_train.py; add the argument all")
+    torch.set_num_threads(2)
+    file = RESULTS / "qwen_tones.json"
+    known = json.loads(file.read_text(encoding="utf-8"))["adapters"] if file.exists() else {}
+    for (run, step), folder in adapters().items():
+        name = f"{run}, step {step}"
+        if name in known:
+            continue
+        print(name)
+        x = Lyricist.from_pretrained(BASE, str(folder) if folder else None)
+        store = mask_store(x.model, x.tokenizer, x.format)
+        figures = dict(run=run, step=step) | unconstrained(x, store)
+        if run != "no-mask" or step == COMPARED_STEPS:
+            figures["validation"] = losses(x, store)
+        known[name] = figures
+        write("qwen_tones", dict(base=BASE, seeds=SEEDS, adapters=known) | made("torch", "transformers", "peft"))
+
+
+if __name__ == "__main__":
+    main()
