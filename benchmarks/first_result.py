@@ -42,7 +42,7 @@ def main():
     parser.add_argument("--adapter", help="folder of an adapter or run; default: the shipped one")
     args = parser.parse_args()
     if args.base in CATALOGUE and not find_file(CATALOGUE[args.base]):
-        return print(f"skipped: {args.base} is not on this machine; type  cantolyric model get {args.base}")
+        return print(f"skipped: {args.base} is not on this machine; to get it, run  cantolyric model get {args.base}")
     torch.set_num_threads(2)
     rows = {}
     for name, adapter in (("base", "none"), ("finetuned", args.adapter)):

@@ -4,8 +4,9 @@
 
 The adapters are the snapshots that qwen_train.py keeps in the cache folder, and the shipped one. Each writes 64 texts
 without the constraint (32 validation verses, two seeds, temperature 0.8, top-p 0.95), and tone accuracy is the share of
-the slots with the right tone. The losses are nats per token over the 90 whole validation verses, with the mask and
-without it. A run that is here already is not measured again.
+the slots with the right tone. The losses are nats per token over the 90 complete validation verses, with the mask and
+without it. Adapters that are in the result file already are
+not measured again.
 """
 
 import json
@@ -59,7 +60,7 @@ def losses(x, store):
 
 def main():
     if sys.argv[1:] != ["all"]:  # `make bench`
-        return print("skipped: it needs the runs of qwen_train.py; add the argument all")
+        return print("skipped: it needs the runs of qwen_train.py; to measure them, pass the argument all")
     torch.set_num_threads(2)
     file = RESULTS / "qwen_tones.json"
     known = json.loads(file.read_text(encoding="utf-8"))["adapters"] if file.exists() else {}

@@ -106,7 +106,7 @@ def _is_encodable(char: str, encoding: str) -> bool:
 def is_traditional(
     char: str,  # one character
 ) -> bool:
-    "Return whether a character is one that Hong Kong writes, not a simplified or a Japanese form."
+    "Return whether a character is used in Hong Kong, rather than a simplified or Japanese form."
     if _is_encodable(char, "big5") or char in _CANTONESE:
         return True
     return _is_encodable(char, "big5hkscs") and not _is_encodable(char, "gb2312")

@@ -415,7 +415,7 @@ def test_the_likeliest_of_many_is_likelier(lyricist):
 
 
 def test_a_search_counts_bits_without_the_mask(lyricist):
-    "Its bits are those of a forward pass without a mask, fewer than a sample's, and each candidate begins differently."
+    "Its bits are those of a forward pass without a mask, fewer than any sample's; each candidate begins differently."
     ask = dict(topic="海邊", tones="0243324/3324043", n=3, seed=1)
     found, drawn = (lyricist.write(method=m, **ask) for m in ("search", "sample"))
     prompt = lyricist.format.prompt_ids(dict(topic="海邊", tones="0243324/3324043"), lyricist.tokenizer)
@@ -426,14 +426,14 @@ def test_a_search_counts_bits_without_the_mask(lyricist):
         return bits / (len(text) + 1)
 
     assert max(c.bits for c in found) < min(without_mask(c.text) for c in drawn)
-    # A text can be split into tokens in several ways, and the usual way is seldom much less likely.
+    # The search may split a text into tokens in another way than the tokenizer, which is seldom much likelier.
     assert [c.bits for c in found] == pytest.approx([without_mask(c.text) for c in found], abs=0.5)
     assert len({c.text[0] for c in found}) > 1
     alone = lyricist.write(method="search", **ask | dict(n=1, seed=5))
     assert alone[0].text in [c.text for c in found]  # the likeliest beginning, whatever the seed
 
 
-def test_a_large_model_searches_unless_asked_otherwise(lyricist, monkeypatch):
+def test_a_large_model_searches_unless_told_otherwise(lyricist, monkeypatch):
     ask = dict(topic="海邊", tones="0243324", n=1, seed=1)
     want = {m: lyricist.write(method=m, **ask)[0].text for m in ("search", "sample")}
     assert lyricist.unambiguous_only and lyricist.write(**ask)[0].text == want["sample"] != want["search"]

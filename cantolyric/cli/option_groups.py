@@ -108,9 +108,9 @@ def add_candidate_options(
     group.add_argument(
         "--method",
         choices=("search", "sample", "best", "beam"),
-        help="search: beam search for the texts that are the likeliest without the mask; sample; best: keep the "
-        "likeliest of four times as many samples; beam: beam search under the mask (default: search to write whole "
-        "texts with a large model, otherwise sample)",
+        help="search: beam search by likelihood without the mask; sample: at random; best: keep the "
+        "likeliest of four times as many samples; beam: beam search under the mask (default: search when "
+        "a large model writes whole texts, otherwise sample)",
     )
     group.add_argument(
         "--sort-by",

@@ -101,7 +101,7 @@ def sampled(
     return _Sampled(how)
 
 # %% ../../nbs/lib/constraint/decoding.ipynb #54877c58
-@dataclass(frozen=True)
+@dataclass
 class _BeamSearch:
     wants_mass: bool  # whether texts are compared by their likelihood without the mask
 
@@ -125,7 +125,7 @@ class _BeamSearch:
 
 # Beam search; its `num_return_sequences` texts of each prompt are the beams, the best first
 beams: Strategy = _BeamSearch(wants_mass=False)  # the likeliest texts under the mask
-unmasked_beams: Strategy = _BeamSearch(wants_mass=True)  # of the texts with the right tones, the likeliest without it
+unmasked_beams: Strategy = _BeamSearch(wants_mass=True)  # the texts with the right tones that are likeliest without it
 
 # %% ../../nbs/lib/constraint/decoding.ipynb #1e008542
 class _SequentialMonteCarlo:

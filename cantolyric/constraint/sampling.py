@@ -41,7 +41,7 @@ class TextRows:
         self.constraints, self.states = list(constraints), [c.start() for c in constraints]
         self.ids: list[list[int]] = [[] for _ in self.constraints]
         self.bits = torch.zeros(len(self.constraints), dtype=torch.float64)
-        self.mask_bits = torch.zeros_like(self.bits)  # of the probability that the masks left, if the strategy needs it
+        self.mask_bits = torch.zeros_like(self.bits)  # −log2 of the probability mass kept; 0 if not needed
         self._offered: list[int] = []  # what `choices` returned last
 
     def repeat(

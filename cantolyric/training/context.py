@@ -53,7 +53,7 @@ class RunContext:
         self.format = format_named(config.format) if config.format else format_for(self.model, self.tokenizer)
         self.store = mask_store(self.model, self.tokenizer, self.format)
         self.unprompted_store = mask_store(self.model, self.tokenizer)
-        self.large = is_large(self.model)  # then the smoke stage has two short rows, because eight take long
+        self.large = is_large(self.model)  # its smoke stage has two short rows, as eight take long
         if self.strategy == "fsdp2":
             shard_base(self.model)
         self.mismatches: dict[str, list[CantolyricError]] = {}  # errors of the examples left out, by origin

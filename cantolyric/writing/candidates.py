@@ -32,7 +32,7 @@ from .scoring import answer_nll
 
 # %% ../../nbs/lib/writing/candidates.ipynb #cnd00005
 MAX_ROUNDS = 3  # of sampling, to replace equal texts
-BEAMS = 16  # of each candidate of the method "search"
+BEAMS = 16  # per candidate of the method "search"
 
 Drawn = tuple[str, float]  # text; NLL in bits, end token included
 
@@ -144,7 +144,7 @@ def _likeliest(task: Task, n: int) -> list[Drawn]:
 
 
 class _Groups:
-    "Beam search in groups: each begins with another token, and only beams of the same group compete."
+    "Beam search in groups: each starts with a different token, and only beams of the same group compete."
 
     wants_mass = True
 
@@ -164,7 +164,7 @@ class _Groups:
 
 
 def _search(task: Task, n: int) -> list[Drawn]:
-    "Find the texts that are the most likely without the mask, each with another first token."
+    "Find the texts that are the most likely without the mask, each with a different first token."
     constraints: list[Any] = list(task.constraints or ())[:n]
     groups = -(-n // len(constraints))
     ids = torch.tensor([task.prompt] * len(constraints), device=task.model.device)

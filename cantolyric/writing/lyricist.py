@@ -103,7 +103,8 @@ class Lyricist:
         tokenizer: "PreTrainedTokenizerBase",  # its byte-level BPE
         format: Format | None = None,  # chat format; None: the model's own, prompted as in finetuning
         reader: Reader | str | None = None,  # None: the default Reader
-        unambiguous_only: bool | None = None,  # use only words that all sources read alike; None: if it is small
+        unambiguous_only: bool
+        | None = None,  # only words that all sources read alike; None: only if the model is small
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.format = format or format_for(model, tokenizer)
@@ -148,7 +149,7 @@ class Lyricist:
         temperature: float = 0.8,  # 0: the most likely token each time, one candidate
         top_p: float = 0.95,  # sample from the most likely tokens that make up this share
         scheme: str = "0243",  # scheme of a template given as a string
-        method: str | None = None,  # one of `METHODS`; None: as `default_method` says
+        method: str | None = None,  # one of `METHODS`; None: the result of `default_method`
         masked: bool = True,  # False: leave the tones to the model, to see what the mask does
         keep: Mapping[int, str] | None = None,  # line number -> its text, with * for each slot that is open
         words: Sequence[str] | str = (),  # each of them has to occur somewhere
@@ -160,8 +161,8 @@ class Lyricist:
         """Write lyrics, the most likely first. Under the mask, every tone, word and rhyme is as requested.
 
         The methods are `"search"` (beam search for the texts that are the most likely without the mask, each with
-        another beginning; their bits are those without the mask), `"sample"`, `"best"` (the n most likely of 4 n
-        samples) and `"beam"` (beam search for the most likely texts under the mask). Searches use no seed.
+        a different beginning; their bits are those without the mask), `"sample"`, `"best"` (the n most likely of 4 n
+        samples) and `"beam"` (beam search for the most likely texts under the mask). Searches ignore the seed.
         """
         start = time.perf_counter()
         method = method or self.default_method(temperature, top_p, masked)
@@ -182,7 +183,7 @@ class Lyricist:
         top_p: float = SamplingConfig.top_p,
         masked: bool = True,
     ) -> str:
-        "Return the method of `write` if none is given: a large model searches, unless parameters for sampling are set."
+        "Return what `write` uses by default: `search` for a large model, unless sampling parameters are set."
         usual = (temperature, top_p) == (SamplingConfig.temperature, SamplingConfig.top_p)
         return "search" if self.is_large and masked and usual else "sample"
 
