@@ -492,7 +492,7 @@ FINE = {
     "words": [None, [], {}, (), math.nan],
     "rhyme": [None, {}, "a"],
     "sort_by": [None, {}],
-    "method": [],
+    "method": [None],
     "scheme": [],
     "grade": [],
     "topic": ["a", "0.8"],

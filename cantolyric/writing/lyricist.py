@@ -165,7 +165,8 @@ class Lyricist:
         samples) and `"beam"` (beam search for the most likely texts under the mask). Searches ignore the seed.
         """
         start = time.perf_counter()
-        method = method or self.default_method(temperature, top_p, masked)
+        if method is None:
+            method = self.default_method(temperature, top_p, masked)
         choices = (n, temperature, top_p, scheme, method, rhyme, grade, sort_by, self.reader, seed)
         request = check_request(topic, tones, *choices)
         if not isinstance(masked, bool):
@@ -184,8 +185,8 @@ class Lyricist:
         masked: bool = True,
     ) -> str:
         "Return what `write` uses by default: `search` for a large model, unless sampling parameters are set."
-        usual = (temperature, top_p) == (SamplingConfig.temperature, SamplingConfig.top_p)
-        return "search" if self.is_large and masked and usual else "sample"
+        usual = SamplingConfig(temperature=temperature, top_p=top_p) == SamplingConfig()
+        return "search" if self.is_large and masked is True and usual else "sample"
 
     def stream(
         self,

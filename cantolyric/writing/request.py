@@ -99,7 +99,7 @@ def check_request(
     seed: int | None = None,  # as in `Lyricist.write`
 ) -> WriteRequest:
     "Check a request before a model is loaded. Raises `ArgumentError`, which names the argument."
-    sampling = SamplingConfig(n, seed, temperature, top_p, method or "sample")
+    sampling = SamplingConfig(n, seed, temperature, top_p, "sample" if method is None else method)
     _require(
         is_whole_number(grade, 1, 3), "grade", grade, "3 (the same final), 2 (vowel and kind of coda) or 1 (vowel)"
     )
