@@ -103,8 +103,7 @@ class Lyricist:
         tokenizer: "PreTrainedTokenizerBase",  # its byte-level BPE
         format: Format | None = None,  # chat format; None: the model's own, prompted as in finetuning
         reader: Reader | str | None = None,  # None: the default Reader
-        unambiguous_only: bool
-        | None = None,  # only words that all sources read alike; None: only if the model is small
+        unambiguous_only: bool | None = None,  # only words that all sources read alike; None: if the model is small
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.format = format or format_for(model, tokenizer)
