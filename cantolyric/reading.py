@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from .characters import FORMS, fold_variants, has_variants, is_han, is_traditional, text_lines
+from cantolyric.characters import (
+    FORMS,
+    fold_variants,
+    has_variants,
+    is_han,
+    is_traditional,
+    simplified_forms,
+    text_lines,
+)
 from .custom_readings import load_readings, read_readings_file
 from .errors import ArgumentError
 from .paths import asset_path
@@ -48,7 +56,7 @@ class Reader:
         self.words.update(load_readings(extra))
         self.max_len = max(map(len, self.words), default=0)
         self._unambiguous: Reader | None = None
-        self._traditional: Reader | None = None
+        self._with_simplified: Reader | None = None
         self._index()
 
     def fold(
@@ -157,12 +165,19 @@ class Reader:
             self._unambiguous = _UnambiguousReader(words)
         return self._unambiguous
 
-    def traditional(self) -> "Reader":
-        "Return a reader of traditional characters only: where it has a reading, it agrees with this one. Cached."
-        if self._traditional is None:
+    def with_simplified(self) -> "Reader":
+        "Return a reader that reads a simplified character as its traditional form, see `finished`. Cached."
+        if self._with_simplified is None:
             words = {w: reading for w, reading in self.words.items() if all(map(is_traditional, w))}
-            self._traditional = _TraditionalReader(words)
-        return self._traditional
+            self._with_simplified = _SimplifiedReader(words)
+        return self._with_simplified
+
+    def finished(
+        self,
+        text: str,  # to which this reader gives readings
+    ) -> str:  # the same length, with the same readings
+        "Return a text in traditional characters, if this reader reads simplified ones."
+        return text
 
     @classmethod
     def characters(cls) -> "Reader":
@@ -282,16 +297,20 @@ class _UnambiguousReader(Reader):
         return [None if j == "0" else j for j in super().jyutping(text)]
 
 # %% ../nbs/01_reading.ipynb #trad0001
-class _TraditionalReader(Reader):
-    "A reader that gives no reading to simplified characters, even where they are variants of a traditional one."
+class _SimplifiedReader(Reader):
+    "A reader of traditional characters, and of simplified ones as if they were traditional."
 
     def fold(self, char: str) -> str:
-        "As `Reader.fold`, but only for traditional characters."
-        return super().fold(char) if is_traditional(char) else char
+        "As `Reader.fold`, for the traditional form of the character."
+        return super().fold(simplified_forms().get(char, char))
 
     def jyutping(self, text: str) -> list[str | None]:
-        "Read a text; None for each simplified character."
-        return [j if is_traditional(c) else None for c, j in zip(text, super().jyutping(text), strict=True)]
+        "Read a text in traditional or simplified characters."
+        return super().jyutping("".join(map(self.fold, text)))
+
+    def finished(self, text: str) -> str:
+        "Return the text in traditional characters."
+        return "".join(c if is_traditional(c) else self.fold(c) for c in text)
 
 # %% ../nbs/01_reading.ipynb #a859d057
 @lru_cache(None)

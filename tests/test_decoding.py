@@ -21,7 +21,8 @@ from cantolyric.constraint.decoding import (
 )
 from cantolyric.constraint.sampling import TextRows
 from cantolyric.constraint.vocabulary import TokenTable
-from cantolyric.errors import CantolyricError
+from cantolyric.constraint.processor import ToneLogitsProcessor
+from cantolyric.errors import ArgumentError, CantolyricError
 from cantolyric.model_head import head_rows, sliced_head
 
 TEMPLATES = ["0243/33", "22034", "4[34]0*"]
@@ -184,6 +185,48 @@ def test_unmasked_beams_find_the_likeliest_text_without_the_mask(tiny):
         min(bits_without_cache(model, prompt[0], ids, end=table.end[0]) for ids in texts) for texts in (few, drawn)
     )
     assert own < others and all(longer.template.matches(decode_ids(table, ids)) for ids in few)
+
+
+def test_guidance_is_that_of_generate(tiny):
+    "The likeliest tokens under guidance and the mask are those of `generate`, whose processor reads the texts again."
+    model, tokenizer, table = tiny
+    c, prompt, negative = ToneConstraint("0243324/3324", table), torch.tensor([[1, 700]]), torch.tensor([[1, 900, 40]])
+    plain = write_tokens(model, prompt, c).ids
+    for scale in (1.5, 4.0):
+        found = write_tokens(model, prompt, c, negative_prompt_ids=negative, guidance_scale=scale)
+        want = model.generate(
+            prompt,
+            negative_prompt_ids=negative,
+            guidance_scale=scale,
+            logits_processor=[ToneLogitsProcessor([c], prompt.shape[1])],
+            max_new_tokens=c.max_new_tokens,
+            eos_token_id=list(table.end),
+            pad_token_id=table.end[0],
+            do_sample=False,
+        )[0, prompt.shape[1] :].tolist()
+        assert found.ids[0] == want[: len(found.ids[0])] and want[len(found.ids[0])] in table.end
+        assert found.ids != plain
+    several = dict(num_return_sequences=4, strategy=unmasked_beams)
+    for strategy in ({}, several):
+        same = write_tokens(model, prompt, c, negative_prompt_ids=prompt, guidance_scale=4.0, **strategy)
+        assert same.ids == write_tokens(model, prompt, c, **strategy).ids
+
+
+@pytest.mark.parametrize("scale", [0.5, "2", True, float("nan"), None])
+def test_a_wrong_guidance_scale_is_refused(tiny, scale):
+    model, _, table = tiny
+    prompt = torch.tensor([[1]])
+    with pytest.raises(ArgumentError, match="guidance_scale"):
+        write_tokens(model, prompt, ToneConstraint("0", table), negative_prompt_ids=prompt, guidance_scale=scale)
+
+
+@pytest.mark.parametrize("negative", [None, [[1]], torch.tensor([1]), torch.tensor([[1], [2]])])
+def test_guidance_needs_a_negative_prompt_per_prompt(tiny, negative):
+    model, _, table = tiny
+    with pytest.raises(ArgumentError, match="negative_prompt_ids"):
+        write_tokens(
+            model, torch.tensor([[1]]), ToneConstraint("0", table), negative_prompt_ids=negative, guidance_scale=2.0
+        )
 
 
 def test_characters_are_counted_where_they_begin(tiny):

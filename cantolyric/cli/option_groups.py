@@ -108,8 +108,8 @@ def add_candidate_options(
     group.add_argument(
         "--method",
         choices=("search", "sample", "best", "beam"),
-        help="search: beam search by likelihood without the mask; sample: at random; best: keep the "
-        "likeliest of four times as many samples; beam: beam search under the mask (default: search when "
+        help="search: beam search by likelihood without the mask, guided towards the topic; sample: at random; best: "
+        "keep the likeliest of four times as many samples; beam: beam search under the mask (default: search when "
         "a large model writes whole texts, otherwise sample)",
     )
     group.add_argument(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..constraint.decoding import beams, decode_ids, random_ids, sampled, write_tokens
+from ..constraint.decoding import beams, decode_text, random_ids, sampled, write_tokens
 from ..constraint.mask_store import MaskStore, mask_store
 from ..constraint.vocabulary import TokenTable
 from ..errors import ArgumentError
@@ -107,7 +107,7 @@ def _constrained_texts(model: PreTrainedModel, table: TokenTable, batch: _Batch,
     strategy = beams if decoding.method == "beam" else sampled(**decoding.sampling)
     written = write_tokens(model, batch.input_ids, constraints, batch.attention_mask, n, strategy)
     best = [min(range(k, k + n), key=lambda i: written.bits[i]) for k in range(0, n * len(batch.requests), n)]
-    return [decode_ids(table, written.ids[i]) for i in best]
+    return [decode_text(written.ids[i], constraints[i // n]) for i in best]
 
 
 def _unconstrained_texts(
@@ -183,4 +183,4 @@ def write_random(
     "Write the random baseline: characters drawn uniformly from those that the constraint allows."
     rng = np.random.default_rng(seed)
     constraints = (writing_constraint(request_template(r), table, unambiguous_only=unambiguous_only) for r in requests)
-    return [decode_ids(table, random_ids(c, rng)) for c in constraints]
+    return [decode_text(random_ids(c, rng), c) for c in constraints]

@@ -36,6 +36,7 @@ class InfillConstraint:
         given: Sequence[Sequence[int]],  # token ids before each written line, and those behind the last
     ) -> None:
         self.inner, self.given, self.table = inner, given, inner.table
+        self.template, self.reader = inner.template, inner.reader  # of the lines that are written
         self.windows = [*inner.windows, *given]  # one item per character to come bounds the length
         self.newline = inner.vocab.newline[:1]
         # Tokens that go on after a newline would begin the next line before the given tokens.

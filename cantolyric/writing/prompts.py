@@ -41,7 +41,7 @@ def writing_constraint(
     if isinstance(template, str):
         template = ToneTemplate.parse(template, reader=reader)
     if not unambiguous_only:
-        view = reader.traditional()
+        view = reader.with_simplified()
     elif any(template.rhymes):
         view = reader
     else:

@@ -21,6 +21,8 @@ from ..model_head import sliced_head
 from ..constraint.sampling import check_logits, check_text_fits, is_forced
 from ..errors import ArgumentError, CantolyricError
 from ..generation import Sampling
+from ..reading import Reader
+from ..template.template import ToneTemplate
 
 # %% ../../nbs/lib/writing/sampler.ipynb #smp00006
 Cancel = threading.Event | Callable[[], bool] | None
@@ -63,6 +65,9 @@ def model_lock(
 # %% ../../nbs/lib/writing/sampler.ipynb #smp00010
 class Constraint(Protocol):
     "The interface of a row's constraint: `ToneConstraint`, or the constraint of `writing.infill`."
+
+    template: ToneTemplate
+    reader: Reader
 
     def start(self) -> Any:
         "Return the state before the first token; a state has the attribute `ended`."
