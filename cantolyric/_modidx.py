@@ -3483,6 +3483,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'cantolyric/writing/candidates.py'),
                                                'cantolyric.writing.candidates._Groups.__init__': ( 'lib/writing/candidates.html#_groups.__init__',
                                                                                                    'cantolyric/writing/candidates.py'),
+                                               'cantolyric.writing.candidates._best_of_groups': ( 'lib/writing/candidates.html#_best_of_groups',
+                                                                                                  'cantolyric/writing/candidates.py'),
                                                'cantolyric.writing.candidates._draw': ( 'lib/writing/candidates.html#_draw',
                                                                                         'cantolyric/writing/candidates.py'),
                                                'cantolyric.writing.candidates._draw_unmasked': ( 'lib/writing/candidates.html#_draw_unmasked',

@@ -62,7 +62,7 @@ def write_with_model(
     with_words(with_kept(template, keep), args.word, default_reader(), most=1)
     lyricist = load_lyricist(args)
     if not args.method and lyricist.default_method(args.temperature, args.top_p) == "search":
-        note = f"searching, with {BEAMS} beams per candidate; --method sample is faster and gives other texts"
+        note = f"searching, with {BEAMS} beams; --method sample is faster and gives other texts"
         print("cantolyric: note:", note, file=sys.stderr, flush=True)
     lyrics = lyricist.write(args.topic, args.tones, seed=args.seed, keep=keep, words=args.word or (), **settings)
     show(args, lyrics.to_dict(), str(lyrics))
