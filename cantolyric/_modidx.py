@@ -2427,6 +2427,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'cantolyric/melody/midi_reader.py')},
             'cantolyric.melody.musicxml_reader': { 'cantolyric.melody.musicxml_reader._Part': ( 'lib/melody/musicxml_reader.html#_part',
                                                                                                 'cantolyric/melody/musicxml_reader.py'),
+                                                   'cantolyric.melody.musicxml_reader._Part.sounding_key': ( 'lib/melody/musicxml_reader.html#_part.sounding_key',
+                                                                                                             'cantolyric/melody/musicxml_reader.py'),
                                                    'cantolyric.melody.musicxml_reader._add_note': ( 'lib/melody/musicxml_reader.html#_add_note',
                                                                                                     'cantolyric/melody/musicxml_reader.py'),
                                                    'cantolyric.melody.musicxml_reader._is_of': ( 'lib/melody/musicxml_reader.html#_is_of',

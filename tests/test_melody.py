@@ -164,6 +164,12 @@ def test_abc_of_several_tunes(tmp_path):
     with pytest.raises(ArgumentError, match="X:1 One.*X:7 Two"):
         Melody.from_file(path)
     assert pitches(Melody.from_file(path, options=ReadOptions(tune=7))) == [64, 65]
+    with pytest.raises(ArgumentError, match="no tunes have this"):
+        Melody.from_file(path, options=ReadOptions(tune=2))
+
+
+def test_abc_keeps_its_unit_length_when_the_meter_changes(abc):
+    assert [n.duration for n in abc("C [M:2/4] C |", header="M:4/4\nK:C\n").notes] == [Fraction(1, 2)] * 2
 
 
 @pytest.mark.parametrize(
@@ -239,7 +245,8 @@ def test_musicxml_ties_grace_notes_and_rests(xml):
 
 def test_musicxml_sounding_pitch_of_a_transposing_part(xml):
     clarinet = "<transpose><diatonic>-1</diatonic><chromatic>-2</chromatic></transpose>"
-    assert pitches(xml(xml_note("D"), attributes=clarinet)) == [60]
+    melody = xml(xml_note("D"), attributes=f"<key><fifths>2</fifths></key>{clarinet}")
+    assert pitches(melody) == [60] and melody.key == Key(0)
     tenor = "<transpose><chromatic>0</chromatic><octave-change>-1</octave-change></transpose>"
     assert pitches(xml(xml_note("C"), attributes=tenor)) == [48]
 

@@ -234,6 +234,7 @@ cantolyric: load_model read check
 cantolyric.tones: Syllable ToneScheme
 cantolyric.reading: Reader
 cantolyric.template: ToneTemplate
+cantolyric.melody: Melody
 cantolyric.bpe: ByteLevelBPE
 cantolyric.formats: Alpaca ChatML
 cantolyric.data: load_corpus load_verses lyric_pairs

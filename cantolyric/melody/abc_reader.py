@@ -380,8 +380,10 @@ def _tune_lines(
     starts = [k for k, (_, line) in enumerate(lines) if re.match(r"X:", line)]
     if len(starts) <= 1 and tune is None:
         return lines
-    numbers = [lines[k][1][2:].partition("%")[0].strip() for k in starts]
-    place = choose(numbers, tune, "tune", [f"X:{n} {_title(lines[k:])}".strip() for n, k in zip(numbers, starts)][:40])
+    numbers = [lines[k][1][2:].partition("%")[0].strip().lstrip("0") for k in starts]
+    shown = [f"X:{n} {_title(lines[k:])}".strip() for n, k in zip(numbers, starts)][:40]
+    wanted = f"X:{tune}" if tune is not None and str(tune) not in numbers else tune  # never by its place in the file
+    place = choose(numbers, wanted, "tune", shown)
     ends = [*starts[1:], len(lines)]
     return [*lines[: starts[0]], *lines[starts[place] : ends[place]]]
 
@@ -410,6 +412,8 @@ def _read_line(reader: _Reader, line: str) -> None:
             raise reader.fail(error.message) from None
         if m[1] == "K" and not reader.in_body:
             reader.in_body, reader.current = True, next(iter(reader.voices), None)
+            for voice in (reader.header, *reader.voices.values()):
+                voice.unit = voice.unit_length  # a later change of the meter leaves it as it is
 
 
 def _start_line(reader: _Reader) -> None:

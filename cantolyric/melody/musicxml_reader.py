@@ -124,6 +124,11 @@ class _Part:
     extended: dict[int, bool] = field(default_factory=dict)  # verse -> an extender line is open
     remarks: dict[str, None] = field(default_factory=dict)
 
+    @property
+    def sounding_key(self) -> Key | None:
+        "The key that is heard, not the one that a transposing part shows."
+        return self.key.transposed(self.transpose) if self.key else None
+
 
 def _number(element: Element | None, path: str, default: str = "0") -> Fraction:
     "Return the number in an element below another; 0 where it is missing. Raises `ParseError` if it is none."
@@ -188,11 +193,8 @@ def _slurs(note: Element, part: _Part) -> frozenset[int]:
 
 
 def _marks(note: Element) -> frozenset[str]:
-    marks = {"fermata"} if note.find("notations/fermata") is not None else set()
-    signs = ("breath-mark", "caesura")
-    return frozenset(
-        marks | ({"breath"} if any(note.find(f"notations/articulations/{s}") is not None for s in signs) else set())
-    )
+    signs = {"fermata": "fermata", "articulations/breath-mark": "breath", "articulations/caesura": "breath"}
+    return frozenset(mark for sign, mark in signs.items() if note.find(f"notations/{sign}") is not None)
 
 
 def _verses(note: Element, part: _Part) -> dict[int, str]:
@@ -218,7 +220,7 @@ def _is_of(note: Element, voice: str | None) -> bool:
 
 def _read_measure(measure: Element, part: _Part, number: int) -> Bar:
     "Read one measure of one voice."
-    bar = Bar(number, key=part.key, meter=part.meter, tempo=part.tempo, endings=part.endings)
+    bar = Bar(number, key=part.sounding_key, meter=part.meter, tempo=part.tempo, endings=part.endings)
     now = start = Fraction(0)  # quarter notes; `start` is that of the last note, for chords
     for element in measure:
         length = _number(element, "duration") / part.divisions if element.find("duration") is not None else Fraction(0)
@@ -226,7 +228,7 @@ def _read_measure(measure: Element, part: _Part, number: int) -> Bar:
             raise ParseError("a <duration> is negative")
         if element.tag == "attributes":
             _set_attributes(part, element)
-            bar.key, bar.meter = part.key, part.meter
+            bar.key, bar.meter = part.sounding_key, part.meter
         elif element.tag == "barline":
             _read_barline(element, part, bar)
         elif element.tag in ("direction", "sound"):

@@ -95,7 +95,7 @@ class Key(NamedTuple):
 
     def transposed(self, semitones: int) -> "Key":
         "Return the key some semitones higher, with -5 to 6 sharps."
-        return self if semitones == 0 else Key((self.fifths + 7 * semitones + 5) % 12 - 5, self.mode)
+        return self if semitones % 12 == 0 else Key((self.fifths + 7 * semitones + 5) % 12 - 5, self.mode)
 
     @property
     def tonic(self) -> str:

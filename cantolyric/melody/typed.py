@@ -73,7 +73,7 @@ def parse_pitches(
         except ParseError as error:
             raise ParseError(f"line {line}, column {column}: {error.message}", line, column) from None
     if notes and max(n.pitch for n in notes) < 12 and not re.search("[A-Ga-g]", text):
-        raise ParseError(f"{text.strip()[:30]!r} looks like numbered notation; read it with jianpu=True")
+        raise ParseError(f"{text.strip()[:30]!r} looks like numbered notation; use Melody.parse(text, jianpu=True)")
     return _score(notes)
 
 
