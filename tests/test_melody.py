@@ -1,6 +1,7 @@
 """Melodies: readers, syllables and phrases, likely tones, export."""
 
 import os
+import random
 import struct
 import zipfile
 from fractions import Fraction
@@ -182,6 +183,9 @@ def test_abc_keeps_its_unit_length_when_the_meter_changes(abc):
         ("X:1\nK:C\n", "no notes"),
         ("X:1\nK:C\nC0 |", "line 3, column 1"),
         ("X:1\nK:C\nC99999999 |", "out of reason"),
+        ("X:1\nK:C\n" + "(" * 30 + "C", "more than 20 open slurs"),
+        ("X:1\nK:C\n" + "Z999 " * 200 + "C", "quarter notes long"),
+        ("X:1\nK:C\nC" + "1" * 50_000, "out of reason"),
         ("X:1\nK:C\n" + "|: " + "C" * 9_999 + " |1-99 D :|", "more than 20,000 notes"),
     ],
 )
@@ -358,6 +362,7 @@ LAUGHS = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><score-partwise>
         (xml_score(xml_note("H")), "bar 1: <step> is 'H'"),
         (xml_score("<note><pitch><step>C</step><octave>x</octave></pitch></note>"), "<octave> is 'x'"),
         (xml_score(xml_note("C", octave=44)), "outside the range"),
+        (xml_score(xml_note("C").replace("<duration>2", "<duration>1e999999999")), "<duration> is '1e999999999'"),
         (xml_score(xml_note("C", duration=-2)), "negative"),
         (mxl("x" * 11_000_000), "larger than 10 MB"),
         (mxl("no", "readme.txt", False), "holds no score"),
@@ -474,6 +479,39 @@ def test_damaged_midi(mido, tmp_path):
     frames = b"MThd" + struct.pack(">IHHh", 6, 0, 1, -0x1878) + b"MTrk\0\0\0\4\0\xff\x2f\0"
     with pytest.raises(FileError, match="frames of film"):
         Melody.from_file(saved(tmp_path, frames, "film.mid"))
+
+
+def mutated(raw: bytes, seed: int) -> bytes:
+    "Change, drop, double or insert a few bytes."
+    dice, data = random.Random(seed), bytearray(raw)
+    for _ in range(dice.randint(1, 6)):
+        at = dice.randrange(len(data))
+        size = dice.randint(1, 8)
+        piece = bytes(dice.randrange(256) for _ in range(size)) if seed % 2 else bytes(dice.choices(raw, k=size))
+        data[at : at + dice.choice([0, 1, size])] = dice.choice([piece, b"", piece * 3])
+    return bytes(data)
+
+
+SAMPLES = {
+    "abc": b"X:1\nM:6/8\nL:1/8\nQ:3/8=60\nK:Ddor\n(3abc [1 (AB){c}d>e :|2 ^f2- f !fermata!z |]\nw: one two_ * three\n",
+    "xml": xml_score(xml_note("C", inside=lyric("a")) + xml_note("D", first="<grace/>") + "|" + xml_note("E")).encode(),
+    "txt": b"60 C#4:1/2 | r bb3",
+}
+
+
+@pytest.mark.parametrize("kind", ["abc", "xml", "mxl", "mid", "txt"])
+def test_damaged_files_raise_our_errors_only(mido, tmp_path, kind):
+    if kind == "mid":
+        Melody.parse("60 62 64").to_midi(tmp_path / "good.mid", lyrics="落雨喇")
+        raw = (tmp_path / "good.mid").read_bytes()
+    else:
+        raw = mxl(SAMPLES["xml"].decode()) if kind == "mxl" else SAMPLES[kind]
+    for seed in range(150):
+        path = saved(tmp_path, mutated(raw, seed), f"t.{kind}")
+        try:
+            Melody.from_file(path).template()
+        except CantolyricError:
+            pass
 
 
 def test_midi_without_mido(monkeypatch, tmp_path):

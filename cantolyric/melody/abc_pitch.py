@@ -72,8 +72,11 @@ def parse_length(
     text: str,  # after a note: "", "2", "/", "3/2", "//"
 ) -> Fraction:
     "Return a multiple of the unit note length. Raises `ParseError` for a zero and for lengths beyond reason."
-    above, slashes, below = re.fullmatch(r"(\d*)(/*)(\d*)", text).groups()  # type: ignore[union-attr]
-    if max(len(above), len(below)) > 4 or len(slashes) > 8:
+    m = re.fullmatch(r"(\d*)(/*)(\d*)", text)
+    if m is None:
+        raise ParseError(f"the length {text[:40]!r}; expected one such as 1/8")
+    above, slashes, below = m.groups()
+    if max(len(above), len(below)) > 3 or len(slashes) > 8 or int(below or 1) > 512:
         raise ParseError(f"the length {text[:40]!r}, which is out of reason")
     bottom = int(below) if below else 2 ** len(slashes)
     if int(above or 1) == 0 or bottom == 0:
@@ -85,9 +88,9 @@ def parse_tempo(
     text: str,  # of a Q: field
 ) -> Fraction | None:  # quarter notes per minute; None: none in it
     "Parse a tempo such as 1/4=100."
-    m = re.search(r"((?:\d+/\d+\s*)+)=\s*(\d{1,4})", text)
+    m = re.search(r"(\d{1,3}/\d{1,3}(?:\s+\d{1,3}/\d{1,3})*)\s*=\s*(\d{1,4})", text[:100])
     if m:
-        beat = sum((Fraction(x) for x in m[1].split() if not x.endswith("/0")), Fraction(0))
+        beat = sum((Fraction(x) for x in m[1].split() if x.partition("/")[2].strip("0")), Fraction(0))
         return 4 * beat * int(m[2]) or None
     m = re.fullmatch(r'\s*(?:"[^"]*")?\s*(\d{1,4})\s*(?:"[^"]*")?\s*', text)
     return Fraction(int(m[1])) or None if m else None

@@ -21,7 +21,7 @@ from cantolyric.melody.abc_pitch import (
     parse_tempo,
     written_pitch,
 )
-from .notes import DEFAULT_OPTIONS, Key, Meter, Note, ReadOptions, Score, choose
+from .notes import DEFAULT_OPTIONS, MAX_NOTES, MAX_SLURS, Key, Meter, Note, ReadOptions, Score, choose
 from .repeats import Bar, Written, unfold
 
 # %% ../../nbs/lib/melody/abc_reader.ipynb #b3d46b5e
@@ -56,6 +56,7 @@ class _Voice:
     altered: dict[str, int] = field(default_factory=dict)  # accidentals of this bar
     slurs: list[int] = field(default_factory=list)  # open ones
     slur_count: int = 0
+    size: int = 0  # notes and rests
     broken: Fraction | None = None  # factor of the next note
     tuplet: tuple[int, Fraction] = (0, Fraction(1))  # notes to come, factor
     marks: set[str] = field(default_factory=set)  # decorations of the next note
@@ -95,19 +96,22 @@ class _Voice:
                 self.broken = None
             event.marks |= self.marks
             self.marks = set()
+        self.size += 1
+        if self.size > 2 * MAX_NOTES:
+            raise ParseError(f"more than {2 * MAX_NOTES:,} notes and rests")
         event.slurs = frozenset(self.slurs)
         self.measure.events.append(event)
         if event.pitch is not None and not event.grace:
             self.line.append(event)
 
 # %% ../../nbs/lib/melody/abc_reader.ipynb #2ac1a5af
-_LENGTH = r"\d*/*\d*"
+_LENGTH = r"\d*(?:/+\d*)?"
 _NOTE = rf"(?:\^\^|\^|__|_|=)?[A-Ga-g][,']*{_LENGTH}"
 _TOKEN = re.compile(
     rf"(?P<comment>%.*)|(?P<field>\[[A-Za-z]:[^\]]*\])|(?P<text>\"[^\"]*\")|(?P<decoration>![^!\s]*!|\+[a-z.()<>]+\+)"
     rf"|(?P<grace>\{{/?|\}})|(?P<chord>\[(?:\s*(?:{_NOTE})-?)+\s*\]{_LENGTH})"
     rf"|(?P<ending>\[[1-9][\d,\-]*)|(?P<bar>\.?\[?\|[|\]:]*|:+\|[|\]:]*|::+|\.\|)(?P<pass>[1-9][\d,\-]*)?"
-    rf"|(?P<note>{_NOTE})|(?P<rest>[zx]{_LENGTH}|[ZX]\d*)|(?P<tuplet>\((?P<p>[2-9])(?::(?P<q>\d*))?(?::(?P<r>\d*))?)"
+    rf"|(?P<note>{_NOTE})|(?P<rest>[zx]{_LENGTH}|[ZX]\d*)|(?P<tuplet>\((?P<p>[2-9])(?::(?P<q>\d{{0,2}}))?(?::(?P<r>\d{{0,2}}))?)"
     rf"|(?P<open>\.?\()|(?P<close>\))|(?P<tie>\.?-)|(?P<broken>>+|<+)|(?P<fermata>H)|(?P<end>[!$])"
     r"|(?P<skip>[.~LMOPSTuvhklmnqrstwy`\s\\*;?@#]\d*)"
 )
@@ -231,6 +235,8 @@ def _read_token(reader: _Reader, m: re.Match[str]) -> None:
     elif kind == "open":
         voice.slur_count += 1
         voice.slurs.append(voice.slur_count)
+        if len(voice.slurs) > MAX_SLURS:
+            raise ParseError(f"more than {MAX_SLURS} open slurs; close them with ')'")
     elif kind == "close" and voice.slurs:
         voice.slurs.pop()
     elif kind == "tie" and voice.last:

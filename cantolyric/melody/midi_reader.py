@@ -18,6 +18,7 @@ from .notes import DEFAULT_OPTIONS, FIFTHS, MAX_NOTES, Key, Meter, Note, ReadOpt
 from .text import decode
 
 # %% ../../nbs/lib/melody/midi_reader.ipynb #a042b561
+_MOST_BYTES = 2_000_000  # a long song has 200,000
 _DRUMS = 9  # channel 10, counted from 0
 _DEVIATION = Fraction(1, 8)  # quarter notes; keyboard players hold a note into the next
 
@@ -84,7 +85,7 @@ def _follow_track(file: _File, number: int, track: Any) -> None:
                 file.lyrics.setdefault(number, []).append((now, message.text.encode("latin-1", "replace")))
         elif message.type == "set_tempo" and message.tempo:
             file.changes["tempo"].append((now, _tempo(message.tempo)))
-        elif message.type == "time_signature":
+        elif message.type == "time_signature" and message.numerator and message.denominator <= 64:
             file.changes["meter"].append((now, Meter(message.numerator, message.denominator)))
         elif message.type == "key_signature":
             file.changes["key"].append((now, _key(message.key)))
@@ -164,6 +165,8 @@ def read_midi(
     `MissingDependencyError` without mido.
     """
     mido = import_optional("mido", "reading and writing MIDI", "melody")
+    if len(raw) > _MOST_BYTES:
+        raise ParseError(f"the MIDI file is larger than {_MOST_BYTES // 1_000_000} MB; export the part that is sung")
     try:
         midi = mido.MidiFile(file=BytesIO(raw), charset="latin-1", clip=True)
     except Exception as error:  # mido raises many kinds for damaged files, also IndexError and KeyError

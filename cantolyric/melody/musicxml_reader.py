@@ -6,6 +6,8 @@
 __all__ = ['parse_xml', 'unpack_mxl', 'read_musicxml']
 
 # %% ../../nbs/lib/melody/musicxml_reader.ipynb #bf3f1dbe
+import re
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -20,6 +22,8 @@ from ..errors import ParseError
 from cantolyric.melody.notes import (
     DEFAULT_OPTIONS,
     MAX_BYTES,
+    MAX_GRID,
+    MAX_SLURS,
     MODES,
     STEPS,
     Key,
@@ -33,17 +37,21 @@ from .repeats import Bar, Written, unfold
 
 # %% ../../nbs/lib/melody/musicxml_reader.ipynb #7293893a
 _DEEPEST = 60  # levels of nesting; MusicXML has about 10
+_MOST = 1_000_000  # elements; a long score has 100,000
 
 
 def parse_xml(
     raw: bytes,
 ) -> Element:
     "Parse XML without entities. Raises `ParseError` for XML that is damaged or defines entities."
-    builder, parser, depth = TreeBuilder(), expat.ParserCreate(), [0]
+    builder, parser, depth, count = TreeBuilder(), expat.ParserCreate(), [0], [0]
     parser.buffer_text = True
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         depth[0] += 1
+        count[0] += 1
+        if count[0] > _MOST:
+            raise ParseError(f"more than {_MOST:,} elements; export the part that is sung", parser.CurrentLineNumber)
         if depth[0] > _DEEPEST:
             raise ParseError(f"more than {_DEEPEST} nested elements; this is not a score", parser.CurrentLineNumber)
         builder.start(tag.rpartition(":")[2], attributes)
@@ -72,6 +80,9 @@ def parse_xml(
         raise ParseError(f"the XML is damaged ({error}); export the score again") from None
 
 # %% ../../nbs/lib/melody/musicxml_reader.ipynb #5bd4df06
+_DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, OSError, EOFError, ValueError, LookupError)
+
+
 def unpack_mxl(
     raw: bytes,
 ) -> bytes:
@@ -82,7 +93,9 @@ def unpack_mxl(
             if len(names) > 1_000:
                 raise ParseError(f"the archive has {len(names):,} members; a compressed score has a few")
             return _member(archive, _score_name(archive, names))
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError) as error:
+    except ParseError:
+        raise
+    except _DAMAGED_ZIP as error:
         raise ParseError(f"the compressed score is damaged ({error}); export it again") from None
 
 
@@ -130,16 +143,15 @@ class _Part:
         return self.key.transposed(self.transpose) if self.key else None
 
 
+_DECIMAL = re.compile(r"[+-]?[0-9]{1,6}(?:\.[0-9]{0,6})?")
+
+
 def _number(element: Element | None, path: str, default: str = "0") -> Fraction:
     "Return the number in an element below another; 0 where it is missing. Raises `ParseError` if it is none."
     text = (element.findtext(path) if element is not None else None) or default
-    try:
-        value = Fraction(text.strip())
-    except (ValueError, ZeroDivisionError):
-        raise ParseError(f"<{path}> is {text[:40]!r}; expected a number") from None
-    if abs(value) > 10**6 or value.denominator > 10**6:
-        raise ParseError(f"<{path}> is {text[:40]!r}, which is out of reason")
-    return value
+    if not _DECIMAL.fullmatch(text.strip()):
+        raise ParseError(f"<{path}> is {text[:40]!r}; expected a number of at most six digits")
+    return Fraction(text.strip())
 
 
 def _set_attributes(part: _Part, attributes: Element) -> None:
@@ -153,7 +165,7 @@ def _set_attributes(part: _Part, attributes: Element) -> None:
         mode = (key.findtext("mode") or "major").strip().lower()
         part.key = Key(max(-7, min(7, int(_number(key, "fifths")))), mode if mode in MODES else "major")
     if time is not None and time.find("beats") is not None:
-        beats = sum(int(x) for x in (time.findtext("beats") or "").split("+") if x.strip().isdigit())
+        beats = sum(int(x) for x in (time.findtext("beats") or "").split("+") if re.fullmatch("[0-9]{1,3}", x.strip()))
         unit = int(_number(time, "beat-type", "4"))
         part.meter = Meter(beats, unit) if 0 < beats < 100 and unit in (1, 2, 4, 8, 16, 32, 64) else None
     if transpose is not None:
@@ -189,6 +201,8 @@ def _slurs(note: Element, part: _Part) -> frozenset[int]:
             part.slur_count += 1
             part.slurs[number] = part.slur_count
             found.add(part.slur_count)
+    if len(found) > MAX_SLURS:
+        raise ParseError(f"more than {MAX_SLURS} open slurs; end them or remove them")
     return frozenset(found)
 
 
@@ -244,6 +258,8 @@ def _read_measure(measure: Element, part: _Part, number: int) -> Bar:
             if _is_of(element, part.voice) and element.find("cue") is None:
                 _add_note(element, part, bar, start, length)
         bar.length = max(bar.length, now)
+        if now.denominator > MAX_GRID:
+            raise ParseError("the lengths of the notes have no common unit of reasonable size")
     return bar
 
 
@@ -292,11 +308,9 @@ def _read_sound(element: Element, part: _Part, bar: Bar) -> None:
     "Follow the tempo; remark on jumps."
     for sound in element.iter("sound"):
         if sound.get("tempo"):
-            try:
-                part.tempo = Fraction(sound.get("tempo", "")).limit_denominator(1000)
-                bar.tempo = part.tempo if part.tempo > 0 else None
-            except (ValueError, ZeroDivisionError):
-                pass
+            tempo = sound.get("tempo", "").strip()
+            if _DECIMAL.fullmatch(tempo) and float(tempo) > 0:
+                bar.tempo = part.tempo = Fraction(tempo)
         for jump in _JUMPS:
             if sound.get(jump):
                 part.remarks[f"bar {bar.number}: the jump or sign {jump!r} is not followed"] = None

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from ..errors import ParseError
-from .notes import MAX_NOTES, Key, Meter, Note, Score
+from .notes import MAX_GRID, MAX_NOTES, Key, Meter, Note, Score
 
 # %% ../../nbs/lib/melody/repeats.ipynb #614c0ed1
 class Written(NamedTuple):
@@ -103,6 +103,8 @@ def unfold(
             lyric = written.verses.get(sung)
             notes.append(replace(note, onset=now + note.onset, bar=bar.number, slurs=slurs, lyric=lyric))
         now += bar.length
+        if now.denominator > MAX_GRID:
+            raise ParseError(f"bar {bar.number}: the lengths of the notes have no common unit of reasonable size")
     if len(notes) > MAX_NOTES:
         raise ParseError(f"the part has {len(notes):,} notes; at most {MAX_NOTES:,} are allowed")
     pickup = _pickup([bars[k] for k, _ in order])

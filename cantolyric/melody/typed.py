@@ -27,11 +27,10 @@ _BREAK = re.compile(r"[|/\n]")
 
 def _length(text: str | None) -> Fraction:
     "Return the length after a colon in quarter notes."
-    try:
-        length = Fraction(text or "1")
-    except (ValueError, ZeroDivisionError):
-        length = Fraction(0)
-    if not 0 < length <= 64 or length.denominator > 1_000:
+    number = text or "1"
+    fraction = re.fullmatch(r"[0-9]{1,2}(?:\.[0-9]{1,3}|/[1-9][0-9]{0,2})?", number)
+    length = Fraction(number) if fraction else Fraction(0)
+    if length <= 0:
         raise ParseError(f"the length {(text or '')[:20]!r}; expected quarter notes, such as 2 or 1/2")
     return length
 
@@ -46,9 +45,10 @@ def _pitch(m: re.Match[str]) -> int:
     return pitch
 
 
-def _place(text: str, at: int) -> tuple[int, int]:
-    "Return line and column of a place in a text, both from 1."
-    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+def _located(text: str, at: int, problem: str) -> ParseError:
+    "Return an error that names line and column of a place in a text, both from 1."
+    line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+    return ParseError(f"line {line}, column {column}: {problem}", line, column)
 
 # %% ../../nbs/lib/melody/typed.ipynb #de294dc3
 def parse_pitches(
@@ -59,19 +59,18 @@ def parse_pitches(
     notes: list[Note] = []
     now = Fraction(0)
     for token in _TOKEN.finditer(text):
-        line, column = _place(text, token.start())
         try:
             if _BREAK.fullmatch(token[0]):
                 notes[-1:] = [replace(n, marks=n.marks | {"line"}) for n in notes[-1:]]
             elif rest := _REST.fullmatch(token[0]):
                 now += _length(rest["length"])
             elif m := _PITCH.fullmatch(token[0]):
-                notes.append(Note(now, _length(m["length"]), _pitch(m), bar=line))
+                notes.append(Note(now, _length(m["length"]), _pitch(m)))
                 now = notes[-1].end
             else:
                 raise ParseError(f"{token[0][:20]!r}; expected a MIDI pitch such as 60, a name such as C#4, r, | or /")
         except ParseError as error:
-            raise ParseError(f"line {line}, column {column}: {error.message}", line, column) from None
+            raise _located(text, token.start(), error.message) from None
     if notes and max(n.pitch for n in notes) < 12 and not re.search("[A-Ga-g]", text):
         raise ParseError(f"{text.strip()[:30]!r} looks like numbered notation; use Melody.parse(text, jianpu=True)")
     return _score(notes)
@@ -121,11 +120,10 @@ def parse_jianpu(
     notes: list[Note] = []
     now, at, bar, resting = Fraction(0), 0, 1, True
     while at < len(text):
-        line, column = _place(text, at)
         m = _JIANPU.match(text, at)
         if m is None or (m["hold"] and not notes):
             expected = "expected 0 to 7 with # or b before and ' or , after, _ to halve, - to hold, | or /"
-            raise ParseError(f"line {line}, column {column}: {text[at]!r}; {expected}", line, column)
+            raise _located(text, at, f"{text[at]!r}; {expected}")
         at = m.end()
         if m["sign"] == "|":
             bar += 1
@@ -141,7 +139,7 @@ def parse_jianpu(
                 octave = sum(_OCTAVE[x] for x in m["octave"])
                 pitch = one + _DEGREES[degree - 1] + ALTER[m["alter"] or ""] + octave
                 if not 0 <= pitch <= 127:
-                    raise ParseError(f"line {line}, column {column}: {m[0][:20]!r} is out of range", line, column)
+                    raise _located(text, m.start(), f"{m[0][:20]!r} is out of range")
                 notes.append(Note(now, length, pitch, bar=bar))
             now += length
     return _score(notes, tonic)
