@@ -97,6 +97,8 @@ def test_abc_unit_length_follows_the_meter(abc):
 
 def test_abc_repeats_and_endings(abc):
     assert pitches(abc("|: C D |1 E :|2 F || G |]")) == [60, 62, 64, 60, 62, 65, 67]
+    assert pitches(abc("C || D :| E |]")) == [60, 62, 62, 64]
+    assert pitches(abc("|: C |1 D :|2 E |: F :|")) == [60, 62, 60, 64, 65, 65]
     assert pitches(abc("C |: D :: E :| F |]")) == [60, 62, 62, 64, 64, 65]
     assert pitches(abc("|: C |[1,3 D :|[2 E :| F |]")) == [60, 62, 60, 64, 60, 62, 65]
 

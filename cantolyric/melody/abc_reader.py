@@ -111,7 +111,8 @@ _TOKEN = re.compile(
     rf"(?P<comment>%.*)|(?P<field>\[[A-Za-z]:[^\]]*\])|(?P<text>\"[^\"]*\")|(?P<decoration>![^!\s]*!|\+[a-z.()<>]+\+)"
     rf"|(?P<grace>\{{/?|\}})|(?P<chord>\[(?:\s*(?:{_NOTE})-?)+\s*\]{_LENGTH})"
     rf"|(?P<ending>\[[1-9][\d,\-]*)|(?P<bar>\.?\[?\|[|\]:]*|:+\|[|\]:]*|::+|\.\|)(?P<pass>[1-9][\d,\-]*)?"
-    rf"|(?P<note>{_NOTE})|(?P<rest>[zx]{_LENGTH}|[ZX]\d*)|(?P<tuplet>\((?P<p>[2-9])(?::(?P<q>\d{{0,2}}))?(?::(?P<r>\d{{0,2}}))?)"
+    rf"|(?P<note>{_NOTE})|(?P<rest>[zx]{_LENGTH}|[ZX]\d*)"
+    rf"|(?P<tuplet>\((?P<p>[2-9])(?::(?P<q>\d{{0,2}}))?(?::(?P<r>\d{{0,2}}))?)"
     rf"|(?P<open>\.?\()|(?P<close>\))|(?P<tie>\.?-)|(?P<broken>>+|<+)|(?P<fermata>H)|(?P<end>[!$])"
     r"|(?P<skip>[.~LMOPSTuvhklmnqrstwy`\s\\*;?@#]\d*)"
 )
@@ -317,9 +318,10 @@ def _bar_line(reader: _Reader, sign: str, endings: str) -> None:
     if closes and (has_music or len(voice.measures) > 1):
         target = bar if has_music else voice.measures[-2].bar
         target.times = max(2, sign.split("|")[0].count(":") + 1 if "|" in sign else 2)
-    if ("||" in sign or "]" in sign or closes) and voice.last and voice.last.pitch is not None and has_music:
+    ends_section = closes or "||" in sign or "]" in sign or "[" in sign
+    if ends_section and voice.last and voice.last.pitch is not None and has_music:
         voice.last.marks.add("section")
-    if closes or "||" in sign or "]" in sign or endings:
+    if ends_section or ":" in right or endings:
         voice.endings = frozenset()
     if endings:
         voice.endings = _passes(endings)
@@ -328,6 +330,7 @@ def _bar_line(reader: _Reader, sign: str, endings: str) -> None:
         voice.line.append(None)
     new = voice.measure.bar
     new.endings = voice.endings
+    new.starts_section = new.starts_section or ends_section
     new.starts_repeat = new.starts_repeat or right.endswith(":") or sign.startswith("::") or ":" in right
 
 

@@ -30,6 +30,7 @@ class Bar:
     length: Fraction = Fraction(0)  # quarter notes
     notes: list[Written] = field(default_factory=list)
     starts_repeat: bool = False
+    starts_section: bool = False  # where a repeat goes back to, unless a sign says where it starts
     times: int = 0  # how often the part that ends here is sung; 0: no repeat ends here
     endings: frozenset[int] = frozenset()  # passes in which this bar is sung; empty: all
     key: Key | None = None  # None: not known
@@ -43,11 +44,13 @@ def playing_order(
     "Play out repeats and endings. Raises `ParseError` if the melody becomes too long."
     order: list[tuple[int, int]] = []
     start, turn, k, size = 0, 1, 0, 0
+    opened = False  # whether a sign starts the current part
     while k < len(bars):
         bar = bars[k]
         left_endings = k > start and bars[k - 1].endings and not bar.endings
-        if k > start and (bar.starts_repeat or left_endings):
-            start, turn = k, 1
+        if k > start and (bar.starts_repeat or left_endings or (bar.starts_section and not opened)):
+            start, turn, opened = k, 1, False
+        opened = opened or bar.starts_repeat
         if bar.endings and turn not in bar.endings:
             k += 1
             continue
@@ -60,7 +63,7 @@ def playing_order(
             continue
         k += 1
         if bar.times and not bar.endings:
-            start, turn = k, 1
+            start, turn, opened = k, 1, False
     return order
 
 
