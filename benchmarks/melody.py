@@ -5,11 +5,13 @@ python benchmarks/melody.py      writes benchmarks/results/melody.json; needs mu
 Both read the same files: repeats played out, ties joined, grace notes left out. A difference counts once per note.
 """
 
+import re
 import sys
 import tempfile
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 from _common import made, write
 
@@ -17,25 +19,35 @@ from cantolyric.errors import CantolyricError
 from cantolyric.melody import Melody, PhraseRules, ReadOptions, read_score
 from cantolyric.melody.singing import join_ties
 
-TUNES, CHORALES, SETTINGS = 60, 12, 6  # files: ABC tunes, Bach chorales, settings of medieval songs
+TUNES, COLLECTIONS, CHORALES, SETTINGS = 60, 20, 12, 6  # files of ABC tunes, of several tunes, chorales, old songs
 EXPORTS = 10  # files whose export is read back
 LIMIT = 10_000  # denominators; music21 keeps offsets as floats where it can
 
 Row = tuple[Fraction, Fraction, int]  # onset and duration in quarter notes, MIDI pitch
 
 
-def ours(path: Path, part: int | None) -> list[Row]:
+class Piece(NamedTuple):
+    "A part to compare."
+
+    kind: str
+    path: Path
+    part: int = 1  # from 1
+    tune: int | None = None  # X: of the tune in a file with several
+
+
+def ours(piece: Piece) -> list[Row]:
     "Read the notes of a part with cantolyric."
-    notes = read_score(path, part, ReadOptions(chords="highest")).notes
+    part = None if piece.path.suffix == ".abc" else piece.part
+    notes = read_score(piece.path, part, ReadOptions(chords="highest", tune=piece.tune)).notes
     return [(n.onset, n.duration, n.pitch) for n in join_ties([n for n in notes if not n.grace])]
 
 
-def theirs(path: Path, part: int) -> list[Row]:
+def theirs(piece: Piece) -> list[Row]:
     "Read the notes of a part with music21; of a chord, the highest."
     from music21 import chord, converter, harmony, repeat
 
-    score = converter.parse(path, forceSource=True)
-    stream = (list(score.parts) or [score])[part - 1]
+    score = converter.parse(piece.path, forceSource=True, **({"number": piece.tune} if piece.tune else {}))
+    stream = (list(score.parts) or [score])[piece.part - 1]
     try:
         stream = stream.expandRepeats()
     except repeat.ExpanderException:  # no repeats, or some that it does not understand
@@ -62,31 +74,34 @@ def differences(a: list[Row], b: list[Row]) -> Counter[str]:
     return found
 
 
-def corpus_files() -> list[tuple[str, Path, int | None, int]]:
-    "Return (kind, file, part for cantolyric, part for music21) of the files to compare."
+def spread(paths: list[Path], n: int) -> list[Path]:
+    "Return at most `n` paths, evenly spread over a list."
+    return paths[:: max(1, len(paths) // n)][:n]
+
+
+def corpus_pieces() -> list[Piece]:
+    "Return the pieces to compare; which ones depends on the corpus only."
     from music21 import common
 
     root = common.getCorpusFilePath()
-    tunes = sorted((root / "ryansMammoth").glob("*.abc"))
-    step = max(1, len(tunes) // TUNES)
-    files: list[tuple[str, Path, int | None, int]] = [("ABC tune", p, None, 1) for p in tunes[::step][:TUNES]]
-    chorales = sorted((root / "bach").glob("bwv*.mxl"))
-    for k, path in enumerate(chorales[:: max(1, len(chorales) // CHORALES)][:CHORALES]):
-        files.append(("chorale, .mxl", path, k % 4 + 1, k % 4 + 1))
-    settings = sorted((root / "trecento").glob("*.xml"))[:SETTINGS]
-    files += [("setting, .xml", p, 1, 1) for p in settings]
-    return files
+    pieces = [Piece("ABC tune", p) for p in spread(sorted((root / "ryansMammoth").glob("*.abc")), TUNES)]
+    for k, path in enumerate(spread(sorted((root / "essenFolksong").glob("*.abc")), COLLECTIONS)):
+        numbers = re.findall(r"(?m)^X: *([0-9]+)", path.read_text(encoding="utf-8", errors="replace"))
+        pieces.append(Piece("folk song in an ABC collection", path, 1, int(numbers[7 * k % len(numbers)])))
+    for k, path in enumerate(spread(sorted((root / "bach").glob("bwv*.mxl")), CHORALES)):
+        pieces.append(Piece("chorale, .mxl", path, k % 4 + 1))
+    return pieces + [Piece("old song, .xml", p) for p in spread(sorted((root / "trecento").glob("*.xml")), SETTINGS)]
 
 
-def compared(kind: str, path: Path, own: int | None, other: int) -> dict:
-    "Compare one file."
-    row: dict = dict(kind=kind, file=path.name)
+def compared(piece: Piece) -> dict:
+    "Compare one piece."
+    row: dict = dict(kind=piece.kind, file=piece.path.name, part=piece.part, tune=piece.tune)
     try:
-        a = ours(path, own)
+        a = ours(piece)
     except CantolyricError as error:
-        return row | dict(refused=str(error).replace(str(path), path.name)[:200])
+        return row | dict(refused=str(error).replace(str(piece.path), piece.path.name)[:200])
     try:
-        b = theirs(path, other)
+        b = theirs(piece)
     except Exception as error:  # music21 raises many kinds
         return row | dict(music21_failed=f"{type(error).__name__}: {error}"[:200])
     return row | dict(notes=len(a), differences=dict(differences(a, b)))
@@ -99,7 +114,7 @@ def exported(path: Path, folder: Path) -> Counter[str]:
     rows = [(n.onset, n.duration, n.pitch) for n in melody.notes]
     melody.to_musicxml(folder / "t.musicxml")
     melody.to_midi(folder / "t.mid")
-    xml, midi = theirs(folder / "t.musicxml", 1), theirs(folder / "t.mid", 1)
+    xml, midi = theirs(Piece("", folder / "t.musicxml")), theirs(Piece("", folder / "t.mid"))
     found = Counter({f"MusicXML, {k}": v for k, v in differences(rows, xml).items()})
     return found + Counter({f"MIDI, {k}": v for k, v in differences(rows, midi).items()})
 
@@ -109,27 +124,27 @@ def main() -> None:
         import music21  # noqa: F401
     except ModuleNotFoundError:
         sys.exit(print("left out: music21 is not installed; type: pip install music21"))
-    files = corpus_files()
-    rows = [compared(*file) for file in files]
+    pieces = corpus_pieces()
+    rows = [compared(piece) for piece in pieces]
     total: Counter[str] = Counter()
     for row in rows:
         total += Counter(row.get("differences", {}))
     done = [row for row in rows if "notes" in row]
-    readable = [path for (kind, path, *_), row in zip(files, rows) if "notes" in row and kind == "ABC tune"][:EXPORTS]
+    readable = [p.path for p, row in zip(pieces, rows) if "notes" in row and p.kind == "ABC tune"][:EXPORTS]
     back: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         for path in readable:
             back += exported(path, Path(folder))
     summary = dict(
-        files=len(done),
+        pieces=len(done),
         notes=sum(row["notes"] for row in done),
-        files_that_agree=sum(not row["differences"] for row in done),
+        pieces_that_agree=sum(not row["differences"] for row in done),
         differences=dict(total),
         refused=[row for row in rows if "refused" in row],
         music21_failed=[row for row in rows if "music21_failed" in row],
-        exports=dict(files=len(readable), differences=dict(back)),
+        exports=dict(tunes=len(readable), differences=dict(back)),
         kinds={kind: sum(row["kind"] == kind for row in done) for kind in sorted({row["kind"] for row in done})},
-        files_that_differ=[row for row in done if row["differences"]],
+        pieces_that_differ=[row for row in done if row["differences"]],
     )
     write("melody", summary | made("numpy", "mido", "music21"))
 

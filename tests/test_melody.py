@@ -1,5 +1,7 @@
 """Melodies: readers, syllables and phrases, likely tones, export."""
 
+import importlib
+import json
 import os
 import random
 import struct
@@ -184,6 +186,7 @@ def test_abc_keeps_its_unit_length_when_the_meter_changes(abc):
         ("X:1\nT:no key\nC D |", "no K: field"),
         ("X:1\nK:C\n", "no notes"),
         ("X:1\nK:C\nC0 |", "line 3, column 1"),
+        ("X:1\nK:C\n|: C |1-2-3 D :|", "the ending '1-2-3'"),
         ("X:1\nK:C\nC99999999 |", "out of reason"),
         ("X:1\nK:C\n" + "(" * 30 + "C", "more than 20 open slurs"),
         ("X:1\nK:C\n" + "Z999 " * 200 + "C", "quarter notes long"),
@@ -711,6 +714,37 @@ def test_nothing_half_written(tmp_path):
     with pytest.raises(ArgumentError):
         melody.to_musicxml(tmp_path / "t.musicxml", lyrics="落")
     assert list(tmp_path.iterdir()) == []
+
+
+# music21 as an oracle
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def oracle(monkeypatch):
+    pytest.importorskip("music21")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("melody")
+
+
+def test_readers_agree_with_music21(oracle):
+    "Four files here; benchmarks/melody.py has the others."
+    pieces = oracle.corpus_pieces()
+    for piece in (pieces[0], pieces[1], *[p for p in pieces if p.kind.startswith("chorale")][:2]):
+        assert not oracle.differences(oracle.ours(piece), oracle.theirs(piece)), piece
+
+
+def test_exports_agree_with_music21(oracle, mido, tmp_path):
+    assert not oracle.exported(oracle.corpus_pieces()[0].path, tmp_path)
+
+
+def test_the_benchmark_compared_enough():
+    result = json.loads((BENCHMARKS / "results" / "melody.json").read_text(encoding="utf-8"))
+    assert (
+        result["pieces"] >= 40 and result["pieces_that_agree"] + len(result["pieces_that_differ"]) == result["pieces"]
+    )
+    assert not result["exports"]["differences"]
 
 
 # real tunes

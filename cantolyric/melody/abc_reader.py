@@ -346,7 +346,7 @@ def _passes(
     found: set[int] = set()
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
-        if len(part) > 5 or not first:
+        if not re.fullmatch("[0-9]{1,2}(-[0-9]{1,2})?", part):
             raise ParseError(f"the ending {text[:20]!r}; expected one such as [1 or [1,3")
         found |= set(range(int(first), int(last or first) + 1))
     return frozenset(found)
