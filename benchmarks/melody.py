@@ -69,8 +69,9 @@ def differences(a: list[Row], b: list[Row]) -> Counter[str]:
     if len(a) != len(b):
         found["number of notes"] = abs(len(a) - len(b))
     for x, y in zip(a, b):
-        if x != y:
-            found["pitch" if x[2] != y[2] else "onset" if x[0] != y[0] else "duration"] += 1
+        kind = next((name for name, k in (("pitch", 2), ("onset", 0), ("duration", 1)) if x[k] != y[k]), None)
+        if kind:
+            found[kind] += 1
     return found
 
 

@@ -2357,6 +2357,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'cantolyric/melody/export.py'),
                                           'cantolyric.melody.export.musicxml_text': ( 'lib/melody/export.html#musicxml_text',
                                                                                       'cantolyric/melody/export.py'),
+                                          'cantolyric.melody.export.words_of_file': ( 'lib/melody/export.html#words_of_file',
+                                                                                      'cantolyric/melody/export.py'),
                                           'cantolyric.melody.export.write_midi': ( 'lib/melody/export.html#write_midi',
                                                                                    'cantolyric/melody/export.py'),
                                           'cantolyric.melody.export.write_musicxml': ( 'lib/melody/export.html#write_musicxml',

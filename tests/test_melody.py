@@ -690,6 +690,16 @@ def test_musicxml_lyrics_and_jyutping(abc, tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_lyrics_of_the_file_are_kept(mido, abc, tmp_path):
+    melody = abc("C D E (FG) |\nw: ma- ny- more times _")
+    melody.to_musicxml(tmp_path / "t.musicxml")
+    melody.to_midi(tmp_path / "t.mid")
+    syllabic = [x.text for x in parse_xml((tmp_path / "t.musicxml").read_bytes()).iter("syllabic")]
+    assert syllabic == ["begin", "middle", "end", "single"]
+    for name in ("t.musicxml", "t.mid"):
+        assert lyrics(Melody.from_file(tmp_path / name)) == ["ma-", "ny-", "more", "times"]
+
+
 def test_english_words_take_one_note(tmp_path):
     path = tmp_path / "t.musicxml"
     Melody.parse("60 62 64 65").to_musicxml(path, lyrics="我 love ba-by")

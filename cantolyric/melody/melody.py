@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import ArgumentError, FileError, ParseError
 from .abc_reader import read_abc
-from .export import Word, fit_words, lyric_words, write_midi, write_musicxml
+from .export import Word, fit_words, lyric_words, words_of_file, write_midi, write_musicxml
 from .midi_reader import read_midi
 from .musicxml_reader import read_musicxml
 from .notes import DEFAULT_OPTIONS, Key, Meter, Note, Phrase, ReadOptions, Score
@@ -216,5 +216,5 @@ class Melody:
     def _words(self, lyrics: str | None, reader: Reader | None) -> list[Word | None]:
         "Return what is sung on each note."
         if lyrics is None:
-            return [Word(n.lyric) if n.lyric else None for n in self.notes]
+            return words_of_file(self.notes)
         return list(fit_words(self.phrases, lyric_words(lyrics, reader)))
