@@ -61,10 +61,11 @@ def test_abc_joins_a_tie_over_a_bar_line_and_drops_grace_notes(abc):
     assert sizes(melody) == [3, 1]  # the rest ends a phrase
 
 
-def test_abc_accidentals_last_until_the_bar_line_in_all_octaves(abc):
-    assert pitches(abc("^F F f | F _B, =B, | ^c- | c d c |")) == [66, 66, 78, 65, 58, 59, 73, 74, 72]
-    octave = "%%propagate-accidentals octave\nM:4/4\nL:1/4\nK:C\n"
-    assert pitches(abc("^F F f |", header=octave)) == [66, 66, 77]
+def test_abc_accidentals_last_until_the_bar_line(abc):
+    assert pitches(abc("^F F f | F _B, =B, | ^c- | c d c |")) == [66, 66, 77, 65, 58, 59, 73, 74, 72]
+    for scope, third in (("pitch", [66, 66, 78]), ("octave", [66, 66, 77]), ("not", [66, 65, 77])):
+        header = f"%%propagate-accidentals {scope}\nL:1/4\nK:C\n"
+        assert pitches(abc("^F F f |", header=header)) == third
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ class _Reader:
     header: _Voice = field(default_factory=lambda: _Voice(""))  # what new voices start with
     current: str | None = None
     in_body: bool = False
-    octaves: bool = True  # an accidental holds in all octaves, as the standard says
+    propagation: str = "octave"  # where an accidental holds until the bar line: not, octave or pitch
     remarks: dict[str, None] = field(default_factory=dict)  # in order, each once
     number: int = 0  # of the line in the file
     pending: _Voice | None = None  # voice whose line of music ended
@@ -298,8 +298,10 @@ def _pitch(
 ) -> int:
     "Return the pitch of a note, with the accidentals that hold for it, and keep its own for the bar."
     voice, natural = reader.voice, written_pitch(letter, octave)
-    place = letter.upper() if reader.octaves else letter + octave
+    place = letter.upper() if reader.propagation == "pitch" else letter + octave
     last = voice.last
+    if accidental and reader.propagation == "not":
+        return natural + ACCIDENTALS[accidental]
     if accidental:
         voice.altered[place] = ACCIDENTALS[accidental]
     elif place not in voice.altered and last and last.tied and last.letter == letter + octave and last.pitch:
@@ -434,8 +436,8 @@ def _start_line(reader: _Reader) -> None:
 
 
 def _directive(reader: _Reader, line: str) -> None:
-    if m := re.match(r"%%\s*propagate-accidentals\s+(\w+)", line):
-        reader.octaves = m[1] != "octave"
+    if m := re.match(r"%%\s*propagate-accidentals\s+(not|octave|pitch)\b", line):
+        reader.propagation = m[1]
     elif re.match(r"%%\s*(?:MIDI\s+)?transpose\b", line):
         reader.remarks[f"line {reader.number}: {line.strip()[:60]!r} is ignored; pitches are as written"] = None
 
