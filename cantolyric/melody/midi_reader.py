@@ -183,8 +183,8 @@ def read_midi(
     if len(chosen.notes) > MAX_NOTES:
         raise ParseError(f"the part has {len(chosen.notes):,} notes; at most {MAX_NOTES:,} are allowed")
     notes = _with_lyrics(_melody_notes(chosen, ticks, options), ticks, *_syllables(file, chosen, options.charset))
-    changes = [_changes(file.changes[x], ticks) for x in ("key", "meter", "tempo")]
-    return Score(tuple(_numbered(notes, changes[1])), *changes)
+    keys, meters, tempos = (_changes(file.changes[x], ticks) for x in ("key", "meter", "tempo"))
+    return Score(tuple(_numbered(notes, meters)), keys, meters, tempos)
 
 
 def _choose_part(file: _File, part: str | int | None, options: ReadOptions) -> _Part:

@@ -111,7 +111,8 @@ def unfold(
     if len(notes) > MAX_NOTES:
         raise ParseError(f"the part has {len(notes):,} notes; at most {MAX_NOTES:,} are allowed")
     pickup = _pickup([bars[k] for k, _ in order])
-    return Score(tuple(notes), *(tuple(x) for x in changes.values()), pickup=pickup, remarks=tuple(remarks))
+    keys, meters, tempos = (tuple(changes[name]) for name in ("key", "meter", "tempo"))
+    return Score(tuple(notes), keys, meters, tempos, pickup, tuple(remarks))
 
 
 def _verse(
