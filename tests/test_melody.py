@@ -148,7 +148,7 @@ TWO_VOICES = 'V:S name="Soprano"\nV:A name="Alto"\nK:C\n[V:S] c d |\n[V:A] C D |
 
 
 def test_abc_voices_are_chosen(abc):
-    with pytest.raises(ArgumentError, match=r"2 parts.*1 = 'S' Soprano.*2 = 'A' Alto"):
+    with pytest.raises(ArgumentError, match=r"t\.abc.*2 parts.*1 = 'S' Soprano.*2 = 'A' Alto"):
         abc(TWO_VOICES, header="L:1/4\n")
     for part in ("A", "alto", "Alto", 2):
         assert pitches(abc(TWO_VOICES, header="L:1/4\n", part=part)) == [60, 62, 64, 65]

@@ -53,6 +53,8 @@ def read_score(
             return parse_pitches(text)
     except ParseError as error:
         raise FileError(path, error.message) from error
+    except ArgumentError as error:  # a part, voice or tune that must be chosen
+        raise ArgumentError(error.name, error.value, f"in {str(path)!r}, {error.problem}", error.shown) from None
     suffix = Path(path).suffix or "no suffix"
     expected = "expected MIDI (.mid), MusicXML (.musicxml, .mxl), ABC (.abc) or typed pitches (.txt)"
     raise FileError(path, f"its content is none of the known formats ({suffix})", expected)
