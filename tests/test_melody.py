@@ -174,6 +174,10 @@ def test_abc_of_several_tunes(tmp_path):
         Melody.from_file(path, options=ReadOptions(tune=2))
 
 
+def test_abc_symbols_before_notes_are_no_notes(abc):
+    assert pitches(abc("uC VD .E ~F KG |")) == [60, 62, 64, 65, 67]
+
+
 def test_abc_keeps_its_unit_length_when_the_meter_changes(abc):
     assert [n.duration for n in abc("C [M:2/4] C |", header="M:4/4\nK:C\n").notes] == [Fraction(1, 2)] * 2
 

@@ -114,7 +114,7 @@ _TOKEN = re.compile(
     rf"|(?P<note>{_NOTE})|(?P<rest>[zx]{_LENGTH}|[ZX]\d*)"
     rf"|(?P<tuplet>\((?P<p>[2-9])(?::(?P<q>\d{{0,2}}))?(?::(?P<r>\d{{0,2}}))?)"
     rf"|(?P<open>\.?\()|(?P<close>\))|(?P<tie>\.?-)|(?P<broken>>+|<+)|(?P<fermata>H)|(?P<end>[!$])"
-    r"|(?P<skip>[.~LMOPSTuvhklmnqrstwy`\s\\*;?@#]\d*)"
+    r"|(?P<skip>[.~I-Wh-wy`\s\\*;?@#]\d*)"
 )
 _NOTE_PARTS = re.compile(rf"(\^\^|\^|__|_|=)?([A-Ga-g])([,']*)({_LENGTH})")
 _BREATHS = {"!breath!", "!shortphrase!", "!mediumphrase!", "!longphrase!"}
