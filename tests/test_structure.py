@@ -17,7 +17,7 @@ PACKAGE = ROOT / "cantolyric"
 LAYERS = {
     "common": "errors numeric paths files atomic_files progress machine yaml_values",
     "language": "tones characters pronunciation_data reading custom_readings context_rules lexicon_builder "
-    "second_reader overlap template lyricfile api",
+    "second_reader overlap template melody lyricfile api",
     "text": "tokenizer_files bpe text_encoding formats rows data ngram verses",
     "inside the model": "model_head nll generation generation_checks hooks loss lora quantization distributed "
     "distributed_files sharding sharded_training",
@@ -234,6 +234,7 @@ cantolyric: load_model read check
 cantolyric.tones: Syllable ToneScheme
 cantolyric.reading: Reader
 cantolyric.template: ToneTemplate
+cantolyric.melody: Melody
 cantolyric.bpe: ByteLevelBPE
 cantolyric.formats: Alpaca ChatML
 cantolyric.data: load_corpus load_verses lyric_pairs
