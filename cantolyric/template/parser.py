@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn
 
 from ..characters import HAN, is_han, ordinary_forms, text_lines, visible
+from ..english import ENGLISH, check_counts
 from ..errors import ArgumentError, ParseError, brief
 from .slots import ALL_TONES, MAX_SLOTS, MAX_TEMPLATE, MAX_TEMPLATE_LINES, Rhyme, Slot
 from ..tones import ToneScheme
@@ -46,11 +47,31 @@ def _parse_slot(
         return Slot(ALL_TONES, None, "*")
     if is_han(token):
         return Slot(ALL_TONES, token, token)
+    if token == "{":
+        raise ParseError("a '{' without its '}'")
     if token.isascii() and token.isdigit():
         return Slot(_tones(token, scheme), None, token)
     if token == "[":
         raise ParseError("a '[' without its ']'")
     raise ParseError(f"the {'letter' if token.isalpha() else 'sign'} {token!r}, which is not a slot")
+
+
+_WORD_COUNT = re.compile(rf"({ENGLISH.pattern}) *= *([0-9]{{1,9}})")
+
+
+def _parse_words(
+    inside: str,  # text between { and }
+) -> tuple[Slot, ...]:
+    own = {word.lower(): int(count) for word, count in _WORD_COUNT.findall(inside)}
+    words = _WORD_COUNT.sub(r"\1", inside).split()
+    wrong = next((w for w in words if not ENGLISH.fullmatch(w)), None)
+    if wrong is not None or not words:
+        problem = f"{brief(wrong, 100)}, which is not an English word" if wrong else "no word"
+        raise ParseError(f"{{}} with {problem}, inside; write words such as {{baby}}, or {{fire=2}} for two syllables")
+    try:
+        return Slot.words(" ".join(words), check_counts(own))
+    except ArgumentError as e:
+        raise ParseError(str(e)) from None
 
 
 def _parse_fixed(
@@ -93,7 +114,7 @@ class _Row:
             return "'/', a new line, or the end of a section such as )x2"
         slot = (
             f"a digit of {scheme.name} ({' '.join(scheme.digits)}), a set such as [{scheme.digits[-2:]}], "
-            "* for any tone, or a Chinese character"
+            "* for any tone, a Chinese character, or English words such as {baby}"
         )
         if not self.slots:
             return slot
@@ -123,7 +144,7 @@ class _Row:
         elif self.slots and re.fullmatch("[A-Z][0-9]?", token):
             self.rhyme = _parse_letter(token, column)
         else:
-            self.slots.append(_parse_slot(token, scheme))
+            self.slots += _parse_words(token[1:-1]) if token[-1] == "}" else (_parse_slot(token, scheme),)
             if len(self.slots) > MAX_SLOTS:
                 raise ParseError(
                     f"the line has {len(self.slots)} slots; at most {MAX_SLOTS} are allowed, so break it with '/'"
@@ -151,7 +172,9 @@ def _parse_letter(
     return _Letter(token[0], grade if token[1:] else None, column)
 
 # %% ../../nbs/lib/template/parser.ipynb #fdc18e4d
-_TOKEN = re.compile(rf"[{HAN}]\s*=\s*(?:\[[^\]]*\]|[^\s/])?|\[[^\]]*\]|[A-Z][0-9]?|\)(?:\s*[xX]\s*[0-9]+)?|\S")
+_TOKEN = re.compile(
+    rf"[{HAN}]\s*=\s*(?:\[[^\]]*\]|[^\s/])?|\[[^\]]*\]|\{{[^{{}}]*\}}|[A-Z][0-9]?|\)(?:\s*[xX]\s*[0-9]+)?|\S"
+)
 _LONE_HYPHEN = re.compile(r"(?:(?<=\S\S)|(?<=\S)(?=\s+\S\s+\S\S))\s+(?P<sign>[-.])\s+\S")
 
 
@@ -253,8 +276,8 @@ def _with_letters(
 
 # %% ../../nbs/lib/template/parser.ipynb #7e297389
 _WIDE = str.maketrans(
-    "０１２３４５６７８９／［］＊．－—　（）＝×，、；;｜|" + "".join(chr(0xFF21 + i) for i in range(26)),
-    "0123456789/[]*.-- ()=x,,,,,," + "".join(chr(65 + i) for i in range(26)),
+    "０１２３４５６７８９／［］｛｝＊．－—　（）＝×，、；;｜|" + "".join(chr(0xFF21 + i) for i in range(26)),
+    "0123456789/[]{}*.-- ()=x,,,,,," + "".join(chr(65 + i) for i in range(26)),
 )
 
 
