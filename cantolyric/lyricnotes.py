@@ -154,7 +154,8 @@ def _repeat_notes(song: LyricFile) -> Iterator[str]:
     "Say which lines are sung more than once."
     lines = {line.number: line.times for line in song.lines if line.times > 1}
     for times, group in groupby(sorted(lines.items(), key=lambda x: x[1]), key=lambda x: x[1]):
-        yield f"line {_short(str(n) for n, _ in group)}: sung {times} times, and counted once"
+        numbers = [str(n) for n, _ in group]
+        yield f"line{'s' * (len(numbers) > 1)} {_short(numbers)}: sung {times} times, and counted once"
     for section in song.sections:
         if section.times > 1:
             first, last = section.lines[0].number, section.lines[-1].number
@@ -169,7 +170,8 @@ def _word_notes(song: LyricFile, own: Mapping[str, int]) -> Iterator[str]:
         yield f"English words fit any tone; syllables: {counts} (change one with --syllables WORD=N)"
     numbers = numbers_read(song.text)
     if numbers:
-        yield f"numbers were read as: {_short(f'{a}→{b}' for a, b in numbers.items())} (write characters for another reading)"
+        found = _short(f"{a}→{b}" for a, b in numbers.items())
+        yield f"numbers were read as: {found} (write characters for another reading)"
 
 
 def lyric_notes(
