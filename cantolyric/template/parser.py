@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn
 
 from ..characters import HAN, is_han, ordinary_forms, text_lines, visible
-from ..english import ENGLISH, check_counts
+from ..english import ENGLISH, check_counts, count_syllables
 from ..errors import ArgumentError, ParseError, brief
-from .slots import ALL_TONES, MAX_SLOTS, MAX_TEMPLATE, MAX_TEMPLATE_LINES, Rhyme, Slot
+from .slots import ALL_TONES, MAX_SLOTS, MAX_TEMPLATE, MAX_TEMPLATE_LINES, Rhyme, Slot, words_of
 from ..tones import ToneScheme
 
 # %% ../../nbs/lib/template/parser.ipynb #b0bc6600
@@ -144,7 +144,11 @@ class _Row:
         elif self.slots and re.fullmatch("[A-Z][0-9]?", token):
             self.rhyme = _parse_letter(token, column)
         else:
-            self.slots += _parse_words(token[1:-1]) if token[-1] == "}" else (_parse_slot(token, scheme),)
+            self.slots += (
+                _parse_words(token[1:-1])
+                if token.startswith("{") and token.endswith("}")
+                else (_parse_slot(token, scheme),)
+            )
             if len(self.slots) > MAX_SLOTS:
                 raise ParseError(
                     f"the line has {len(self.slots)} slots; at most {MAX_SLOTS} are allowed, so break it with '/'"
@@ -208,6 +212,18 @@ def _parse_row(
 class _Section(NamedTuple):
     rows: list[_Row]
     times: int | None  # None: not in ( )
+
+
+def _check_word_counts(rows: Sequence[_Row]) -> None:
+    "Raise `ParseError` for a word that is counted in two ways, because a text has one count for it."
+    known: dict[str, int] = {}
+    for row in rows:
+        for word, own in words_of(row.slots):
+            count = own or count_syllables(word)
+            if known.setdefault(word, count) != count:
+                problem = f"{word} has {count} syllables here, but {known[word]} before"
+                remedy = f"give it one count, such as {{{word}={count}}}, in all places"
+                raise ParseError(f"line {row.number} of the template: {problem}; {remedy}", row.number)
 
 
 def _parse_sections(rows: Sequence[_Row]) -> list[_Section]:
@@ -324,7 +340,9 @@ def parse_template(
         raise ArgumentError("grade", grade, problem)
     if not lines:
         raise ParseError("the template has no line; write one such as '0243324/3324043'")
-    sections = _parse_sections([_parse_row(line, n, tone_scheme) for n, line in lines])
+    rows = [_parse_row(line, n, tone_scheme) for n, line in lines]
+    _check_word_counts(rows)
+    sections = _parse_sections(rows)
     size = sum(len(part.rows) * (part.times or 1) for part in sections)
     if size > MAX_TEMPLATE_LINES:
         raise ParseError(
