@@ -96,7 +96,6 @@ def compatibility_forms(
 # %% ../nbs/lib/characters.ipynb #ch000003
 _CANTONESE = frozenset("着吓嘞吖揸糍")  # in GB 2312 and not in Big5, but common in Cantonese
 _SIMPLIFIED_IN_BIG5 = frozenset("个万与么优体儿听吨圣坏岭异怀怜惊扑扰机构极气洁洒离网胜虫触赶")
-_SIMPLIFIED_IN_BIG5 = frozenset("个万与么优体儿听吨圣坏岭异怀怜惊扑扰机构极气洁洒离网胜虫触赶")
 
 
 def _is_encodable(char: str, encoding: str) -> bool:
@@ -119,12 +118,24 @@ def is_traditional(
     return _is_encodable(char, "big5hkscs") and not _is_encodable(char, "gb2312")
 
 
+# In GB 2312 and not in Big5, but no simplification of another character: OpenCC leaves them as they are. 嘭 and 扑 are
+# common in Cantonese lyrics.
+_UNSIMPLIFIED = frozenset(
+    "扑丨丬丶丿亠亻仫伲倮傈兑冂冖冫凇凼刂劐勐勹卟卩厶叁吡吣吲呋咔咣咴哌哐哚唣唿啉喹嗪嗬嗵嘣嘭噍噔噻噼嚯囱"
+    "坂垡垧埝埯塄塬墒墚夂媪宀尜岙岜峁崾嵛嵴巛幞幺廴彐彡忄愠憷扌揞擀攴攵敫晗桊桕榀榘檫毪氲氵氽沲浜溻漤灬炻"
+    "烀煅煊煳煺熘犏犟犭狍猸猹珉珏甙畲疃疒痃癀癍癔癯睃砘砹砼硇硷碹磙礴礻筢筻箢篼罱耠耥耱肀肟肷肼肽胩胬脎脒"
+    "脲腈腙腚腽膪臁舭舾艹芪苄苊苘苷茚莜萘萜葜蒈蒽蔸藁蜕蝰蝽螋蟮衤踺軎辶郄酞酰酶醌鐾阝鞴骶骺鬏黢鼗齄"
+)
+
+
 @lru_cache(2**16)
 def is_simplified(
     char: str,  # one character
 ) -> bool:
     "Return whether a character is a simplified form that the reader doesn't know as a variant. Needs no OpenCC."
-    return is_han(char) and char not in FORMS and not is_traditional(char) and _is_encodable(char, "gb2312")
+    if not is_han(char) or char in FORMS or char in _UNSIMPLIFIED:
+        return False
+    return not is_traditional(char) and _is_encodable(char, "gb2312")
 
 
 @lru_cache(None)

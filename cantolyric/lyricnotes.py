@@ -92,9 +92,10 @@ def in_traditional(
         remedy = "convert the text to traditional characters, or install OpenCC with: pip install opencc"
         raise ParseError(f"{problem}, which would be misread: {remedy}", number, column) from None
     pairs = [f"{a}→{b}" for old, row in zip(rows, new) for a, b in zip(old, row) if a != b]
-    left = [c for row in new for c in row if is_simplified(c)]
+    left = next((c for row in new for c in row if is_simplified(c)), None)
     if left:
-        raise ParseError(f"{problem}; OpenCC has no traditional form of {left[0]!r}: write the traditional character")
+        remedy = f"OpenCC has no traditional form of {left!r}: write the traditional character"
+        raise ParseError(f"{problem}; {remedy}", number, column)
     return "\n".join(new), f"simplified characters were read as traditional ones: {_short(pairs)}"
 
 # %% ../nbs/lib/lyricnotes.ipynb #ln000013
@@ -157,9 +158,10 @@ def _repeat_notes(song: LyricFile) -> Iterator[str]:
         numbers = [str(n) for n, _ in group]
         yield f"line{'s' * (len(numbers) > 1)} {_short(numbers)}: sung {times} times, and counted once"
     for section in song.sections:
+        first, last = section.lines[0].number, section.lines[-1].number
         if section.times > 1:
-            first, last = section.lines[0].number, section.lines[-1].number
-            yield f"lines {first} to {last}: sung {section.times} times, and counted once"
+            where = f"lines {first} to {last}" if first < last else f"line {first}"
+            yield f"{where}: sung {section.times} times, and counted once"
 
 
 def _word_notes(song: LyricFile, own: Mapping[str, int]) -> Iterator[str]:
