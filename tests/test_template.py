@@ -97,7 +97,7 @@ def test_regex_of_fixed_characters_knows_variants():
 
 def test_report_of_odd_texts():
     template = ToneTemplate.parse("24/33")
-    for text in ("", "夜雨", "夜雨\n打窗\n人", "夜雨\n打", "夜雨\n打窗人", "夜雨\n打A", "<|im_end|>"):
+    for text in ("", "夜雨", "夜雨\n打窗\n人", "夜雨\n打", "夜雨\n打窗人", "夜雨\n打の", "<|im_end|>"):
         report = template.check(text)
         assert not report.ok and str(report) and "✗" in report._repr_html_()
     assert "<|im" not in template.check("<|im_end|>")._repr_html_()  # escaped
