@@ -15,15 +15,15 @@ _WIDE = str.maketrans("０１２３４５６７８９", "0123456789")
 
 def _quantity(digits: str) -> str:
     "Return a number below 1,000 that does not start with 0, as a quantity."
-    *hundreds, tens, ones = digits.zfill(3)
+    hundreds, tens, ones = list(digits.zfill(3))
     tail = "" if ones == "0" else _NAMES[int(ones)]
-    if hundreds[0] == "0":
+    if hundreds == "0":
         return ("" if tens == "1" else _NAMES[int(tens)]) + "十" + tail
     if tens != "0":
         middle = _NAMES[int(tens)] + "十"
     else:
         middle = "零" if tail else ""
-    return _NAMES[int(hundreds[0])] + "百" + middle + tail
+    return _NAMES[int(hundreds)] + "百" + middle + tail
 
 
 def in_characters(

@@ -49,7 +49,8 @@ def _digits(
     scheme: ToneScheme,
 ) -> str:
     "Return the digits of a line, with * for each English syllable."
-    return "".join("*" if c.free else scheme.of(int(c.jyutping[-1])) for c in characters if c.free or c.jyutping)
+    tones = ("*" if c.free else c.jyutping and c.jyutping[-1] for c in characters)
+    return "".join(t if t == "*" else scheme.of(int(t)) for t in tones if t)
 
 
 def run_read(
