@@ -68,6 +68,7 @@ def split_repeats(
     return text, times
 
 # %% ../nbs/lib/lyricmarks.ipynb #lm000011
+_IS_NAME = re.compile(SINGERS, re.I)  # 落雨（男）
 _BACKING = re.compile(r" ?[(（]([^()（）]{1,200})[)）] ?")
 
 
@@ -75,5 +76,7 @@ def split_backing(
     text: str,
 ) -> tuple[str, list[str]]:  # the main vocal; what stands in parentheses
     "Split the backing vocals off a line."
-    backing = [m[1].strip() for m in _BACKING.finditer(text) if is_heard(m[1])]
-    return (_BACKING.sub(" ", text).strip(), backing) if backing else (text, [])
+    apart = [m[1].strip() for m in _BACKING.finditer(text) if is_heard(m[1])]
+    if not apart:
+        return text, []
+    return _BACKING.sub(" ", text).strip(), [x for x in apart if not _IS_NAME.fullmatch(x)]
