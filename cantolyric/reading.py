@@ -13,13 +13,16 @@ from functools import lru_cache
 from pathlib import Path
 
 from cantolyric.characters import (
+    BLANKS,
     FORMS,
     fold_variants,
+    has_blanks,
     has_variants,
     is_han,
     is_traditional,
     simplified_forms,
     text_lines,
+    without_blanks,
 )
 from .custom_readings import load_readings, read_readings_file
 from .errors import ArgumentError
@@ -79,9 +82,12 @@ class Reader:
         self,
         text: str,
     ) -> list[str | None]:  # one Jyutping per character; None where there is no reading
-        "Read a text as Jyutping."
+        "Read a text as Jyutping. Spaces don't change a reading."
+        if has_blanks(_checked_text(text)):
+            readings = iter(self.jyutping(without_blanks(text)))
+            return [None if char in BLANKS else next(readings) for char in text]
         out: list[str | None] = []
-        text, i = fold_variants(_checked_text(text)), 0
+        text, i = fold_variants(text), 0
         get, single, pairs, end = self.words.get, self._single.get, self._pairs.get, len(text)
         while i < end:
             longer, pair = pairs(text[i : i + 2]) or ((), None)

@@ -76,8 +76,8 @@ def test_check_has_marks_and_byte_order_marks_and_windows_lines(run, tmp_path):
 def test_read(run, verse):
     code, out, _ = run("read", verse)
     assert code == 0 and out.splitlines()[-1] == TONES and "lok6 gan2" in out
-    code, out, _ = run("read", "--text", "行a", "--json")
-    assert code == 0 and json.loads(out)["unknown"] == [dict(line=1, column=2, char="a")]
+    code, out, _ = run("read", "--text", "行の", "--json")
+    assert code == 0 and json.loads(out)["unknown"] == [dict(line=1, column=2, char="の")]
     assert run("read", "--scheme", "jyutping", "--text", "銀行")[1].split()[-1] == "44"
 
 

@@ -144,10 +144,10 @@ def test_a_json_row_may_hold_line_separators(tmp_path):
 @pytest.mark.parametrize("end", ["\r", "\u2028"])
 def test_line_ends_on_the_command_line(end, tmp_path):
     path = tmp_path / "v.txt"
-    path.write_bytes(end.join([*LINES, "x雨"]).encode())
+    path.write_bytes(end.join([*LINES, "の雨"]).encode())
     code, out, err, _ = shell("read", "--json", path)
     found = json.loads(out)
-    assert code == 0 and found["tones"] == f"{TONES}/4" and found["unknown"] == [dict(line=3, column=1, char="x")], err
+    assert code == 0 and found["tones"] == f"{TONES}/4" and found["unknown"] == [dict(line=3, column=1, char="の")], err
     if end == "\r":
         path.write_bytes(end.join(LINES).encode())
         code, out, err, _ = shell("check", "--tones", TONES.replace("/", end), path)

@@ -114,8 +114,6 @@ def test_a_label_with_the_lyric_behind_it(row, label, kind, sung):
 @pytest.mark.parametrize(
     "row",
     [
-        "（啦啦啦）",
-        "(oh oh)",
         "音樂",
         "重複",
         "過門",
@@ -127,7 +125,6 @@ def test_a_label_with_the_lyric_behind_it(row, label, kind, sung):
         "Hooks",
         "Chorus of rain",
         "Rapper",
-        "(Chorus of rain)",
         "[A] 落雨 [B] 落雪",
         "曲終人散",
         "詞不達意",
@@ -210,10 +207,70 @@ def test_a_second_singer_in_a_row_is_dropped():
         "(Repeat)",
         " x2 (重複)",
         "【重複】",
+        "*2",
+        " * 2",
+        "＊2",
+        " 2x",
+        "（兩遍）",
     ],
 )
-def test_repeat_marks_are_dropped(mark):
-    assert texts(f"落雨{mark}\n落雪") == ["落雨", "落雪"]
+def test_repeat_marks_are_information(mark):
+    song = parse_lyrics(f"落雨{mark}\n落雪")
+    assert [(x.text, x.times) for x in song.lines] == [("落雨", 2), ("落雪", 1)]
+
+
+@pytest.mark.parametrize(
+    "text, times",
+    [
+        ("[Chorus x3]\n落雨\n落雪", 3),
+        ("Chorus (x2)\n落雨\n落雪", 2),
+        ("副歌（重複）：\n落雨\n落雪", 2),
+        ("[Chorus]\n落雨\n落雪\nx2", 2),
+        ("[Chorus]\n落雨\n落雪\n(x4)", 4),
+        ("[Chorus]\n落雨\n落雪\n[x2]", 2),
+        ("[Chorus]\n落雨\n落雪\n（重唱三次）\n", 3),
+        ("[Chorus]\n落雨\n落雪", 1),
+    ],
+)
+def test_a_section_is_sung_several_times(text, times):
+    (section,) = [x for x in parse_lyrics(text).sections if x.lines]
+    assert section.times == times and [x.text for x in section.lines] == ["落雨", "落雪"]
+
+
+def test_a_repeat_mark_ends_no_section_and_counts_for_the_one_above():
+    song = parse_lyrics("[A]\n落雨\n(x2)\n\n[B]\n落雪\nx3\n落霜")
+    assert [(s.label, s.times, len(s.lines)) for s in song.sections] == [("A", 2, 1), ("B", 3, 2)]
+
+
+@pytest.mark.parametrize(
+    "row, text, backing",
+    [
+        ("我愛你（愛你）", "我愛你", ["愛你"]),
+        ("我愛你 (愛你)", "我愛你", ["愛你"]),
+        ("(oh) 我愛你", "我愛你", ["oh"]),
+        ("我 (愛) 你（oh oh）", "我 你", ["愛", "oh oh"]),
+        ("我愛你（愛你）x2", "我愛你", ["愛你"]),
+        ("我愛你 x2（愛你）", "我愛你", ["愛你"]),
+        ("男：我愛你（愛你）", "我愛你", ["愛你"]),
+        ("我愛你（男）落雨（合）", "我愛你 落雨", []),
+        ("我愛（你", "我愛（你", []),
+        ("我愛你（）", "我愛你（）", []),
+        ("（啦啦啦）", None, ["啦啦啦"]),
+        ("(oh oh)", None, ["oh oh"]),
+        ("(Chorus of rain)", None, ["Chorus of rain"]),
+    ],
+)
+def test_backing_vocals_are_kept_apart(row, text, backing):
+    song = parse_lyrics(f"落雪\n{row}\n落霜")
+    assert [x.text for x in song.lines] == ["落雪", *filter(None, [text]), "落霜"]
+    assert [(x.text, x.number) for x in song.backing] == [(x, 2) for x in backing]
+    whole = parse_lyrics(f"落雪\n{row}\n落霜", backing=True)
+    assert len(whole.lines) == 3 and not whole.backing
+    assert all(x in whole.lines[1].text for x in backing)
+
+
+def test_a_song_in_parentheses_is_sung():
+    assert texts("（啦啦啦）") == ["（啦啦啦）"] and texts("(我愛你)\n(愛你)") == ["(我愛你)", "(愛你)"]
 
 
 @pytest.mark.parametrize(
@@ -300,7 +357,7 @@ def test_topics():
 )
 def test_timestamps(stamp, seconds):
     assert parse_lyrics(f"{stamp}落雨").lines == (Line("落雨", 1, seconds),)
-    assert parse_lyrics(f"{stamp} 男：<00:01.00>落 <00:01.50>雨 x2").lines == (Line("落 雨", 1, seconds),)
+    assert parse_lyrics(f"{stamp} 男：<00:01.00>落 <00:01.50>雨 x2").lines == (Line("落 雨", 1, seconds, 2),)
 
 
 def test_lines_are_sung_at_each_of_their_times():
@@ -531,11 +588,11 @@ def test_labels_change_nothing_in_rewrite(files):
 def test_a_character_without_a_reading_is_found_in_the_file(tmp_path, capsys):
     from cantolyric.cli.main import main
 
-    (tmp_path / "v.txt").write_text("[Verse]\n男：落a雨\n[00:01.00][00:02.00]落雨b\n", encoding="utf-8")
+    (tmp_path / "v.txt").write_text("[Verse]\n男：落の雨\n[00:01.00][00:02.00]落雨（x）ん\n", encoding="utf-8")
     assert main(["read", "--json", str(tmp_path / "v.txt")]) == 0
     assert json.loads(capsys.readouterr().out)["unknown"] == [
-        dict(line=2, column=4, char="a"),
-        dict(line=3, column=23, char="b"),
+        dict(line=2, column=4, char="の"),
+        dict(line=3, column=26, char="ん"),
     ]
 
 
@@ -544,3 +601,193 @@ def test_another_encoding_on_standard_input_is_one_line(args):
     done = shell(*args, "-", stdin=SONG.encode("big5hkscs"))
     assert done.returncode == 2 and not done.stdout and done.stderr.count(b"\n") == 1
     assert b"iconv -f BIG5-HKSCS -t UTF-8 < FILE" in done.stderr
+
+
+def note_lines(done) -> list[str]:
+    "The notes that a command printed."
+    return [x for x in done.err.splitlines() if x.startswith("cantolyric: note: ")]
+
+
+def run(*args) -> int:
+    from cantolyric.cli.main import main
+
+    return main(list(map(str, args)))
+
+
+def json_of(capsys, *args):
+    "Run a command in this process; return its JSON and its notes."
+    code = run(*args, "--json")
+    done = capsys.readouterr()
+    return code, json.loads(done.out), note_lines(done)
+
+
+WRITTEN = """《夜雨》
+曲：阿明　詞：阿芬
+
+[Verse 1]
+落緊嘅雨　洗淨條街（oh yeah）x2
+（啦啦啦）
+
+副歌 x2
+１．
+你冇帶遮 我都冇帶！
+(重複)
+Repeat Chorus x2
+"""
+
+
+def test_nothing_that_is_not_sung_shifts_a_line(tmp_path, capsys):
+    path = tmp_path / "song.txt"
+    path.write_text(WRITTEN.replace("１．\n", ""), encoding="utf-8")
+    code, data, notes = json_of(capsys, "check", "--tones", TONES, path)
+    assert code == 0 and data["ok"] and data["slots"] == 16
+    assert len(notes) == 3, notes
+    says = ("line 5: sung 2 times", "line 9: sung 2 times", "line 5 oh yeah, line 6 啦啦啦")
+    assert all(any(x in note for note in notes) for x in says), notes
+
+
+def test_numbers_in_reports_are_those_of_the_file(tmp_path, capsys):
+    path = tmp_path / "song.txt"
+    path.write_text(WRITTEN.replace("１．\n", ""), encoding="utf-8")
+    assert run("check", "--tones", TONES.replace("/", " A/") + " A/33 A", path) == 1
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split("  ")[0] for row in rows[:3]] == [
+        "5. 落緊嘅雨洗淨條街",
+        "9. 你冇帶遮我都冇帶",
+        "(line 3 of the template). □□",
+    ]
+    assert "of line 5" in rows[2], rows
+
+
+def test_backing_vocals_count_if_asked_for(tmp_path, capsys):
+    path = tmp_path / "song.txt"
+    path.write_text("落雨（落雪）\n", encoding="utf-8")
+    assert json_of(capsys, "read", path)[1]["tones"] == "24"
+    assert json_of(capsys, "read", "--backing", path)[1]["tones"] == "2424"
+    assert json_of(capsys, "check", "--tones", "2424", "--backing", path)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "text, tones",
+    [
+        ("love you 呀", "**0"),
+        ("baby 我好掛住你", "**43424"),
+        ("3點鐘", "333"),
+        ("２０４６呀", "20420"),
+        ("2046呀", "20420"),
+        ("1997年", "33330"),
+        ("10點", "23"),
+        ("25歲", "2244"),
+        ("2個人", "440"),
+        ("K歌", "*3"),
+        ("OK 啦", "**3"),
+        ("don't 走", "*3"),
+        ("Ｂａｂｙ 走", "**3"),
+    ],
+)
+def test_english_and_digits_are_sung(text, tones, tmp_path, capsys):
+    from cantolyric.reading import default_reader
+
+    code, data, notes = json_of(capsys, "read", "--text", text)
+    assert code == 0 and data["tones"] == tones and data["unknown"] == [] and len(notes) == 1
+    (tmp_path / "v.txt").write_text(text, encoding="utf-8")
+    assert json_of(capsys, "check", "--tones", tones.replace("*", "3"), tmp_path / "v.txt")[0] == 0
+
+
+def test_syllables_can_be_corrected(tmp_path, capsys):
+    assert json_of(capsys, "read", "--text", "fire 呀")[1]["tones"] == "*0"
+    _, data, notes = json_of(capsys, "read", "--text", "Fire 呀", "--syllables", "fire=2")
+    assert data["tones"] == "**0" and "fire 2" in notes[0]
+    for wrong in ("fire", "fire=x", "fire=0", "火=2"):
+        assert run("read", "--text", "fire 呀", "--syllables", wrong) == 2
+        assert "--syllables" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "spaced",
+    ["今晚 去街", "今 晚去街", "今晚　去街", "今晚\t去 街", "今晚\u00a0去街", "今\u200b晚去街", " 今 晚 去 街 "],
+)
+def test_spaces_change_no_reading(spaced, capsys):
+    from cantolyric.reading import default_reader
+    from cantolyric.template.template import ToneTemplate
+
+    assert json_of(capsys, "read", "--text", spaced)[1]["tones"] == default_reader().tones(spaced) == "3343"
+    assert ToneTemplate.parse("3343").matches(spaced) and ToneTemplate.parse("3343").automaton().accepts(spaced)
+
+
+@given(st.text(st.sampled_from("銀行長街好奇怪今晚雨夜 　\u200b"), max_size=12))
+def test_no_text_is_read_differently_for_its_spaces(text):
+    from cantolyric.reading import default_reader
+
+    reader = default_reader()
+    read = reader.jyutping(text)
+    assert len(read) == len(text)
+    assert [j for j in read if j] == reader.jyutping(re.sub("[ 　\u200b]", "", text))
+
+
+def test_a_word_across_a_space_is_mentioned(capsys):
+    _, data, notes = json_of(capsys, "read", "--text", "佢好 奇")
+    assert data["lines"][0]["jyutping"][1] == "hou3" and "好 is hou3, but hou2" in notes[0]
+
+
+@pytest.mark.parametrize(
+    "typed, meant", [("医生听歌", "醫生聽歌"), ("身体", "身體"), ("落雨听雨声", "落雨聽雨聲"), ("头发长", "頭髮長")]
+)
+def test_simplified_characters_are_converted_or_refused(typed, meant, capsys, tmp_path):
+    pytest.importorskip("opencc")
+    _, data, notes = json_of(capsys, "read", "--text", typed)
+    assert data["lines"][0]["text"] == meant and "simplified" in notes[0] and "→" in notes[0]
+    assert data["tones"] == json_of(capsys, "read", "--text", meant)[1]["tones"]
+    (tmp_path / "v.txt").write_text(f"[副歌]\n男：落雨\n男：{typed}\n皇后\n", encoding="utf-8")
+    for command in (["check", "--tones", "33"], ["read"], ["rewrite", "--line", "1", "--topic", "雨"]):
+        assert run(*command, "--simplified", "refuse", tmp_path / "v.txt") == 2
+        err = capsys.readouterr().err
+        assert "line 3, column " in err and "v.txt" in err and "simplified" in err
+    assert json_of(capsys, "read", tmp_path / "v.txt")[1]["lines"][2]["text"] == "皇后"
+
+
+def test_simplified_characters_without_opencc(monkeypatch, capsys):
+    from cantolyric import lyricnotes
+
+    monkeypatch.setitem(sys.modules, "opencc", None)
+    lyricnotes._converter.cache_clear()
+    assert run("read", "--text", "落雨听歌") == 2
+    err = capsys.readouterr().err
+    assert "'听' in line 1, column 3" in err and "pip install opencc" in err
+    assert run("read", "--text", "落雨聽歌") == 0
+    lyricnotes._converter.cache_clear()
+
+
+def test_no_character_of_hong_kong_counts_as_simplified():
+    from cantolyric.characters import is_simplified
+    from cantolyric.data import load_verses
+
+    verses = "".join(line for lines in load_verses()["lines"] for line in lines)
+    assert len(verses) > 10_000 and {c for c in verses if is_simplified(c)} == set()
+    assert all(map(is_simplified, "听体医们说话爱国头发开关"))
+    assert not any(map(is_simplified, "嘅咗啲喺嚟嘢佢哋冇唔睇瞓攞畀揾搵啱嘞嗰噉咁乜𡃉〇里后只台"))
+
+
+@pytest.mark.parametrize("typed", ["岩岩", "食左飯", "我地", "我既心", "果個人", "做野", "過黎", "唔系"])
+def test_common_misspellings_are_mentioned(typed, capsys):
+    code, _, notes = json_of(capsys, "read", "--text", f"落雨{typed}")
+    assert code == 0 and len(notes) == 1 and "possible misspellings: line 1, column " in notes[0]
+
+
+@pytest.mark.parametrize(
+    "typed", ["啱啱", "如果個天", "蘋果個心", "走左邊", "野心", "我既然愛", "黎明", "地方", "岩石", "系統"]
+)
+def test_words_that_only_look_misspelled(typed, capsys):
+    assert json_of(capsys, "read", "--text", f"落雨{typed}")[2] == []
+
+
+def test_plain_lyrics_have_no_notes():
+    "Nothing is said about the verses that come with the course, so a note means something."
+    from cantolyric.lyricnotes import lyric_notes
+    from cantolyric.reading import default_reader
+    from cantolyric.data import load_verses
+
+    reader = default_reader()
+    texts_ = ["\n".join(lines) for lines in load_verses()["lines"][:300]]
+    noted = [t for t in texts_ if lyric_notes(parse_lyrics(t), t, reader)]
+    assert len(noted) <= 3, noted

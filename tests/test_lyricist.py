@@ -811,3 +811,37 @@ def test_the_checkers_know_right_from_wrong(check, right, wrong):
     assert check(right) == exercises.RIGHT
     for bad in (wrong, lambda *_: ..., lambda *_: 1 / 0):
         assert check(bad) != exercises.RIGHT
+
+
+@pytest.mark.parametrize("tones", ["0243{baby}33", "{oh}33 A/44{love you}3 A", "3{fire=2}4,33/02", "{baby}/{oh}3"])
+@pytest.mark.parametrize("method", ["sample", "search", "beam"])
+def test_english_words_are_inserted(lyricist, tones, method):
+    template = ToneTemplate.parse(tones)
+    lyrics = lyricist.write("夜雨", tones, n=2, seed=1, method=method)
+    assert len(lyrics)
+    for c in lyrics:
+        assert template.matches(c.text) and c.report.ok and len(c.lines) == len(template.lines), c.text
+    streamed = list(lyricist.stream("夜雨", tones, seed=1))
+    assert template.matches("\n".join(x.text for x in streamed))
+
+
+def test_english_words_with_other_wishes(lyricist):
+    kept = lyricist.write("夜雨", "33{baby}43/33", n=1, seed=1, keep={1: "今生****"}, words=["今天"]).best
+    assert kept.lines[0].startswith("今生 baby ") and kept.lines[1] == "今天" and kept.report.ok
+    rhymed = lyricist.write("夜雨", "33{baby}33/{oh}33", n=1, seed=1, rhyme="oeng").best
+    assert rhymed.report.ok and all(r.right for r in rhymed.report.rhymes)
+    with pytest.raises(CantolyricError, match="only English words"):
+        lyricist.write("夜雨", "{baby}")
+    with pytest.raises(ArgumentError, match="contradicts masked=False"):
+        lyricist.write("夜雨", "33{baby}", masked=False)
+    with pytest.raises(ArgumentError, match="ends in English|cannot end"):
+        lyricist.write("夜雨", "33/33{baby}", rhyme="oeng")
+    with pytest.raises(ArgumentError, match="held to English words"):
+        ToneConstraint("33{baby}", lyricist.table)
+
+
+def test_songs_with_english_can_be_rewritten(lyricist):
+    text = "baby 我好掛住你\noh yeah\n落雨 3點鐘"
+    done = lyricist.rewrite(text, 3, topic="夜雨", n=1, seed=0)
+    assert done.best.text.startswith("baby 我好掛住你\noh yeah\n") and done.best.report.ok
+    assert lyricist.rewrite(text, 1, topic="夜雨", n=1, seed=0).best.report.ok

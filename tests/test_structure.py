@@ -17,7 +17,7 @@ PACKAGE = ROOT / "cantolyric"
 LAYERS = {
     "common": "errors numeric paths files atomic_files progress machine yaml_values",
     "language": "tones characters pronunciation_data reading custom_readings context_rules lexicon_builder "
-    "second_reader overlap template melody lyricfile api",
+    "second_reader overlap template melody english numerals lyricfile lyricmarks lyricnotes api",
     "text": "tokenizer_files bpe text_encoding formats rows data ngram verses",
     "inside the model": "model_head nll generation generation_checks hooks loss lora quantization distributed "
     "distributed_files sharding sharded_training",

@@ -17,6 +17,7 @@ from cantolyric.template.patterns import BREAKS, character_language
 from cantolyric.template.report import reads_right
 from cantolyric.template.slots import MAX_SLOTS, Slot
 from cantolyric.template.sung import lyric_lines, rhyme_group
+from cantolyric.template.words import chinese_parts, insert_words
 from cantolyric.template.template import ToneTemplate
 from cantolyric.tones import SCHEMES, Syllable, ToneScheme
 
@@ -96,7 +97,7 @@ def test_regex_of_fixed_characters_knows_variants():
 
 def test_report_of_odd_texts():
     template = ToneTemplate.parse("24/33")
-    for text in ("", "夜雨", "夜雨\n打窗\n人", "夜雨\n打", "夜雨\n打窗人", "夜雨\n打A", "<|im_end|>"):
+    for text in ("", "夜雨", "夜雨\n打窗\n人", "夜雨\n打", "夜雨\n打窗人", "夜雨\n打の", "<|im_end|>"):
         report = template.check(text)
         assert not report.ok and str(report) and "✗" in report._repr_html_()
     assert "<|im" not in template.check("<|im_end|>")._repr_html_()  # escaped
@@ -191,7 +192,13 @@ def test_texts_with_everything_in_them(lexicon, lines, text):
         own = ToneTemplate.of(text, reader, "jyutping", grade=2)
     except CantolyricError:
         return
-    assert own.automaton(reader).accepts(text) and reads_right(own, text, reader) and own.check(text, reader).ok
+    assert reads_right(own, text, reader) and own.check(text, reader).ok
+    try:
+        automaton = own.automaton(reader)
+    except UnsatisfiableError:
+        assert "A" in text  # no character of the lexicon fits where the English word stands
+        return
+    assert automaton.accepts(text)
 
 
 def test_every_short_text_of_one_lexicon():
@@ -578,3 +585,115 @@ def test_a_checked_pattern_writes_again_until_the_text_is_right_in_context():
     with pytest.raises(ArgumentError) as e:
         pattern.sample(texts.__getitem__, attempts=0)
     assert e.value.name == "attempts"
+
+
+WORDS = ["{A}", "{a}", "{AA}", "{AAA=2}"]
+with_words = st.lists(st.sampled_from([*WORDS, *"66*七", "[123]"]), min_size=1, max_size=4).map("".join)
+mixed_texts = st.text("一丁七AAa 1'\n，", max_size=9)
+
+
+@settings(max_examples=400, deadline=None)
+@given(lexicons, st.lists(with_words, min_size=1, max_size=2), mixed_texts)
+def test_english_words_in_templates_and_texts(lexicon, lines, text):
+    "Automaton, oracle and report agree on English words, digits and spaces."
+    reader, template = reader_of(lexicon), untried("/".join(lines), 3)
+    assert str(untried(str(template), 3)) == str(template)
+    right = reads_right(template, text, reader)
+    assert right == template.check(text, reader).ok == template.matches(text, reader)
+    try:
+        automaton = template.automaton(reader)
+    except CantolyricError:
+        return
+    assert automaton.accepts(text) == right
+
+
+@settings(max_examples=150, deadline=None)
+@given(lexicons, st.lists(with_words, min_size=1, max_size=2))
+def test_what_is_written_between_english_words_is_right(lexicon, lines):
+    "Texts of the Chinese parts, with the words inserted, are exactly the texts that match."
+    reader, template = reader_of(lexicon), untried("/".join(lines), 3)
+    try:
+        parts = chinese_parts(template)
+    except UnsatisfiableError:
+        assert all(slot.is_word for line in template.lines for slot in line)
+        return
+    written = list(itertools.islice(all_texts(parts, reader), 400))
+    whole = ["\n".join(insert_words(template, text.split("\n"))) for text in written]
+    right = [reads_right(template, text, reader) for text in whole]
+    assert [reads_right(parts, text, reader) for text in written] == right
+    if any(right):
+        assert list(map(template.automaton(reader).accepts, whole)) == right
+
+
+@pytest.mark.parametrize(
+    "typed, printed, slots",
+    [
+        ("0243{baby}33", "0243{baby}33", 8),
+        ("0243 {baby} 33 A/33 A", "0243{baby}33 A/33 A", 10),
+        ("{ love you }3", "{love you}3", 3),
+        ("３｛ｂａｂｙ｝", "3{ｂａｂｙ}", 3),
+        ("{fire=2}3", "{fire=2}3", 3),
+        ("{don't = 2}3", "{don't=2}3", 3),
+        ("(3{oh})x2/3", "(3{oh})x2/3", 5),
+        ("3{baby},4", "3{baby},4", 4),
+    ],
+)
+def test_english_words_are_parsed_and_printed(typed, printed, slots):
+    template = ToneTemplate.parse(typed)
+    assert str(template) == printed and sum(map(len, template.lines)) == slots
+    assert ToneTemplate.parse(printed) == template and template._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "typed, problem",
+    [
+        ("02{baby", "column 3.*'{' without its '}'"),
+        ("02}", "column 3.*'}'"),
+        ("02{}", "no word"),
+        ("02{夜}", "'夜', which is not an English word"),
+        ("02{3}", "'3', which is not an English word"),
+        ("02{fire=0}", "1 to 20 syllables for 'fire'"),
+        ("02{fire=99}", "1 to 20 syllables for 'fire'"),
+        ("{" + "la " * 41 + "}", "at most 40"),
+        ("02{baby} A/33 A", "rhyme but ends in English"),
+        ("02{fire}/3{Fire=2}", "line 2 of the template: fire has 2 syllables here, but 1 before"),
+    ],
+)
+def test_errors_of_english_words(typed, problem):
+    with pytest.raises(CantolyricError, match=problem) as e:
+        ToneTemplate.parse(typed)
+    assert len(str(e.value)) < 500
+
+
+def test_english_words_are_checked():
+    template = ToneTemplate.parse("43{baby}33{fire=2}")
+    text = "我多 Baby，今心 fire"
+    assert template.matches(text) and template.check(text).ok and template.automaton().accepts(text)
+    for wrong in (
+        "我多 lady 今心 fire",
+        "我多八被今心 fire",
+        "我多 baby 今心",
+        "我多 baby 今心 fire 呀",
+        "我多今心 baby fire",
+    ):
+        report = template.check(wrong)
+        assert not template.matches(wrong) and not template.automaton().accepts(wrong) and not report.ok and str(report)
+    assert template.check("我多 lady 今心 fire").lines[0][2].wanted == "ba"
+    assert ToneTemplate.parse("333").matches("fire 心", syllables={"fire": 2})
+    assert not ToneTemplate.parse("333").matches("fire 心")
+    assert str(ToneTemplate.of("baby 你", grade=3)) == "**4"
+
+
+def test_english_rhymes_with_nothing():
+    template = ToneTemplate.parse("3 A/3 A")
+    report = template.check("心\nlove")
+    assert not report.ok and not template.matches("心\nlove") and not template.automaton().accepts("心\nlove")
+    assert "nothing that could rhyme" in str(report)
+    assert str(ToneTemplate.of("心\nlove\n深", grade=3)) == "3 A/*/3 A"
+
+
+def test_what_cannot_be_done_with_english_words():
+    template = ToneTemplate.parse("02{baby}33")
+    for export in (template.to_regex, template.to_gbnf):
+        with pytest.raises(UnsatisfiableError, match="no pattern inserts"):
+            export()

@@ -7,9 +7,10 @@ __all__ = ['run_check', 'add_check']
 
 # %% ../../nbs/lib/cli/check.ipynb #check0c0
 import argparse
+from dataclasses import replace
 from typing import Any
 
-from .inputs import LYRICS_HELP, parse_lyrics, read_text
+from .inputs import LYRICS_HELP, add_lyric_options, parse_lyrics, read_text, syllable_counts
 from .option_groups import add_scheme_option
 from .parsing import TONES_HELP, add_command, show
 
@@ -21,7 +22,9 @@ def run_check(
     from cantolyric.template.template import ToneTemplate
 
     template = ToneTemplate.parse(args.tones, args.scheme)
-    report = template.check(parse_lyrics(read_text(args.file), args.file).text, args.reader)
+    song, counts = parse_lyrics(read_text(args.file), args.file, args).song, syllable_counts(args)
+    report = template.check(song.text, args.reader, syllables=counts)
+    report = replace(report, rows=tuple(line.number for line in song.lines))
     keys = ("char", "jyutping", "wanted", "got", "right")
     lines = [
         [{k: getattr(slot, k) for k in keys} | dict(others=list(slot.others)) for slot in line] for line in report.lines
@@ -62,4 +65,5 @@ def add_check(
     parser.add_argument(
         "--reader", choices=["characters"], help="read each character on its own, not as part of a word"
     )
+    add_lyric_options(parser)
     add_scheme_option(parser)

@@ -9,7 +9,7 @@ __all__ = ['REWRITE_EXAMPLES', 'run_rewrite', 'add_rewrite']
 import argparse
 from typing import Any
 
-from .inputs import LYRICS_HELP, parse_lyrics, parse_slots, read_text
+from .inputs import LYRICS_HELP, add_lyric_options, parse_lyrics, parse_slots, read_text
 from cantolyric.cli.option_groups import (
     add_candidate_options,
     add_model_options,
@@ -27,7 +27,7 @@ def run_rewrite(
 ) -> int:
     "Rewrite lines of a song."
     check_candidate_options(args)
-    text = parse_lyrics(read_text(args.file), args.file).text
+    text = parse_lyrics(read_text(args.file), args.file, args).song.text
     settings = candidate_settings(args)
     settings |= dict(slots=parse_slots(args.slots), topic=args.topic, tones=args.tones, seed=args.seed)
     from cantolyric.writing.request import check_rewrite
@@ -67,6 +67,7 @@ def add_rewrite(
         REWRITE_EXAMPLES,
     )
     parser.add_argument("file", help=LYRICS_HELP)
+    add_lyric_options(parser, counts=False)
     group = parser.add_argument_group("lyrics")
     group.add_argument(
         "--line",

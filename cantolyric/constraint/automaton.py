@@ -62,6 +62,9 @@ class ToneConstraint:
             )
         self.canonical, self.table, self.reader = canonical, table, as_reader(reader)
         self.template = ToneTemplate.parse(template, reader=self.reader) if isinstance(template, str) else template
+        if any(slot.is_word for line in self.template.lines for slot in line):
+            problem = "a model can't be held to English words; write with Lyricist.write, which inserts them"
+            raise ArgumentError("template", str(self.template), problem)
         self.vocab, self.automaton = table.compiled(self.reader), self.template.automaton(self.reader)
         self.windows = [np.frombuffer(w, np.uint8) for w in self.automaton.windows]
         self.fixed = self.automaton.fixed

@@ -30,6 +30,7 @@ from ..numeric import is_whole_number
 from ..reading import Reader
 from ..template.report import Report
 from ..template.template import ToneTemplate
+from ..template.words import has_words
 from ..writing.prompts import prompt_tones
 from ..writing.request import WriteRequest
 from ..writing.results import Candidate
@@ -126,6 +127,9 @@ class Drafting:
         budget: int | None = None,  # tokens, read and written, after which no request is made
     ) -> None:
         check_limits(rounds, budget)
+        if has_words(request.template):
+            problem = "an endpoint is not asked for English words; leave them out, or write with a local model"
+            raise ArgumentError("tones", str(request.template), problem)
         self.config, self.request, self.rounds, self.budget = config, request, rounds, budget
         self.usage = Usage()
         self.stopped: CantolyricError | None = None  # why no more requests are made

@@ -7,13 +7,17 @@ __all__ = ['TemplateState', 'Automaton']
 
 # %% ../../nbs/lib/template/automaton.ipynb #280d9355
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from ..characters import LINE_ENDS
+from ..characters import BLANKS, LINE_ENDS
+from ..english import ENGLISH, syllables
 from ..errors import UnsatisfiableError
+from ..numerals import DIGITS, in_characters
 from ..reading import Reader, as_reader
 from .lexicon import lexicon_of
 from .line_search import LineSearch
+from .slots import own_counts
 from .sung import is_sung, rhyme_group
 from ..tones import FINALS, ToneScheme
 
@@ -28,6 +32,21 @@ class TemplateState(NamedTuple):
     slot: int = 0  # slot of the first pending character: those before it are resolved
     pending: str = ""  # characters whose reading may still change with the next ones, folded
     rhymes: tuple[str | None, ...] = ()  # per letter that several lines share: the group that it is bound to, or None
+    unit: str = ""  # an unfinished English word or number
+
+
+def _extended(
+    unit: str,  # an unfinished word or number; a number may have a space behind it
+    char: str,
+) -> str | None:  # None if the character does not belong to the unit
+    "Return a word or number with one more character."
+    if char in BLANKS:
+        if not unit:
+            return ""
+        return None if ENGLISH.match(unit) else f"{unit.rstrip()} "
+    if char in DIGITS:
+        return unit + char if not unit or unit[-1] in DIGITS else None
+    return unit + char if ENGLISH.fullmatch(unit + char) else None
 
 
 class Automaton:
@@ -42,15 +61,27 @@ class Automaton:
         fold = self.lexicon.fold
         self.windows = [bytes(sum(1 << t for t in s.tones) for s in line) for line in template.lines]
         self.fixed = [[fold(s.char) if s.char else None for s in line] for line in template.lines]
+        self.counts = own_counts(template.lines)
         equal: dict[tuple, LineSearch] = {}
-        for window, fixed in zip(self.windows, self.fixed):
-            if (window, *fixed) not in equal:
-                equal[window, *fixed] = LineSearch(self.lexicon, window, fixed)
-        self.searches = [equal[window, *fixed] for window, fixed in zip(self.windows, self.fixed)]
+        self.parts = [self._search_parts(n, equal) for n in range(len(self.windows))]
+        self.searches = [parts[-1][1] for parts in self.parts if parts]  # one per line if there are no English words
         self._group_finals: dict[tuple, frozenset[str]] = {}
         for n in range(len(self.windows)):
             self._check_line(n)
         self._bind_letters()
+
+    def _search_parts(self, n: int, equal: dict[tuple, LineSearch]) -> list[tuple[int, LineSearch]]:
+        "Return the searches of a line's parts between English words, which end a reading, and their first slots."
+        parts, start = [], 0
+        for is_word, slots in groupby(self.template.lines[n], key=lambda slot: slot.is_word):
+            end = start + len(list(slots))
+            if not is_word:
+                window, fixed = self.windows[n][start:end], self.fixed[n][start:end]
+                if (window, *fixed) not in equal:
+                    equal[window, *fixed] = LineSearch(self.lexicon, window, fixed)
+                parts.append((start, equal[window, *fixed]))
+            start = end
+        return parts
 
     def start(self) -> TemplateState:
         "Return the state before the first character."
@@ -61,9 +92,52 @@ class Automaton:
         state: TemplateState,
         char: str,  # any one character
     ) -> TemplateState | None:
-        "Return the state after one more character; None if no matching text continues this way."
+        """Return the state after one more character; None if no matching text continues this way.
+
+        English words and numbers are judged when they end."""
         if char in LINE_ENDS:
             return self._end_line(state)
+        unit = _extended(state.unit, char)
+        if unit is None:
+            after = self._end_unit(state, char)
+            unit = _extended("", char)
+            if after is None or unit is None:
+                return after and self._step_character(after, char)
+            state = after
+        return state._replace(unit=unit)
+
+    def _end_unit(self, state: TemplateState, following: str) -> TemplateState | None:
+        "Return the state after the word or number that ends here."
+        unit, after = state.unit.rstrip(), state._replace(unit="")
+        if ENGLISH.match(unit):
+            return self._take_word(after, unit)
+        for char in in_characters(unit, following) if unit else "":
+            stepped = self._step_character(after, char)
+            if stepped is None:
+                return None
+            after = stepped
+        return after
+
+    def _take_word(self, state: TemplateState, word: str) -> TemplateState | None:
+        "Return the state after an English word."
+        after = self._resolve(state, state.pending, self.lexicon.read(state.pending), "")
+        if after is None or after.line >= len(self.windows):
+            return None
+        pieces, line = syllables(word, self.counts), self.template.lines[after.line]
+        end = after.slot + len(pieces)
+        if end > len(line) or end == len(line) and not self.may_end_in_english(after.line):
+            return None
+        slots = line[after.slot : end]
+        if any(s.char and s.char.lower() != piece.lower() for s, piece in zip(slots, pieces)):
+            return None
+        return after._replace(slot=end)
+
+    def may_end_in_english(self, line: int) -> bool:
+        "Return whether a line may end in an English word: only if it need not rhyme."
+        return not (self.template.rhymes and self.template.rhymes[line])
+
+    def _step_character(self, state: TemplateState, char: str) -> TemplateState | None:
+        "Return the state after one more character that is neither a blank nor part of a word or number."
         text = state.pending + self.lexicon.fold(char)
         tones, pending = self.lexicon.step(state.pending, text[-1])
         return self._resolve(state, text[: len(tones)], tones, pending)
@@ -88,7 +162,8 @@ class Automaton:
 
     def _end_line(self, state: TemplateState) -> TemplateState | None:
         "Return the state after the end of a line; a line in which nothing is sung does not count."
-        after = self._resolve(state, state.pending, self.lexicon.read(state.pending), "")
+        ended = self._end_unit(state, "")
+        after = ended and self._resolve(ended, ended.pending, self.lexicon.read(ended.pending), "")
         if after is None or not after.slot:
             return after
         full = after.slot == len(self.windows[after.line])
@@ -183,17 +258,28 @@ class Automaton:
         line: int,
     ) -> frozenset[str]:
         "Return the finals that a text of a line can end in."
-        return self.searches[line].possible_finals
+        if self.template.lines[line][-1].is_word:
+            return frozenset()
+        return self.parts[line][-1][1].possible_finals
 
     def _check_line(self, n: int) -> None:
         "Raise `UnsatisfiableError` for a line that no text can match, naming the first slot that cannot be filled."
         self._check_fixed_readings(n)
-        search, window = self.searches[n], self.windows[n]
-        if not any(self.fixed[n]) and all(map(self.lexicon.always_extendable, window)):
+        if self.template.lines[n][-1].is_word and not self.may_end_in_english(n):
+            problem = f"line {n + 1} of the template has a rhyme but ends in English words, which rhyme with nothing"
+            raise UnsatisfiableError(f"{problem}; remove the rhyme, or end the line in Chinese", n + 1)
+        for start, search in self.parts[n]:
+            self._check_part(n, start, search)
+
+    def _check_part(self, n: int, start: int, search: LineSearch) -> None:
+        "As `_check_line`, for a part of a line between English words."
+        window = self.windows[n][start : start + len(search.window)]
+        if not any(search.fixed) and all(map(self.lexicon.always_extendable, window)):
             return
         if search.can_complete(0, ""):
             return
         k = 1 + max(k for k in range(len(window)) if not k or search.can_complete(0, "", None, k))
+        k += start
         slot = self.template.lines[n][k - 1]
         if slot.char:
             self._refuse_fixed(n, k, ", and no word that fits here reads it that way")
@@ -207,7 +293,7 @@ class Automaton:
     def _check_fixed_readings(self, n: int) -> None:
         "Raise an error for a fixed character that no word reads as its slot requires, before a slow search would."
         for k, (slot, char) in enumerate(zip(self.template.lines[n], self.fixed[n]), 1):
-            if char and not any(int(j[-1]) in slot.tones for j in self._readings_of(char)):
+            if char and not slot.is_word and not any(int(j[-1]) in slot.tones for j in self._readings_of(char)):
                 self._refuse_fixed(n, k, "")
 
     def _readings_of(self, char: str) -> list[str]:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn
 
 from ..characters import HAN, is_han, ordinary_forms, text_lines, visible
+from ..english import ENGLISH, check_counts, count_syllables
 from ..errors import ArgumentError, ParseError, brief
-from .slots import ALL_TONES, MAX_SLOTS, MAX_TEMPLATE, MAX_TEMPLATE_LINES, Rhyme, Slot
+from .slots import ALL_TONES, MAX_SLOTS, MAX_TEMPLATE, MAX_TEMPLATE_LINES, Rhyme, Slot, words_of
 from ..tones import ToneScheme
 
 # %% ../../nbs/lib/template/parser.ipynb #b0bc6600
@@ -46,11 +47,31 @@ def _parse_slot(
         return Slot(ALL_TONES, None, "*")
     if is_han(token):
         return Slot(ALL_TONES, token, token)
+    if token == "{":
+        raise ParseError("a '{' without its '}'")
     if token.isascii() and token.isdigit():
         return Slot(_tones(token, scheme), None, token)
     if token == "[":
         raise ParseError("a '[' without its ']'")
     raise ParseError(f"the {'letter' if token.isalpha() else 'sign'} {token!r}, which is not a slot")
+
+
+_WORD_COUNT = re.compile(rf"({ENGLISH.pattern}) *= *([0-9]{{1,9}})")
+
+
+def _parse_words(
+    inside: str,  # text between { and }
+) -> tuple[Slot, ...]:
+    own = {word.lower(): int(count) for word, count in _WORD_COUNT.findall(inside)}
+    words = _WORD_COUNT.sub(r"\1", inside).split()
+    wrong = next((w for w in words if not ENGLISH.fullmatch(w)), None)
+    if wrong is not None or not words:
+        problem = f"{brief(wrong, 100)}, which is not an English word" if wrong else "no word"
+        raise ParseError(f"{{}} with {problem}, inside; write words such as {{baby}}, or {{fire=2}} for two syllables")
+    try:
+        return Slot.words(" ".join(words), check_counts(own))
+    except ArgumentError as e:
+        raise ParseError(str(e)) from None
 
 
 def _parse_fixed(
@@ -93,7 +114,7 @@ class _Row:
             return "'/', a new line, or the end of a section such as )x2"
         slot = (
             f"a digit of {scheme.name} ({' '.join(scheme.digits)}), a set such as [{scheme.digits[-2:]}], "
-            "* for any tone, or a Chinese character"
+            "* for any tone, a Chinese character, or English words such as {baby}"
         )
         if not self.slots:
             return slot
@@ -123,7 +144,11 @@ class _Row:
         elif self.slots and re.fullmatch("[A-Z][0-9]?", token):
             self.rhyme = _parse_letter(token, column)
         else:
-            self.slots.append(_parse_slot(token, scheme))
+            self.slots += (
+                _parse_words(token[1:-1])
+                if token.startswith("{") and token.endswith("}")
+                else (_parse_slot(token, scheme),)
+            )
             if len(self.slots) > MAX_SLOTS:
                 raise ParseError(
                     f"the line has {len(self.slots)} slots; at most {MAX_SLOTS} are allowed, so break it with '/'"
@@ -151,7 +176,9 @@ def _parse_letter(
     return _Letter(token[0], grade if token[1:] else None, column)
 
 # %% ../../nbs/lib/template/parser.ipynb #fdc18e4d
-_TOKEN = re.compile(rf"[{HAN}]\s*=\s*(?:\[[^\]]*\]|[^\s/])?|\[[^\]]*\]|[A-Z][0-9]?|\)(?:\s*[xX]\s*[0-9]+)?|\S")
+_TOKEN = re.compile(
+    rf"[{HAN}]\s*=\s*(?:\[[^\]]*\]|[^\s/])?|\[[^\]]*\]|\{{[^{{}}]*\}}|[A-Z][0-9]?|\)(?:\s*[xX]\s*[0-9]+)?|\S"
+)
 _LONE_HYPHEN = re.compile(r"(?:(?<=\S\S)|(?<=\S)(?=\s+\S\s+\S\S))\s+(?P<sign>[-.])\s+\S")
 
 
@@ -185,6 +212,18 @@ def _parse_row(
 class _Section(NamedTuple):
     rows: list[_Row]
     times: int | None  # None: not in ( )
+
+
+def _check_word_counts(rows: Sequence[_Row]) -> None:
+    "Raise `ParseError` for a word that is counted in two ways, because a text has one count for it."
+    known: dict[str, int] = {}
+    for row in rows:
+        for word, own in words_of(row.slots):
+            count = own or count_syllables(word)
+            if known.setdefault(word, count) != count:
+                problem = f"{word} has {count} syllables here, but {known[word]} before"
+                remedy = f"give it one count, such as {{{word}={count}}}, in all places"
+                raise ParseError(f"line {row.number} of the template: {problem}; {remedy}", row.number)
 
 
 def _parse_sections(rows: Sequence[_Row]) -> list[_Section]:
@@ -253,8 +292,8 @@ def _with_letters(
 
 # %% ../../nbs/lib/template/parser.ipynb #7e297389
 _WIDE = str.maketrans(
-    "０１２３４５６７８９／［］＊．－—　（）＝×，、；;｜|" + "".join(chr(0xFF21 + i) for i in range(26)),
-    "0123456789/[]*.-- ()=x,,,,,," + "".join(chr(65 + i) for i in range(26)),
+    "０１２３４５６７８９／［］｛｝＊．－—　（）＝×，、；;｜|" + "".join(chr(0xFF21 + i) for i in range(26)),
+    "0123456789/[]{}*.-- ()=x,,,,,," + "".join(chr(65 + i) for i in range(26)),
 )
 
 
@@ -301,7 +340,9 @@ def parse_template(
         raise ArgumentError("grade", grade, problem)
     if not lines:
         raise ParseError("the template has no line; write one such as '0243324/3324043'")
-    sections = _parse_sections([_parse_row(line, n, tone_scheme) for n, line in lines])
+    rows = [_parse_row(line, n, tone_scheme) for n, line in lines]
+    _check_word_counts(rows)
+    sections = _parse_sections(rows)
     size = sum(len(part.rows) * (part.times or 1) for part in sections)
     if size > MAX_TEMPLATE_LINES:
         raise ParseError(

@@ -112,7 +112,10 @@ def character_language(
     template: "ToneTemplate",
     finals: dict[str, str] | None = None,  # as in `to_regex`
 ) -> list[list[str]]:  # for each line the characters of each slot; "" where a break may stand
-    "Return the character-level language of a template."
+    "Return the character-level language of a template; raise `UnsatisfiableError` if it has English words."
+    if any(slot.is_word for line in template.lines for slot in line):
+        problem = f"the template {template} has English words, which no pattern inserts"
+        raise UnsatisfiableError(f"{problem}; leave them out, or write with Lyricist.write")
     lines = []
     for n, (slots, final) in enumerate(zip(template.lines, _line_finals(template, finals))):
         breaks = template.breaks[n] if template.breaks else ()

@@ -6,16 +6,16 @@
 __all__ = ['Check', 'RhymeCheck', 'Report', 'check_text', 'reads_right']
 
 # %% ../../nbs/lib/template/report.ipynb #d2f6e308
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..characters import text_lines
+from ..english import check_counts
 from ..errors import ArgumentError
 from ..reading import Reader, as_reader
 from .html import check_cell, grid, rhyme_cell
-from .slots import Rhyme, Slot
-from .sung import SecondOpinion, SungCharacter, is_sung, sung_characters
+from .slots import Rhyme, Slot, own_counts
+from .sung import SecondOpinion, SungCharacter, sung_characters
 from ..tones import Syllable, ToneScheme, parse_syllable, rhyme
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Check:
     char: str  # "" if a character is missing
     jyutping: str | None  # None: no reading
     wanted: str  # as in the template; "-" for an extra character
-    got: str  # a digit of the scheme; "?" without a reading, "-" if a character is missing
+    got: str  # a digit of the scheme; "*" for English, "?" without a reading, "-" if a character is missing
     right: bool
     others: tuple[str, ...] = ()  # for a wrong slot: other readings of the character that fit, most common first
     second: str | None = None  # a second reader's Jyutping, if its digit differs
@@ -51,11 +51,18 @@ class RhymeCheck:
     wanted: str  # the final that it has to rhyme with; "?" if there is none
     right: bool
 
-    def __str__(self) -> str:
+    def describe(
+        self,
+        first: str,  # number of the line that it has to rhyme with
+    ) -> str:
+        "Say what is wrong."
         if not self.jyutping:
-            return f"{self.rhyme}: nothing that could rhyme with -{self.wanted} of line {self.first}"
+            return f"{self.rhyme}: nothing that could rhyme with -{self.wanted} of line {first}"
         own = parse_syllable(self.jyutping).final
-        return f"{self.rhyme}: -{own} does not rhyme with -{self.wanted} of line {self.first}"
+        return f"{self.rhyme}: -{own} does not rhyme with -{self.wanted} of line {first}"
+
+    def __str__(self) -> str:
+        return self.describe(str(self.first))
 
 # %% ../../nbs/lib/template/report.ipynb #5d759144
 @dataclass(frozen=True)
@@ -65,6 +72,16 @@ class Report:
     lines: tuple[tuple[Check, ...], ...]
     scheme: str
     rhymes: tuple[RhymeCheck | None, ...] = ()  # one per line of the template; () if no line has a letter
+    rows: tuple[int, ...] = ()  # for each line of the text its number in a file; (): count the lines from 1
+
+    def number_of(
+        self,
+        line: int,  # index of the line
+    ) -> str:
+        "Return the number of a line in the file, or in the template if the text has no such line."
+        if not self.rows:
+            return str(line + 1)
+        return str(self.rows[line]) if line < len(self.rows) else f"(line {line + 1} of the template)"
 
     def __iter__(self) -> Iterator[Check]:
         return (check for line in self.lines for check in line)
@@ -102,12 +119,13 @@ class Report:
         "Format one line for a terminal."
         line, rhyme_check = self.lines[n], self.rhyme_of(n)
         faults = [str(check) for check in line if not check.right]
-        faults += [str(rhyme_check)] if rhyme_check and not rhyme_check.right else []
+        if rhyme_check and not rhyme_check.right:
+            faults.append(rhyme_check.describe(self.number_of(rhyme_check.first - 1)))
         ambiguous = "".join(f"; {check.char} disputed: {check.second}" for check in line if check.second)
         letter = f" {rhyme_check.rhyme}" if rhyme_check else ""
         return (
-            f"{n + 1}. {''.join(check.char or '□' for check in line)}  "
-            f"{' '.join(check.jyutping or '?' for check in line)}  "
+            f"{self.number_of(n)}. {''.join(check.char or '□' for check in line)}  "
+            f"{' '.join(check.jyutping or ('*' if check.got == '*' else '?') for check in line)}  "
             f"wanted {''.join(check.wanted for check in line)}{letter}, got {''.join(check.got for check in line)}: "
             f"{'; '.join(faults) or 'right'}{ambiguous}"
         )
@@ -125,24 +143,39 @@ class Report:
 _MISSING = SungCharacter("")
 
 
+def _is_char(slot: Slot, sung: SungCharacter, reader: Reader) -> bool:
+    "Return whether a slot may have this character, whatever its tone."
+    if slot.char is None:
+        return bool(sung.char)
+    return reader.fold(slot.char).lower() == reader.fold(sung.char).lower()
+
+
+def _fills(slot: Slot, sung: SungCharacter, reader: Reader) -> bool:
+    "Return whether a character, or an English syllable, is right in a slot."
+    in_tune = sung.free or sung.jyutping is not None and int(sung.jyutping[-1]) in slot.tones
+    return in_tune and _is_char(slot, sung, reader)
+
+
 def _check_slot(slot: Slot | None, sung: SungCharacter, scheme: ToneScheme, reader: Reader) -> Check:
     "Compare one slot with one character."
-    char, jyutping, second = sung.char, sung.jyutping, sung.second
+    char, jyutping, second = sung.char, sung.jyutping, None if sung.free else sung.second
     if jyutping:
         got = scheme.of(int(jyutping[-1]))
+    elif sung.free:
+        got = "*"
     else:
         got = "?" if char else "-"
     if second and scheme.of(int(second[-1])) == got:
         second = None
     if slot is None:
         return Check(slot, char, jyutping, "-", got, False, (), second)
-    same = bool(char) and (slot.char is None or reader.fold(slot.char) == reader.fold(char))
-    right = same and jyutping is not None and int(jyutping[-1]) in slot.tones
+    same, right = _is_char(slot, sung, reader), _fills(slot, sung, reader)
     others: tuple[str, ...] = ()
     if same and not right:
         known = reader.candidates(char).items()
         others = tuple(other for other, share in known if share > 0.01 and int(other[-1]) in slot.tones)
-    return Check(slot, char, jyutping, str(slot), got, right, others, second)
+    wanted = str(slot.char if slot.is_word else slot)
+    return Check(slot, char, jyutping, wanted, got, right, others, second)
 
 
 def _check_line(
@@ -178,10 +211,11 @@ def check_text(
     text: str,  # lyrics
     reader: Reader | str | None = None,  # as in `as_reader`
     second: SecondOpinion | None = None,
+    counts: Mapping[str, int] | None = None,  # a user's syllable counts of English words
 ) -> Report:
     "Compare a text with a template; `ToneTemplate.check` calls this."
     reader, scheme = as_reader(reader), ToneScheme(template.scheme)
-    sung = sung_characters(text, reader, second)
+    sung = sung_characters(text, reader, second, own_counts(template.lines) | check_counts(counts))
     lines = []
     for n in range(max(len(template.lines), len(sung))):
         slots = template.lines[n] if n < len(template.lines) else ()
@@ -193,24 +227,21 @@ def reads_right(
     template: "ToneTemplate",
     text: str,  # lyrics
     reader: Reader | str | None = None,  # as in `as_reader`
+    counts: Mapping[str, int] | None = None,  # a user's syllable counts of English words
 ) -> bool:
     "Check a whole text, as an oracle: whether it has a template's lines, tones, characters and rhymes."
     if not isinstance(text, str):
         raise ArgumentError("text", text, "expected lyrics as a string")
     reader = as_reader(reader)
-    lines = [[(ch, s) for ch, s in zip(line, reader.read(line)) if s or is_sung(ch)] for line in text_lines(text)]
-    lines = [line for line in lines if line]
+    lines = sung_characters(text, reader, None, own_counts(template.lines) | check_counts(counts))
     if [len(line) for line in lines] != [len(slots) for slots in template.lines]:
         return False
-    last: list[Syllable] = []  # last syllable of each line
-    for line, slots in zip(lines, template.lines):
-        for (ch, s), slot in zip(line, slots):
-            if s is None or s.tone not in slot.tones:
-                return False
-            if slot.char and reader.fold(slot.char) != reader.fold(ch):
-                return False
-        if (syllable := line[-1][1]) is not None:
-            last.append(syllable)
+    if not all(_fills(slot, c, reader) for line, slots in zip(lines, template.lines) for c, slot in zip(line, slots)):
+        return False
+    last = [line[-1].jyutping for line in lines]
+    if any(r and not j for r, j in zip(template.rhymes, last)):
+        return False  # English rhymes with nothing
     first: dict[str, Syllable] = {}
-    pairs = [(r, first.setdefault(r.letter, s), s) for r, s in zip(template.rhymes, last) if r]
+    ends = ((r, parse_syllable(j)) for r, j in zip(template.rhymes, last) if r and j)
+    pairs = [(r, first.setdefault(r.letter, s), s) for r, s in ends]
     return all(rhyme(a, b) >= r.grade for r, a, b in pairs)

@@ -60,6 +60,10 @@ class EndingAutomaton(Automaton):
             return ending if bound is None else bound
         return bound & ending
 
+    def may_end_in_english(self, line: int) -> bool:
+        "Return whether a line may end in an English word: only if it need not rhyme and no final was requested."
+        return self.endings[line] is None and super().may_end_in_english(line)
+
     def bind(self, line: int, rhymes: tuple[str | None, ...], final: str) -> tuple[str | None, ...] | None:
         "Return what the letters are bound to after a line; None if its final does not rhyme or was not requested."
         ending = self.endings[line]
@@ -76,9 +80,15 @@ class SongTemplate(ToneTemplate):
         "Return the automaton that accepts the texts that match; raise `UnsatisfiableError` if there are none."
         return EndingAutomaton(self, reader)
 
-    def check(self, text: str, reader: Reader | str | None = None, second: SecondOpinion | None = None) -> Report:
+    def check(
+        self,
+        text: str,
+        reader: Reader | str | None = None,
+        second: SecondOpinion | None = None,
+        syllables: Mapping[str, int] | None = None,
+    ) -> Report:
         "Compare a text with the template slot by slot, and check whether its lines end as requested."
-        report = super().check(text, reader, second)
+        report = super().check(text, reader, second, syllables)
         if not any(self.endings):
             return report
         rhymes = list(report.rhymes or [None] * len(self.lines))
@@ -95,9 +105,11 @@ class SongTemplate(ToneTemplate):
         right = jyutping is not None and parse_syllable(jyutping).final in finals and (own is None or own.right)
         return RhymeCheck(rhyme or Rhyme("-"), jyutping, n + 1, "/".join(sorted(finals)), right)
 
-    def matches(self, text: str, reader: Reader | str | None = None) -> bool:
+    def matches(
+        self, text: str, reader: Reader | str | None = None, syllables: Mapping[str, int] | None = None
+    ) -> bool:
         "Return whether a text has exactly these lines, slots, tones, rhymes and finals."
-        return super().matches(text, reader) and self.check(text, reader).ok
+        return super().matches(text, reader, syllables) and self.check(text, reader, None, syllables).ok
 
 
 def as_song(

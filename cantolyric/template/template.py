@@ -6,8 +6,10 @@
 __all__ = ['ToneTemplate']
 
 # %% ../../nbs/lib/template/template.ipynb #e7aa9188
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..english import check_counts
 from ..errors import ParseError
 from ..reading import Reader, as_reader
 from .automaton import Automaton
@@ -20,6 +22,14 @@ from .sung import SecondOpinion, rhyme_letters, sung_characters
 from ..tones import ToneScheme
 
 # %% ../../nbs/lib/template/template.ipynb #7cf90e9f
+def _slot_of(jyutping: str | None, scheme: ToneScheme) -> Slot:
+    "Return the slot that a character was sung in; any tone for an English syllable."
+    if jyutping is None:
+        return Slot(ALL_TONES)
+    digit = scheme.of(int(jyutping[-1]))
+    return Slot(scheme.tones(digit), None, digit)
+
+
 @dataclass(frozen=True)
 class ToneTemplate:
     "The tones of a verse: lines of slots."
@@ -56,24 +66,20 @@ class ToneTemplate:
         reader: Reader | str | None = None,  # as in `as_reader`
         scheme: str = "0243",  # a key of `SCHEMES`
         grade: int | None = None,  # 3, 2 or 1: also note which lines rhyme at least so well
+        syllables: Mapping[str, int] | None = None,  # as in `check`
     ) -> "ToneTemplate":
         "Read the template off a text; raise `ParseError` for a character that has no reading."
-        tone_scheme, sung = ToneScheme(scheme), sung_characters(text, as_reader(reader))
-        readings = []
+        tone_scheme = ToneScheme(scheme)
+        sung = sung_characters(text, as_reader(reader), None, check_counts(syllables))
         for char in (char for line in sung for char in line):
-            if char.jyutping is None:
+            if char.jyutping is None and not char.free:
                 message = f"line {char.line}, column {char.column} of the text: no reading is known for {char.char!r}"
                 remedy = "leave it out, or give the Reader one with extra={...}"
                 raise ParseError(f"{message}; {remedy}", char.line, char.column)
-            readings.append(char.jyutping)
-        if not sung:
+        if not any(char.jyutping for line in sung for char in line):
             raise ParseError("the text has no Chinese characters, so it has no template")
-        lines, last, start = [], [], 0
-        for line in sung:
-            digits = tone_scheme.encode(int(j[-1]) for j in readings[start : start + len(line)])
-            start += len(line)
-            lines.append(tuple(Slot(tone_scheme.tones(d), None, d) for d in digits))
-            last.append(readings[start - 1])
+        lines = [tuple(_slot_of(char.jyutping, tone_scheme) for char in line) for line in sung]
+        last = [line[-1].jyutping for line in sung]
         return cls(tuple(lines), tone_scheme.name, rhyme_letters(last, grade) if grade else ())
 
     def _line_text(self, n: int) -> str:
@@ -95,17 +101,19 @@ class ToneTemplate:
         text: str,  # lyrics
         reader: Reader | str | None = None,  # as in `as_reader`
         second: SecondOpinion | None = None,  # a second opinion: line of text -> one Jyutping or None per character
+        syllables: Mapping[str, int] | None = None,  # counts of English words that override our own: {"fire": 2}
     ) -> Report:
         "Say slot by slot where a text meets the template and where it does not."
-        return check_text(self, text, reader, second)
+        return check_text(self, text, reader, second, syllables)
 
     def matches(
         self,
         text: str,  # lyrics
         reader: Reader | str | None = None,  # as in `as_reader`
+        syllables: Mapping[str, int] | None = None,  # as in `check`
     ) -> bool:
         "Return whether a text has exactly these lines, slots, tones and rhymes."
-        return reads_right(self, text, reader)
+        return reads_right(self, text, reader, syllables)
 
     def automaton(
         self,

@@ -27,6 +27,7 @@ from ..reading import Reader, as_reader
 from ..template.song import word_list, with_kept, with_words
 from ..template.sung import lyric_lines
 from ..template.template import ToneTemplate
+from ..template.words import chinese_parts, has_words, insert_words
 from .candidates import Task, distinct_texts, finished_lines, seed_of, token_sampling
 from .deprecated import renamed_keywords
 from .infill import InfillConstraint, first_lines, infill_template
@@ -175,7 +176,8 @@ class Lyricist:
         if not isinstance(masked, bool):
             raise ArgumentError("masked", masked, "expected True or False")
         if not masked:
-            check_unmasked(method, keep=keep, words=words, rhyme=rhyme)
+            tones = str(tones) if has_words(request.template) else ""  # English words are inserted between masked parts
+            check_unmasked(method, keep=keep, words=words, rhyme=rhyme, tones=tones)
         is_cancelled(cancel)
         found = distinct_texts(self._task(request, keep, words, masked, cancel), request.sampling)
         made = [Candidate(t, request.template.check(t, self.reader), bits / (len(t) + 1)) for t, bits in found.items()]
@@ -217,7 +219,7 @@ class Lyricist:
         for _ in write_rows(self.model, task.prompt, rows, token_sampling(request.sampling)):
             parts = b"".join(self.table.tokens[i] for i in rows[0].ids).split(b"\n")
             finished = [part.decode("utf-8") for part in (parts if rows[0].ended else parts[:-1])]
-            finished = finished_lines(finished, rows[0].constraint)
+            finished = insert_words(request.template, finished_lines(finished, rows[0].constraint))
             for n in range(sent + 1, len(finished) + 1):
                 report = first_lines(request.template, n).check("\n".join(finished[:n]), self.reader)
                 yield SungLine(n, finished[n - 1], report.lines[-1])
@@ -236,12 +238,16 @@ class Lyricist:
         "Turn a request into a prompt and constraints."
         template = with_kept(request.template, keep)
         ways = with_words(template, words, self.reader)
-        asked = dict(topic=request.topic, tones=prompt_tones(template, self.reader))
+        parts = chinese_parts(template)
+        asked = dict(topic=request.topic, tones=prompt_tones(parts, self.reader))
         prompt, neutral = self._prompts(asked)
-        room = max_new_tokens(self.model, prompt, template)
-        constraints = self._constraints(ways) if masked else None
-        end = tuple(self.table.end)
-        return Task(self.model, end, prompt, neutral, constraints, self._decode, room, cancel=cancel)
+        room = max_new_tokens(self.model, prompt, parts)
+        constraints = self._constraints(map(chinese_parts, ways)) if masked else None
+
+        def text_of(ids: list[int], constraint: Constraint | None) -> str:
+            return "\n".join(insert_words(template, self._decode(ids, constraint).split("\n")))
+
+        return Task(self.model, tuple(self.table.end), prompt, neutral, constraints, text_of, room, cancel=cancel)
 
     def _prompts(self, asked: dict[str, str]) -> list[list[int]]:
         "Return the token ids of the prompt, and of the one about no particular topic."

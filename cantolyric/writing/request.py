@@ -17,7 +17,7 @@ from ..formats import clean_topic
 from ..numeric import is_number, is_whole_number
 from ..reading import Reader, as_reader
 from ..template.song import with_rhyme, with_text
-from ..template.sung import lyric_lines
+from ..template.sung import is_sung
 from ..template.template import ToneTemplate
 from .deprecated import renamed_keywords
 from .ranking import check_sort_by
@@ -195,7 +195,7 @@ class RewriteRequest(WriteRequest):
 def _rows_of(text: Lyrics | Candidate | str, most: int) -> tuple[list[str], list[int]]:
     "Return the rows of a text as typed, and the indices of those that are sung: at most `most`."
     rows = text_lines(_typed(text))
-    sung = [k for k, row in enumerate(rows) if lyric_lines(row)]
+    sung = [k for k, row in enumerate(rows) if any(map(is_sung, row))]
     if len(sung) > most:
         problem = f"the text has {len(sung)} lines, the template only {most}"
         raise CantolyricError(f"{problem}; remove a line, or add one to the template")
