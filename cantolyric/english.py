@@ -33,7 +33,7 @@ _MORE = re.compile(  # neighbouring vowels in separate syllables
 
 
 def _table(text: str) -> dict[str, int]:
-    "Return the counts of a table written as numbers, each followed by its words."
+    "Parse a table of numbers, each followed by the words with that count."
     out: dict[str, int] = {}
     count = 0
     for part in text.split():
@@ -81,7 +81,7 @@ def count_syllables(
 
 # %% ../nbs/lib/english.ipynb #en000009
 def _even_cuts(size: int, count: int) -> list[int]:
-    "Return the places that cut `size` letters into `count` parts of about equal length."
+    "Return the positions at which to cut `size` letters into `count` parts of about equal length."
     return [round(k * size / count) for k in range(1, count)]
 
 

@@ -61,7 +61,7 @@ class LyricFile:
     title: str  # "" if there is none
     credits: tuple[tuple[str, str], ...]  # (role as written, name)
     sections: tuple[Section, ...]  # none of them empty
-    backing: tuple[Line, ...] = ()  # backing vocals, which stood in parentheses
+    backing: tuple[Line, ...] = ()  # backing vocals, which were in parentheses
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -109,7 +109,7 @@ def _kind_of(label: str) -> str:
 
 # %% ../nbs/lib/lyricfile.ipynb #lf000012
 class _Row(NamedTuple):
-    "What is sung in a row that is neither a label nor a credit."
+    "The sung parts of a row that is neither a label nor a credit."
 
     text: str  # "" if the main vocal is silent
     times: int
@@ -259,7 +259,7 @@ class _Draft:
         self.repeat(len(self.blocks) - 1, split_repeats(label)[1])
 
     def repeat(self, block: int, times: int):
-        "Note how often a block is sung."
+        "Record how often a block is sung."
         if times > 1:
             self.times[block] = times
 
@@ -278,7 +278,7 @@ class _Draft:
             self.at = min(stamps)
 
     def add_row(self, stamps: list[int], number: int, row: _Row):
-        "Add what is sung in a row; a repeat mark on its own belongs to the block above it."
+        "Add the sung parts of a row; a repeat mark on its own belongs to the block above it."
         seconds = min(stamps) / 1000 if stamps else None
         self.backing += [Line(text, number, seconds) for text in row.backing]
         if row.text:
@@ -382,7 +382,7 @@ def parse_lyrics(
     for number, row in enumerate(rows, 1):
         _take(draft, number, row)
     if draft.backing and not any(e.text for e in draft.entries):
-        return parse_lyrics(text, True)  # all of it stands in parentheses
+        return parse_lyrics(text, True)  # the whole text is in parentheses
     return LyricFile(draft.title, tuple(draft.credits), tuple(_sections(draft)), tuple(draft.backing))
 
 

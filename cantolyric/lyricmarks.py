@@ -34,7 +34,7 @@ def is_heard(text: str) -> bool:
 def without_singers(
     row: str,
 ) -> str:
-    "Drop the names of singers in front of a row and inside it."
+    "Drop the marks that say who sings, at the start of a row and inside it."
     return _PREFIX.sub("", row)
 
 # %% ../nbs/lib/lyricmarks.ipynb #lm000008
@@ -58,7 +58,7 @@ def _times(mark: str) -> int:
 def split_repeats(
     text: str,
 ) -> tuple[str, int]:  # the text without its repeat marks; how often it is sung
-    "Split the repeat marks off the end of a row; it has at most a few."
+    "Split up to four repeat marks off the end of a row."
     times = 1
     for _ in range(4):
         m = _REPEAT.search(text, max(len(text) - 30, 0))
@@ -74,7 +74,7 @@ _BACKING = re.compile(r" ?[(（]([^()（）]{1,200})[)）] ?")
 
 def split_backing(
     text: str,
-) -> tuple[str, list[str]]:  # the main vocal; what stands in parentheses
+) -> tuple[str, list[str]]:  # the main vocal; the backing vocals
     "Split the backing vocals off a line."
     apart = [m[1].strip() for m in _BACKING.finditer(text) if is_heard(m[1])]
     if not apart:

@@ -25,7 +25,7 @@ def columns_in(
     row: str,  # of the file
     text: str,  # of a line from that row
 ) -> list[int]:  # from 1; one per character of the text
-    "Return where the characters of a line stand in their row."
+    "Return the columns of a line's characters in their row."
     end, starts = len(row), []
     pieces = text.split(" ")
     for piece in reversed(pieces):
@@ -39,7 +39,7 @@ def columns_in(
 
 
 def _short(found: Iterable[str], most: int = 12) -> str:
-    "Join different items; leave out those after the first few."
+    "Join distinct items; leave out those after the first few."
     items = list(dict.fromkeys(found))
     return ", ".join(items[:most]) + (" …" if len(items) > most else "")
 
@@ -82,9 +82,7 @@ def in_traditional(
     number, column, char = places[0]
     problem = f"{name!r} has simplified characters, first {char!r} in line {number}, column {column}"
     if not convert:
-        raise ParseError(
-            f"{problem}: expected traditional ones; convert the text, or allow it with --simplified convert"
-        )
+        raise ParseError(f"{problem}: expected traditional ones; convert the text, or use --simplified convert")
     rows, changed = lyric_rows(text), {number for number, _, _ in places}
     try:
         new = [_in_traditional(row) if n in changed else row for n, row in enumerate(rows, 1)]
@@ -182,7 +180,7 @@ def lyric_notes(
     reader: Reader,
     own: Mapping[str, int] | None = None,  # a user's syllable counts of English words, as in `count_syllables`
 ) -> list[str]:  # one line each
-    "Say how a song was understood, as far as it could have been meant differently."
+    "Say how a song was understood, wherever another interpretation is possible."
     rows = lyric_rows(text)
     notes = [*_repeat_notes(song), *_word_notes(song, own or {})]
     if song.backing:
@@ -197,5 +195,5 @@ def lyric_notes(
         for k, a, b in read_across_spaces(x.text, reader)
     ]
     if across:
-        notes.append(f"spaces don't end words; put a comma where one does: {_short(across, 4)}")
+        notes.append(f"spaces don't end words; put a comma where a word should end: {_short(across, 4)}")
     return notes

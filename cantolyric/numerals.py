@@ -14,7 +14,7 @@ _WIDE = str.maketrans("０１２３４５６７８９", "0123456789")
 
 
 def _quantity(digits: str) -> str:
-    "Return a number below 1,000 that does not start with 0, as a quantity."
+    "Return the characters of a number from 10 to 999, read as a quantity."
     hundreds, tens, ones = list(digits.zfill(3))
     tail = "" if ones == "0" else _NAMES[int(ones)]
     if hundreds == "0":

@@ -172,7 +172,7 @@ class Reader:
         return self._unambiguous
 
     def with_simplified(self) -> "Reader":
-        "Return a reader that reads a simplified character as its traditional form, see `finished`. Cached."
+        "Return a reader that reads a simplified character as its traditional form; see `finished`. Cached."
         if self._with_simplified is None:
             words = {w: reading for w, reading in self.words.items() if all(map(is_traditional, w))}
             self._with_simplified = _SimplifiedReader(words)
@@ -180,9 +180,9 @@ class Reader:
 
     def finished(
         self,
-        text: str,  # to which this reader gives readings
+        text: str,  # a text that this reader can read
     ) -> str:  # the same length, with the same readings
-        "Return a text in traditional characters, if this reader reads simplified ones."
+        "Return the text, in traditional characters if this reader also reads simplified ones."
         return text
 
     @classmethod

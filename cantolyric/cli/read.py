@@ -48,7 +48,7 @@ def _digits(
     characters: Sequence["SungCharacter"],
     scheme: ToneScheme,
 ) -> str:
-    "Return the digits of a line, with * for each English syllable."
+    "Return the tone digits of a line, with * for each English syllable."
     tones = ("*" if c.free else c.jyutping and c.jyutping[-1] for c in characters)
     return "".join(t if t == "*" else scheme.of(int(t)) for t in tones if t)
 

@@ -148,7 +148,7 @@ class GuidedContext:
 
     @property
     def calls(self) -> int:
-        "Calls of the model after the prompts; there are as many after the negative ones."
+        "Calls to the model after the prompts; there are as many after the negative ones."
         return self.context.calls
 
     def logits(self) -> torch.Tensor:  # float32 (rows, k)

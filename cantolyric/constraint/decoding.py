@@ -63,7 +63,7 @@ def decode_text(
     ids: Iterable[int],  # ordinary tokens
     constraint: ToneConstraint,  # under which they were written
 ) -> str:
-    "Decode some tokens to text in traditional characters, if the constraint's reader reads simplified ones."
+    "Decode some tokens to text, in traditional characters if the constraint's reader also reads simplified ones."
     return constraint.reader.finished(decode_ids(constraint.table, ids))
 
 # %% ../../nbs/lib/constraint/decoding.ipynb #2e20bd89

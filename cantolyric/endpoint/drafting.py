@@ -128,7 +128,7 @@ class Drafting:
     ) -> None:
         check_limits(rounds, budget)
         if has_words(request.template):
-            problem = "an endpoint is not asked for English words; leave them out, or write with a local model"
+            problem = "endpoints do not support fixed English words; leave them out, or write with a local model"
             raise ArgumentError("tones", str(request.template), problem)
         self.config, self.request, self.rounds, self.budget = config, request, rounds, budget
         self.usage = Usage()

@@ -71,7 +71,7 @@ def parse_meter(
 def parse_length(
     text: str,  # after a note: "", "2", "/", "3/2", "//"
 ) -> Fraction:
-    "Return a multiple of the unit note length. Raises `ParseError` for a zero and for lengths beyond reason."
+    "Return a multiple of the unit note length. Raises `ParseError` for a length that is zero or out of range."
     m = re.fullmatch(r"(\d*)(/*)(\d*)", text)
     if m is None:
         raise ParseError(f"the length {text[:40]!r}; expected one such as 1/8")
@@ -80,13 +80,13 @@ def parse_length(
         raise ParseError(f"the length {text[:40]!r}, which is out of reason")
     bottom = int(below) if below else 2 ** len(slashes)
     if int(above or 1) == 0 or bottom == 0:
-        raise ParseError(f"the length {text!r}, which is zero")
+        raise ParseError(f"the length {text!r} is zero")
     return Fraction(int(above or 1), bottom)
 
 
 def parse_tempo(
     text: str,  # of a Q: field
-) -> Fraction | None:  # quarter notes per minute; None: none in it
+) -> Fraction | None:  # quarter notes per minute; None: the field has none
     "Parse a tempo such as 1/4=100."
     m = re.search(r"(\d{1,3}/\d{1,3}(?:\s+\d{1,3}/\d{1,3})*)\s*=\s*(\d{1,4})", text[:100])
     if m:
@@ -103,7 +103,7 @@ def written_pitch(
     "Return the MIDI pitch of a note without accidentals; C is 60, c is 72."
     pitch = 60 + STEPS[letter.upper()] + 12 * (letter.islower() + octave.count("'") - octave.count(","))
     if not 0 <= pitch <= 127:
-        raise ParseError(f"the note {(letter + octave)[:20]!r}, which is out of range")
+        raise ParseError(f"the note {(letter + octave)[:20]!r} is out of range")
     return pitch
 
 # %% ../../nbs/lib/melody/abc_pitch.ipynb #2b45aff5

@@ -79,7 +79,7 @@ class _Voice:
 
     @property
     def unit_length(self) -> Fraction:
-        "What a note without a length lasts, in quarter notes."
+        "The duration of a note written without a length, in quarter notes."
         if self.unit is not None:
             return self.unit
         return Fraction(1, 4) if self.meter and self.meter.bar < 3 else Fraction(1, 2)
@@ -163,12 +163,12 @@ class _Reader:
         self.current = name
 
     def note_transposition(self, text: str) -> None:
-        "Remark on a transposition, which is not applied."
+        "Add a remark about a transposition, which is not applied."
         if m := re.search(r"\b(?:transpose|octave|score|sound|shift)\s*=\s*\S+|[+-]8\b", text):
             self.remarks[f"line {self.number}: {m[0]!r} is ignored; pitches are as written"] = None
 
     def set_field(self, letter: str, text: str) -> None:
-        "Apply an information field; unknown ones say nothing about the melody."
+        "Apply an information field; other fields do not affect the melody."
         voice = self.voice if letter != "V" else self.header
         targets = [voice] if self.in_body else [self.header, *self.voices.values()]
         if letter == "V":
@@ -193,13 +193,13 @@ class _Reader:
 
 # %% ../../nbs/lib/melody/abc_reader.ipynb #29b88d09
 def _read_music(reader: _Reader, line: str) -> None:
-    "Read one line of music; `ParseError` names the sign that is not understood."
+    "Read one line of music; `ParseError` names the symbol that is not understood."
     text, at = line.rstrip(), 0
     while at < len(text):
         m = _TOKEN.match(text, at)
         try:
             if m is None:
-                raise ParseError(f"the sign {text[at : at + 12]!r}, which is not understood")
+                raise ParseError(f"the symbol {text[at : at + 12]!r} is not understood")
             _read_token(reader, m)
         except ParseError as error:
             raise reader.fail(error.message, at + 1) from None
@@ -277,7 +277,7 @@ def _add_rest(voice: _Voice, text: str) -> None:
 
 
 def _add_notes(reader: _Reader, text: str, chord: bool) -> None:
-    "Add a note, or the highest note of a chord. Raises `ParseError` for a chord, unless they are wanted."
+    "Add a note, or the highest note of a chord. Raises `ParseError` for a chord, unless chords are allowed."
     voice = reader.voice
     inner, _, outer = text[1:].partition("]") if chord else (text, "", "")
     parts = [_NOTE_PARTS.match(m[0]) for m in re.finditer(_NOTE, inner)]
@@ -296,7 +296,7 @@ def _pitch(
     letter: str,
     octave: str,
 ) -> int:
-    "Return the pitch of a note, with the accidentals that hold for it, and keep its own for the bar."
+    "Return the pitch of a note, with the accidentals that apply to it, and keep its own for the rest of the bar."
     voice, natural = reader.voice, written_pitch(letter, octave)
     place = letter.upper() if reader.propagation == "pitch" else letter + octave
     last = voice.last
@@ -337,7 +337,7 @@ def _bar_line(reader: _Reader, sign: str, endings: str) -> None:
 
 
 def _settle(voice: _Voice) -> None:
-    "Note in the measure that ends which key, meter and tempo it has."
+    "Store the current key, meter and tempo in the measure that ends."
     bar = voice.measure.bar
     bar.key, bar.meter, bar.tempo = voice.key, voice.meter, voice.tempo
 
@@ -355,7 +355,7 @@ def _passes(
 
 # %% ../../nbs/lib/melody/abc_reader.ipynb #83de8993
 def _add_words(reader: _Reader, text: str) -> None:
-    "Give the notes of the last line of music their syllables of one more verse."
+    "Give the notes of the last line of music the syllables of one more verse."
     voice = reader.voice
     voice.verse += 1
     slots = list(voice.line)
@@ -447,7 +447,7 @@ def read_abc(
     part: str | int | None = None,  # a voice: name or number
     options: ReadOptions = DEFAULT_OPTIONS,
 ) -> Score:
-    "Read one voice of a tune. Raises `ParseError` with line and column, `ArgumentError` if it must be chosen."
+    "Read one voice of a tune. Raises `ParseError` with line and column, `ArgumentError` if a choice is needed."
     reader = _Reader(options)
     for number, line in _tune_lines(text, options.tune):
         reader.number = number
@@ -458,7 +458,7 @@ def read_abc(
     if not voices:
         raise ParseError("the ABC text has no notes after its K: field")
     if part is not None and options.voice is not None:
-        raise ArgumentError("voice", options.voice, "in ABC, parts are voices; give one of part and voice")
+        raise ArgumentError("voice", options.voice, "in ABC, parts are voices; give either part or voice")
     names = [v.name for v in voices]
     shown = [f"{v.name!r} {v.title} ({sum(len(m.events) for m in v.measures)} notes and rests)" for v in voices]
     wanted = options.voice if part is None else part
@@ -469,7 +469,7 @@ def read_abc(
 
 def _score(
     voice: _Voice,
-    several: bool,  # the tune has more voices
+    several: bool,  # whether the tune has more than one voice
     verse: int | None,
     remarks: tuple[str, ...],
 ) -> Score:

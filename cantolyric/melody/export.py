@@ -69,7 +69,7 @@ def fit_words(
     phrases: Sequence[Phrase],
     lines: Sequence[Sequence[Word]],
 ) -> list[Word]:  # per note
-    "Return the words note by note. Raises `ArgumentError` unless each line has as many syllables as its phrase notes."
+    "Return a word per note. Raises `ArgumentError` unless each line has as many syllables as its phrase has notes."
     if len(lines) != len(phrases):
         problem = f"{len(lines)} lines for {len(phrases)} phrases; give one line per phrase, or set phrases by hand"
         raise ArgumentError("lyrics", None, f"{problem} with with_phrases", shown=False)
@@ -103,7 +103,7 @@ def _pieces(
     words: Sequence[Word | None],
     lines: Sequence[Fraction],  # onsets of bar lines, the end of the last bar included
 ) -> list[_Piece]:
-    "Return notes and rests in order, split at bar lines and into lengths that one sign can show."
+    "Return notes and rests in order, split at bar lines and into lengths that one symbol can represent."
     whole: list[_Piece] = []
     now = Fraction(0)
     for note, word in zip(notes, words):
@@ -123,7 +123,7 @@ def _pieces(
 
 
 def _split(piece: _Piece, lines: Sequence[Fraction]) -> list[_Piece]:
-    "Split a note or rest at bar lines, and where one sign cannot show its length."
+    "Split a note or rest at bar lines, and where one symbol cannot represent its length."
     end = piece.onset + piece.duration
     cuts = [piece.onset, *(t for t in lines if piece.onset < t < end), end]
     spans = [span for a, b in pairwise(cuts) for span in _signs(a, b - a)]
@@ -143,7 +143,7 @@ def _split(piece: _Piece, lines: Sequence[Fraction]) -> list[_Piece]:
 
 
 def _signs(onset: Fraction, length: Fraction) -> Iterator[tuple[Fraction, Fraction]]:
-    "Cut a length into the largest lengths that one sign can show; what is left is yielded as it is."
+    "Cut a length into the largest lengths that one symbol can represent; a remainder is yielded as it is."
     while length > 0:
         fits = [x for x in _SIGNS if x <= length]
         binary = length.denominator & (length.denominator - 1) == 0
@@ -359,7 +359,7 @@ def write_midi(
 
 
 def _ticks(score: Score) -> int:
-    "Return ticks per quarter note that make all onsets and ends whole, as far as MIDI allows."
+    "Return the ticks per quarter note that make all onsets and ends integers, as far as MIDI allows."
     ends = {x.denominator for n in score.notes for part in n.parts for x in (part.onset, part.end)}
     for ticks in (lcm(_TICKS, *ends), lcm(*ends)):
         if ticks <= _MOST_TICKS:
@@ -368,7 +368,7 @@ def _ticks(score: Score) -> int:
 
 
 def _midi_key(key: Key) -> str:
-    "Return mido's name of a key; MIDI has major and minor only."
+    "Return mido's name for a key; MIDI has only major and minor."
     minor = key.mode in ("minor", "aeolian")
     fifths = max(-7, min(7, key.fifths))
     return Key(fifths, "minor" if minor else "major").tonic + "m" * minor

@@ -84,7 +84,7 @@ class Melody:
         """Read a melody from a file.
 
         Raises `FileError` for a file that cannot be read, `ArgumentError` if a part must be chosen, and
-        `MissingDependencyError` for a MIDI file without mido.
+        `MissingDependencyError` for a MIDI file if mido is not installed.
         """
         score = read_score(path, part, options or DEFAULT_OPTIONS)
         return cls.from_score(score, phrases, melismas, Path(path).name)
@@ -97,7 +97,7 @@ class Melody:
         key: str | None = None,  # what 1 means in numbered notation: C, Bb, G3; None: C
         phrases: PhraseRules | Sequence[int] | None = None,  # as in `from_file`
     ) -> "Melody":
-        "Read a typed melody. Raises `ParseError` with line and column, `ArgumentError` for a wrong key."
+        "Read a typed melody. Raises `ParseError` with line and column, `ArgumentError` for an invalid key."
         if key is not None and not jianpu:
             raise ArgumentError("key", key, "only numbered notation needs a key; add jianpu=True")
         score = parse_jianpu(text, key or "C") if jianpu else parse_pitches(text)
@@ -150,7 +150,7 @@ class Melody:
         self,
         lengths: Sequence[int],  # notes per phrase
     ) -> "Melody":
-        "Return the melody with other phrases. Raises `ArgumentError` unless the lengths add up to its notes."
+        "Return the melody with other phrases. Raises `ArgumentError` unless the lengths add up to its number of notes."
         if isinstance(lengths, str) or not all(type(n) is int and n > 0 for n in lengths):
             raise ArgumentError("lengths", lengths, "expected positive numbers of notes, such as [7, 7]")
         notes, at, phrases = self.notes, 0, []
@@ -167,7 +167,7 @@ class Melody:
         self,
         semitones: int,  # positive upwards
     ) -> "Melody":
-        "Return the melody higher or lower. Raises `ArgumentError` if a note leaves the range of MIDI."
+        "Return the melody, transposed. Raises `ArgumentError` if a note leaves the range of MIDI."
         if isinstance(semitones, bool) or not isinstance(semitones, int):
             raise ArgumentError("semitones", semitones, "expected an integer")
         phrases = tuple(Phrase(tuple(n.transposed(semitones) for n in p.notes)) for p in self.phrases)
@@ -190,7 +190,7 @@ class Melody:
         return ToneTemplate(tuple(lines), "0243")
 
     def ranges(self) -> tuple[tuple[str, ...], ...]:
-        "Return, per phrase and note, the classes that the direction allows while the other notes keep `digits`."
+        "Return, per phrase and note, the classes that the direction allows while the other notes keep their digits."
         return tuple(class_ranges(p, digits) for p, digits in zip(self.phrases, self.digits()))
 
     def to_midi(

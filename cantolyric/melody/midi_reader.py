@@ -143,7 +143,7 @@ def _with_lyrics(
     syllables: dict[int, str],
     starts: set[int],
 ) -> list[Note]:
-    "Give notes their syllables; a note without one after the first syllable has none of its own."
+    "Give notes their syllables; if there are any, each note without one gets an empty one."
     sung = [replace(n, lyric=syllables.get(int(n.onset * ticks))) for n in notes]
     if any(n.lyric for n in sung):
         sung = [replace(n, lyric=n.lyric or "") for n in sung]
@@ -162,14 +162,14 @@ def read_midi(
     """Read one part of a MIDI file.
 
     Raises `ParseError` for a damaged file or chords, `ArgumentError` if a part must be chosen, and
-    `MissingDependencyError` without mido.
+    `MissingDependencyError` if mido is not installed.
     """
     mido = import_optional("mido", "reading and writing MIDI", "melody")
     if len(raw) > _MOST_BYTES:
         raise ParseError(f"the MIDI file is larger than {_MOST_BYTES // 1_000_000} MB; export the part that is sung")
     try:
         midi = mido.MidiFile(file=BytesIO(raw), charset="latin-1", clip=True)
-    except Exception as error:  # mido raises many kinds for damaged files, also IndexError and KeyError
+    except Exception as error:  # mido raises many kinds of exceptions, including KeyError
         raise ParseError(f"the MIDI file is damaged ({type(error).__name__}: {error}); export it again") from None
     ticks = midi.ticks_per_beat
     if not 0 < ticks < 0x8000:

@@ -147,7 +147,7 @@ _DECIMAL = re.compile(r"[+-]?[0-9]{1,6}(?:\.[0-9]{0,6})?")
 
 
 def _number(element: Element | None, path: str, default: str = "0") -> Fraction:
-    "Return the number in an element below another; 0 where it is missing. Raises `ParseError` if it is none."
+    "Return the number in a child element, or the default if it is missing. Raises `ParseError` if it is not a number."
     text = (element.findtext(path) if element is not None else None) or default
     if not _DECIMAL.fullmatch(text.strip()):
         raise ParseError(f"<{path}> is {text[:40]!r}; expected a number of at most six digits")
@@ -183,7 +183,7 @@ def _pitch(note: Element, part: _Part) -> int | None:
     midi = STEPS[step] + _number(pitch, "alter") + 12 * (_number(pitch, "octave") + 1) + part.transpose
     if midi.denominator != 1:
         raise ParseError(
-            f"<alter> is {pitch.findtext('alter')!r}; quarter tones cannot be sung on tones; use whole ones"
+            f"<alter> is {pitch.findtext('alter')!r}; quarter tones are not supported; use whole semitones"
         )
     if not 0 <= midi <= 127:
         raise ParseError(f"the pitch {step}{pitch.findtext('octave')} is outside the range of MIDI")
@@ -212,7 +212,7 @@ def _marks(note: Element) -> frozenset[str]:
 
 
 def _verses(note: Element, part: _Part) -> dict[int, str]:
-    "Return the syllable of each verse; an extender line leaves the notes below it without one."
+    "Return the syllable of each verse; an extender line leaves the notes that it spans without one."
     verses = {}
     for lyric in note.iterfind("lyric"):
         digits = "".join(ch for ch in lyric.get("number", "1") if ch in "0123456789")[-3:]
@@ -235,7 +235,7 @@ def _is_of(note: Element, voice: str | None) -> bool:
 def _read_measure(measure: Element, part: _Part, number: int) -> Bar:
     "Read one measure of one voice."
     bar = Bar(number, key=part.sounding_key, meter=part.meter, tempo=part.tempo, endings=part.endings)
-    now = start = Fraction(0)  # quarter notes; `start` is that of the last note, for chords
+    now = start = Fraction(0)  # quarter notes; `start` is the onset of the last note, for chords
     for element in measure:
         length = _number(element, "duration") / part.divisions if element.find("duration") is not None else Fraction(0)
         if length < 0:
@@ -305,7 +305,7 @@ _JUMPS = ("dacapo", "dalsegno", "fine", "tocoda")
 
 
 def _read_sound(element: Element, part: _Part, bar: Bar) -> None:
-    "Follow the tempo; remark on jumps."
+    "Follow the tempo, and add a remark about each jump."
     for sound in element.iter("sound"):
         if sound.get("tempo"):
             tempo = sound.get("tempo", "").strip()

@@ -171,10 +171,10 @@ DEFAULT_OPTIONS = ReadOptions()
 def choose(
     names: Iterable[str],  # of the parts or voices that can be sung, in order
     wanted: str | int | None,  # a name, or a number from 1
-    what: str,  # "part" or "voice", also the argument's name
+    what: str,  # "part", "voice" or "tune"; also the argument's name
     shown: Iterable[str] | None = None,  # how to list them; None: by name
 ) -> int:  # place of the chosen one, from 0
-    "Choose a part by name or number. Raises `ArgumentError` that lists all, if it is missing or unclear."
+    "Choose a part by name or number. Raises an `ArgumentError` that lists all if the choice is missing or ambiguous."
     names = list(names)
     listed = "; ".join(f"{k} = {text}" for k, text in enumerate(shown or map(repr, names), 1))
     if not names:
@@ -182,7 +182,7 @@ def choose(
     if wanted is None:
         if len(names) == 1:
             return 0
-        problem = f"the file has {len(names)} {what}s that can be sung: choose one by name or number: {listed}"
+        problem = f"the file has {len(names)} {what}s that can be sung; choose one by name or number: {listed}"
         raise ArgumentError(what, wanted, problem)
     hits = [k for k, name in enumerate(names) if name == wanted]
     hits = hits or [k for k, name in enumerate(names) if name.casefold() == str(wanted).strip().casefold()]

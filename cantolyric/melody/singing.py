@@ -23,7 +23,7 @@ _GAP = Fraction(1, 4)  # quarter notes; players, and so MIDI files, leave a gap 
 def join_ties(
     notes: Sequence[Note],  # without grace notes
 ) -> list[Note]:
-    "Make one note of tied notes; a tie to another pitch or over a rest is ignored."
+    "Join tied notes into one; a tie to another pitch or over a rest is ignored."
     joined: list[Note] = []
     for note in notes:
         last = joined[-1] if joined else None
@@ -85,9 +85,9 @@ def _with_slur_marks(
 class PhraseRules:
     "Where phrases end."
 
-    rest: Fraction | float = Fraction(1, 2)  # at least so long, in quarter notes; 0: rests do not end phrases
+    rest: Fraction | float = Fraction(1, 2)  # at least this long, in quarter notes; 0: rests do not end phrases
     marks: frozenset[str] = MARKS - {"system"}  # marks that end a phrase
-    bars: int | None = None  # also after each so many bars, before a pick-up
+    bars: int | None = None  # also after every group of this many bars, before any pick-up
     longest: int | None = 16  # syllables; a longer phrase is split after a long note; None: never
 
     def __post_init__(self) -> None:

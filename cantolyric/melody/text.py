@@ -23,7 +23,7 @@ def read_bytes(
     except OSError as error:
         raise FileError.from_os_error(path, error) from None
     if len(raw) > MAX_BYTES:
-        problem = f"it is larger than {MAX_BYTES // 1_000_000} MB, so it is hardly a melody"
+        problem = f"it is larger than {MAX_BYTES // 1_000_000} MB, which is too large for a melody"
         raise FileError(path, problem, "export the part that is sung")
     if not raw.strip():
         raise FileError(path, "it is empty", "expected a MIDI, MusicXML or ABC file")
@@ -45,7 +45,7 @@ def decode(
         try:
             return raw.decode(charset)
         except LookupError:
-            raise ArgumentError("charset", charset, "no such encoding; such as utf-8, gbk or big5hkscs") from None
+            raise ArgumentError("charset", charset, "no such encoding; use one such as utf-8 or gbk") from None
         except UnicodeDecodeError as error:
             problem = f"byte {error.start} is not {charset} text"
             raise FileError(path, problem, "give another charset, such as utf-8, gbk or big5hkscs") from None

@@ -21,7 +21,7 @@ def is_allowed(
     second: str,  # class of the next note in the same phrase
     interval: int,  # semitones from the first note to the second
 ) -> bool:
-    "Return whether the tones do not oppose the melody; on a repeated note, only the same class does not."
+    "Return whether the classes don't oppose the melody's direction; a repeated note allows only the same class."
     step = CLASSES.index(second) - CLASSES.index(first)
     return step == 0 or step * interval > 0
 

@@ -105,7 +105,7 @@ def parse_tonic(
     "Read a major key. Raises `ArgumentError` if it is not understood."
     m = re.fullmatch(r"([A-Ga-g])([#b♯♭]?)(\d?)", key.strip()) if isinstance(key, str) else None
     if m is None:
-        raise ArgumentError("key", key, "expected a tonic such as C, Bb or F#, or with its octave, such as G3")
+        raise ArgumentError("key", key, "expected a tonic such as C, Bb or F#, with or without its octave: G3")
     name, alter = m[1].upper(), ALTER[m[2]]
     return Key(FIFTHS[name] + 7 * alter), 12 * (int(m[3] or 4) + 1) + STEPS[name] + alter
 
@@ -114,7 +114,7 @@ def parse_jianpu(
     text: str,  # such as "1 1 5 5 6 6 5 -"
     key: str = "C",  # tonic, as for `parse_tonic`
 ) -> Score:
-    "Read numbered notation. Raises `ParseError` with line and column, `ArgumentError` for a wrong key."
+    "Read numbered notation. Raises `ParseError` with line and column, `ArgumentError` for an invalid key."
     text = _checked(text).replace("，", ",").replace("’", "'").replace("‘", "'")
     tonic, one = parse_tonic(key)
     notes: list[Note] = []

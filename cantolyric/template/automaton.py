@@ -36,7 +36,7 @@ class TemplateState(NamedTuple):
 
 
 def _extended(
-    unit: str,  # an unfinished word or number; a number may have a space behind it
+    unit: str,  # an unfinished word or number; a number may have a space after it
     char: str,
 ) -> str | None:  # None if the character does not belong to the unit
     "Return a word or number with one more character."
@@ -71,7 +71,7 @@ class Automaton:
         self._bind_letters()
 
     def _search_parts(self, n: int, equal: dict[tuple, LineSearch]) -> list[tuple[int, LineSearch]]:
-        "Return the searches of a line's parts between English words, which end a reading, and their first slots."
+        "Return a first slot and a search for each part of a line between English words, which end a reading."
         parts, start = [], 0
         for is_word, slots in groupby(self.template.lines[n], key=lambda slot: slot.is_word):
             end = start + len(list(slots))
@@ -94,7 +94,7 @@ class Automaton:
     ) -> TemplateState | None:
         """Return the state after one more character; None if no matching text continues this way.
 
-        English words and numbers are judged when they end."""
+        English words and numbers are checked when they end."""
         if char in LINE_ENDS:
             return self._end_line(state)
         unit = _extended(state.unit, char)

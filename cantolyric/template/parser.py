@@ -67,7 +67,7 @@ def _parse_words(
     wrong = next((w for w in words if not ENGLISH.fullmatch(w)), None)
     if wrong is not None or not words:
         problem = f"{brief(wrong, 100)}, which is not an English word" if wrong else "no word"
-        raise ParseError(f"{{}} with {problem}, inside; write words such as {{baby}}, or {{fire=2}} for two syllables")
+        raise ParseError(f"braces with {problem}; write words such as {{baby}}, or {{fire=2}} for two syllables")
     try:
         return Slot.words(" ".join(words), check_counts(own))
     except ArgumentError as e:
@@ -215,14 +215,14 @@ class _Section(NamedTuple):
 
 
 def _check_word_counts(rows: Sequence[_Row]) -> None:
-    "Raise `ParseError` for a word that is counted in two ways, because a text has one count for it."
+    "Raise `ParseError` for a word with two different counts, because a text has one count per word."
     known: dict[str, int] = {}
     for row in rows:
         for word, own in words_of(row.slots):
             count = own or count_syllables(word)
             if known.setdefault(word, count) != count:
                 problem = f"{word} has {count} syllables here, but {known[word]} before"
-                remedy = f"give it one count, such as {{{word}={count}}}, in all places"
+                remedy = f"give it the same count everywhere, such as {{{word}={count}}}"
                 raise ParseError(f"line {row.number} of the template: {problem}; {remedy}", row.number)
 
 

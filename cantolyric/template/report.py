@@ -72,7 +72,7 @@ class Report:
     lines: tuple[tuple[Check, ...], ...]
     scheme: str
     rhymes: tuple[RhymeCheck | None, ...] = ()  # one per line of the template; () if no line has a letter
-    rows: tuple[int, ...] = ()  # for each line of the text its number in a file; (): count the lines from 1
+    rows: tuple[int, ...] = ()  # the line number in a file for each line of the text; (): count the lines from 1
 
     def number_of(
         self,

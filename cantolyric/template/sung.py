@@ -61,7 +61,7 @@ _WORD_OR_NUMBER = re.compile(f"{ENGLISH.pattern}|[0-9０-９]+")
 
 
 def _spoken(line: str, own: Mapping[str, int] | None) -> list[_Spoken]:
-    "Cut English words into syllables, and replace digits by the characters that they are read as."
+    "Cut English words into syllables, and replace digits with the characters that they are read as."
     out, end = [], 0
     for m in _WORD_OR_NUMBER.finditer(line):
         out += [_Spoken(c, column) for column, c in enumerate(line[end : m.start()], end + 1)]

@@ -62,7 +62,7 @@ def chinese_parts(
         raise UnsatisfiableError(f"the template {template} has only English words: add a slot to write in")
 
     def at_line_end(values: Sequence[Any]) -> tuple:
-        "Return the values of lines for the parts: only the last part of a line has that of its line."
+        "Return one value per part: that of its line for the last part of a line, None for the others."
         ends = [part.start + len(part.slots) == len(template.lines[part.line]) for part in parts]
         found = tuple(values[part.line] if end else None for part, end in zip(parts, ends)) if values else ()
         return found if any(found) else ()

@@ -44,7 +44,7 @@ class Task:
     model: Any
     end_ids: tuple[int, ...]  # tokens that end a text
     prompt: list[int]  # token ids
-    neutral_prompt: list[int]  # the same about no particular topic; the method "search" guides away from it
+    neutral_prompt: list[int]  # the same, but about no particular topic; the method "search" guides away from it
     constraints: Sequence[Constraint] | None  # distributed among the candidates; None: no mask
     text_of: Callable[[list[int], Constraint | None], str]  # token ids, the constraint they satisfy -> text
     max_new_tokens: int = 0  # without a mask
@@ -56,7 +56,7 @@ def finished_lines(
     lines: Sequence[str],  # the first lines of a text
     constraint: Constraint | None,  # that they satisfy; None: without a mask
 ) -> list[str]:
-    "Return lines in traditional characters, but fixed characters as the template has them: 晩 stays 晩."
+    "Return lines in traditional characters, with fixed characters as the template has them: a fixed 晩 stays 晩."
     if constraint is None:
         return list(lines)
     pairs = zip(constraint.template.lines, map(constraint.reader.finished, lines), strict=False)

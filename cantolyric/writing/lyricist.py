@@ -86,7 +86,7 @@ class _Gaps:
         return [k for k, x in enumerate(self.kept) if x is None]
 
     def merge(self, lines: Sequence[str], constraint: Constraint | None) -> str:
-        "Return the text with its new lines; `lines` are all the written ones, the constraint is on the open ones."
+        "Return the text with its new lines; `lines` are all written ones; the constraint is for the open ones."
         new = dict(zip(self.open_lines, finished_lines([lines[k] for k in self.open_lines], constraint), strict=True))
         return "\n".join(new.get(k) or str(self.lines[k]) for k in range(self.written))
 
