@@ -19,6 +19,7 @@ uses an average of three adapters. search-6 contains the texts of this program.
 import json
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import torch
@@ -224,7 +225,7 @@ def large_no(model, tokenizer):
 
 def judge_all(adapter):
     x = Lyricist.from_pretrained(SMALL, adapter)
-    for_each_request("own, free", of_samples(lambda r, texts: free_bits(x, r, texts)))
+    for_each_request("own, free", of_samples(partial(free_bits, x)))
     for_each_request("5-gram", of_samples(five_gram(reference_model())))
     del x
     model, tokenizer = load_model(LARGE)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
-from .characters import HAN, fold_variants, has_blanks, is_simplified, is_traditional, simplified_forms
+from .characters import fold_variants, has_blanks, is_simplified, simplified_forms
 from .english import ENGLISH, count_syllables
 from .errors import CantolyricError, ParseError, import_optional
 from .lyricfile import Line, LyricFile, lyric_rows
@@ -110,7 +110,7 @@ _MISSPELLINGS = [
         ("(?<=[我你佢])地(?![方位步球址盤下])", "哋"),
         ("(?<=[食走去做見過睇聽講死錯飲買賣變忘愛識搵])左(?![邊右手面轉側近])", "咗"),
         ("(?<=[我你佢哋])既(?![然往已定有係是要非])", "嘅"),
-        (f"(?<![如結效水蘋成後因生青糖])果(?=[個度陣日邊晚種啲])", "嗰"),
+        ("(?<![如結效水蘋成後因生青糖])果(?=[個度陣日邊晚種啲])", "嗰"),
         ("(?<=[食講做乜買冇好有睇諗搵])野(?![心獸生外餐花草火狗貓人蠻])", "嘢"),
         ("(?<=[過返出入落起埋])黎(?![明民巴])", "嚟"),
         ("訓覺|訓教|瞓教", "瞓覺"),

@@ -19,9 +19,9 @@ from cantolyric.constraint.decoding import (
     unmasked_beams,
     write_tokens,
 )
+from cantolyric.constraint.processor import ToneLogitsProcessor
 from cantolyric.constraint.sampling import TextRows
 from cantolyric.constraint.vocabulary import TokenTable
-from cantolyric.constraint.processor import ToneLogitsProcessor
 from cantolyric.errors import ArgumentError, CantolyricError
 from cantolyric.model_head import head_rows, sliced_head
 

@@ -13,7 +13,8 @@ from cantolyric.numerals import in_characters
 
 # Words of lyrics, by their syllables.
 WORDS = {
-    1: "love you me my heart night time home dream dreams kissed loved walked eyes you're I'm don't oh yeah girl la wow",
+    1: "love you me my heart night time home dream dreams kissed loved walked eyes you're I'm don't oh yeah girl la "
+    "wow",
     2: "baby lover tonight again away always sorry happy kisses wanted dancing someone something sometimes lonely "
     "moonlight doing being diamond people coffee lion rhythm table little troubled DJ TV OK MV unique",
     3: "beautiful forever everyone everything memory radio tomorrow yesterday paradise KTV together romantic area "

@@ -686,7 +686,6 @@ def test_backing_vocals_count_if_asked_for(tmp_path, capsys):
     ],
 )
 def test_english_and_digits_are_sung(text, tones, tmp_path, capsys):
-    from cantolyric.reading import default_reader
 
     code, data, notes = json_of(capsys, "read", "--text", text)
     assert code == 0 and data["tones"] == tones and data["unknown"] == [] and len(notes) == 1
@@ -783,9 +782,9 @@ def test_words_that_only_look_misspelled(typed, capsys):
 
 def test_plain_lyrics_have_no_notes():
     "Nothing is said about the verses that come with the course, so a note means something."
+    from cantolyric.data import load_verses
     from cantolyric.lyricnotes import lyric_notes
     from cantolyric.reading import default_reader
-    from cantolyric.data import load_verses
 
     reader = default_reader()
     texts_ = ["\n".join(lines) for lines in load_verses()["lines"][:300]]

@@ -17,8 +17,8 @@ from cantolyric.template.patterns import BREAKS, character_language
 from cantolyric.template.report import reads_right
 from cantolyric.template.slots import MAX_SLOTS, Slot
 from cantolyric.template.sung import lyric_lines, rhyme_group
-from cantolyric.template.words import chinese_parts, insert_words
 from cantolyric.template.template import ToneTemplate
+from cantolyric.template.words import chinese_parts, insert_words
 from cantolyric.tones import SCHEMES, Syllable, ToneScheme
 
 scheme = st.sampled_from(sorted(SCHEMES))
