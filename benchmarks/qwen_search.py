@@ -13,7 +13,7 @@ is added to that of the sixteen samples. ADAPTER is a folder; the default is the
 
 Blind readings led to the default (benchmarks/results/blind_reading.json). In the batches search-1 to search-4, the
 adapter was the one trained under the mask, or without it where the name says so, and no search was guided. search-5
-uses an average of three adapters. search-6 and search-7 contain texts of this program.
+uses an average of three adapters. search-6 to search-8 contain texts of this program.
 """
 
 import json
