@@ -17,8 +17,11 @@ from cantolyric.errors import ArgumentError, CantolyricError, FileError, Missing
 from cantolyric.melody import Key, Melody, Meter, PhraseRules, ReadOptions
 from cantolyric.melody import midi_reader as midi_module
 from cantolyric.melody.abc_pitch import parse_key
+from cantolyric.melody.export import lyric_words
 from cantolyric.melody.musicxml_reader import parse_xml
 from cantolyric.melody.tones import CLASSES, allowed_classes, is_allowed, likely_digits, table_distance
+from cantolyric.reading import default_reader
+from cantolyric.template.template import ToneTemplate
 
 
 def listed(melody: Melody) -> list[tuple]:
@@ -789,3 +792,17 @@ def test_silent_night():
     assert melody.phrases[0].pitches[:6] == (65, 65, 62, 65, 65, 62)
     assert [n.lyric for n in melody.notes][:6] == ["Si-", "lent", "night,", "ho-", "ly", "night,"]
     assert max(map(len, melody.phrases)) <= 16
+
+
+def test_lyrics_are_counted_as_in_check(tmp_path):
+    "English words take a note per syllable, digits are sung in Cantonese, and spaces take none."
+    text = "hello 2點，baby\n愛 你 love"
+    melody = Melody.parse("60 62 64 65 67 69 / 60 62 64")
+    assert ToneTemplate.parse("******/***").check(text).ok
+    words = [w for line in lyric_words(text, default_reader(), jyutping=True) for w in line]
+    assert [w.text for w in words] == ["hel", "lo", "兩", "點", "ba", "by", "愛", "你", "love"]
+    assert [w.syllabic for w in words] == ["begin", "end", "single", "single", "begin", "end", *["single"] * 3]
+    assert [w.jyutping for w in words] == ["", "", "loeng5", "dim2", "", "", "oi3", "nei5", ""]
+    melody.to_musicxml(tmp_path / "a.musicxml", text, jyutping=True)
+    again = Melody.from_file(tmp_path / "a.musicxml", phrases=[6, 3])
+    assert [n.lyric for n in again.notes] == ["hel-", "lo", "兩", "點", "ba-", "by", "愛", "你", "love"]

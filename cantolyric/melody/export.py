@@ -6,7 +6,7 @@
 __all__ = ['Word', 'lyric_words', 'words_of_file', 'fit_words', 'bar_lines', 'musicxml_text', 'write_musicxml', 'write_midi']
 
 # %% ../../nbs/lib/melody/export.ipynb #634ebc96
-import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,10 +18,10 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ..atomic_files import atomic_file
-from ..characters import HAN, is_han, text_lines
 from ..errors import ArgumentError, FileError, import_optional
 from .notes import Key, Meter, Note, Phrase, Score
 from ..reading import Reader
+from ..template.sung import sung_characters
 
 # %% ../../nbs/lib/melody/export.ipynb #75d337d6
 class Word(NamedTuple):
@@ -32,22 +32,27 @@ class Word(NamedTuple):
     syllabic: str = "single"  # place in its word, as in MusicXML
 
 
-_UNIT = re.compile(rf"[{HAN}]|(?:(?![{HAN}])[^\W_])+(?:['’](?:(?![{HAN}])[^\W_])+)*")
+# Whether a word has begun before a syllable, and whether it goes on after it
+_SYLLABIC = {(False, False): "single", (False, True): "begin", (True, True): "middle", (True, False): "end"}
 
 
 def lyric_words(
     text: str,  # lyrics
-    reader: Reader | None = None,  # None: no Jyutping
+    reader: Reader,
+    jyutping: bool = False,  # whether to give each character its reading in context
 ) -> list[list[Word]]:  # per line
-    "Split lyrics into syllables, with the Jyutping of each character as it is read in its line."
+    "Split lyrics into what is sung on each note, counted as in `ToneTemplate.check`."
     if not isinstance(text, str):
         raise ArgumentError("lyrics", text, "expected lyrics as a string, with one line per phrase")
     lines = []
-    for line in text_lines(text):
-        readings = reader.jyutping(line) if reader else [None] * len(line)
-        units = _UNIT.finditer(line)
-        lines.append([Word(m[0], readings[m.start()] or "" if is_han(m[0]) else "") for m in units])
-    return [line for line in lines if line]
+    for line in sung_characters(text, reader):
+        sizes, sung, words = Counter(c.column for c in line if c.free), Counter[int](), []
+        for c in line:
+            place, size = (sung[c.column], sizes[c.column]) if c.free else (0, 1)
+            sung[c.column] += 1
+            words.append(Word(c.char, c.jyutping or "" if jyutping else "", _SYLLABIC[place > 0, place < size - 1]))
+        lines.append(words)
+    return lines
 
 
 def words_of_file(
@@ -59,8 +64,7 @@ def words_of_file(
     for note in notes:
         text = note.lyric or ""
         goes_on = len(text) > 1 and text.endswith("-")
-        syllabic = {(False, False): "single", (False, True): "begin", (True, True): "middle", (True, False): "end"}
-        words.append(Word(text.removesuffix("-"), "", syllabic[inside, goes_on]) if text else None)
+        words.append(Word(text.removesuffix("-"), "", _SYLLABIC[inside, goes_on]) if text else None)
         inside = goes_on if text else inside
     return words
 

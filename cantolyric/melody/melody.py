@@ -199,7 +199,7 @@ class Melody:
         lyrics: str | None = None,  # one line per phrase; None: the lyrics of the file
     ) -> None:
         "Write a MIDI file with UTF-8 lyrics. Raises `ArgumentError` for lyrics that do not fit."
-        write_midi(path, self._score(), self._words(lyrics, None), Path(self.source).stem)
+        write_midi(path, self._score(), self._words(lyrics), Path(self.source).stem)
 
     def to_musicxml(
         self,
@@ -209,14 +209,16 @@ class Melody:
         reader: Reader | str | None = None,  # as in `as_reader`
     ) -> None:
         "Write a MusicXML file. Raises `ArgumentError` for lyrics that do not fit."
-        words = self._words(lyrics, as_reader(reader) if jyutping else None)
+        words = self._words(lyrics, reader, jyutping)
         write_musicxml(path, self._score(), words, Path(self.source).stem)
 
     def _score(self) -> Score:
         return Score(self.notes, self.keys, self.meters, self.tempos, self.pickup)
 
-    def _words(self, lyrics: str | None, reader: Reader | None) -> list[Word | None]:
+    def _words(
+        self, lyrics: str | None, reader: Reader | str | None = None, jyutping: bool = False
+    ) -> list[Word | None]:
         "Return what is sung on each note."
         if lyrics is None:
             return words_of_file(self.notes)
-        return list(fit_words(self.phrases, lyric_words(lyrics, reader)))
+        return list(fit_words(self.phrases, lyric_words(lyrics, as_reader(reader), jyutping)))
