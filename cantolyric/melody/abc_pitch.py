@@ -77,7 +77,7 @@ def parse_length(
         raise ParseError(f"the length {text[:40]!r}; expected one such as 1/8")
     above, slashes, below = m.groups()
     if max(len(above), len(below)) > 3 or len(slashes) > 8 or int(below or 1) > 512:
-        raise ParseError(f"the length {text[:40]!r}, which is out of reason")
+        raise ParseError(f"the length {text[:40]!r}, which is out of range")
     bottom = int(below) if below else 2 ** len(slashes)
     if int(above or 1) == 0 or bottom == 0:
         raise ParseError(f"the length {text!r} is zero")

@@ -57,7 +57,7 @@ def read_score(
         raise ArgumentError(error.name, error.value, f"in {str(path)!r}, {error.problem}", error.shown) from None
     suffix = Path(path).suffix or "no suffix"
     expected = "expected MIDI (.mid), MusicXML (.musicxml, .mxl), ABC (.abc) or typed pitches (.txt)"
-    raise FileError(path, f"its content is none of the known formats ({suffix})", expected)
+    raise FileError(path, f"its content is in none of the known formats ({suffix})", expected)
 
 # %% ../../nbs/lib/melody/melody.ipynb #e52494b1
 @dataclass(frozen=True)

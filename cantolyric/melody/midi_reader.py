@@ -117,7 +117,7 @@ def _syllables(
 
 # %% ../../nbs/lib/melody/midi_reader.ipynb #33d31465
 def _melody_notes(part: _Part, ticks: int, options: ReadOptions) -> list[Note]:
-    "Return the notes of a part. Raises `ParseError` for chords, unless the highest notes are wanted."
+    "Return the notes of a part. Raises `ParseError` for chords, unless `options` says to take the highest notes."
     notes: list[Note] = []
     for start, end, pitch in sorted(part.notes, key=lambda n: (n[0], -n[2])):
         note = Note(Fraction(start, ticks), Fraction(end - start, ticks), pitch)
@@ -173,7 +173,7 @@ def read_midi(
         raise ParseError(f"the MIDI file is damaged ({type(error).__name__}: {error}); export it again") from None
     ticks = midi.ticks_per_beat
     if not 0 < ticks < 0x8000:
-        raise ParseError("the MIDI file counts time in frames of film, not in beats; export it with ticks per beat")
+        raise ParseError("the MIDI file counts time in SMPTE frames, not in beats; export it with ticks per beat")
     if midi.type == 2:
         raise ParseError("the MIDI file holds several pieces (format 2); save one as format 0 or 1")
     file = _File()

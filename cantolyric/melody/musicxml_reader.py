@@ -324,7 +324,7 @@ def read_musicxml(
     "Read one voice of one part. Raises `ParseError` for damaged files, `ArgumentError` if a part must be chosen."
     root = parse_xml(unpack_mxl(raw) if raw.startswith(b"PK") else raw)
     if root.tag == "score-timewise":
-        raise ParseError("the score is time-wise, which few programs write; export it part-wise")
+        raise ParseError("the score is timewise, which few programs write; export it as partwise")
     if root.tag != "score-partwise":
         raise ParseError(f"the XML is <{root.tag[:40]}>, not a MusicXML score; expected <score-partwise>")
     names = {x.get("id"): (x.findtext("part-name") or "").strip() for x in root.iterfind("part-list/score-part")}

@@ -53,7 +53,7 @@ class Note:
     def transposed(self, semitones: int) -> "Note":
         "Return the note some semitones higher. Raises `ArgumentError` if it leaves the range of MIDI, 0 to 127."
         if not 0 <= self.pitch + semitones <= 127:
-            problem = f"bar {self.bar}: pitch {self.pitch} would become {self.pitch + semitones}; MIDI has 0 to 127"
+            problem = f"bar {self.bar}: pitch {self.pitch} would become {self.pitch + semitones}; MIDI allows 0 to 127"
             raise ArgumentError("semitones", semitones, problem)
         tail = tuple(n.transposed(semitones) for n in self.tail)
         return replace(self, pitch=self.pitch + semitones, tail=tail)
@@ -170,7 +170,7 @@ DEFAULT_OPTIONS = ReadOptions()
 
 def choose(
     names: Iterable[str],  # of the parts or voices that can be sung, in order
-    wanted: str | int | None,  # a name, or a number from 1
+    chosen: str | int | None,  # a name, or a number from 1
     what: str,  # "part", "voice" or "tune"; also the argument's name
     shown: Iterable[str] | None = None,  # how to list them; None: by name
 ) -> int:  # place of the chosen one, from 0
@@ -178,17 +178,17 @@ def choose(
     names = list(names)
     listed = "; ".join(f"{k} = {text}" for k, text in enumerate(shown or map(repr, names), 1))
     if not names:
-        raise ArgumentError(what, wanted, f"the file has no {what} with notes", shown=wanted is not None)
-    if wanted is None:
+        raise ArgumentError(what, chosen, f"the file has no {what} with notes", shown=chosen is not None)
+    if chosen is None:
         if len(names) == 1:
             return 0
         problem = f"the file has {len(names)} {what}s that can be sung; choose one by name or number: {listed}"
-        raise ArgumentError(what, wanted, problem)
-    hits = [k for k, name in enumerate(names) if name == wanted]
-    hits = hits or [k for k, name in enumerate(names) if name.casefold() == str(wanted).strip().casefold()]
+        raise ArgumentError(what, chosen, problem)
+    hits = [k for k, name in enumerate(names) if name == chosen]
+    hits = hits or [k for k, name in enumerate(names) if name.casefold() == str(chosen).strip().casefold()]
     if len(hits) == 1:
         return hits[0]
-    number = str(wanted)
+    number = str(chosen)
     if not hits and number.isascii() and number.isdigit() and 1 <= int(number[:9]) <= len(names):
         return int(number) - 1
-    raise ArgumentError(what, wanted, f"{len(hits) or 'no'} {what}s have this name or number; the file has: {listed}")
+    raise ArgumentError(what, chosen, f"{len(hits) or 'no'} {what}s have this name or number; the file has: {listed}")

@@ -181,7 +181,7 @@ def _search(task: Task, n: int) -> list[Drawn]:
 def _best_of_groups(
     task: Task, constraints: list[Any], strategy: Strategy, groups: int, size: int
 ) -> dict[str, list[int]]:  # text -> token ids
-    "Return the best wanted text of each group of `size` beams; there are `groups` groups for each constraint."
+    "Return the best text of each group of `size` beams, `groups` groups per constraint; unwanted texts do not count."
     prompts = (task.prompt, task.neutral_prompt)
     ids, neutral = (torch.tensor([p] * len(constraints), device=task.model.device) for p in prompts)
     guidance: dict[str, Any] = dict(negative_prompt_ids=neutral, guidance_scale=GUIDANCE_SCALE)
