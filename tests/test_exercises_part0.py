@@ -2,8 +2,7 @@
 
 from cantolyric._exercises.reading import check_disputed, check_longest_words
 from cantolyric._exercises.template import check_count, check_mend, check_union
-from cantolyric._exercises.tones import check_coarser, check_count_fitting, check_pronounces_itself
-from cantolyric.tones import SCHEMES
+from cantolyric._exercises.tones import check_coarser, check_count_fitting, check_scheme
 
 CHECKS = (
     check_coarser,
@@ -12,7 +11,7 @@ CHECKS = (
     check_disputed,
     check_longest_words,
     check_mend,
-    check_pronounces_itself,
+    check_scheme,
     check_union,
 )
 
@@ -25,9 +24,10 @@ def test_empty_stubs_and_crashes_are_rejected():
 
 
 def test_typical_mistakes_are_rejected():
-    assert "Not yet" in check_pronounces_itself(
-        lambda table, numerals: table in SCHEMES.values()
-    )  # compares with the known tables
+    assert "encode('luk9 si1') should raise" in check_scheme(Lenient)
+    assert "should contain 'je'" in check_scheme(Silent)
+    assert "tones('3') should be {1, 2}, got {1}" in check_scheme(FirstOnly)
+    assert check_scheme(Strict) == "Right."
     assert "Not yet" in check_coarser(lambda a, b: dict(zip(a, b)))  # never refuses
     assert "strings that stay" in check_count_fitting(
         lambda tune: 4 ** len(tune) if len(tune) < 2 else 6 ** (len(tune) - 1)
@@ -52,6 +52,46 @@ def test_typical_mistakes_are_rejected():
     assert "shapes" in check_union(
         lambda a, b: str(a) if str(a) == "02" else union(a, b)
     )  # zip drops the end of the longer one
+
+
+class Lenient:
+    "Refuses a missing tone only."
+
+    def __init__(self, table):
+        self.table = table
+
+    def encode(self, jyutping):
+        for s in jyutping.split():
+            if s[-1].isalpha():
+                raise ValueError(s)
+        return "".join(self.table[min(int(s[-1]), 6) - 1] for s in jyutping.split())
+
+    def tones(self, digit):
+        if digit not in self.table:
+            raise ValueError(digit)
+        return {k for k, d in enumerate(self.table, 1) if d == digit}
+
+
+class Silent(Lenient):
+    "Refuses wrong tones, without saying where."
+
+    def encode(self, jyutping):
+        if not all(s[-1] in "123456" for s in jyutping.split()):
+            raise ValueError("wrong tone")
+        return super().encode(jyutping)
+
+
+class Strict(Lenient):
+    def encode(self, jyutping):
+        for s in jyutping.split():
+            if s[-1] not in "123456":
+                raise ValueError(f"{s!r} has no tone")
+        return super().encode(jyutping)
+
+
+class FirstOnly(Strict):
+    def tones(self, digit):
+        return {min(super().tones(digit))}
 
 
 def union(a, b):
