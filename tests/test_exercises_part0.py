@@ -1,9 +1,8 @@
 """The checkers of lessons 00 to 02 reject wrong answers. (nbs/solutions shows that they accept the solutions.)"""
 
 from cantolyric._exercises.reading import check_disputed, check_longest_words
-from cantolyric._exercises.template import check_count, check_mend, check_union
-from cantolyric._exercises.tones import check_coarser, check_count_fitting, check_pronounces_itself
-from cantolyric.tones import SCHEMES
+from cantolyric._exercises.template import check_count, check_machine, check_mend
+from cantolyric._exercises.tones import check_coarser, check_count_fitting, check_scheme
 
 CHECKS = (
     check_coarser,
@@ -11,9 +10,9 @@ CHECKS = (
     check_count_fitting,
     check_disputed,
     check_longest_words,
+    check_machine,
     check_mend,
-    check_pronounces_itself,
-    check_union,
+    check_scheme,
 )
 
 
@@ -25,9 +24,10 @@ def test_empty_stubs_and_crashes_are_rejected():
 
 
 def test_typical_mistakes_are_rejected():
-    assert "Not yet" in check_pronounces_itself(
-        lambda table, numerals: table in SCHEMES.values()
-    )  # compares with the known tables
+    assert "encode('luk9 si1') should raise" in check_scheme(Lenient)
+    assert "should contain 'je'" in check_scheme(Silent)
+    assert "tones('3') should be {1, 2}, got {1}" in check_scheme(FirstOnly)
+    assert check_scheme(Strict) == "Right."
     assert "Not yet" in check_coarser(lambda a, b: dict(zip(a, b)))  # never refuses
     assert "strings that stay" in check_count_fitting(
         lambda tune: 4 ** len(tune) if len(tune) < 2 else 6 ** (len(tune) - 1)
@@ -49,20 +49,89 @@ def test_typical_mistakes_are_rejected():
 
     assert "read the whole line again" in check_mend(alone)
     assert "Not yet: for 33" in check_count(lambda a, chars: sum(a.accepts(c) for c in chars))  # one slot only
-    assert "shapes" in check_union(
-        lambda a, b: str(a) if str(a) == "02" else union(a, b)
-    )  # zip drops the end of the longer one
+    assert "step should return None" in check_machine(Patient)
+    assert "should be accepted" in check_machine(Hasty)
+    assert check_machine(Following) == "Right."
 
 
-def union(a, b):
-    from cantolyric.template.slots import ALL_TONES
-    from cantolyric.tones import ToneScheme
+class Lenient:
+    "Refuses a missing tone only."
 
-    digits = lambda tones: "".join(sorted({ToneScheme(a.scheme).of(t) for t in tones}))
-    return "/".join(
-        "".join("*" if x.tones | y.tones == ALL_TONES else f"[{digits(x.tones | y.tones)}]" for x, y in zip(*two))
-        for two in zip(a.lines, b.lines)
-    )
+    def __init__(self, table):
+        self.table = table
+
+    def encode(self, jyutping):
+        for s in jyutping.split():
+            if s[-1].isalpha():
+                raise ValueError(s)
+        return "".join(self.table[min(int(s[-1]), 6) - 1] for s in jyutping.split())
+
+    def tones(self, digit):
+        if digit not in self.table:
+            raise ValueError(digit)
+        return {k for k, d in enumerate(self.table, 1) if d == digit}
+
+
+class Silent(Lenient):
+    "Refuses wrong tones, without saying where."
+
+    def encode(self, jyutping):
+        if not all(s[-1] in "123456" for s in jyutping.split()):
+            raise ValueError("wrong tone")
+        return super().encode(jyutping)
+
+
+class Strict(Lenient):
+    def encode(self, jyutping):
+        for s in jyutping.split():
+            if s[-1] not in "123456":
+                raise ValueError(f"{s!r} has no tone")
+        return super().encode(jyutping)
+
+
+class FirstOnly(Strict):
+    def tones(self, digit):
+        return {min(super().tones(digit))}
+
+
+class Following:
+    "An automaton of one line."
+
+    def __init__(self, slots, codes):
+        self.slots, self.codes = slots, codes
+        self.prefixes = {word[:n] for word in codes for n in range(1, len(word))}
+
+    def start(self):
+        return 0, ""
+
+    def step(self, state, char):
+        (slot, text), digits = (state[0], state[1] + char), ""
+        while text and text not in self.prefixes:
+            word = max((w for w in self.codes if text.startswith(w)), key=len)
+            digits, text = digits + self.codes[word], text[len(word) :]
+        fits = all(slot + k < len(self.slots) and d in self.slots[slot + k] for k, d in enumerate(digits))
+        return (slot + len(digits), text) if fits else None
+
+    def is_final(self, state):
+        prefixes, self.prefixes = self.prefixes, ()
+        after = self.step(state, "")
+        self.prefixes = prefixes
+        return after is not None and after[0] == len(self.slots)
+
+
+class Patient(Following):
+    "Reads only at the end."
+
+    def step(self, state, char):
+        return super().step(state, char) if self.prefixes == () else (state[0], state[1] + char)
+
+
+class Hasty(Following):
+    "Reads each character by itself, at once."
+
+    def __init__(self, slots, codes):
+        super().__init__(slots, codes)
+        self.prefixes = ()
 
 
 def count(tune, held_is_free=False):

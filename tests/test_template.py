@@ -327,6 +327,7 @@ def test_letters_breaks_and_sections_print_back(case, times, data):
 @pytest.mark.parametrize(
     "text, place",
     [
+        ("O243", "line 1, column 1 of the template: the letter 'O', which is not a slot"),  # not a zero
         ("02 A 4", "line 1, column 6"),
         ("02/43 AB", "line 2, column 5"),
         ("02/43 a", "line 2, column 4"),

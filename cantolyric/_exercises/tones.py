@@ -1,30 +1,64 @@
 """Checkers for lesson 00. Each returns "Right." or explains what is wrong; none raises."""
 
 from collections.abc import Callable
+from operator import methodcaller
+from typing import Any
 
 from cantolyric._exercises import RIGHT, run
 
-NUMERALS = {"0": "ling4", "2": "ji6", "3": "saam1", "4": "sei3", "5": "ng5", "9": "gau2"}
+TABLES = ("334042", "394042", "394052", "123456", "332024")
 
 
-def check_pronounces_itself(fn: Callable) -> str:
-    "`fn(table, numerals)` -> whether each digit of a table, read aloud, has the tone class that it names."
-    for table, want in [
-        ("334042", True),
-        ("394042", True),
-        ("394052", True),
-        ("332024", False),
-        ("334022", True),
-        ("334024", False),
-        ("394025", False),
-        ("349052", False),
-    ]:
-        got, error = run(fn, table, dict(NUMERALS))
+def check_scheme(cls: type) -> str:
+    "`cls(table)` -> a scheme with `encode(jyutping)` and `tones(digit)`."
+    for table in TABLES:
+        scheme, error = run(cls, table)
+        for case in (_check_encode, _check_tones):
+            error = error or case(scheme, table)
         if error:
             return error
-        if got is not want:
-            return f"Not yet: for {table!r} expected {want}, got {got!r}"
     return RIGHT
+
+
+def _check_encode(scheme: Any, table: str) -> str | None:
+    for line in ("je6 jyu5", "si1 si2 si3 si4 si5 si6", "ng5", "seoi4 hon3 sing1 gwong1 ziu3 je6 lou6 coeng4"):
+        got, error = run(methodcaller("encode", line), scheme)
+        want = "".join(table[int(syllable[-1]) - 1] for syllable in line.split())
+        if error:
+            return error
+        if got != want:
+            return f"Not yet: for {table!r}, encode({line!r}) should be {want!r}, got {got!r}"
+    for line, wrong in (("si1 je", "je"), ("luk9 si1", "luk9"), ("si0", "si0"), ("si1 si7", "si7")):
+        message = _refusal(methodcaller("encode", line), scheme)
+        if message is None:
+            return f"Not yet: encode({line!r}) should raise a ValueError"
+        if wrong not in message:
+            return f"Not yet: the ValueError of encode({line!r}) should contain {wrong!r}, got {message!r}"
+    return None
+
+
+def _check_tones(scheme: Any, table: str) -> str | None:
+    for digit in sorted(set(table)):
+        got, error = run(methodcaller("tones", digit), scheme)
+        want = {tone for tone in range(1, 7) if table[tone - 1] == digit}
+        if error:
+            return error
+        if got != want:
+            return f"Not yet: for {table!r}, tones({digit!r}) should be {want}, got {got!r}"
+    if _refusal(methodcaller("tones", "7"), scheme) is None:
+        return f"Not yet: for {table!r}, tones('7') should raise a ValueError"
+    return None
+
+
+def _refusal(fn: Callable, scheme: Any) -> str | None:
+    "Return the message of the `ValueError` that `fn` raises, or None."
+    try:
+        fn(scheme)
+    except ValueError as e:
+        return str(e)
+    except Exception:
+        return None
+    return None
 
 
 def check_coarser(fn: Callable) -> str:

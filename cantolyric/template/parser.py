@@ -41,7 +41,7 @@ def _parse_slot(
 ) -> Slot:
     if "=" in token[1:] and is_han(token[0]):
         return _parse_fixed(token[0], token.partition("=")[2].strip(), scheme)
-    if len(token) > 1:
+    if len(token) > 1 and token[0] == "[":
         return _parse_set(token[1:-1], scheme)
     if token in "*.-":
         return Slot(ALL_TONES, None, "*")
@@ -53,7 +53,7 @@ def _parse_slot(
         return Slot(_tones(token, scheme), None, token)
     if token == "[":
         raise ParseError("a '[' without its ']'")
-    raise ParseError(f"the {'letter' if token.isalpha() else 'sign'} {token!r}, which is not a slot")
+    raise ParseError(f"the {'letter' if token[0].isalpha() else 'sign'} {token[0]!r}, which is not a slot")
 
 
 _WORD_COUNT = re.compile(rf"({ENGLISH.pattern}) *= *([0-9]{{1,9}})")
