@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cantolyric._exercises.reading import check_net_gain
+from cantolyric._exercises.reading import check_net_gain, check_read_backward
 from cantolyric.characters import VARIANTS, is_han
 from cantolyric.context_rules import SUNG, TALK, WRITTEN, expand_pattern, rule_readings
 from cantolyric.errors import ArgumentError, FileError
@@ -272,6 +272,24 @@ def test_variants_have_candidates():
     for ch, common in VARIANTS.items():
         assert default_reader().candidates(ch) == default_reader().candidates(common)
     assert set(default_reader().candidates("爲")) >= {"wai4", "wai6"}
+
+
+def test_exercise_on_reading_backward():
+    def backward(text, lexicon, most=99, join=lambda word, rest: [*word, *rest]):
+        readings, end = [], len(text)
+        while end:
+            starts = range(max(0, end - most), end)
+            start = next((k for k in starts if text[k:end] in lexicon), end - 1)
+            readings = join(lexicon.get(text[start:end], (None,)), readings)
+            end = start
+        return readings
+
+    assert check_read_backward(backward) == "Right."
+    wrong_order = check_read_backward(lambda *a: backward(*a, join=lambda word, rest: [*rest, *word]))
+    assert "got ['si4', 'gaan3', 'jau5']" in wrong_order
+    assert "four characters" in check_read_backward(lambda *a: backward(*a, most=2))
+    no_gap = check_read_backward(lambda text, lexicon: [j for j in backward(text, lexicon) if j])
+    assert "銀 alone is not in the lexicon" in no_gap
 
 
 def test_exercise_on_net_gain():

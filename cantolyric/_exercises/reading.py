@@ -6,25 +6,37 @@ from cantolyric._exercises import RIGHT, run
 from cantolyric.reading import Reader
 
 
-def check_longest_words(fn: Callable) -> str:
-    "`fn(text, words)` -> the words that a longest-match reader finds."
-    words = {"銀", "行", "銀行", "行長", "長", "行行", "一", "一行行"}
-    for text, want in [
-        ("", []),
-        ("銀行", ["銀行"]),
-        ("銀行長", ["銀行", "長"]),
-        ("銀行行長", ["銀行", "行長"]),
-        ("一行行長", ["一行行", "長"]),
-        ("一行長", ["一", "行長"]),
-        ("雨，銀雨", ["雨", "，", "銀", "雨"]),
+def check_read_backward(fn: Callable) -> str:
+    "`fn(text, lexicon)` -> one Jyutping or None per character, longest words from the end of the text."
+    lexicon = {
+        "有": ("jau5",),
+        "時": ("si4",),
+        "間": ("gaan1",),
+        "長": ("coeng4",),
+        "有時": ("jau5", "si4"),
+        "時間": ("si4", "gaan3"),
+        "銀行": ("ngan4", "hong4"),
+        "行長": ("hong4", "zoeng2"),
+        "時間長": ("si4", "gaan3", "coeng4"),
+        "有時間長": ("jau5", "si4", "gaan3", "zoeng2"),
+    }
+    for text, want, why in [
+        ("", [], "nothing to read"),
+        ("有", ["jau5"], "a single character"),
+        ("有時間", ["jau5", "si4", "gaan3"], "from the right, 時間 comes first"),
+        ("銀行長", [None, "hong4", "zoeng2"], "行長 comes first, and 銀 alone is not in the lexicon"),
+        ("銀行行長", ["ngan4", "hong4", "hong4", "zoeng2"], "two words, in the order of the text"),
+        ("有時間長", ["jau5", "si4", "gaan3", "zoeng2"], "the longest word that ends here has four characters"),
+        ("長時間長", ["coeng4", "si4", "gaan3", "coeng4"], "the longest word that ends here has three characters"),
+        ("雨，有時", [None, None, "jau5", "si4"], "the lexicon has neither 雨 nor the comma"),
     ]:
-        got, error = run(fn, text, words)
+        got, error = run(fn, text, dict(lexicon))
         if error:
             return error
         if not isinstance(got, list):
             return f"Not yet: expected a list, got {got!r}"
         if got != want:
-            return f"Not yet: for {text!r} expected {want}, got {got}"
+            return f"Not yet: for {text!r} expected {want} ({why}), got {got}"
     return RIGHT
 
 
