@@ -114,12 +114,12 @@ class Move:
     @property
     def right(self) -> bool:
         "Whether the direction rule allows the move."
-        return is_allowed(*self.classes, self.interval)
+        return is_allowed(self.classes[0], self.classes[1], self.interval)
 
     @property
     def miss(self) -> int:
         "Semitones by which the interval misses the table of `table_distance`; 0 for syllables of the same class."
-        return table_distance(*self.classes, self.interval) if self.tones else 0
+        return table_distance(self.classes[0], self.classes[1], self.interval) if self.tones else 0
 
     @property
     def remedy(self) -> str:
@@ -208,8 +208,8 @@ class CheckedLine:
     def __str__(self) -> str:
         name = f"{self.number}." if self.number else f"(phrase {self.phrase})"
         readings = " ".join(n.jyutping or n.tone_class for n in self.notes if n.sung)
-        tune = _chain([n.pitch for n in self.notes if n.note], [m and m.tune for m in self.all_moves])
-        tones = _chain([n.tone_class for n in self.notes if n.note], [m and m.tones for m in self.all_moves])
+        tune = _chain([n.pitch for n in self.notes if n.note], [m.tune if m else None for m in self.all_moves])
+        tones = _chain([n.tone_class for n in self.notes if n.note], [m.tones if m else None for m in self.all_moves])
         parts = [f"{name} {self.text}  {readings}".rstrip(), f"   tune  {tune}", f"   tones {tones}"]
         wrong = [*self.problems, *(f"note {m.place}: {m}" for m in self.moves if not m.right)]
         return "\n".join([*(parts if self.phrase else parts[:1]), *(f"   ✗ {text}" for text in wrong)])
@@ -269,8 +269,24 @@ class MelodyCheck:
         place = f"line {m.line}, note {m.place}, {m.chars}"
         return f"allowed, but farthest from the usual intervals: {place}: {missed}, {m.miss} off"
 
+    @property
+    def other_phrases(self) -> tuple[int, ...]:
+        "Other lengths of phrases that give each syllable a note; empty if there are none, or if all lines fit."
+        sizes = [len(line.notes) - len(line.unsung) for line in self.lines if line.number]
+        notes = sum(len(line.notes) - len(line.extra) for line in self.lines)
+        misfits = any(line.extra or line.unsung for line in self.lines)
+        return tuple(sizes) if misfits and sum(sizes) == notes else ()
+
+    @property
+    def advice(self) -> str:
+        "How other phrases would fit; empty if there are none."
+        if not self.other_phrases:
+            return ""
+        lengths = ",".join(map(str, self.other_phrases))
+        return f"there are as many syllables as notes: in phrases of {lengths} notes, every line would have its own"
+
     def __str__(self) -> str:
-        return "\n".join(filter(None, [*map(str, self.lines), self.summary, self.hint]))
+        return "\n".join(filter(None, [*map(str, self.lines), self.summary, self.advice, self.hint]))
 
     def _repr_html_(self) -> str:
         "Show the tune and the tones of each line, with the forbidden moves marked."
