@@ -65,6 +65,6 @@ def check_cheapest(fn: Callable) -> str:
             return f"Not yet: for {pitches} expected a string of {len(pitches)} digits of 0243, got {got!r}"
         if places := _forbidden(pitches, got):
             return f"Not yet: for {pitches} you return {got}, but the move after note {places[0] + 1} is forbidden"
-        if cost(got, pitches) != best:
-            return f"Not yet: for {pitches} you return {got}, which misses the table by {cost(got, pitches)}, not {best}"
+        if (missed := cost(got, pitches)) != best:
+            return f"Not yet: for {pitches} you return {got}, which misses the table by {missed}, not {best}"
     return RIGHT

@@ -123,7 +123,7 @@ class Move:
 
     @property
     def remedy(self) -> str:
-        "Which classes would fit; empty if no single syllable can make peace."
+        "Which classes would fit; empty if changing one syllable is not enough."
         choices = [f"{n.char} could be {_one_of(n.fits)}" for n in (self.first, self.second) if n.fits]
         return ", or ".join(choices)
 
@@ -133,10 +133,11 @@ class Move:
             tune = f"repeats {self.first.pitch}"
         joint = "and" if self.right else "but"
         move = f"{self.first} → {self.second}: the tune {tune}, {joint} the tones {_TONES[self.tones]}"
-        return move if self.right else f"{move}; {self.remedy or 'change both'}"
+        return move if self.right else f"{move}; {self.remedy or _NO_REMEDY}"
 
 
 _TONES = {1: "rise", 0: "stay level", -1: "fall"}
+_NO_REMEDY = "no other class of one of them fits both its neighbours, so change more than one syllable"
 
 # %% ../../nbs/lib/melody/check.ipynb #mchk00c3
 def _counted(number: int, what: str) -> str:
