@@ -2,9 +2,11 @@
 
 import json
 import random
+import re
 import wave
 from fractions import Fraction
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -342,6 +344,7 @@ def test_check_a_file(run, tmp_path):
     first = data["lines"][0]
     assert [m["right"] for m in first["moves"]] == [True, False, False] and first["line"] == 2
     assert first["notes"][1] == dict(pitch="D4", midi=62, char="雨", jyutping="jyu5", tone_class="4", fits="02")
+    assert run(*where, "--text", RIGHT)[0] == 0
     code, out, _ = run("--melody", "t.abc", "right.txt")
     assert code == 1 and "in phrases of 4,3 notes" in out
 
@@ -351,6 +354,7 @@ def test_check_a_file(run, tmp_path):
     [
         (["right.txt"], "--tones, or a tune with --melody"),
         (["--tones", "02", "--melody", "t.abc", "right.txt"], "give only one"),
+        (["--melody", "t.abc", "--text", "雨", "right.txt"], "--text and the file 'right.txt' are both given"),
         (["--tones", "02", "--wav", "a.wav", "right.txt"], "--wav is for --melody"),
         (["--tones", "02", "--phrases", "4", "right.txt"], "--phrases is for --melody"),
         (["--melody", "t.abc", "--scheme", "0243", "right.txt"], "--scheme is for --tones"),
@@ -374,3 +378,12 @@ def test_the_reader_is_used():
     assert melody.check("種花").lines[0].notes[0].jyutping == "zung3"
     assert melody.check("種花", default_reader()) == melody.check("種花")
     assert melody.check("種花", "characters").lines[0].notes[0].jyutping == "zung2"
+
+
+def test_lesson_03_glosses_each_line_with_its_reading():
+    notebook = json.loads((Path(__file__).resolve().parent.parent / "nbs/03_melody.ipynb").read_text(encoding="utf-8"))
+    text = "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown")
+    pairs = re.findall(r"([\u3400-\u9fff]+)(?: \| | \()\*([a-z1-6 ]+)\*", text)
+    assert len(pairs) >= 15
+    for characters, jyutping in pairs:
+        assert default_reader().jyutping(characters) == jyutping.split(), characters

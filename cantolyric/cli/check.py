@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..atomic_files import write_text
-from .inputs import LYRICS_HELP, add_lyric_options, parse_lyrics, read_text, syllable_counts
+from .inputs import add_lyric_options, add_text_options, given_text, parse_lyrics, syllable_counts
 from .option_groups import MELODY_OPTIONS, add_melody_options, add_scheme_option, load_melody
 from .parsing import TONES_HELP, add_command, refuse_options, show
 from ..errors import CantolyricError, FileError
@@ -42,7 +42,7 @@ def _check_tones(args: argparse.Namespace) -> int:
     from cantolyric.template.template import ToneTemplate
 
     template = ToneTemplate.parse(args.tones, args.scheme)
-    song, counts = parse_lyrics(read_text(args.file), args.file, args).song, syllable_counts(args)
+    song, counts = parse_lyrics(*given_text(args), args).song, syllable_counts(args)
     report = template.check(song.text, args.reader, syllables=counts)
     report = replace(report, rows=tuple(line.number for line in song.lines))
     keys = ("char", "jyutping", "wanted", "got", "right")
@@ -62,7 +62,7 @@ def _check_melody(args: argparse.Namespace) -> int:
     from cantolyric.melody.picture import check_page
 
     melody = load_melody(args)
-    song = parse_lyrics(read_text(args.file), args.file, args).song
+    song = parse_lyrics(*given_text(args), args).song
     check = melody.check(song, args.reader, syllable_counts(args))
     if args.html:
         try:
@@ -126,7 +126,7 @@ def add_check(
         ],
         no="the tones differ, or fight the melody",
     )
-    parser.add_argument("file", help=LYRICS_HELP)
+    add_text_options(parser)
     parser.add_argument("--tones", help="template, such as 0243324/3324043")
     parser.add_argument(
         "--reader", choices=["characters"], help="read each character on its own, not as part of a word"
