@@ -357,7 +357,7 @@ def test_each_help_teaches():
         text = p.format_help()
         assert "examples:" in text and "exit codes: 0 success" in text, name
         assert all(a.help for a in p._actions if a.option_strings), name
-    assert "exit codes: 0 success; 1 the tones differ; 2" in found["check"].format_help()
+    assert "exit codes: 0 success; 1 the tones differ, or fight the melody; 2" in found["check"].format_help()
     assert "3 is a high tone" in make_parser().format_help()
 
 
@@ -389,6 +389,7 @@ def test_each_example_without_a_model_runs(line, tmp_path):
     if shutil.which("bash") is None:
         pytest.skip("no bash")
     (tmp_path / "my_lyrics.txt").write_text(VERSE, encoding="utf-8")
+    (tmp_path / "my_tune.abc").write_text("X:1\nL:1/4\nK:C\nDGEE GDCG|EEEG EGEE|]\n")
     for folder in (".local/share/bash-completion/completions", ".zfunc", ".config/fish/completions"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "cantolyric").write_text(

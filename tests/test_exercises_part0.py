@@ -1,16 +1,19 @@
-"""The checkers of lessons 00 to 02 reject wrong answers. (nbs/solutions shows that they accept the solutions.)"""
+"""The checkers of lessons 00 to 03 reject wrong answers. (nbs/solutions shows that they accept the solutions.)"""
 
+from cantolyric._exercises.melody import check_cheapest, check_count_within, check_fights
 from cantolyric._exercises.reading import check_disputed, check_read_backward
 from cantolyric._exercises.template import check_count, check_machine, check_mend
 from cantolyric._exercises.tones import check_coarser, check_count_fitting, check_scheme
 from cantolyric.reading import Reader
-from cantolyric.tones import SCHEMES
 
 CHECKS = (
+    check_cheapest,
     check_coarser,
     check_count,
     check_count_fitting,
+    check_count_within,
     check_disputed,
+    check_fights,
     check_machine,
     check_mend,
     check_read_backward,
@@ -144,3 +147,16 @@ def count(tune, held_is_free=False):
         all(m in (0, t) or (held_is_free and t == 0) for m, t in zip(moves(s), moves(tune)))
         for s in product(range(4), repeat=len(tune))
     )
+
+
+def test_typical_mistakes_with_melodies_are_rejected():
+    from cantolyric.melody.tones import allowed_classes
+
+    def broken(pitches, digits):  # a repeated note taken for a rising one
+        moves = zip(digits, digits[1:], pitches, pitches[1:])
+        return [k for k, (a, b, low, high) in enumerate(moves) if b not in allowed_classes(a, high - low or 1)]
+
+    assert "Not yet" in check_fights(broken)
+    assert "Not yet" in check_count_within(lambda pitches, choices: 4 ** len(pitches))  # forgets the tune
+    assert "misses the table by" in check_cheapest(lambda pitches: "0" * len(pitches))
+    assert "forbidden" in check_cheapest(lambda pitches: ("30" * len(pitches))[: len(pitches)])

@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cantolyric.cli.inputs import (
-    LYRICS_HELP,
     GivenLyrics,
     add_lyric_options,
+    add_text_options,
+    given_text,
     parse_lyrics,
-    read_text,
     syllable_counts,
 )
 from .option_groups import add_scheme_option
 from .parsing import add_command, show
-from ..errors import CantolyricError
 from ..tones import ToneScheme
 
 if TYPE_CHECKING:
@@ -60,11 +59,8 @@ def run_read(
     from cantolyric.reading import default_reader
     from cantolyric.template.sung import line_readings
 
-    if args.text is not None and args.file is not None:
-        raise CantolyricError(f"--text and the file {args.file!r} are both given; give only one")
-    reader, file = default_reader(), args.file or "-"
-    text = read_text(file) if args.text is None else args.text
-    given, counts = parse_lyrics(text, file if args.text is None else "--text", args), syllable_counts(args)
+    reader = default_reader()
+    given, counts = parse_lyrics(*given_text(args), args), syllable_counts(args)
     readings = [line_readings(line.text, reader, counts) for line in given.song.lines]
     scheme = ToneScheme(args.scheme)
     lines: list[dict[str, Any]] = [
@@ -97,7 +93,6 @@ def add_read(
             ("cantolyric read my_lyrics.txt", "print each line of a file, and a template for the whole text"),
         ],
     )
-    parser.add_argument("file", nargs="?", help=f"{LYRICS_HELP} (default: -)")
-    parser.add_argument("--text", help="text to read, instead of a file")
+    add_text_options(parser)
     add_lyric_options(parser)
     add_scheme_option(parser)

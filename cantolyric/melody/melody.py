@@ -8,18 +8,24 @@ __all__ = ['read_score', 'Melody']
 # %% ../../nbs/lib/melody/melody.ipynb #cf405cca
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ArgumentError, FileError, ParseError
+from ..english import check_counts
+from ..lyricfile import LyricFile, parse_lyrics
 from .abc_reader import read_abc
+from .check import MelodyCheck, check_melody
 from .export import Word, fit_words, lyric_words, words_of_file, write_midi, write_musicxml
 from .midi_reader import read_midi
 from .musicxml_reader import read_musicxml
 from .notes import DEFAULT_OPTIONS, Key, Meter, Note, Phrase, ReadOptions, Score
+from .picture import strip_html, strips_html
 from .singing import PhraseRules, singable_notes, split_phrases
+from .sound import SAMPLE_RATE, melody_sound, player, wav_bytes, write_wav
 from .text import decode, read_bytes
 from .tones import class_ranges, likely_digits
 from .typed import parse_jianpu, parse_pitches
@@ -27,6 +33,9 @@ from ..reading import Reader, as_reader
 from ..template.slots import MAX_SLOTS, Slot
 from ..template.template import ToneTemplate
 from ..tones import ToneScheme
+
+if TYPE_CHECKING:
+    from IPython.display import Audio
 
 # %% ../../nbs/lib/melody/melody.ipynb #0459b2e2
 def read_score(
@@ -197,9 +206,10 @@ class Melody:
         self,
         path: str | Path,
         lyrics: str | None = None,  # one line per phrase; None: the lyrics of the file
+        syllables: Mapping[str, int] | None = None,  # your syllable counts of English words, such as {"fire": 2}
     ) -> None:
         "Write a MIDI file with UTF-8 lyrics. Raises `ArgumentError` for lyrics that do not fit."
-        write_midi(path, self._score(), self._words(lyrics), Path(self.source).stem)
+        write_midi(path, self._score(), self._words(lyrics, syllables), Path(self.source).stem)
 
     def to_musicxml(
         self,
@@ -207,18 +217,59 @@ class Melody:
         lyrics: str | None = None,  # one line per phrase; None: the lyrics of the file
         jyutping: bool = False,  # the reading of each character as a second line of lyrics
         reader: Reader | str | None = None,  # as in `as_reader`
+        syllables: Mapping[str, int] | None = None,  # as in `to_midi`
     ) -> None:
         "Write a MusicXML file. Raises `ArgumentError` for lyrics that do not fit."
-        words = self._words(lyrics, reader, jyutping)
+        words = self._words(lyrics, syllables, reader, jyutping)
         write_musicxml(path, self._score(), words, Path(self.source).stem)
 
     def _score(self) -> Score:
         return Score(self.notes, self.keys, self.meters, self.tempos, self.pickup)
 
     def _words(
-        self, lyrics: str | None, reader: Reader | str | None = None, jyutping: bool = False
+        self,
+        lyrics: str | None,
+        syllables: Mapping[str, int] | None,
+        reader: Reader | str | None = None,
+        jyutping: bool = False,
     ) -> list[Word | None]:
         "Return what is sung on each note."
         if lyrics is None:
             return words_of_file(self.notes)
-        return list(fit_words(self.phrases, lyric_words(lyrics, as_reader(reader), jyutping)))
+        if not isinstance(lyrics, str):
+            raise ArgumentError("lyrics", lyrics, "expected lyrics as a string, with one line per phrase")
+        lines = lyric_words(parse_lyrics(lyrics).text, as_reader(reader), jyutping, check_counts(syllables))
+        return list(fit_words(self.phrases, lines))
+
+    def check(
+        self,
+        text: str | LyricFile,  # lyrics, one line per phrase
+        reader: Reader | str | None = None,  # as in `as_reader`
+        syllables: Mapping[str, int] | None = None,  # as in `to_midi`
+    ) -> MelodyCheck:
+        "Show where words fight the tune, note by note. Raises `ArgumentError` for a bad reader or count."
+        return check_melody(self.phrases, text, reader, syllables, self.tempos)
+
+    def audio(
+        self,
+        rate: int = SAMPLE_RATE,  # samples per second
+    ) -> "Audio":
+        "Play the melody in a notebook. Raises `MissingDependencyError` without IPython."
+        return player(self._wav(rate))
+
+    def to_wav(
+        self,
+        path: str | Path,
+        rate: int = SAMPLE_RATE,  # samples per second
+    ) -> None:
+        "Write the melody as a WAV file. Raises `FileError` if it cannot be written."
+        write_wav(path, self._wav(rate))
+
+    def _wav(self, rate: int) -> bytes:
+        return wav_bytes(melody_sound([(n, None) for n in self.notes], self.tempos, rate), rate)
+
+    def _repr_html_(self) -> str:
+        "Show the notes of each phrase, and the most likely tones."
+        lines = check_melody(self.phrases, "").lines
+        caption = f"{len(self)} notes in {len(self.phrases)} phrases; most likely tones {'/'.join(self.digits())}"
+        return strips_html([strip_html(line, problems=False) for line in lines], (caption,))

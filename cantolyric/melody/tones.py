@@ -81,13 +81,13 @@ def _register(
 
 def class_ranges(
     phrase: Phrase,
-    digits: str,  # of the phrase
+    digits: str,  # of the phrase; any other character, such as *, asks nothing of its neighbours
 ) -> tuple[str, ...]:  # per note, classes from low to high
     "Return which classes each note may have while its neighbours keep theirs."
-    intervals = phrase.intervals
-    ranges = []
-    for k in range(len(digits)):
-        before = set(allowed_classes(digits[k - 1], intervals[k - 1])) if k else set(CLASSES)
-        after = set(allowed_classes(digits[k + 1], -intervals[k])) if k + 1 < len(digits) else set(CLASSES)
-        ranges.append("".join(c for c in CLASSES if c in before & after))
+    ranges = [CLASSES] * len(digits)
+    for k, (first, second, interval) in enumerate(zip(digits, digits[1:], phrase.intervals)):
+        if second in CLASSES:
+            ranges[k] = "".join(c for c in ranges[k] if is_allowed(c, second, interval))
+        if first in CLASSES:
+            ranges[k + 1] = "".join(c for c in ranges[k + 1] if is_allowed(first, c, interval))
     return tuple(ranges)
