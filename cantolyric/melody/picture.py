@@ -74,9 +74,10 @@ def _steps(strip: _Strip) -> str:
             out += f"<rect x='{left:.1f}' y='{y - 3}' width='{max(2, width - 1):.1f}' height='6' rx='3' "
             out += f"fill='{fill}' stroke='currentColor' opacity='{opacity}'/>"
             left += width
-        steps.append((_x(k), strip.note_y(n.note.pitch)))
+        first = 44 * float(parts[0].duration / length)
+        steps.append((_x(k) - 22, _x(k) - 22 + first, strip.note_y(n.note.pitch)))  # left, right, height
         out += _text(_x(k), strip.note_y(max(p.pitch for p in parts)) - 8, n.pitch, 10, "opacity='.75'")
-    joints = "".join(f"M{a + 22:g} {b}L{c - 22:g} {d}" for (a, b), (c, d) in zip(steps, steps[1:]))
+    joints = "".join(f"M{a:.1f} {b}L{c:.1f} {d}" for (_, a, b), (c, _, d) in zip(steps, steps[1:]))
     return f"<path d='{joints}' stroke='currentColor' opacity='.5' fill='none'/>{out}"
 
 
