@@ -2713,6 +2713,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'cantolyric/melody/singing.py'),
                                            'cantolyric.melody.singing._merge': ( 'lib/melody/singing.html#_merge',
                                                                                  'cantolyric/melody/singing.py'),
+                                           'cantolyric.melody.singing._quality_of_cut': ( 'lib/melody/singing.html#_quality_of_cut',
+                                                                                          'cantolyric/melody/singing.py'),
                                            'cantolyric.melody.singing._split_long': ( 'lib/melody/singing.html#_split_long',
                                                                                       'cantolyric/melody/singing.py'),
                                            'cantolyric.melody.singing._with_slur_marks': ( 'lib/melody/singing.html#_with_slur_marks',

@@ -145,6 +145,12 @@ def _split_long(
             done.append(part)
             continue
         inner = range(len(part) // 4 + 1, len(part) - len(part) // 4)  # sizes of the first half
-        cut = max(inner, key=lambda k: (part[k].onset - part[k - 1].onset, -abs(2 * k - len(part))))
+        cut = max(inner, key=lambda k: _quality_of_cut(part, k))
         waiting += [part[cut:], part[:cut]]
     return done
+
+
+def _quality_of_cut(part: Sequence[Note], k: int) -> tuple[Fraction, bool, int]:
+    "Compare places to cut: after the longest note, if possible at a bar line, and then near the middle."
+    before, after = part[k - 1], part[k]
+    return after.onset - before.onset, after.bar != before.bar, -abs(2 * k - len(part))
