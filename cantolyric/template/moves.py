@@ -12,7 +12,9 @@ from ..tones import ToneScheme
 
 # %% ../../nbs/lib/template/moves.ipynb #mv000005
 Moves = tuple[frozenset[str], ...]  # of a line: for each slot but the last, the pairs of digits that are allowed
-MoveTables = tuple[bytes, ...]  # the same by tone: entry t of a table has bit u set if tone u may follow tone t; 8 entries
+MoveTables = tuple[
+    bytes, ...
+]  # the same by tone: entry t of a table has bit u set if tone u may follow tone t; 8 entries
 
 
 def move_tables(
