@@ -281,7 +281,7 @@ class Automaton:
         "As `_check_line`, for a part of a line between English words."
         window = self.windows[n][start : start + len(search.window)]
         if 0 in search.window:
-            self._refuse_moves(n, start + reachable_tones(window, search.moves).index(0) + 1)
+            self._refuse_moves(n, start + reachable_tones(search.own, search.moves).index(0) + 1)
         if not search.needs_search or search.can_complete(0, ""):
             return
         k = 1 + max(k for k in range(len(window)) if not k or search.can_complete(0, "", None, k))

@@ -25,12 +25,28 @@ class LineSearch:
         moves: MoveTables = (),  # which tones may follow which; () without any
     ) -> None:
         self.lexicon, self.fixed, self.moves = lexicon, fixed, moves
-        self.window = usable_tones(window, moves)
-        missing = ~lexicon.isolated.tones
-        self.scarce = any(slot & missing if moves else not slot & ~missing for slot in window)
+        self.own = bytes(map(self._own_tones, window, fixed)) if moves else window  # before the moves
+        self.window = usable_tones(self.own, moves)
+        self.scarce = not all(map(self._has_isolated, range(len(window))))
         self._completable: dict[tuple, bool] = {}
         self._by_slot: dict[frozenset[str] | None, list[Iterable[str]]] = {}
         self._last: dict[int, dict[str, set[str]]] = {}
+
+    def _own_tones(self, tones: int, char: str | None) -> int:
+        "Return the tones, one bit each, that a slot may have with its fixed character."
+        words = self.lexicon.words_with.get(char, ()) if char else ()
+        found = {t for w in words for c, t in zip(w, self.lexicon.word_tones[w]) if c == char}
+        return tones & sum(1 << t for t in found) if char else tones
+
+    def _has_isolated(self, slot: int) -> bool:
+        "Return whether any character of a slot could be replaced by an isolated one, whatever stands next to it."
+        allowed, isolated = self.window[slot], self.window[slot] & self.lexicon.isolated.tones
+        if not self.moves:
+            return bool(isolated)
+        before = self.moves[slot - 1] if slot else b""
+        after = self.moves[slot] if slot < len(self.moves) else bytes(8)
+        roles = {t: (after[t], *(row >> t & 1 for row in before)) for t in range(1, 7) if allowed >> t & 1}
+        return set(roles.values()) == {role for t, role in roles.items() if isolated >> t & 1}
 
     @cached_property
     def choices(self) -> list[frozenset[int]]:  # per slot, one bit per tone
