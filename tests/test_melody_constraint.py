@@ -1,6 +1,7 @@
 """A melody as a constraint: brute force on small lexicons, random decodings on real ones, and writing with it."""
 
 import itertools
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,15 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cantolyric.base import load_base
+from cantolyric.cli.main import main
 from cantolyric.constraint.automaton import ToneConstraint
 from cantolyric.constraint.decoding import decode_ids, random_ids
 from cantolyric.constraint.vocabulary import TokenTable
 from cantolyric.data.pairs import lyric_pairs
-from cantolyric.errors import CantolyricError, UnsatisfiableError
+from cantolyric.errors import ArgumentError, CantolyricError, UnsatisfiableError
 from cantolyric.melody import Melody
+from cantolyric.melody.tones import MelodyRule, table_distance
 from cantolyric.reading import Reader, default_reader
 from cantolyric.template.report import reads_right
+from cantolyric.template.slots import Slot
+from cantolyric.template.song import with_kept, with_rhyme
 from cantolyric.template.template import ToneTemplate
+from cantolyric.template.words import chinese_parts
+from cantolyric.writing.infill import first_lines, infill_template
+from cantolyric.writing.lyricist import Lyricist
+from cantolyric.writing.request import check_request
+from cantolyric.writing.session import Session
 
 CLASS = dict(zip("123456", "334042"))  # Jyutping tone -> 0243, written out here so that nothing is shared
 
@@ -225,3 +235,181 @@ def test_every_token_on_the_real_lexicon(tiny_table):
                 found = [i for i in tiny_table.tokens if accepts(slow, s, i)]
                 assert sorted(set(allowed) - set(tiny_table.end)) == sorted(found), s
             s = fast.advance(s, rng.choice(allowed))
+
+
+# The rule
+
+
+def test_the_rule_by_definition():
+    order = {d: k for k, d in enumerate("0243")}
+    for pair in PAIRS:
+        for interval in range(-14, 15):
+            step = order[pair[1]] - order[pair[0]]
+            right = step == 0 or (interval > 0 if step > 0 else interval < 0)
+            assert MelodyRule().allows(*pair, interval) == right
+            near = table_distance(*pair, interval) <= 1
+            assert MelodyRule("table", tolerance=1).allows(*pair, interval) == (right and near)
+            assert MelodyRule("table", frozenset({pair})).allows(*pair, interval)
+
+
+def test_exceptions_and_strictness():
+    tune = Melody.parse("60 62 | 60 60 59")
+    assert [len(row) for row in tune.constraint().moves] == [1, 2]
+    assert tune.constraint().moves[1][0] == {"00", "22", "44", "33"}  # a repeated note
+    assert tune.constraint(exceptions=["40"]).moves[0][0] == tune.constraint().moves[0][0] | {"40"}
+    freed = tune.constraint(exceptions=[(2, 3)]).moves
+    assert freed[1][1] == set(PAIRS) and freed[0] == tune.constraint().moves[0]
+    assert tune.constraint("digits") == tune.template()
+    assert tune.constraint("table").moves[0][0] == {"00", "22", "44", "33", "02", "24", "43"}
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (dict(strictness="strict"), "strictness='strict': expected one of: direction, table, digits"),
+        (dict(strictness="table"), r"phrase 1, note 3: no tone class fits .* exceptions=\[\(1, 3\)\]"),
+        (dict(exceptions=["45"]), "two of the digits 0, 2, 4 and 3"),
+        (dict(exceptions=[(1, 1)]), "has notes 1 to 3, and of the first one nothing is asked"),
+        (dict(exceptions=[(2, 2)]), "expected a phrase from 1 to 1"),
+        (dict(exceptions=[7]), "expected two classes such as '40'"),
+        (dict(strictness="digits", exceptions=["40"]), "fixed digits have none"),
+        (dict(strictness="table", tolerance=-1), "tolerance=-1"),
+    ],
+)
+def test_wrong_rules_are_refused(arguments, problem):
+    with pytest.raises(ArgumentError, match=problem):
+        Melody.parse("48 60 72").constraint(**arguments)
+
+
+def test_a_freed_note_solves_the_table():
+    assert Melody.parse("48 60 72").constraint("table", [(1, 3)]).matches("人花花")
+    assert Melody.parse("48 60 72").constraint("table", tolerance=12).matches("人花花")
+
+
+def test_long_phrases_are_refused():
+    with pytest.raises(ArgumentError, match="phrase 1 has 41 notes"):
+        Melody.parse("60 " * 41, phrases=[41]).constraint()
+
+
+def test_a_move_without_a_way_is_named():
+    template = Melody.parse("60 62 64").constraint()
+    template = replace(template, moves=((frozenset({"00"}), frozenset({"20"})),))
+    with pytest.raises(UnsatisfiableError, match="line 1, slot 3 of the template cannot be filled: no tone may follow"):
+        template.automaton()
+
+
+# Reports and other templates made from one with moves
+
+
+def test_report():
+    template = Melody.parse("60 62 60").constraint()
+    report = template.check("花雨水")  # 3 4 3: lower on a rising note, higher on a falling one
+    assert [c.wanted for c in report] == ["*", "3", "[024]"] and [c.right for c in report] == [True, False, False]
+    assert "雨 jyu5 is 4, wanted 3 after 3" in str(report) and report.summary == "1 of 3 slots right"
+    assert template.check("雨花雨").ok and not template.check("雨花").ok
+    assert template.matches("雨 baby") is template.automaton().accepts("雨 baby") is True  # English has no tone
+
+
+def test_what_is_derived_keeps_the_moves():
+    template = Melody.parse("60 62 64 | 67 65 60 | 60 60").constraint()
+    assert with_rhyme(template, "AAA").moves == with_kept(template, {1: "人**"}).moves == template.moves
+    assert first_lines(template, 2).moves == template.moves[:2]
+    assert infill_template(template, ["x", None, "x"], [1], default_reader()).moves == template.moves[1:2]
+    words = replace(template, lines=((template.lines[0][0], *Slot.words("love"), template.lines[0][2]),))
+    assert chinese_parts(replace(words, moves=template.moves[:1])).moves == ((), ())
+    with pytest.raises(UnsatisfiableError, match=r"no pattern can be exported.*Melody.template\(\)"):
+        template.to_regex()
+
+
+def test_mask_keys_know_moves(tiny_table):
+    "Masks that differ have different keys, and equal places of different melodies share one."
+    rng, masks = np.random.default_rng(8), {}
+    for _ in range(30):
+        c = ToneConstraint(random_melody(rng, 2, 5).constraint(), tiny_table)
+        s = c.start()
+        while not s.ended:
+            mask = c.mask(s).tobytes()
+            assert masks.setdefault(c.mask_key(s), mask) == mask
+            s = c.advance(s, rng.choice(c.allowed_ids(s)))
+    assert len(masks) < 30 * 10
+
+
+# Writing
+
+
+@pytest.fixture(scope="module")
+def lyricist():
+    return Lyricist.from_pretrained(adapter="none")
+
+
+@pytest.fixture
+def tune(tmp_path):
+    path = tmp_path / "曲.abc"
+    path.write_text("X:1\nT:t\nM:4/4\nL:1/4\nK:C\nC D E C|z4|G F E D|\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("more", [{}, dict(rhyme="AA"), dict(words="天光"), dict(method="beam"), dict(method="search")])
+def test_write_to_a_melody(lyricist, tune, more):
+    lyrics = lyricist.write("夜雨", melody=tune, n=2, seed=1, **more)
+    melody = Melody.from_file(tune)
+    for candidate in lyrics:
+        assert opposed(melody, candidate.text, lyricist.reader) == [] and candidate.report.ok
+    again = lyricist.rewrite(lyrics.best, 2, topic="夜雨", n=1, seed=3)
+    assert opposed(melody, again.best.text, lyricist.reader) == [] and again.template.moves == lyrics.template.moves
+
+
+def test_stream_and_single_lines(lyricist, tune):
+    melody = Melody.from_file(tune)
+    written = lyricist.write("夜雨", melody=melody, n=1, seed=5).best
+    assert [line.text for line in lyricist.stream("夜雨", melody=str(tune), seed=5)] == written.lines
+    song = Session(lyricist, "夜雨", melody.constraint(), n=2)
+    song.ask()
+    song.keep().ask()
+    assert song.keep().done and opposed(melody, song.text, lyricist.reader) == []
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        ({}, "tones=None: expected a template such as '0243324/3324043', or melody"),
+        (dict(tones="03", melody="t.mid"), "tones='03': contradicts melody"),
+        (dict(melody=3), "melody=3: expected a Melody, or the path of"),
+        (dict(melody="no-such.mid"), "'no-such.mid': cannot read it"),
+    ],
+)
+def test_wrong_requests(arguments, problem):
+    with pytest.raises(CantolyricError, match=problem):
+        check_request("夜雨", **dict(tones=None) | arguments)
+
+
+def test_command(tune, tmp_path, capsys):
+    out, midi = tmp_path / "out.musicxml", tmp_path / "out.mid"
+    pytest.importorskip("mido")
+    command = ["write", "--topic", "夜雨", "--melody", str(tune), "-n", "1", "--seed", "0", "--adapter", "none"]
+    assert main([*command, "--json", "--musicxml", str(out), "--midi", str(midi), "--allow", "40"]) == 0
+    candidate = json.loads(capsys.readouterr().out)["candidates"][0]
+    assert candidate["ok"] and [len(g) for g in candidate["got"]] == [4, 4]
+    sung = [n.lyric for n in Melody.from_file(midi).notes]
+    assert sung == [c for c in candidate["text"] if c != "\n"]
+    assert candidate["jyutping"][0].split()[0] in out.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "options, problem",
+    [
+        ([], "--tones or --melody is required"),
+        (["--tones", "03", "--melody", "{}"], "use only one"),
+        (["--tones", "03", "--midi", "out.mid"], "--midi needs a melody"),
+        (["--melody", "{}", "--endpoint"], "--melody is for a model on this machine"),
+        (["--melody", "{}", "--phrases", "3,3"], "--phrases [3, 3]: they add up to 6, but the melody has 8 notes"),
+        (["--melody", "{}", "--phrases", "3;3"], "--phrases '3;3': expected numbers"),
+        (["--melody", "{}", "--allow", "1:x"], "--allow '1:x': expected PHRASE:NOTE"),
+        (["--melody", "{}", "--allow", "1:9"], "--allow (1, 9): phrase 1 has notes 1 to 4"),
+        (["--melody", "{}", "--strictness", "digits", "--allow", "40"], "fixed digits have none"),
+    ],
+)
+def test_wrong_commands(tune, options, problem, capsys):
+    options = [option.replace("{}", str(tune)) for option in options]
+    assert main(["write", "--topic", "夜雨", *options]) == 2
+    assert problem in capsys.readouterr().err
