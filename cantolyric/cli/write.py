@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     from cantolyric.melody.melody import Melody
     from cantolyric.template.template import ToneTemplate
 
-LOCAL_ONLY = (*MODEL_OPTIONS, "method", "ambiguous", "word", "keep", "rhyme", "grade", "sort_by", "melody")
-LOCAL_ONLY += MELODY_OPTIONS
+LOCAL_ONLY = (
+    *MODEL_OPTIONS,
+    *("method", "ambiguous", "word", "keep", "rhyme", "grade", "sort_by"),
+    *("melody", *MELODY_OPTIONS),
+)
 
 
 ENDPOINT_ONLY = ("model", "key_env", "rounds", "budget", "repair")

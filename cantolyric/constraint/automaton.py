@@ -166,7 +166,9 @@ class ToneConstraint:
         rhymes = any(self.template.rhymes) or any(getattr(self.template, "endings", ()))
         window, fixed = self._ahead(s), tuple(self.fixed[s.line][s.slot :])
         rhymed = (self.template, s.line, s.rhymes) if rhymes else None
-        moves = self.template.moves and (self._moves(s), *(self.automaton.moves[s.line + 1 :] if later else ()))
+        moves: tuple = ()
+        if self.template.moves:
+            moves = (self._moves(s), *(self.automaton.moves[s.line + 1 :] if later else ()))
         return s.pending, s.partial, window, fixed, later, s.ended, rhymed, s.last, moves
 
     def where(

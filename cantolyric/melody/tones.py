@@ -10,6 +10,7 @@ __all__ = ['CLASSES', 'RULES', 'is_allowed', 'table_distance', 'allowed_classes'
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 from ..errors import ArgumentError
 from .notes import Phrase
@@ -135,9 +136,11 @@ class MelodyRule:
         free: Collection[int] = (),  # notes, from 1, that may have any class after the preceding one
     ) -> tuple[frozenset[str], ...]:  # for each note but the last, the pairs of classes that it may form with the next
         "Return the pairs of classes that a phrase allows."
-        every = [a + b for a in CLASSES for b in CLASSES]
-        intervals = enumerate(phrase.intervals, 2)
-        return tuple(frozenset(p for p in every if note in free or self.allows(*p, size)) for note, size in intervals)
+        pairs = list(product(CLASSES, repeat=2))
+        return tuple(
+            frozenset(a + b for a, b in pairs if note in free or self.allows(a, b, interval))
+            for note, interval in enumerate(phrase.intervals, 2)
+        )
 
 
 def unreachable_note(
@@ -146,7 +149,7 @@ def unreachable_note(
     "Return the first note that no class can have after the preceding notes."
     reached = set(CLASSES)
     for note, pairs in enumerate(moves, 2):
-        reached = {second for first, second in pairs if first in reached}
+        reached = {pair[1] for pair in pairs if pair[0] in reached}
         if not reached:
             return note
     return None

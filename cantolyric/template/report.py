@@ -195,7 +195,8 @@ def _check_line(
     slots: Sequence[Slot], moves: Moves, sung: Sequence[SungCharacter], scheme: ToneScheme, reader: Reader
 ) -> tuple[Check, ...]:
     "Compare a line of a template with a line of a text; either may be longer, or empty."
-    width, checks = max(len(slots), len(sung)), []
+    width = max(len(slots), len(sung))
+    checks: list[Check] = []
     padded_slots = [*slots, *[None] * (width - len(slots))]
     padded_sung = [*sung, *[_MISSING] * (width - len(sung))]
     for k, (slot, char) in enumerate(zip(padded_slots, padded_sung)):

@@ -170,9 +170,7 @@ class Lyricist:
         melody: MelodyOrPath | None = None,  # instead of tones: what to write for, one line per phrase
     ) -> Lyrics:
         """Write lyrics, the most likely first. Under the mask, every tone, word and rhyme is as requested.
-
-        With a melody, a note may have any tone that does not oppose its direction; for other rules, pass
-        `tones=melody.constraint(…)`.
+        With a melody, tones must not oppose its direction; for other rules, pass `tones=melody.constraint(…)`.
 
         The methods are `"search"` (beam search, guided towards the topic, for texts that are likely without the mask,
         each with a different beginning; their bits are those without the mask or guidance), `"sample"`, `"best"`
@@ -180,8 +178,7 @@ class Lyricist:
         Searches ignore the seed. Bits are those of the text as written, before simplified characters are replaced.
         """
         start = time.perf_counter()
-        if method is None:
-            method = self.default_method(temperature, top_p, masked)
+        method = self.default_method(temperature, top_p, masked) if method is None else method
         choices = (n, temperature, top_p, scheme, method, rhyme, grade, sort_by, self.reader, seed)
         request = check_request(topic, tones, *choices, melody=melody)
         if not isinstance(masked, bool):

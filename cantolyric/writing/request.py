@@ -10,6 +10,7 @@ __all__ = ['METHODS', 'MAX_RHYME', 'MelodyOrPath', 'check_topic', 'SamplingConfi
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from ..characters import is_han, ordinary_forms, text_lines, visible
@@ -99,7 +100,7 @@ def _requested_template(tones: ToneTemplate | str | None, melody: MelodyOrPath |
         problem = "contradicts melody=…, because both say which tones each syllable may have; leave one of the two out"
         raise ArgumentError("tones", str(tones), problem)
     if isinstance(melody, str | PathLike):
-        melody = Melody.from_file(melody)
+        melody = Melody.from_file(Path(melody))
     expected = "a Melody, or the path of a MIDI, MusicXML or ABC file"
     _require(isinstance(melody, Melody), "melody", melody, expected)
     return melody.constraint()
