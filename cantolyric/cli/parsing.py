@@ -286,6 +286,7 @@ OPTION_NAMES = dict(
     base_url="endpoint",
     gguf_path="gguf_base",
     mask="no_mask",
+    lengths="phrases",
 )  # argument of a function -> the option that sets it, if the names differ
 
 

@@ -9,9 +9,16 @@ __all__ = ['LOCAL_ONLY', 'ENDPOINT_ONLY', 'DEEPSEEK', 'WRITE_EXAMPLES', 'run_wri
 # %% ../../nbs/lib/cli/write.ipynb #write0c0
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .inputs import parse_options
+from cantolyric.cli.melody_options import (
+    MELODY_OPTIONS,
+    add_melody_options,
+    export_lyrics,
+    melody_template,
+    read_melody,
+)
 from cantolyric.cli.option_groups import (
     MODEL_OPTIONS,
     add_candidate_options,
@@ -24,7 +31,15 @@ from cantolyric.cli.option_groups import (
 )
 from .parsing import TONES_HELP, Parser, add_command, refuse_options, show
 
-LOCAL_ONLY = (*MODEL_OPTIONS, "method", "ambiguous", "word", "keep", "rhyme", "grade", "sort_by")
+if TYPE_CHECKING:
+    from cantolyric.melody.melody import Melody
+    from cantolyric.template.template import ToneTemplate
+
+LOCAL_ONLY = (
+    *MODEL_OPTIONS,
+    *("method", "ambiguous", "word", "keep", "rhyme", "grade", "sort_by"),
+    *("melody", *MELODY_OPTIONS),
+)
 
 
 ENDPOINT_ONLY = ("model", "key_env", "rounds", "budget", "repair")
@@ -39,17 +54,20 @@ def run_write(
     "Write lyrics."
     from cantolyric.template.template import ToneTemplate
 
-    ToneTemplate.parse(args.tones, args.scheme)  # report a wrong template before torch is imported
+    melody = read_melody(args)  # wrong input is reported before torch is imported
+    template = melody_template(melody, args) if melody else ToneTemplate.parse(args.tones, args.scheme)
     if args.endpoint:
         refuse_options(args, LOCAL_ONLY, "is for a model on this machine; remove it, or remove --endpoint")
     else:
         refuse_options(args, ENDPOINT_ONLY, "is for an endpoint; add --endpoint URL")
     check_candidate_options(args)
-    return write_with_endpoint(args) if args.endpoint else write_with_model(args)
+    return write_with_endpoint(args) if args.endpoint else write_with_model(args, template, melody)
 
 
 def write_with_model(
     args: argparse.Namespace,
+    tones: "ToneTemplate",  # of --tones or --melody
+    melody: "Melody | None" = None,  # to export with the lyrics
 ) -> int:
     "Write with a model on this machine. Arguments are checked before the model is loaded."
     keep, settings = parse_options(args.keep, "keep", int, str), candidate_settings(args)
@@ -58,14 +76,16 @@ def write_with_model(
     from cantolyric.writing.candidates import BEAMS
     from cantolyric.writing.request import check_request
 
-    template = check_request(args.topic, args.tones, seed=args.seed, **settings).template
+    template = check_request(args.topic, tones, seed=args.seed, **settings).template
     with_words(with_kept(template, keep), args.word, default_reader(), most=1)
     lyricist = load_lyricist(args)
     if not args.method and lyricist.default_method(args.temperature, args.top_p) == "search":
         note = f"searching, with {BEAMS} beams; --method sample is faster and gives other texts"
         print("cantolyric: note:", note, file=sys.stderr, flush=True)
-    lyrics = lyricist.write(args.topic, args.tones, seed=args.seed, keep=keep, words=args.word or (), **settings)
+    lyrics = lyricist.write(args.topic, tones, seed=args.seed, keep=keep, words=args.word or (), **settings)
     show(args, lyrics.to_dict(), str(lyrics))
+    if melody:
+        export_lyrics(melody, lyrics.best.text, args)
     return 0
 
 
@@ -139,6 +159,10 @@ WRITE_EXAMPLES = (
         "begin with the word 月光, and print JSON",
     ),
     (
+        "cantolyric write --topic 夜雨 --melody tune.mid --allow 40 --musicxml song.musicxml",
+        "write to a melody: tones must not oppose its direction, but 4 may come before 0",
+    ),
+    (
         "cantolyric write --base qwen2.5-coder-0.5b --topic 夜雨 --tones 0243324/3324043",
         "use a pretrained language model, after a download of 0.5 GB",
     ),
@@ -157,7 +181,7 @@ def add_write(
         commands,
         "write",
         run_write,
-        "write lyrics for a topic and a tone template",
+        "write lyrics for a topic and a tone template or a melody",
         "A model on this machine can only choose tokens that fit the template, so every tone is right. Text from an "
         f"endpoint is checked, and repaired by asking again.\n\n{TONES_HELP}",
         WRITE_EXAMPLES,
@@ -165,7 +189,7 @@ def add_write(
     )
     group = parser.add_argument_group("lyrics")
     group.add_argument("--topic", required=True, help="what the lyrics are about, such as 夜雨")
-    group.add_argument("--tones", required=True, help="template, such as 0243324/3324043")
+    group.add_argument("--tones", help="template, such as 0243324/3324043; or use --melody")
     add_scheme_option(group)
     group.add_argument("--word", action="append", metavar="WORD", help="word that must occur; can be repeated")
     group.add_argument(
@@ -175,6 +199,7 @@ def add_write(
         help="fixed text of a line, with * for each open slot: 2=今晚*****; can be repeated",
     )
     add_rhyme_options(group)
+    add_melody_options(parser)
     add_candidate_options(parser)
     add_model_options(parser)
     add_endpoint_options(parser)

@@ -35,6 +35,7 @@ class State(NamedTuple):
     ended: bool = False  # an end token has been chosen
     rhymes: tuple = ()  # as in `Place`: bindings of the template's rhyme letters
     last: int | None = None  # the previous token, if the next one must be canonical after it
+    first: int | None = None  # tones that `slot` may have after the preceding one, by bit; None: all that it allows
 
 # %% ../../nbs/lib/constraint/automaton.ipynb #7507f471
 _CACHE_BYTES = (2**25, 2**26, 2**24)  # of one constraint: for masks, allowed ids, next characters
@@ -66,10 +67,9 @@ class ToneConstraint:
             problem = "a model can't be held to English words; write with Lyricist.write, which inserts them"
             raise ArgumentError("template", str(self.template), problem)
         self.vocab, self.automaton = table.compiled(self.reader), self.template.automaton(self.reader)
-        self.windows = [np.frombuffer(w, np.uint8) for w in self.automaton.windows]
-        self.fixed = self.automaton.fixed
-        extendable = self.vocab.lexicon.always_extendable
-        self.needs_search = [any(f) or not all(map(extendable, w)) for f, w in zip(self.fixed, self.automaton.windows)]
+        searches = self.automaton.searches
+        self.windows = [np.frombuffer(search.window, np.uint8) for search in searches]
+        self.fixed, self.needs_search = self.automaton.fixed, [search.needs_search for search in searches]
         self._masks, self._ids, self._next = (ArrayCache(limit) for limit in _CACHE_BYTES)
         self._final_bits: dict[frozenset | None, np.ndarray | None] = {}
 
@@ -164,9 +164,12 @@ class ToneConstraint:
         if any(b"\n" in b for _, b, _ in self.vocab.mixed):
             later = (*rest, *(f for line in self.fixed[s.line + 1 :] for f in line))
         rhymes = any(self.template.rhymes) or any(getattr(self.template, "endings", ()))
-        window, fixed = self.windows[s.line][s.slot :].tobytes(), tuple(self.fixed[s.line][s.slot :])
+        window, fixed = self._ahead(s), tuple(self.fixed[s.line][s.slot :])
         rhymed = (self.template, s.line, s.rhymes) if rhymes else None
-        return s.pending, s.partial, window, fixed, later, s.ended, rhymed, s.last
+        moves: tuple = ()
+        if self.template.moves:
+            moves = (self._moves(s), *(self.automaton.moves[s.line + 1 :] if later else ()))
+        return s.pending, s.partial, window, fixed, later, s.ended, rhymed, s.last, moves
 
     def where(
         self,
@@ -203,14 +206,16 @@ class ToneConstraint:
         slot: int,
         pending: str,  # as in `State`
         finals: frozenset | None = None,  # that the line may end in; None: any
+        first: int | None = None,  # as in `State`
     ) -> bool:
         "Return whether the line can still be finished."
+        search, lex = self.automaton.searches[line], self.vocab.lexicon
         if self._must_search(line, finals):
-            return self.automaton.searches[line].can_complete(slot, pending, finals)
-        window, lex = self.automaton.windows[line][slot:], self.vocab.lexicon
+            return search.can_complete(slot, pending, finals, None, first)
+        window, moves = search.ahead(slot, first), search.moves[slot:]
         if finals is None:
-            return any(fits(r, window) for r in lex.outcomes(pending))
-        outcomes = [r for r in lex.outcomes(pending, True) if fits(r[:-1], window)]
+            return any(fits(r, window, moves) for r in lex.outcomes(pending))
+        outcomes = [r for r in lex.outcomes(pending, True) if fits(r[:-1], window, moves)]
         # A reading that leaves slots open says nothing about the line's final.
         return any(len(r) <= len(window) or not (f := FINAL_OF_CODE[r[-1]]) or f in finals for r in outcomes)
 
@@ -229,12 +234,24 @@ class ToneConstraint:
         "Return whether the slots could lack characters that leave the readings of the preceding ones unchanged."
         if self.needs_search[line] or finals is None:
             return self.needs_search[line]
-        return not self.vocab.lexicon.always_extendable(self.automaton.windows[line][-1], finals)
+        extendable = self.vocab.lexicon.always_extendable
+        return not all(extendable(tones, finals) for tones in self.automaton.searches[line].choices[-1])
+
+    def _ahead(self, s: State) -> bytes:
+        "Return the tones that the slots from the first pending character on may have."
+        return self.automaton.searches[s.line].ahead(s.slot, s.first)
+
+    def _window(self, s: State) -> np.ndarray:  # uint8 (slots,)
+        return self.windows[s.line][s.slot :] if s.first is None else np.frombuffer(self._ahead(s), np.uint8)
+
+    def _moves(self, s: State) -> Sequence[bytes]:
+        "Return the moves between these slots."
+        return self.automaton.searches[s.line].moves[s.slot :]
 
     def _line_done(self, s: State) -> bool:
         "Return whether every slot of the line is filled and read correctly, and the line rhymes."
-        window, lex = self.automaton.windows[s.line][s.slot :], self.vocab.lexicon
-        if len(s.pending) != len(window) or not fits(lex.read(s.pending), window):
+        window, lex = self._ahead(s), self.vocab.lexicon
+        if len(s.pending) != len(window) or not fits(lex.read(s.pending), window, self._moves(s)):
             return False
         # With nothing pending, the rhyme is bound already.
         finals = s.pending and self.automaton.allowed_finals(s.line, s.rhymes)
@@ -253,12 +270,12 @@ class ToneConstraint:
         char = lex.fold(char)
         if char not in lex.chars:
             return None
-        step = a.searches[s.line].extend(s.slot, s.pending, char, a.allowed_finals(s.line, s.rhymes))
+        step = a.searches[s.line].extend(s.slot, s.pending, char, a.allowed_finals(s.line, s.rhymes), first=s.first)
         if not step:
             return None
-        slot, pending = step
+        slot, pending, first = step
         if slot < len(self.windows[s.line]):
-            return State(s.line, slot, pending, rhymes=s.rhymes)
+            return State(s.line, slot, pending, rhymes=s.rhymes, first=first)
         # Every character of the line is settled, so its rhyme is.
         return State(s.line, slot, pending, rhymes=a.bind(s.line, s.rhymes, lex.last_final(s.pending + char)) or ())
 
@@ -270,7 +287,7 @@ class ToneConstraint:
         if after is None:
             return None
         finals = self.automaton.allowed_finals(after.line, after.rhymes)
-        return after if self.viable(after.line, after.slot, after.pending, finals) else None
+        return after if self.viable(after.line, after.slot, after.pending, finals, after.first) else None
 
     def _advance_bytes(self, s: State, data: bytes) -> State | None:
         "Return the state after some bytes; None if no correct text continues this way."
@@ -300,7 +317,7 @@ class ToneConstraint:
         out = self._next.get(s)
         if out is None:
             finals, bits = self._finals(s)
-            out = self.vocab.characters.allowed(s.pending, self.windows[s.line][s.slot :], bits)
+            out = self.vocab.characters.allowed(s.pending, self._window(s), bits, self._moves(s))
             if self._must_search(s.line, finals):
                 self._filter_by_search(s, self.vocab.characters.texts, out)
             self._next.put(s, out)
@@ -326,7 +343,7 @@ class ToneConstraint:
         if s.partial:
             return self._allowed_continuing(s, chars, out)
         finals, bits = self._finals(s)
-        out |= v.tokens.allowed(s.pending, self.windows[s.line][s.slot :], bits)
+        out |= v.tokens.allowed(s.pending, self._window(s), bits, self._moves(s))
         if self._must_search(s.line, finals):
             self._filter_by_search(s, v.tokens.texts, out)
         if self._line_done(s):
@@ -368,7 +385,7 @@ class ToneConstraint:
         if (
             not after
             or not tail
-            and fits(self.vocab.lexicon.read(after.pending), self.windows[after.line][after.slot :])
+            and fits(self.vocab.lexicon.read(after.pending), self._ahead(after), self._moves(after))
         ):
             return True
         then, pair = self._next_characters(after), self.table.is_noncanonical_pair

@@ -53,18 +53,24 @@ class ToneGroups:
     def matching(
         self,
         window: np.ndarray,  # uint8 (slots,): bit t is set where tone t is allowed
+        moves: Sequence[bytes] = (),  # as in `fits`
     ) -> np.ndarray:  # bool (groups,)
         "Return which groups fit the first slots of `window`."
         slots = np.full((len(self.tones), 1), 1 << NO_TONE, np.uint8)
         slots[: len(window), 0] |= window[: len(self.tones)]
-        return (slots >> self.tones & 1).all(0)
+        hit = (slots >> self.tones & 1).all(0)
+        for move, first, second in zip(moves, self.tones, self.tones[1:]):
+            # A string that has ended makes no more moves.
+            hit &= (second == NO_TONE) | (np.frombuffer(move, np.uint8)[first] >> second & 1 == 1)
+        return hit
 
     def fitting(
         self,
         window: np.ndarray,  # uint8 (slots,)
+        moves: Sequence[bytes] = (),
     ) -> np.ndarray:  # int32 (n,)
         "Return the ids of the strings that fit the first slots of `window`."
-        return self.ids[np.repeat(self.matching(window), self.counts)]
+        return self.ids[np.repeat(self.matching(window, moves), self.counts)]
 
 # %% ../../nbs/lib/constraint/token_index.ipynb #af923537
 class RhymeGroups:
@@ -85,9 +91,10 @@ class RhymeGroups:
         self,
         window: np.ndarray,  # uint8 (slots,)
         finals: np.ndarray,  # bool (256,): allowed finals, by their bytes
+        moves: Sequence[bytes] = (),
     ) -> np.ndarray:  # int32 (n,)
         "Return the ids of the strings that fill `window` to its end and have one of the finals."
-        hit = self.groups.matching(window) & (self.length == len(window)) & finals[self.finals]
+        hit = self.groups.matching(window, moves) & (self.length == len(window)) & finals[self.finals]
         return self.groups.ids[np.repeat(hit, self.groups.counts)]
 
 # %% ../../nbs/lib/constraint/token_index.ipynb #b61679c4
@@ -195,23 +202,35 @@ class TextIndex:
         pending: str,  # text before the strings whose reading they may still change
         window: np.ndarray,  # uint8 (slots,): the first character of `pending` is in its first slot
         finals: np.ndarray | None = None,  # bool (256,): finals that the window may end in, by byte; None: any
+        moves: Sequence[bytes] = (),  # between the slots of `window`, as in `fits`; () without any
     ) -> np.ndarray:  # bool (size,)
         "Return which strings may follow `pending`."
-        inner = window if finals is None else window[:-1]  # the last slot requires more than a tone
-        out = np.zeros(self.size, bool)
-        if fits(self.lexicon.read(pending), window):
-            out[self.base.fitting(inner[len(pending) :])] = True
+        last = None if finals is None else -1  # the last slot requires more than a tone
+        out, read = np.zeros(self.size, bool), self.lexicon.read(pending)
+        if fits(read, window, moves):
+            rest, later = _after(window, moves, read)
+            out[self.base.fitting(rest[:last], later)] = True
             if finals is not None:
-                out[self.rhymes.fitting(window[len(pending) :], finals)] = True
+                out[self.rhymes.fitting(rest, finals, later)] = True
         if pending:
             ids, groups = self._patches[pending,]
             out[ids] = False
-            out[groups.fitting(inner)] = True
+            out[groups.fitting(window[:last], moves)] = True
             if finals is not None:
-                out[self._rhyme_patches[pending,].fitting(window, finals)] = True
+                out[self._rhyme_patches[pending,].fitting(window, finals, moves)] = True
         return out
 
 # %% ../../nbs/lib/constraint/token_index.ipynb #08c31266
+def _after(window: np.ndarray, moves: Sequence[bytes], tones: bytes) -> tuple[np.ndarray, Sequence[bytes]]:
+    "Return the window and the moves after some tones, which leave fewer tones for the next slot."
+    n = len(tones)
+    rest = window[n:]
+    if moves and n and len(rest):
+        rest = rest.copy()
+        rest[0] &= moves[n - 1][tones[-1]]
+    return rest, moves[n:]
+
+
 def ranges_without(
     spans: dict[str, tuple[int, int]],  # adjoining ranges, in order
     without: Iterable[str],  # keys to leave out

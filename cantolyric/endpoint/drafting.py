@@ -130,6 +130,9 @@ class Drafting:
         if has_words(request.template):
             problem = "endpoints do not support fixed English words; leave them out, or write with a local model"
             raise ArgumentError("tones", str(request.template), problem)
+        if request.template.moves:
+            problem = "endpoints write to fixed digits; take Melody.template() for the likely digits of a melody"
+            raise ArgumentError("tones", str(request.template), problem)
         self.config, self.request, self.rounds, self.budget = config, request, rounds, budget
         self.usage = Usage()
         self.stopped: CantolyricError | None = None  # why no more requests are made

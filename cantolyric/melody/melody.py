@@ -8,7 +8,7 @@ __all__ = ['read_score', 'Melody']
 # %% ../../nbs/lib/melody/melody.ipynb #cf405cca
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -27,10 +27,11 @@ from .picture import strip_html, strips_html
 from .singing import PhraseRules, singable_notes, split_phrases
 from .sound import SAMPLE_RATE, melody_sound, player, wav_bytes, write_wav
 from .text import decode, read_bytes
-from .tones import class_ranges, likely_digits
+from .tones import RULES, MelodyRule, class_ranges, likely_digits, unreachable_note
 from .typed import parse_jianpu, parse_pitches
+from ..numeric import is_whole_number
 from ..reading import Reader, as_reader
-from ..template.slots import MAX_SLOTS, Slot
+from ..template.slots import ALL_TONES, MAX_SLOTS, Slot
 from ..template.template import ToneTemplate
 from ..tones import ToneScheme
 
@@ -190,13 +191,60 @@ class Melody:
 
     def template(self) -> ToneTemplate:
         "Return the most likely tones as a template. Raises `ArgumentError` if a phrase is too long for a line."
-        scheme, lines = ToneScheme("0243"), []
-        for n, digits in enumerate(self.digits(), 1):
-            if len(digits) > MAX_SLOTS:
-                problem = f"phrase {n} has {len(digits)} notes, but a line has at most {MAX_SLOTS}; use with_phrases"
+        self._check_lengths()
+        scheme = ToneScheme("0243")
+        lines = tuple(tuple(Slot(scheme.tones(d), None, d) for d in digits) for digits in self.digits())
+        return ToneTemplate(lines, scheme.name)
+
+    def constraint(
+        self,
+        strictness: str = "direction",  # "direction", "table" (also the size of intervals) or "digits" (as `template`)
+        exceptions: Iterable[str | tuple[int, int]] = (),  # "40": 4 before 0 at any interval; (phrase, note), from 1
+        tolerance: int = MelodyRule.tolerance,  # of "table", in semitones
+    ) -> ToneTemplate:
+        """Return a template in which each note may have every class that the note before it leaves.
+
+        A pair (phrase, note) frees that note from what the preceding note leaves. Raises `ArgumentError` if no text
+        fits a phrase, or if it is too long for a line.
+        """
+        self._check_lengths()
+        exceptions = list(exceptions)
+        if strictness == "digits":
+            if exceptions:
+                raise ArgumentError("exceptions", exceptions, "fixed digits have none; use another strictness")
+            return self.template()
+        if strictness not in RULES:
+            raise ArgumentError("strictness", strictness, f"expected one of: {', '.join(RULES)}, digits")
+        free = [e for e in exceptions if not isinstance(e, str)]
+        self._check_notes(free)
+        rule = MelodyRule(strictness, frozenset(e for e in exceptions if isinstance(e, str)), tolerance)
+        moves = tuple(rule.moves(p, {k for m, k in free if m == n}) for n, p in enumerate(self.phrases, 1))
+        for n, pairs in enumerate(moves, 1):
+            if note := unreachable_note(pairs):
+                problem = f"phrase {n}, note {note}: no tone class fits within {tolerance} semitones of the table here"
+                remedy = f"raise tolerance, free the note with exceptions=[({n}, {note})], or use 'direction'"
+                raise ArgumentError("strictness", strictness, f"{problem}; {remedy}")
+        lines = tuple((Slot(ALL_TONES),) * len(p) for p in self.phrases)
+        return ToneTemplate(lines, "0243", moves=moves)
+
+    def _check_lengths(self) -> None:
+        for n, phrase in enumerate(self.phrases, 1):
+            if len(phrase) > MAX_SLOTS:
+                problem = f"phrase {n} has {len(phrase)} notes, but a line has at most {MAX_SLOTS}; use with_phrases"
                 raise ArgumentError("phrases", None, problem, shown=False)
-            lines.append(tuple(Slot(scheme.tones(d), None, d) for d in digits))
-        return ToneTemplate(tuple(lines), "0243")
+
+    def _check_notes(self, places: Sequence[object]) -> None:
+        "Raise `ArgumentError` unless all are (phrase, note) of a note that has one before it."
+        for place in places:
+            if not isinstance(place, tuple | list) or len(place) != 2:
+                raise ArgumentError("exceptions", place, "expected two classes such as '40', or (phrase, note)")
+            phrase, note = place
+            if not is_whole_number(phrase, 1, len(self.phrases)):
+                raise ArgumentError("exceptions", place, f"expected a phrase from 1 to {len(self.phrases)}")
+            size = len(self.phrases[phrase - 1])
+            if not is_whole_number(note, 2, size):
+                problem = f"phrase {phrase} has notes 1 to {size}, and of the first one nothing is asked"
+                raise ArgumentError("exceptions", place, problem)
 
     def ranges(self) -> tuple[tuple[str, ...], ...]:
         "Return, per phrase and note, the classes that the direction allows while the other notes keep their digits."

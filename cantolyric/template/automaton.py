@@ -17,6 +17,7 @@ from ..numerals import DIGITS, in_characters
 from ..reading import Reader, as_reader
 from .lexicon import lexicon_of
 from .line_search import LineSearch
+from .moves import move_tables, next_tones, reachable_tones
 from .slots import own_counts
 from .sung import is_sung, rhyme_group
 from ..tones import FINALS, ToneScheme
@@ -33,6 +34,7 @@ class TemplateState(NamedTuple):
     pending: str = ""  # characters whose reading may still change with the next ones, folded
     rhymes: tuple[str | None, ...] = ()  # per letter that several lines share: the group that it is bound to, or None
     unit: str = ""  # an unfinished English word or number
+    first: int | None = None  # tones that `slot` may have after the preceding one, by bit; None: all that it allows
 
 
 def _extended(
@@ -61,6 +63,7 @@ class Automaton:
         fold = self.lexicon.fold
         self.windows = [bytes(sum(1 << t for t in s.tones) for s in line) for line in template.lines]
         self.fixed = [[fold(s.char) if s.char else None for s in line] for line in template.lines]
+        self.moves = [move_tables(moves, template.scheme) for moves in template.moves or ((),) * len(template.lines)]
         self.counts = own_counts(template.lines)
         equal: dict[tuple, LineSearch] = {}
         self.parts = [self._search_parts(n, equal) for n in range(len(self.windows))]
@@ -77,9 +80,10 @@ class Automaton:
             end = start + len(list(slots))
             if not is_word:
                 window, fixed = self.windows[n][start:end], self.fixed[n][start:end]
-                if (window, *fixed) not in equal:
-                    equal[window, *fixed] = LineSearch(self.lexicon, window, fixed)
-                parts.append((start, equal[window, *fixed]))
+                moves = self.moves[n][start : end - 1]
+                if (key := (window, moves, *fixed)) not in equal:
+                    equal[key] = LineSearch(self.lexicon, window, fixed, moves)
+                parts.append((start, equal[key]))
             start = end
         return parts
 
@@ -130,7 +134,7 @@ class Automaton:
         slots = line[after.slot : end]
         if any(s.char and s.char.lower() != piece.lower() for s, piece in zip(slots, pieces)):
             return None
-        return after._replace(slot=end)
+        return after._replace(slot=end, first=None)
 
     def may_end_in_english(self, line: int) -> bool:
         "Return whether a line may end in an English word: only if it need not rhyme."
@@ -144,7 +148,7 @@ class Automaton:
 
     def _resolve(self, state: TemplateState, text: str, tones: bytes, pending: str) -> TemplateState | None:
         "Return the state after characters whose tones are now resolved."
-        slot, rhymes, end = state.slot, state.rhymes, 0
+        slot, first, rhymes, end = state.slot, state.first, state.rhymes, 0
         window: bytes = b""
         fixed: Sequence[str | None] = ()
         if state.line < len(self.windows):
@@ -152,11 +156,13 @@ class Automaton:
         for k, (ch, t) in enumerate(zip(text, tones), 1):
             if not t and not is_sung(ch):
                 continue
-            if slot == len(window) or not window[slot] >> t & 1 or fixed[slot] not in (None, ch):
+            if slot == len(window) or fixed[slot] not in (None, ch):
                 return None
-            slot, end = slot + 1, k
+            if not (window[slot] if first is None else first) >> t & 1:
+                return None
+            slot, first, end = slot + 1, next_tones(window, self.moves[state.line], slot, t), k
         if not end or slot != len(window):
-            return TemplateState(state.line, slot, pending, rhymes)
+            return TemplateState(state.line, slot, pending, rhymes, first=first)
         bound = self.bind(state.line, rhymes, self.lexicon.last_final(text[:end]))
         return None if bound is None else TemplateState(state.line, slot, pending, bound)
 
@@ -274,9 +280,9 @@ class Automaton:
     def _check_part(self, n: int, start: int, search: LineSearch) -> None:
         "As `_check_line`, for a part of a line between English words."
         window = self.windows[n][start : start + len(search.window)]
-        if not any(search.fixed) and all(map(self.lexicon.always_extendable, window)):
-            return
-        if search.can_complete(0, ""):
+        if 0 in search.window:
+            self._refuse_moves(n, start + reachable_tones(search.own, search.moves).index(0) + 1)
+        if not search.needs_search or search.can_complete(0, ""):
             return
         k = 1 + max(k for k in range(len(window)) if not k or search.can_complete(0, "", None, k))
         k += start
@@ -289,6 +295,10 @@ class Automaton:
             n + 1,
             k,
         )
+
+    def _refuse_moves(self, n: int, k: int) -> NoReturn:
+        problem = f"line {n + 1}, slot {k} of the template cannot be filled: no tone may follow the preceding slots"
+        raise UnsatisfiableError(f"{problem}; change the slot, or allow another move", n + 1, k)
 
     def _check_fixed_readings(self, n: int) -> None:
         "Raise an error for a fixed character that no word reads as its slot requires, before a slow search would."

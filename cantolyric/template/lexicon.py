@@ -7,7 +7,7 @@ __all__ = ['FINAL_OF_CODE', 'CODE_OF_FINAL', 'BoundedCache', 'Interaction', 'Iso
 
 # %% ../../nbs/lib/template/lexicon.ipynb #54a40acd
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -330,6 +330,9 @@ def lexicon_of(reader: Reader) -> Lexicon:
 def fits(
     tones: bytes,
     window: Collection[int],  # one slot each: bit t is set where tone t is allowed
+    moves: Sequence[bytes] = (),  # per slot: entry t has bit u set where tone u may follow tone t; () without any
 ) -> bool:
-    "Return whether tones are allowed in the first slots of `window`."
-    return len(tones) <= len(window) and all(slot >> t & 1 for slot, t in zip(window, tones))
+    "Return whether tones are allowed in the first slots of `window`, one by one and one after another."
+    if len(tones) > len(window) or not all(slot >> t & 1 for slot, t in zip(window, tones)):
+        return False
+    return not moves or all(move[t] >> u & 1 for move, t, u in zip(moves, tones, tones[1:]))

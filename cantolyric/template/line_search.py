@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from .lexicon import Lexicon, fits
+from .moves import MoveTables, next_tones, usable_tones
 from ..tones import parse_syllable
 
 # %% ../../nbs/lib/template/line_search.ipynb #ls000005
@@ -21,11 +22,56 @@ class LineSearch:
         lexicon: Lexicon,
         window: bytes,  # one slot each: bit t is set where tone t is allowed
         fixed: Sequence[str | None],  # the folded character of each slot that has one
+        moves: MoveTables = (),  # which tones may follow which; () without any
     ) -> None:
-        self.lexicon, self.window, self.fixed = lexicon, window, fixed
-        self.scarce = any(not slot & lexicon.isolated.tones for slot in window)
+        self.lexicon, self.fixed, self.moves = lexicon, fixed, moves
+        self.own = bytes(map(self._own_tones, window, fixed)) if moves else window  # before the moves
+        self.window = usable_tones(self.own, moves)
+        self.scarce = not all(map(self._has_isolated, range(len(window))))
         self._completable: dict[tuple, bool] = {}
         self._by_slot: dict[frozenset[str] | None, list[Iterable[str]]] = {}
+        self._last: dict[int, dict[str, set[str]]] = {}
+
+    def _own_tones(self, tones: int, char: str | None) -> int:
+        "Return the tones, one bit each, that a slot may have with its fixed character."
+        words = self.lexicon.words_with.get(char, ()) if char else ()
+        found = {t for w in words for c, t in zip(w, self.lexicon.word_tones[w]) if c == char}
+        return tones & sum(1 << t for t in found) if char else tones
+
+    def _has_isolated(self, slot: int) -> bool:
+        "Return whether any character of a slot could be replaced by an isolated one, whatever stands next to it."
+        allowed, isolated = self.window[slot], self.window[slot] & self.lexicon.isolated.tones
+        if not self.moves:
+            return bool(isolated)
+        before = self.moves[slot - 1] if slot else b""
+        after = self.moves[slot] if slot < len(self.moves) else bytes(8)
+        roles = {t: (after[t], *(row >> t & 1 for row in before)) for t in range(1, 7) if allowed >> t & 1}
+        return set(roles.values()) == {role for t, role in roles.items() if isolated >> t & 1}
+
+    @cached_property
+    def choices(self) -> list[frozenset[int]]:  # per slot, one bit per tone
+        "The sets of tones that each slot may be left with by the preceding slot."
+        out = [frozenset(self.window[:1])]
+        for move, before, slot in zip(self.moves or (None,) * len(self.window), self.window, self.window[1:]):
+            sets = [slot if move is None else move[t] & slot for t in range(1, 7) if before >> t & 1]
+            out.append(frozenset(sets or [0]))
+        return out
+
+    @cached_property
+    def needs_search(self) -> bool:
+        "Whether it takes a search to find out if a text whose tones are right so far can be completed."
+        extendable = self.lexicon.always_extendable
+        return any(self.fixed) or not all(extendable(tones) for sets in self.choices for tones in sets)
+
+    def ahead(
+        self,
+        slot: int,
+        first: int | None = None,  # tones that this slot may have after the preceding one, by bit; None: all its own
+        length: int | None = None,  # slots that count; None: all of the line
+    ) -> bytes:
+        "Return the window from a slot on."
+        window = self.window[slot:length]
+        return window if first is None or not window else bytes([first]) + window[1:]
 
     def extend(
         self,
@@ -34,18 +80,21 @@ class LineSearch:
         char: str,  # one more sung character, folded
         finals: frozenset[str] | None = None,  # that the line may end in; None: any
         length: int | None = None,  # slots that count; None: all of the line
-    ) -> tuple[int, str] | None:  # the next slot and pending text; None if the character does not fit
+        first: int | None = None,  # as in `ahead`
+    ) -> tuple[int, str, int | None] | None:  # the next slot, pending text and `first`; None if it does not fit
         "Read one more character of the line."
         length, at = length or len(self.window), slot + len(pending)
         if at >= length or self.fixed[at] not in (None, char):
             return None
         resolved, rest = self.lexicon.step(pending, char)
-        if not fits(resolved, self.window[slot:length]):
+        if not fits(resolved, self.ahead(slot, first, length), self.moves[slot:]):
             return None
         if finals is not None and at + 1 == length and not rest:
             if self.lexicon.last_final(pending + char) not in finals:
                 return None
-        return slot + len(resolved), rest
+        if resolved:
+            first = next_tones(self.window, self.moves, slot + len(resolved) - 1, resolved[-1])
+        return slot + len(resolved), rest, first
 
     def can_complete(
         self,
@@ -53,21 +102,22 @@ class LineSearch:
         pending: str,
         finals: frozenset[str] | None = None,  # that the line may end in; None: any
         length: int | None = None,  # slots that count; None: all of the line
+        first: int | None = None,  # as in `ahead`
     ) -> bool:
         "Return whether the line can be completed."
-        key = slot, pending, finals, length
+        key = slot, pending, finals, length, first
         if key not in self._completable:
-            window = self.window[slot:length]
+            window = self.ahead(slot, first, length)
             if len(pending) == len(window):
-                complete = fits(self.lexicon.read(pending), window)
+                complete = fits(self.lexicon.read(pending), window, self.moves[slot:])
                 if complete and pending and finals is not None:
                     complete = self.lexicon.last_final(pending) in finals
             else:
                 by_slot = self._candidates_by_slot(finals)
                 complete = any(
-                    self.can_complete(*state, finals, length)
-                    for c in self._candidates(slot, pending, by_slot)
-                    if (state := self.extend(slot, pending, c, finals, length))
+                    self.can_complete(*state[:2], finals, length, state[2])
+                    for c in self._candidates(slot, pending, by_slot, first)
+                    if (state := self.extend(slot, pending, c, finals, length, first))
                 )
             self._completable[key] = complete
         return self._completable[key]
@@ -78,25 +128,29 @@ class LineSearch:
         finals = self._ending_finals()
         if not self.scarce and not any(self.fixed):
             return finals
-        single = finals if self.fixed[-1] else finals & self._last_characters.keys()
+        single = finals if self.fixed[-1] else finals & self._last_characters(self.window[-1]).keys()
         found = self._reachable_finals(single, None)
         return found if found == finals else found | self._reachable_finals(finals - found, finals - found)
 
-    @cached_property
-    def _last_characters(self) -> dict[str, set[str]]:
-        "The characters that fit the last slot when read by themselves, by final."
-        out: dict[str, set[str]] = {}
-        for (tone, final), words in self.lexicon.words_by_ending.items():
-            if self.window[-1] >> tone & 1 and (chars := {w for w in words if len(w) == 1}):
-                out[final] = out.get(final, set()) | chars
-        return out
+    def _last_characters(
+        self,
+        tones: int,  # that the last slot may have, by bit
+    ) -> dict[str, set[str]]:
+        "Return the characters that fit the last slot when read by themselves, by final."
+        if tones not in self._last:
+            out = self._last[tones] = {}
+            for (tone, final), words in self.lexicon.words_by_ending.items():
+                if tones >> tone & 1 and (chars := {w for w in words if len(w) == 1}):
+                    out[final] = out.get(final, set()) | chars
+        return self._last[tones]
 
     def _ending_finals(self) -> frozenset[str]:
         "Return the finals of all words whose tones fit the last slots."
         lex, window, last = self.lexicon, self.window, self.fixed[-1]
 
         def fits_end(word: str) -> bool:
-            return len(word) <= len(window) and fits(lex.word_tones[word], window[len(window) - len(word) :])
+            start = len(window) - len(word)
+            return start >= 0 and fits(lex.word_tones[word], window[start:], self.moves[start:])
 
         if last:
             words = (v for v in lex.words_with.get(last, ()) if v[-1] == last and fits_end(v))
@@ -111,43 +165,52 @@ class LineSearch:
     ) -> frozenset[str]:
         "Search all states for the finals of `target` that the line can end in."
         by_slot, lex = self._candidates_by_slot(words), self.lexicon
-        visited: dict[tuple[int, str], set[str]] = {}
+        visited: dict[tuple[int, str, int | None], set[str]] = {}
 
-        def visit(slot: int, pending: str) -> set[str]:
-            if (slot, pending) in visited:
-                return visited[slot, pending]
+        def visit(slot: int, pending: str, first: int | None) -> set[str]:
+            key = slot, pending, first
+            if key in visited:
+                return visited[key]
             at, found = slot + len(pending), set()
             if at == len(self.window):
-                if fits(lex.read(pending), self.window[slot:]):
+                if fits(lex.read(pending), self.ahead(slot, first), self.moves[slot:]):
                     found.add(lex.last_final(pending))
             elif at + 1 == len(self.window):
-                found |= self._finals_of_last_character(slot, pending)
+                found |= self._finals_of_last_character(slot, pending, first)
             else:
-                for c in self._candidates(slot, pending, by_slot):
-                    if (state := self.extend(slot, pending, c)) is not None:
+                for c in self._candidates(slot, pending, by_slot, first):
+                    if (state := self.extend(slot, pending, c, first=first)) is not None:
                         found |= visit(*state)
                         if target <= found:
                             break
-            visited[slot, pending] = found & target
-            return visited[slot, pending]
+            visited[key] = found & target
+            return visited[key]
 
-        return frozenset(visit(0, ""))
+        return frozenset(visit(0, "", None))
 
-    def _finals_of_last_character(self, slot: int, pending: str) -> set[str]:
+    def _finals_of_last_character(self, slot: int, pending: str, first: int | None) -> set[str]:
         "Return the finals that the line can end in with one more character."
         lex, fixed = self.lexicon, self.fixed[-1]
         following = lex.continuations(pending)
         chars: Iterable[str] = following if fixed is None else [fixed]
         found: set[str] = set()
         for c in chars:
-            state = self.extend(slot, pending, c)
-            if state is not None and fits(lex.read(state[1]), self.window[state[0] :]):
+            state = self.extend(slot, pending, c, first=first)
+            if state is None:
+                continue
+            at, rest, left = state
+            if fits(lex.read(rest), self.ahead(at, left), self.moves[at:]):
                 found.add(lex.last_final(pending + c))
-        if fixed is None and fits(lex.read(pending), self.window[slot:]):  # any other character is read by itself
-            found |= {final for final, own in self._last_characters.items() if not own <= following}
+        read = lex.read(pending)
+        if fixed is None and fits(read, self.ahead(slot, first), self.moves[slot:]):  # others are read by themselves
+            last = next_tones(self.window, self.moves, slot + len(read) - 1, read[-1]) if read else first
+            tones = self.window[-1] if last is None else last
+            found |= {final for final, own in self._last_characters(tones).items() if not own <= following}
         return found
 
-    def _candidates(self, slot: int, pending: str, by_slot: Sequence[Iterable[str]]) -> Iterable[str]:
+    def _candidates(
+        self, slot: int, pending: str, by_slot: Sequence[Iterable[str]], first: int | None
+    ) -> Iterable[str]:
         "Return the characters to try next."
         at = slot + len(pending)
         if (fixed := self.fixed[at]) is not None:
@@ -155,7 +218,8 @@ class LineSearch:
         if not pending:
             return by_slot[at]
         following = self.lexicon.continuations(pending)
-        return [*by_slot[at], *following] if fits(self.lexicon.read(pending), self.window[slot:]) else following
+        right = fits(self.lexicon.read(pending), self.ahead(slot, first), self.moves[slot:])
+        return [*by_slot[at], *following] if right else following
 
     def _candidates_by_slot(self, finals: frozenset[str] | None) -> list[Iterable[str]]:
         "Return the characters to try in each slot whatever is pending, with words that end in `finals`, if given."
@@ -185,8 +249,7 @@ class LineSearch:
         if not 0 <= start <= len(self.window) - len(word):
             return
         slots = range(start, start + len(word))
-        if fits(self.lexicon.word_tones[word], self.window[start:]) and all(
-            self.fixed[k] in (None, c) for k, c in zip(slots, word)
-        ):
+        right = fits(self.lexicon.word_tones[word], self.window[start:], self.moves[start:])
+        if right and all(self.fixed[k] in (None, c) for k, c in zip(slots, word)):
             for k, c in zip(slots, word):
                 out[k][c] = None

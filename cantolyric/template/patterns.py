@@ -112,7 +112,10 @@ def character_language(
     template: "ToneTemplate",
     finals: dict[str, str] | None = None,  # as in `to_regex`
 ) -> list[list[str]]:  # for each line the characters of each slot; "" where a break may stand
-    "Return the character-level language of a template; raise `UnsatisfiableError` if it has English words."
+    "Return the character-level language of a template; raise `UnsatisfiableError` for English words or moves."
+    if template.moves:
+        problem = "no pattern can be exported: here the tones of a slot depend on the preceding slot"
+        raise UnsatisfiableError(f"{problem}; export a template of fixed digits, such as Melody.template()")
     if any(slot.is_word for line in template.lines for slot in line):
         problem = f"the template {template} has English words, which no pattern inserts"
         raise UnsatisfiableError(f"{problem}; leave them out, or write with Lyricist.write")

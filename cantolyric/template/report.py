@@ -7,13 +7,14 @@ __all__ = ['Check', 'RhymeCheck', 'Report', 'check_text', 'reads_right']
 
 # %% ../../nbs/lib/template/report.ipynb #d2f6e308
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..english import check_counts
 from ..errors import ArgumentError
 from ..reading import Reader, as_reader
 from .html import check_cell, grid, rhyme_cell
+from .moves import Moves
 from .slots import Rhyme, Slot, own_counts
 from .sung import SecondOpinion, SungCharacter, sung_characters
 from ..tones import Syllable, ToneScheme, parse_syllable, rhyme
@@ -34,11 +35,13 @@ class Check:
     right: bool
     others: tuple[str, ...] = ()  # for a wrong slot: other readings of the character that fit, most common first
     second: str | None = None  # a second reader's Jyutping, if its digit differs
+    after: str = ""  # the digit of the preceding syllable, if `wanted` depends on it
 
     def __str__(self) -> str:
         other = f" (as {' or '.join(self.others)} it would fit)" if self.others else ""
         reading = f" {self.jyutping}" if self.jyutping else ""
-        return f"{self.char or 'nothing'}{reading} is {self.got}, wanted {self.wanted}{other}"
+        after = f" after {self.after}" if self.after else ""
+        return f"{self.char or 'nothing'}{reading} is {self.got}, wanted {self.wanted}{after}{other}"
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Report:
     scheme: str
     rhymes: tuple[RhymeCheck | None, ...] = ()  # one per line of the template; () if no line has a letter
     rows: tuple[int, ...] = ()  # the line number in a file for each line of the text; (): count the lines from 1
+    moves: tuple[Moves, ...] = ()  # of the template
 
     def number_of(
         self,
@@ -178,14 +182,32 @@ def _check_slot(slot: Slot | None, sung: SungCharacter, scheme: ToneScheme, read
     return Check(slot, char, jyutping, wanted, got, right, others, second)
 
 
+def _slot_after(slot: Slot, pairs: frozenset[str], digit: str, scheme: ToneScheme) -> Slot:
+    "Return a slot with only the tones that may follow a digit."
+    tones = frozenset(t for t in slot.tones if digit + scheme.of(t) in pairs)
+    if tones == slot.tones:
+        return slot
+    digits = "".join(sorted({scheme.of(t) for t in tones}))
+    return replace(slot, tones=tones, text=digits if len(digits) == 1 else f"[{digits}]")
+
+
 def _check_line(
-    slots: Sequence[Slot], sung: Sequence[SungCharacter], scheme: ToneScheme, reader: Reader
+    slots: Sequence[Slot], moves: Moves, sung: Sequence[SungCharacter], scheme: ToneScheme, reader: Reader
 ) -> tuple[Check, ...]:
     "Compare a line of a template with a line of a text; either may be longer, or empty."
     width = max(len(slots), len(sung))
+    checks: list[Check] = []
     padded_slots = [*slots, *[None] * (width - len(slots))]
     padded_sung = [*sung, *[_MISSING] * (width - len(sung))]
-    return tuple(_check_slot(slot, char, scheme, reader) for slot, char in zip(padded_slots, padded_sung))
+    for k, (slot, char) in enumerate(zip(padded_slots, padded_sung)):
+        before = checks[-1] if 0 < k <= len(moves) else None
+        if slot is None or before is None or not before.jyutping:
+            checks.append(_check_slot(slot, char, scheme, reader))
+            continue
+        narrowed = _slot_after(slot, moves[k - 1], before.got, scheme)
+        check = _check_slot(narrowed, char, scheme, reader)
+        checks.append(check if narrowed is slot else replace(check, slot=slot, after=before.got))
+    return tuple(checks)
 
 
 def _check_rhymes(rhymes: Sequence[Rhyme | None], lines: Sequence[Sequence[Check]]) -> tuple[RhymeCheck | None, ...]:
@@ -219,17 +241,25 @@ def check_text(
     lines = []
     for n in range(max(len(template.lines), len(sung))):
         slots = template.lines[n] if n < len(template.lines) else ()
-        lines.append(_check_line(slots, sung[n] if n < len(sung) else [], scheme, reader))
-    return Report(tuple(lines), template.scheme, _check_rhymes(template.rhymes, lines))
+        moves = template.moves[n] if n < len(template.moves) else ()
+        lines.append(_check_line(slots, moves, sung[n] if n < len(sung) else [], scheme, reader))
+    return Report(tuple(lines), template.scheme, _check_rhymes(template.rhymes, lines), moves=template.moves)
 
 # %% ../../nbs/lib/template/report.ipynb #ac4fd5bc
+def _moves_right(moves: Moves, line: Sequence[SungCharacter], scheme: str) -> bool:
+    "Return whether neighbouring syllables of a line have pairs of digits that its moves allow; English has no digit."
+    digits = [ToneScheme(scheme).of(int(c.jyutping[-1])) if c.jyutping else None for c in line]
+    pairs = zip(moves, digits, digits[1:])
+    return all(first is None or second is None or first + second in allowed for allowed, first, second in pairs)
+
+
 def reads_right(
     template: "ToneTemplate",
     text: str,  # lyrics
     reader: Reader | str | None = None,  # as in `as_reader`
     counts: Mapping[str, int] | None = None,  # a user's syllable counts of English words
 ) -> bool:
-    "Check a whole text, as an oracle: whether it has a template's lines, tones, characters and rhymes."
+    "Check a whole text, as an oracle: whether it has a template's lines, tones, characters, moves and rhymes."
     if not isinstance(text, str):
         raise ArgumentError("text", text, "expected lyrics as a string")
     reader = as_reader(reader)
@@ -237,6 +267,8 @@ def reads_right(
     if [len(line) for line in lines] != [len(slots) for slots in template.lines]:
         return False
     if not all(_fills(slot, c, reader) for line, slots in zip(lines, template.lines) for c, slot in zip(line, slots)):
+        return False
+    if not all(_moves_right(moves, line, template.scheme) for moves, line in zip(template.moves, lines)):
         return False
     last = [line[-1].jyutping for line in lines]
     if any(r and not j for r, j in zip(template.rhymes, last)):

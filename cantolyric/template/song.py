@@ -123,6 +123,7 @@ def as_song(
         template.rhymes,
         template.breaks,
         template.sections,
+        template.moves,
         tuple(endings) if any(endings) else (),
     )
 
@@ -208,7 +209,8 @@ def with_rhyme(
     reader = as_reader(reader)
     wish = _parse_wish(rhyme, reader)
     if wish.letters:
-        template = ToneTemplate.parse(str(template), template.scheme, wish.letters, grade, reader)
+        parsed = ToneTemplate.parse(str(template), template.scheme, wish.letters, grade, reader)
+        template = replace(parsed, moves=template.moves)
     song = as_song(template, _endings(template, wish, rhyme, grade))
     try:
         song.automaton(reader)

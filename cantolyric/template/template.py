@@ -14,6 +14,7 @@ from ..errors import ParseError
 from ..reading import Reader, as_reader
 from .automaton import Automaton
 from .html import grid, slot_cell
+from .moves import Moves
 from .parser import parse_template
 from .patterns import to_gbnf, to_regex
 from .report import Report, check_text, reads_right
@@ -41,6 +42,7 @@ class ToneTemplate:
     sections: tuple[tuple[int, int | None], ...] = field(
         default=(), compare=False
     )  # as typed: (lines, times), one after another; times is None outside ( )
+    moves: tuple[Moves, ...] = ()  # per line, which digits may follow which in neighbouring slots; () if any may
 
     @classmethod
     def parse(
@@ -112,7 +114,7 @@ class ToneTemplate:
         reader: Reader | str | None = None,  # as in `as_reader`
         syllables: Mapping[str, int] | None = None,  # as in `check`
     ) -> bool:
-        "Return whether a text has exactly these lines, slots, tones and rhymes."
+        "Return whether a text has exactly these lines, slots, tones, moves and rhymes."
         return reads_right(self, text, reader, syllables)
 
     def automaton(

@@ -8,6 +8,7 @@ __all__ = ['has_words', 'chinese_parts', 'insert_words']
 # %% ../../nbs/lib/template/words.ipynb #tw000004
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -73,6 +74,9 @@ def chinese_parts(
         breaks = tuple(tuple(k - p.start for k in ks if 0 < k - p.start < len(p.slots)) for p, ks in inside)
     lines, rhymes = tuple(part.slots for part in parts), at_line_end(template.rhymes)
     cut = ToneTemplate(lines, template.scheme, rhymes, breaks if any(breaks) else ())
+    if template.moves:  # nothing is asked between a Chinese and an English syllable
+        moves = tuple(template.moves[p.line][p.start : p.start + len(p.slots) - 1] for p in parts)
+        cut = replace(cut, moves=moves)
     endings = getattr(template, "endings", ())
     return as_song(cut, at_line_end(endings)) if isinstance(template, SongTemplate) else cut
 

@@ -115,7 +115,8 @@ def infill_template(
             wanted.append(frozenset(f for f in FINALS if rhyme_group(f, rhyme.grade) in groups))
         endings.append(frozenset.intersection(*wanted) if wanted else None)
     kept_rhymes = tuple(rhymes[n] for n in open_lines) if any(rhymes) else ()
-    part = ToneTemplate(tuple(template.lines[n] for n in open_lines), template.scheme, kept_rhymes)
+    moves = tuple(template.moves[n] for n in open_lines) if template.moves else ()
+    part = ToneTemplate(tuple(template.lines[n] for n in open_lines), template.scheme, kept_rhymes, moves=moves)
     return as_song(part, endings)
 
 
@@ -128,5 +129,6 @@ def first_lines(
     def cut(parts: tuple) -> tuple:
         return parts[:n] if any(parts[:n]) else ()
 
-    part = ToneTemplate(template.lines[:n], template.scheme, cut(template.rhymes), cut(template.breaks))
+    rhymes, breaks = cut(template.rhymes), cut(template.breaks)
+    part = ToneTemplate(template.lines[:n], template.scheme, rhymes, breaks, moves=template.moves[:n])
     return as_song(part, cut(getattr(template, "endings", ())))

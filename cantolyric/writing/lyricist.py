@@ -32,7 +32,14 @@ from .candidates import Task, distinct_texts, finished_lines, seed_of, token_sam
 from .deprecated import renamed_keywords
 from .infill import InfillConstraint, first_lines, infill_template
 from .prompts import prompt_tones, writing_constraint
-from .request import SamplingConfig, WriteRequest, check_request, check_rewrite, check_unmasked
+from cantolyric.writing.request import (
+    MelodyOrPath,
+    SamplingConfig,
+    WriteRequest,
+    check_request,
+    check_rewrite,
+    check_unmasked,
+)
 from .results import Candidate, Lyrics, SungLine
 from .sampler import Cancel, Constraint, is_cancelled, rows_for, write_rows
 from .scoring import token_nll
@@ -146,7 +153,7 @@ class Lyricist:
     def write(
         self,
         topic: str,  # what the lyrics should be about
-        tones: ToneTemplate | str,  # a template, such as "0243324/3324043"
+        tones: ToneTemplate | str | None = None,  # a template, such as "0243324/3324043"; None: there is a melody
         n: int = 4,  # candidates; fewer come back if fewer different ones are found
         seed: int | None = None,  # the same seed gives the same lyrics; None: different ones each time
         temperature: float = 0.8,  # 0: the most likely token each time, one candidate
@@ -160,8 +167,10 @@ class Lyricist:
         grade: int = 3,  # grade of that rhyme: 3 the same final, 2 vowel and kind of coda, 1 vowel
         sort_by: Mapping[str, float] | None = None,  # weights, such as dict(rhyme=1); None: bits alone
         cancel: Cancel = None,  # an event, or a function; checked after each token, raises `Cancelled`
+        melody: MelodyOrPath | None = None,  # instead of tones: what to write for, one line per phrase
     ) -> Lyrics:
         """Write lyrics, the most likely first. Under the mask, every tone, word and rhyme is as requested.
+        With a melody, tones must not oppose its direction; for other rules, pass `tones=melody.constraint(…)`.
 
         The methods are `"search"` (beam search, guided towards the topic, for texts that are likely without the mask,
         each with a different beginning; their bits are those without the mask or guidance), `"sample"`, `"best"`
@@ -169,10 +178,9 @@ class Lyricist:
         Searches ignore the seed. Bits are those of the text as written, before simplified characters are replaced.
         """
         start = time.perf_counter()
-        if method is None:
-            method = self.default_method(temperature, top_p, masked)
+        method = self.default_method(temperature, top_p, masked) if method is None else method
         choices = (n, temperature, top_p, scheme, method, rhyme, grade, sort_by, self.reader, seed)
-        request = check_request(topic, tones, *choices)
+        request = check_request(topic, tones, *choices, melody=melody)
         if not isinstance(masked, bool):
             raise ArgumentError("masked", masked, "expected True or False")
         if not masked:
@@ -196,7 +204,7 @@ class Lyricist:
     def stream(
         self,
         topic: str,
-        tones: ToneTemplate | str,
+        tones: ToneTemplate | str | None = None,
         seed: int | None = None,
         temperature: float = 0.8,
         top_p: float = 0.95,
@@ -206,10 +214,11 @@ class Lyricist:
         rhyme: str | Mapping | None = None,
         grade: int = 3,  # the arguments so far are those of `write`
         cancel: Cancel = None,  # as in `write`, but the lines just stop; closing the generator stops it as well
+        melody: MelodyOrPath | None = None,  # as in `write`
     ) -> Generator[SungLine, None, None]:
         "Write the text that `write` gives for this seed with n=1, and yield each line as soon as it is complete."
         choices = (1, temperature, top_p, scheme, "sample", rhyme, grade, None, self.reader, seed)
-        request = check_request(topic, tones, *choices)
+        request = check_request(topic, tones, *choices, melody=melody)
         is_cancelled(cancel)
         return self._lines(request, self._task(request, keep, words, True, cancel))
 
