@@ -63,7 +63,7 @@ class Automaton:
         fold = self.lexicon.fold
         self.windows = [bytes(sum(1 << t for t in s.tones) for s in line) for line in template.lines]
         self.fixed = [[fold(s.char) if s.char else None for s in line] for line in template.lines]
-        self.moves = [move_tables(moves, template.scheme) for moves in template.moves or ((),) * len(template.lines)]
+        self.moves = [move_tables(moves, template.scheme) for moves in template.moves] or [()] * len(template.lines)
         self.counts = own_counts(template.lines)
         equal: dict[tuple, LineSearch] = {}
         self.parts = [self._search_parts(n, equal) for n in range(len(self.windows))]

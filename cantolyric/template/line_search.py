@@ -27,7 +27,8 @@ class LineSearch:
         self.lexicon, self.fixed, self.moves = lexicon, fixed, moves
         self.own = bytes(map(self._own_tones, window, fixed)) if moves else window  # before the moves
         self.window = usable_tones(self.own, moves)
-        self.scarce = not all(map(self._has_isolated, range(len(window))))
+        isolated = lexicon.isolated.tones
+        self.scarce = any(not isolated & slot for slot in self.window) or not self._isolated_in_every_role(isolated)
         self._completable: dict[tuple, bool] = {}
         self._by_slot: dict[frozenset[str] | None, list[Iterable[str]]] = {}
         self._last: dict[int, dict[str, set[str]]] = {}
@@ -38,30 +39,32 @@ class LineSearch:
         found = {t for w in words for c, t in zip(w, self.lexicon.word_tones[w]) if c == char}
         return tones & sum(1 << t for t in found) if char else tones
 
-    def _has_isolated(self, slot: int) -> bool:
-        "Return whether any character of a slot could be replaced by an isolated one, whatever stands next to it."
-        allowed, isolated = self.window[slot], self.window[slot] & self.lexicon.isolated.tones
-        if not self.moves:
-            return bool(isolated)
-        before = self.moves[slot - 1] if slot else b""
-        after = self.moves[slot] if slot < len(self.moves) else bytes(8)
-        roles = {t: (after[t], *(row >> t & 1 for row in before)) for t in range(1, 7) if allowed >> t & 1}
-        return set(roles.values()) == {role for t, role in roles.items() if isolated >> t & 1}
+    def _isolated_in_every_role(self, isolated: int) -> bool:
+        "Return whether each character could be replaced by one of these tones, whatever stands next to it."
+        for k in range(len(self.window) if self.moves else 0):
+            before = self.moves[k - 1] if k else b""
+            after = self.moves[k] if k < len(self.moves) else bytes(8)
+            tones = [t for t in range(1, 7) if self.window[k] >> t & 1]
+            roles = {t: (after[t], *(row >> t & 1 for row in before)) for t in tones}
+            if set(roles.values()) != {role for t, role in roles.items() if isolated >> t & 1}:
+                return False
+        return True
 
     @cached_property
     def choices(self) -> list[frozenset[int]]:  # per slot, one bit per tone
         "The sets of tones that each slot may be left with by the preceding slot."
+        if not self.moves:
+            return [frozenset((slot,)) for slot in self.window]
         out = [frozenset(self.window[:1])]
-        for move, before, slot in zip(self.moves or (None,) * len(self.window), self.window, self.window[1:]):
-            sets = [slot if move is None else move[t] & slot for t in range(1, 7) if before >> t & 1]
-            out.append(frozenset(sets or [0]))
+        for move, before, slot in zip(self.moves, self.window, self.window[1:]):
+            out.append(frozenset(move[t] & slot for t in range(1, 7) if before >> t & 1))
         return out
 
     @cached_property
     def needs_search(self) -> bool:
         "Whether it takes a search to find out if a text whose tones are right so far can be completed."
-        extendable = self.lexicon.always_extendable
-        return any(self.fixed) or not all(extendable(tones) for sets in self.choices for tones in sets)
+        asked = frozenset().union(*self.choices) if self.moves else self.window
+        return any(self.fixed) or not all(map(self.lexicon.always_extendable, asked))
 
     def ahead(
         self,
