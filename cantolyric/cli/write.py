@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from .inputs import parse_options
 from cantolyric.cli.melody_options import (
-    MELODY_OPTIONS,
-    add_melody_options,
+    WRITING_OPTIONS,
+    add_writing_options,
     export_lyrics,
     melody_template,
     read_melody,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 LOCAL_ONLY = (
     *MODEL_OPTIONS,
     *("method", "ambiguous", "word", "keep", "rhyme", "grade", "sort_by"),
-    *("melody", *MELODY_OPTIONS),
+    *("melody", *WRITING_OPTIONS),
 )
 
 
@@ -199,7 +199,7 @@ def add_write(
         help="fixed text of a line, with * for each open slot: 2=今晚*****; can be repeated",
     )
     add_rhyme_options(group)
-    add_melody_options(parser)
+    add_writing_options(parser)
     add_candidate_options(parser)
     add_model_options(parser)
     add_endpoint_options(parser)
