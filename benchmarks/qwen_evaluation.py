@@ -2,9 +2,9 @@
 
     python benchmarks/qwen_evaluation.py all [ADAPTER]   writes benchmarks/results/qwen_evaluation.json
 
-183 requests, two seeds (one for the search, which draws nothing). The base without its adapter gets an instruction
+183 requests, two seeds (one for the search, which does not sample). The base without its adapter gets an instruction
 in words, because it was never trained on our prompt. Texts are kept in the cache folder as they are written, and an
-interrupted run continues; the whole run takes about two hours on two cores.
+interrupted run resumes where it stopped; the whole run takes about two hours on two cores.
 """
 
 import json

@@ -7,7 +7,7 @@ without the constraint (32 validation verses, two seeds, temperature 0.8, top-p 
 the slots with the right tone, where a missing syllable counts as wrong; `tones_of_fitting_lines` counts only the lines
 with the right number of syllables; `chance` is the latter if each line is compared with the tones of another line of
 the same length. The losses are nats per token over the 90 complete validation verses, with the mask and without it.
-Adapters that are in the result file already are not measured again.
+Adapters that are already in the result file are not measured again.
 """
 
 import json
@@ -50,13 +50,13 @@ def fitting_lines(texts, templates):
 
 
 def share(pairs):
-    "The share of equal digits, if there are any."
+    "The share of equal digits; None if there are no digits."
     same = [a == b for pair in pairs for a, b in zip(*pair, strict=True)]
     return round(sum(same) / len(same), 4) if same else None
 
 
 def by_chance(pairs, rng):
-    "The pairs with the templates of each length shuffled."
+    "The pairs, with the templates shuffled among lines of the same length."
     by_length = {}
     for digits, wanted in pairs:
         by_length.setdefault(len(wanted), []).append((digits, wanted))

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['CHAO', 'INITIALS', 'NUCLEI', 'CODAS', 'FINALS', 'SCHEMES', 'Syllable', 'parse_syllable', 'ToneScheme', 'pitch_level',
-           'tone_melody_conflicts', 'rhyme_key', 'rhyme']
+           'fits_interval', 'tone_melody_conflicts', 'rhyme_key', 'rhyme']
 
 # %% ../nbs/lib/tones.ipynb #a1728999
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import SupportsIndex
@@ -223,11 +223,12 @@ def pitch_level(
     return "0243".index(ToneScheme("0243").of(tone))
 
 # %% ../nbs/lib/tones.ipynb #e11014ea
-def _direction(
-    heights: Sequence[float],
-    i: int,  # the step from position i to i + 1
-) -> int:  # 1 up, 0 level, -1 down
-    return (heights[i + 1] > heights[i]) - (heights[i + 1] < heights[i])
+def fits_interval(
+    levels: int,  # by which the tones rise, as in `pitch_level`; negative if they fall
+    interval: float,  # by which the tune rises, in semitones
+) -> bool:
+    "Return whether two neighbouring tones do not oppose the tune: same level, or same direction."
+    return levels == 0 or levels * interval > 0
 
 
 def tone_melody_conflicts(
@@ -241,8 +242,8 @@ def tone_melody_conflicts(
         raise ArgumentError(
             "pitches", pitches, f"{len(levels)} tones for {len(pitches)} notes; give the first note of each syllable"
         )
-    steps = range(len(levels) - 1)
-    return [i for i in steps if _direction(levels, i) not in (0, _direction(pitches, i))]
+    steps = enumerate(zip(levels, levels[1:], pitches, pitches[1:]))
+    return [i for i, (a, b, low, high) in steps if not fits_interval(b - a, high - low)]
 
 # %% ../nbs/lib/tones.ipynb #2422da73
 _CODA_CLASS = {"": "open", "i": "i", "u": "u"} | dict.fromkeys(("m", "n", "ng"), "nasal") | dict.fromkeys("ptk", "stop")

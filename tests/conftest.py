@@ -3,6 +3,7 @@
 Hypothesis itself marks these tests `hypothesis`, so `pytest -m hypothesis` runs them alone.
 """
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
 
@@ -21,3 +22,12 @@ def pytest_sessionstart():
     """
     if settings().derandomize and hasattr(providers, "_get_local_constants"):
         providers._get_local_constants = providers.Constants  # there is no public switch
+
+
+@pytest.fixture(scope="session")
+def tiny_table():
+    "The token table of the tiny base."
+    from cantolyric.base import load_base
+    from cantolyric.constraint.vocabulary import TokenTable
+
+    return TokenTable.from_tokenizer(load_base()[1])

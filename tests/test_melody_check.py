@@ -120,7 +120,7 @@ def test_lines_that_are_too_long_or_too_short_shift_nothing():
 
 def test_phrases_that_would_fit_are_found():
     check = Melody.parse("C4 D4 E4 C4 E4 F4 G4").check(RIGHT)
-    assert check.other_phrases == (4, 3) and "in phrases of 4,3 notes" in str(check)
+    assert check.other_phrases == (4, 3) and "with phrases of 4,3 notes" in str(check)
     assert Melody.parse(TUNE).check(RIGHT).other_phrases == ()
     assert Melody.parse("C4 D4").check(RIGHT).other_phrases == ()
 
@@ -346,7 +346,7 @@ def test_check_a_file(run, tmp_path):
     assert first["notes"][1] == dict(pitch="D4", midi=62, char="雨", jyutping="jyu5", tone_class="4", fits="02")
     assert run(*where, "--text", RIGHT)[0] == 0
     code, out, _ = run("--melody", "t.abc", "right.txt")
-    assert code == 1 and "in phrases of 4,3 notes" in out
+    assert code == 1 and "with phrases of 4,3 notes" in out
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def run_check(
         raise CantolyricError(
             "nothing to compare the lyrics with: give a template with --tones, or a tune with --melody"
         )
-    refuse_options(args, (*MELODY_OPTIONS, "html", "wav"), "is for --melody; give a tune, or leave it out")
+    refuse_options(args, (*MELODY_OPTIONS, "html", "wav"), "is for --melody; add --melody FILE, or remove it")
     return _check_tones(args)
 
 
@@ -134,7 +134,7 @@ def add_check(
     add_lyric_options(parser)
     add_scheme_option(parser)
     add_melody_options(parser)
-    parser.add_argument("--html", metavar="FILE", help="also write the picture of --melody to this web page")
+    parser.add_argument("--html", metavar="FILE", help="with --melody, also write the picture to this web page")
     parser.add_argument(
         "--wav", metavar="FILE", help="also write the tune to this sound file, with a voice that follows the tones"
     )

@@ -36,7 +36,7 @@ def add_writing_options(
         "--allow",
         action="append",
         metavar="EXCEPTION",
-        help="a pair of digits that may follow each other anywhere, such as 40, or PHRASE:NOTE for a note that may "
+        help="a pair of digits that is allowed anywhere, such as 40 (4, then 0), or PHRASE:NOTE for a note that may "
         "have any tone after the preceding note, such as 2:5; can be repeated",
     )
     group.add_argument("--musicxml", metavar="OUT", help="write the tune with the first lyrics and their Jyutping")

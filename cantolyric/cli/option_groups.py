@@ -185,7 +185,7 @@ def add_melody_options(
         "--chords",
         choices=("refuse", "highest"),
         default="refuse",
-        help="what to sing where the part has chords: nothing, or the highest note (default: refuse)",
+        help="what to do where the part has chords: refuse the file, or sing the highest note (default: refuse)",
     )
     group.add_argument(
         "--phrases", help="notes per phrase, such as 8,6,8,6 (default: phrases end at rests, breath marks and so on)"

@@ -9,22 +9,17 @@ __all__ = ['CheckedNote', 'Move', 'CheckedLine', 'MelodyCheck', 'check_melody']
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..english import check_counts
 from ..errors import ArgumentError
 from ..lyricfile import LyricFile, parse_lyrics
 from .notes import Note, Phrase, pitch_name
 from .picture import check_html
-from .sound import SAMPLE_RATE, melody_sound, player, wav_bytes, write_wav
+from .sound import Playable
 from .tones import CLASSES, class_ranges, is_allowed, table_distance
 from ..reading import Reader, as_reader
 from ..template.sung import SungCharacter, sung_characters
 from ..tones import pitch_level
-
-if TYPE_CHECKING:
-    from IPython.display import Audio
 
 # %% ../../nbs/lib/melody/check.ipynb #mchk00c1
 @dataclass(frozen=True)
@@ -63,7 +58,9 @@ class CheckedNote:
         return " ".join(filter(None, (self.char, self.jyutping, f"({self.tone_class})")))
 
 # %% ../../nbs/lib/melody/check.ipynb #mchk00c2
-_RISES = {1: "rises", 0: "stays level", -1: "falls"}
+_TUNE = {1: "rises", -1: "falls"}
+_TONES = {1: "rise", 0: "stay level", -1: "fall"}
+_NO_REMEDY = "no other class for either syllable fits both of its neighbours, so change more than one syllable"
 
 
 def _sign(difference: int) -> int:
@@ -128,16 +125,12 @@ class Move:
         return ", or ".join(choices)
 
     def __str__(self) -> str:
-        tune = f"{_RISES[self.tune]} from {self.first.pitch} to {self.second.pitch}"
-        if self.tune == 0:
-            tune = f"repeats {self.first.pitch}"
+        tune = f"repeats {self.first.pitch}"
+        if self.tune:
+            tune = f"{_TUNE[self.tune]} from {self.first.pitch} to {self.second.pitch}"
         joint = "and" if self.right else "but"
         move = f"{self.first} → {self.second}: the tune {tune}, {joint} the tones {_TONES[self.tones]}"
         return move if self.right else f"{move}; {self.remedy or _NO_REMEDY}"
-
-
-_TONES = {1: "rise", 0: "stay level", -1: "fall"}
-_NO_REMEDY = "no other class of one of them fits both its neighbours, so change more than one syllable"
 
 # %% ../../nbs/lib/melody/check.ipynb #mchk00c3
 def _counted(number: int, what: str) -> str:
@@ -185,7 +178,7 @@ class CheckedLine:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        "What else is wrong than the moves: the number of syllables, and characters without a reading."
+        "What is wrong besides the moves: the number of syllables, and characters without a reading."
         sung, notes = len(self.notes) - len(self.unsung), len(self.notes) - len(self.extra)
         sizes = f"{_counted(sung, 'syllable')} for {_counted(notes, 'note')}"
         found = []
@@ -227,7 +220,7 @@ def _chain(items: Sequence[str], moves: Sequence[int | None]) -> str:
 
 # %% ../../nbs/lib/melody/check.ipynb #mchk00c4
 @dataclass(frozen=True)
-class MelodyCheck:
+class MelodyCheck(Playable):
     "Lyrics compared with a melody, note by note."
 
     lines: tuple[CheckedLine, ...]  # one per phrase, then the lines that have no phrase
@@ -272,19 +265,19 @@ class MelodyCheck:
 
     @property
     def other_phrases(self) -> tuple[int, ...]:
-        "Other lengths of phrases that give each syllable a note; empty if there are none, or if all lines fit."
+        "Other phrase lengths that would give each syllable a note; empty if there are none, or if all lines fit."
         sizes = [len(line.notes) - len(line.unsung) for line in self.lines if line.number]
         notes = sum(len(line.notes) - len(line.extra) for line in self.lines)
-        misfits = any(line.extra or line.unsung for line in self.lines)
-        return tuple(sizes) if misfits and sum(sizes) == notes else ()
+        uneven = any(line.extra or line.unsung for line in self.lines)
+        return tuple(sizes) if uneven and sum(sizes) == notes else ()
 
     @property
     def advice(self) -> str:
-        "How other phrases would fit; empty if there are none."
+        "Which phrase lengths would fit; empty if there are none."
         if not self.other_phrases:
             return ""
         lengths = ",".join(map(str, self.other_phrases))
-        return f"there are as many syllables as notes: in phrases of {lengths} notes, every line would have its own"
+        return f"there are as many syllables as notes: with phrases of {lengths} notes, every syllable would have one"
 
     def __str__(self) -> str:
         return "\n".join(filter(None, [*map(str, self.lines), self.summary, self.advice, self.hint]))
@@ -293,24 +286,10 @@ class MelodyCheck:
         "Show the tune and the tones of each line, with the forbidden moves marked."
         return check_html(self)
 
-    def audio(
-        self,
-        rate: int = SAMPLE_RATE,  # samples per second
-    ) -> "Audio":
-        "Play the melody, with a second voice that follows the tones. Raises `MissingDependencyError` without IPython."
-        return player(self._wav(rate))
-
-    def to_wav(
-        self,
-        path: str | Path,
-        rate: int = SAMPLE_RATE,  # samples per second
-    ) -> None:
-        "Write what `audio` plays as a WAV file. Raises `FileError` if it cannot be written."
-        write_wav(path, self._wav(rate))
-
-    def _wav(self, rate: int) -> bytes:
-        pairs = [(n.note, int(n.jyutping[-1]) if n.jyutping else None) for x in self.lines for n in x.notes if n.note]
-        return wav_bytes(melody_sound(pairs, self.tempos, rate), rate)
+    @property
+    def voices(self) -> list[tuple[Note, int | None]]:
+        "The notes, each with the tone of its syllable."
+        return [(n.note, int(n.jyutping[-1]) if n.jyutping else None) for x in self.lines for n in x.notes if n.note]
 
 # %% ../../nbs/lib/melody/check.ipynb #mchk00c5
 def check_melody(

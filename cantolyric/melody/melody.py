@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import ArgumentError, FileError, ParseError
 from ..english import check_counts
@@ -25,7 +24,7 @@ from .musicxml_reader import read_musicxml
 from .notes import DEFAULT_OPTIONS, Key, Meter, Note, Phrase, ReadOptions, Score
 from .picture import strip_html, strips_html
 from .singing import PhraseRules, singable_notes, split_phrases
-from .sound import SAMPLE_RATE, melody_sound, player, wav_bytes, write_wav
+from .sound import Playable
 from .text import decode, read_bytes
 from .tones import RULES, MelodyRule, class_ranges, likely_digits, unreachable_note
 from .typed import parse_jianpu, parse_pitches
@@ -34,9 +33,6 @@ from ..reading import Reader, as_reader
 from ..template.slots import ALL_TONES, MAX_SLOTS, Slot
 from ..template.template import ToneTemplate
 from ..tones import ToneScheme
-
-if TYPE_CHECKING:
-    from IPython.display import Audio
 
 # %% ../../nbs/lib/melody/melody.ipynb #0459b2e2
 def read_score(
@@ -71,7 +67,7 @@ def read_score(
 
 # %% ../../nbs/lib/melody/melody.ipynb #e52494b1
 @dataclass(frozen=True)
-class Melody:
+class Melody(Playable):
     "A melody to write lyrics for: phrases of notes, one note per syllable."
 
     phrases: tuple[Phrase, ...]
@@ -202,16 +198,18 @@ class Melody:
         exceptions: Iterable[str | tuple[int, int]] = (),  # "40": 4 before 0 at any interval; (phrase, note), from 1
         tolerance: int = MelodyRule.tolerance,  # of "table", in semitones
     ) -> ToneTemplate:
-        """Return a template in which each note may have every class that the note before it leaves.
+        """Return a template in which each note may have any class that the note before it allows.
 
-        A pair (phrase, note) frees that note from what the preceding note leaves. Raises `ArgumentError` if no text
-        fits a phrase, or if it is too long for a line.
+        A pair (phrase, note) frees that note from the restriction by the preceding note. Raises `ArgumentError` if
+        no text fits a phrase, or if a phrase is too long for a line.
         """
         self._check_lengths()
         exceptions = list(exceptions)
         if strictness == "digits":
             if exceptions:
-                raise ArgumentError("exceptions", exceptions, "fixed digits have none; use another strictness")
+                raise ArgumentError(
+                    "exceptions", exceptions, "fixed digits allow no exceptions; use another strictness"
+                )
             return self.template()
         if strictness not in RULES:
             raise ArgumentError("strictness", strictness, f"expected one of: {', '.join(RULES)}, digits")
@@ -234,7 +232,7 @@ class Melody:
                 raise ArgumentError("phrases", None, problem, shown=False)
 
     def _check_notes(self, places: Sequence[object]) -> None:
-        "Raise `ArgumentError` unless all are (phrase, note) of a note that has one before it."
+        "Raise `ArgumentError` unless each is the (phrase, note) of a note that follows another one."
         for place in places:
             if not isinstance(place, tuple | list) or len(place) != 2:
                 raise ArgumentError("exceptions", place, "expected two classes such as '40', or (phrase, note)")
@@ -243,7 +241,7 @@ class Melody:
                 raise ArgumentError("exceptions", place, f"expected a phrase from 1 to {len(self.phrases)}")
             size = len(self.phrases[phrase - 1])
             if not is_whole_number(note, 2, size):
-                problem = f"phrase {phrase} has notes 1 to {size}, and of the first one nothing is asked"
+                problem = f"phrase {phrase} has notes 1 to {size}, and the first one is never restricted"
                 raise ArgumentError("exceptions", place, problem)
 
     def ranges(self) -> tuple[tuple[str, ...], ...]:
@@ -298,23 +296,10 @@ class Melody:
         "Show where words fight the tune, note by note. Raises `ArgumentError` for a bad reader or count."
         return check_melody(self.phrases, text, reader, syllables, self.tempos)
 
-    def audio(
-        self,
-        rate: int = SAMPLE_RATE,  # samples per second
-    ) -> "Audio":
-        "Play the melody in a notebook. Raises `MissingDependencyError` without IPython."
-        return player(self._wav(rate))
-
-    def to_wav(
-        self,
-        path: str | Path,
-        rate: int = SAMPLE_RATE,  # samples per second
-    ) -> None:
-        "Write the melody as a WAV file. Raises `FileError` if it cannot be written."
-        write_wav(path, self._wav(rate))
-
-    def _wav(self, rate: int) -> bytes:
-        return wav_bytes(melody_sound([(n, None) for n in self.notes], self.tempos, rate), rate)
+    @property
+    def voices(self) -> list[tuple[Note, int | None]]:
+        "The notes, without tones."
+        return [(note, None) for note in self.notes]
 
     def _repr_html_(self) -> str:
         "Show the notes of each phrase, and the most likely tones."

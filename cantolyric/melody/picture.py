@@ -163,7 +163,7 @@ _KEY = "Bars: the notes. Strokes: the tones; a dot marks where a tone ends, whic
 
 def strip_html(
     line: "CheckedLine",
-    problems: bool = True,  # whether to say what else is wrong than the moves
+    problems: bool = True,  # whether to say what is wrong besides the moves
 ) -> str:
     "Show one line of lyrics with its phrase."
     said = "".join(f"<br>✗ {html.escape(p)}" for p in line.problems) if problems else ""

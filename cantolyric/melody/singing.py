@@ -151,6 +151,6 @@ def _split_long(
 
 
 def _quality_of_cut(part: Sequence[Note], k: int) -> tuple[Fraction, bool, int]:
-    "Compare places to cut: after the longest note, if possible at a bar line, and then near the middle."
+    "Rank a place to cut: best after the longest note, then at a bar line, then near the middle."
     before, after = part[k - 1], part[k]
     return after.onset - before.onset, after.bar != before.bar, -abs(2 * k - len(part))

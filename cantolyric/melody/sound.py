@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SAMPLE_RATE', 'MAX_SECONDS', 'Tempos', 'seconds', 'frequency', 'pluck', 'contour', 'hum', 'melody_sound', 'wav_bytes',
-           'write_wav', 'player']
+           'write_wav', 'player', 'Playable']
 
 # %% ../../nbs/lib/melody/sound.ipynb #msnd00c0
 import io
 import wave
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -43,9 +44,6 @@ def seconds(
     ends = [*(start for start, _ in changes[1:]), onset]
     return float(sum(60 * (end - start) / tempo for (start, tempo), end in zip(changes, ends)))
 
-
-assert seconds(Fraction(5), ()) == 3 and seconds(Fraction(0), ()) == 0
-
 # %% ../../nbs/lib/melody/sound.ipynb #msnd00c2
 _ATTACK, _RELEASE = 0.008, 0.06  # seconds
 _DECAY = 2.0  # seconds until the first harmonic has fallen to 1/e
@@ -75,10 +73,6 @@ def pluck(
     waves = [np.exp(-h * t / _DECAY) * np.sin(2 * np.pi * h * f * t) / h**2 for h in audible]
     return _envelope(size, rate, _ATTACK, _RELEASE) * np.sum([np.zeros(size), *waves], axis=0)
 
-
-_note = pluck(69, 16_000, 16_000)
-assert abs(np.fft.rfft(_note)).argmax() == 440 and _note[0] == 0 and np.abs(_note).max() < 1.5
-
 # %% ../../nbs/lib/melody/sound.ipynb #msnd00c3
 _SPOKEN = 0.45  # seconds of a syllable, at most
 _GLIDE = 0.8  # of the syllable; then the voice stays at the level that it has reached
@@ -90,7 +84,7 @@ def contour(
     middle: float,  # MIDI pitch of level 3
     size: int,  # samples
 ) -> np.ndarray:  # MIDI pitch of each sample
-    "Return how the pitch of a tone moves."
+    "Return the pitch contour of a tone."
     start, end = CHAO[tone]
     way = np.clip(np.arange(size) / max(1, _GLIDE * size), 0, 1)
     return middle + _LEVEL * (start + (end - start) * way - 3)
@@ -105,9 +99,6 @@ def hum(
     waves = np.sum([np.sin(h * phase) / h for h in _HARMONICS], axis=0)
     return _envelope(len(pitches), rate, 0.03, 0.05) * waves
 
-
-assert contour(2, 60, 10)[0] == 58 and contour(2, 60, 10)[-1] == 64 and set(contour(6, 60, 5)) == {58}
-
 # %% ../../nbs/lib/melody/sound.ipynb #msnd00c4
 _PEAK = 0.9
 
@@ -117,13 +108,13 @@ def melody_sound(
     tempos: Tempos = (),
     rate: int = SAMPLE_RATE,
 ) -> np.ndarray:  # between -0.9 and 0.9
-    "Synthesize a melody and the tones of its words. Raises `ArgumentError` for a bad rate or a very long melody."
+    "Synthesize a melody and the tones of its words. Raises `ArgumentError` for a bad rate or too long a melody."
     if isinstance(rate, bool) or not isinstance(rate, int) or not 4_000 <= rate <= 192_000:
         raise ArgumentError("rate", rate, "expected 4,000 to 192,000 samples per second, such as 16_000")
     last = seconds(max((n.end for n, _ in notes), default=Fraction(0)), tempos)
     if last > MAX_SECONDS:
-        problem = f"the melody takes {last:,.0f} seconds; at most {MAX_SECONDS:,} are played"
-        raise ArgumentError("phrases", None, f"{problem}, so make a shorter melody of some phrases", shown=False)
+        problem = f"the melody lasts {last:,.0f} seconds; at most {MAX_SECONDS:,} are played"
+        raise ArgumentError("phrases", None, f"{problem}, so make a melody of only some of its phrases", shown=False)
     sound = np.zeros(round((last + _TAIL) * rate))
     low, high = (f((n.pitch for n, _ in notes), default=60) for f in (min, max))
     for note, tone in notes:
@@ -163,6 +154,32 @@ def write_wav(
 def player(
     wav: bytes,
 ) -> "Audio":
-    "Return a player for a notebook; the sound is part of the notebook."
+    "Return a player for a notebook; the sound is embedded in the notebook."
     display: Any = import_optional("IPython.display", "playing sound in a notebook", "course")
     return display.Audio(data=wav)
+
+
+class Playable(ABC):
+    "Notes that can be played in a notebook, and written as a WAV file."
+
+    tempos: Tempos
+
+    @property
+    @abstractmethod
+    def voices(self) -> Sequence[tuple[Note, int | None]]:
+        "The notes, each with the Jyutping tone of its syllable; None: only the note is heard."
+
+    def audio(
+        self,
+        rate: int = SAMPLE_RATE,  # samples per second
+    ) -> "Audio":
+        "Play the tune; if syllables have tones, a second voice follows them. Raises `MissingDependencyError`."
+        return player(wav_bytes(melody_sound(self.voices, self.tempos, rate), rate))
+
+    def to_wav(
+        self,
+        path: str | Path,
+        rate: int = SAMPLE_RATE,  # samples per second
+    ) -> None:
+        "Write what `audio` plays as a WAV file. Raises `FileError` if it cannot be written."
+        write_wav(path, wav_bytes(melody_sound(self.voices, self.tempos, rate), rate))

@@ -15,6 +15,7 @@ from itertools import product
 from ..errors import ArgumentError
 from .notes import Phrase
 from ..numeric import is_whole_number
+from ..tones import fits_interval
 
 # %% ../../nbs/lib/melody/tones.ipynb #f8b60b18
 CLASSES = "0243"  # from low to high
@@ -27,8 +28,7 @@ def is_allowed(
     interval: int,  # semitones from the first note to the second
 ) -> bool:
     "Return whether the classes don't oppose the melody's direction; a repeated note allows only the same class."
-    step = CLASSES.index(second) - CLASSES.index(first)
-    return step == 0 or step * interval > 0
+    return fits_interval(CLASSES.index(second) - CLASSES.index(first), interval)
 
 
 @lru_cache(None)
@@ -146,7 +146,7 @@ class MelodyRule:
 def unreachable_note(
     moves: Sequence[Collection[str]],  # of a phrase, as from `MelodyRule.moves`
 ) -> int | None:  # from 1; None if the phrase has a solution
-    "Return the first note that no class can have after the preceding notes."
+    "Return the first note that can have no class after the preceding notes."
     reached = set(CLASSES)
     for note, pairs in enumerate(moves, 2):
         reached = {pair[1] for pair in pairs if pair[0] in reached}

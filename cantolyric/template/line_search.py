@@ -40,7 +40,7 @@ class LineSearch:
         return tones & sum(1 << t for t in found) if char else tones
 
     def _isolated_in_every_role(self, isolated: int) -> bool:
-        "Return whether each character could be replaced by one of these tones, whatever stands next to it."
+        "Return whether an isolated character with one of these tones could replace each one, whatever its neighbours."
         for k in range(len(self.window) if self.moves else 0):
             before = self.moves[k - 1] if k else b""
             after = self.moves[k] if k < len(self.moves) else bytes(8)

@@ -247,7 +247,7 @@ def check_text(
 
 # %% ../../nbs/lib/template/report.ipynb #ac4fd5bc
 def _moves_right(moves: Moves, line: Sequence[SungCharacter], scheme: str) -> bool:
-    "Return whether neighbouring syllables of a line have pairs of digits that its moves allow; English has no digit."
+    "Return whether neighbouring syllables of a line form pairs of digits that its moves allow; English has no digit."
     digits = [ToneScheme(scheme).of(int(c.jyutping[-1])) if c.jyutping else None for c in line]
     pairs = zip(moves, digits, digits[1:])
     return all(first is None or second is None or first + second in allowed for allowed, first, second in pairs)
