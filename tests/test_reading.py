@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from cantolyric._exercises.reading import check_net_gain
 from cantolyric.characters import VARIANTS, is_han
+from cantolyric.confidence import AGREED, CONFIDENCES, DIFFER, GUESSED, ReadingSources, confidences, words_read
 from cantolyric.context_rules import SUNG, TALK, WRITTEN, expand_pattern, rule_readings
 from cantolyric.errors import ArgumentError, FileError
 from cantolyric.lexicon_builder import COLLOQUIAL, build_lexicon, learn_contexts
-from cantolyric.pronunciation_data import conversations, rime_words, tone_classes
+from cantolyric.pronunciation_data import conversations, rime_words, tone_classes, transcript
 from cantolyric.reading import (
     Reader,
     accuracy,
@@ -320,3 +321,38 @@ def test_peer_is_no_part_of_the_reader():
 
     assert "import ToJyutping" not in open(reading.__file__, encoding="utf-8").read()
     assert len(rime_words()) > 100_000
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("行長到呀銀見爲裡 　，aK\n", max_size=12))
+def test_a_confidence_for_each_reading(text):
+    reader = default_reader()
+    assert [level in CONFIDENCES for level in reader.confidences(text)] == [bool(j) for j in reader.jyutping(text)]
+    solid = text.replace(" ", "").replace("\u3000", "")
+    assert [x for x in reader.confidences(text) if x] == [x for x in reader.confidences(solid) if x]
+    assert "".join(words_read(solid, reader)) == "".join(map(reader.fold, solid))
+
+
+def test_confidence_follows_the_sources():
+    reader = default_reader()
+    assert reader.confidences("風雨") == [AGREED, AGREED]
+    assert reader.confidences("到") == [GUESSED] and reader.confidences("見到") == [AGREED, AGREED]
+    assert reader.confidences("呀") == [DIFFER]
+    assert Reader(extra={"到": "dou2"}).confidences("到") == [AGREED]  # the user knows
+    assert reader.unambiguous().confidences("到") == [None]  # it has no reading there
+    assert confidences("見到", reader, ReadingSources([])) == [AGREED, DIFFER]  # the dictionary alone
+    with pytest.raises(ArgumentError):
+        reader.confidences(None)
+
+
+def test_the_more_certain_the_more_often_right():
+    "On conversations that neither the lexicon nor the sources have seen."
+    learn, unseen = ([conversations()[f] for f in names] for names in conversation_folds())
+    reader, sources = Reader(build_lexicon(learn)), ReadingSources(learn)
+    found = {level: [] for level in CONFIDENCES}
+    for text, said in (transcript(u) for talk in unseen[::4] for u in talk):
+        for right, got, level in zip(said, reader.jyutping(text), confidences(text, reader, sources)):
+            if right and got:
+                found[level].append(tone_classes([right]) == tone_classes([got]))
+    agreed, differ, guessed = (100 * sum(x) / len(x) for x in found.values())
+    assert agreed > 99.5 > 99 > differ > guessed > 80

@@ -25,10 +25,8 @@ def run_check(
     song, counts = parse_lyrics(read_text(args.file), args.file, args).song, syllable_counts(args)
     report = template.check(song.text, args.reader, syllables=counts)
     report = replace(report, rows=tuple(line.number for line in song.lines))
-    keys = ("char", "jyutping", "wanted", "got", "right")
-    lines = [
-        [{k: getattr(slot, k) for k in keys} | dict(others=list(slot.others)) for slot in line] for line in report.lines
-    ]
+    keys = ("char", "jyutping", "wanted", "got", "right", "others", "confidence", "alternatives")
+    lines = [[{k: getattr(slot, k) for k in keys} for slot in line] for line in report.lines]
     rhymes = [
         r and dict(letter=r.rhyme.letter, jyutping=r.jyutping, wanted=r.wanted, right=r.right) for r in report.rhymes
     ]
