@@ -78,6 +78,27 @@ def test_read(run, verse):
     assert run("read", "--scheme", "jyutping", "--text", "銀行")[1].split()[-1] == "44"
 
 
+def test_own_readings(run, tmp_path):
+    "Every command that reads lyrics takes a file of readings, and says which line of it is wrong."
+    song, mine = tmp_path / "v.txt", tmp_path / "mine.tsv"
+    song.write_text("開番個會先", encoding="utf-8")
+    mine.write_text("開番個會\thoi1 faan1 go3 wui2\n", encoding="utf-8")
+    assert run("read", song, "--readings", mine)[1] == "開番個會先  hoi1 faan1 go3 wui2 sin1  33433\n"
+    assert run("check", "--tones", "33433", song, "--readings", mine)[0] == 0
+    assert run("check", "--tones", "開番個會=33", song, "--readings", mine)[0] == 0  # the template is read with them, too
+    mine.write_text("會\twui2\n開 hoi1\n", encoding="utf-8")
+    for command in (
+        ["read", song],
+        ["check", "--tones", "33433", song],
+        ["rewrite", song, "--line", "1", "--topic", "夜雨"],
+        ["write", "--topic", "夜雨", "--tones", "33"],
+    ):
+        code, _, err = run(*command, "--readings", mine)
+        assert code == 2 and "line 2 of the readings in" in err and "mine.tsv" in err
+        code, _, err = run(*command, "--readings", tmp_path / "nothing.tsv")
+        assert code == 2 and "nothing.tsv" in err
+
+
 def test_uncertain_readings_are_marked(run, tmp_path):
     code, out, err = run("read", "--text", "我到呀")
     assert code == 0 and out == "我到呀  ngo5 dou3? aa4~  440\n"

@@ -12,7 +12,7 @@ from cantolyric._exercises.reading import check_net_gain
 from cantolyric.characters import VARIANTS, is_han
 from cantolyric.confidence import AGREED, CONFIDENCES, DIFFER, GUESSED, ReadingSources, confidences, words_read
 from cantolyric.context_rules import SUNG, TALK, WRITTEN, expand_pattern, rule_readings
-from cantolyric.errors import ArgumentError, FileError
+from cantolyric.errors import ArgumentError, FileError, ParseError
 from cantolyric.lexicon_builder import COLLOQUIAL, build_lexicon, learn_contexts
 from cantolyric.pronunciation_data import conversations, rime_words, tone_classes, transcript
 from cantolyric.reading import (
@@ -154,9 +154,17 @@ def test_own_readings(tmp_path):
     with pytest.raises(FileError, match="No such file") as e:
         Reader(extra=f"{path}x")
     assert e.value.path == f"{path}x"
-    path.write_text("為人 wai6 jan4\n", encoding="utf-8")
-    with pytest.raises(ArgumentError):
-        Reader(extra=path)
+    for text, line, why in [
+        ("為人 wai6 jan4\n", 1, "no tab"),
+        ("# mine\n\n為人\twai6\n", 3, "2 characters but 1 readings"),
+        ("為\twai6\n夜\tye6\n", 2, "no final"),
+        ("K\tkei1\n", 1, "not a word of Chinese"),
+        ("為\twai6\n爲\twai4\n", 2, "but wai6 in line 1"),
+    ]:
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ParseError, match=why) as e:
+            Reader(extra=path)
+        assert e.value.line == line and f"line {line} of the readings in" in str(e.value) and "mine.tsv" in str(e.value)
     path.write_bytes("為人\twai6 jan4\n".encode("big5"))
     with pytest.raises(FileError, match="UTF-8"):
         Reader(extra=path)

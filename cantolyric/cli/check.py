@@ -10,7 +10,7 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from .inputs import LYRICS_HELP, add_lyric_options, parse_lyrics, read_text, syllable_counts
+from .inputs import LYRICS_HELP, add_lyric_options, given_reader, parse_lyrics, read_text, syllable_counts
 from .option_groups import add_scheme_option
 from .parsing import TONES_HELP, add_command, show
 
@@ -21,9 +21,9 @@ def run_check(
     "Compare a text with a template."
     from cantolyric.template.template import ToneTemplate
 
-    template = ToneTemplate.parse(args.tones, args.scheme)
+    template = ToneTemplate.parse(args.tones, args.scheme, reader=given_reader(args))
     song, counts = parse_lyrics(read_text(args.file), args.file, args).song, syllable_counts(args)
-    report = template.check(song.text, args.reader, syllables=counts)
+    report = template.check(song.text, given_reader(args), syllables=counts)
     report = replace(report, rows=tuple(line.number for line in song.lines))
     keys = ("char", "jyutping", "wanted", "got", "right", "others", "confidence", "alternatives")
     lines = [[{k: getattr(slot, k) for k in keys} for slot in line] for line in report.lines]

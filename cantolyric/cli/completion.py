@@ -12,7 +12,7 @@ from typing import Any
 from .parsing import Parser, add_command, show
 from ..errors import import_optional
 
-FILE_OPTIONS = ("file", "config", "texts", "requests", "requests_to", "data", "gguf_base")
+FILE_OPTIONS = ("file", "config", "texts", "requests", "requests_to", "data", "gguf_base", "readings")
 
 
 FOLDER_OPTIONS = ("adapter", "from_adapter", "runs_dir", "run_folder", "to")

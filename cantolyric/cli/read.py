@@ -15,6 +15,7 @@ from cantolyric.cli.inputs import (
     LYRICS_HELP,
     GivenLyrics,
     add_lyric_options,
+    given_reader,
     parse_lyrics,
     read_text,
     syllable_counts,
@@ -69,12 +70,11 @@ def run_read(
 ) -> int:
     "Print the Jyutping and tones of a text."
     from cantolyric.confidence import legend
-    from cantolyric.reading import default_reader
     from cantolyric.template.sung import line_readings
 
     if args.text is not None and args.file is not None:
         raise CantolyricError(f"--text and the file {args.file!r} are both given; give only one")
-    reader, file = default_reader(), args.file or "-"
+    reader, file = given_reader(args), args.file or "-"
     text = read_text(file) if args.text is None else args.text
     given, counts = parse_lyrics(text, file if args.text is None else "--text", args), syllable_counts(args)
     readings = [line_readings(line.text, reader, counts, confidence=True) for line in given.song.lines]
@@ -114,6 +114,7 @@ def add_read(
         "template that you can pass to `cantolyric write`.",
         [
             ("cantolyric read --text 銀行行長", "print ngan4 hong4 hong4 zoeng2 and 0003"),
+            ("cantolyric read --readings my_readings.tsv my_lyrics.txt", "read some words your own way"),
             ("cantolyric read my_lyrics.txt", "print each line of a file, and a template for the whole text"),
         ],
     )
