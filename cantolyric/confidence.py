@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from .characters import BLANKS, fold_variants
+from .double_readings import double_readings
 from cantolyric.pronunciation_data import (
     Utterance,
     conversations,
@@ -89,7 +90,15 @@ class ReadingSources:
         heard = self.heard(word, index)
         if not listed and not heard:
             return AGREED if unambiguous else self._judge_parts(word, index, own)
-        if listed and tone_classes(listed)[index] != own or heard[own] < _NEARLY * heard.total():
+        if (
+            listed
+            and word not in double_readings()
+            and tone_classes(listed)[index] != own
+            or heard[own] < _NEARLY * heard.total()
+        ):
+            return DIFFER
+        several = {tone_classes(reading)[index] for reading in double_readings().get(word, ())}
+        if len(several) > 1 and heard.total() < _ENOUGH:
             return DIFFER
         usual = listed is not None and classes[own] >= classes.total() / 2
         return AGREED if unambiguous or heard.total() >= _ENOUGH or usual else DIFFER

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Utterance', 'Reading', 'find_syllables', 'rime_words', 'conversations', 'transcript', 'count_readings',
-           'folded_rime_words', 'base_lexicon', 'EverydayCounts', 'everyday_counts', 'tone_classes', 'count_attested',
-           'attested_readings', 'learned_readings_file']
+           'folded_rime_words', 'base_lexicon', 'EverydayCounts', 'everyday_text', 'everyday_counts', 'tone_classes',
+           'count_attested', 'attested_readings', 'learned_readings_file']
 
 # %% ../nbs/lib/pronunciation_data.ipynb #20ec4cde
 import json
@@ -126,12 +126,18 @@ class EverydayCounts(NamedTuple):
 
 
 @lru_cache(None)
+def everyday_text() -> str:
+    "Return the sentences of CTCPC, folded, one per line."
+    sentences = json.loads(pycantonese_data("ctcpc", "sents.json").read_text(encoding="utf-8"))
+    return fold_variants("\n".join(sentences))
+
+
+@lru_cache(None)
 def everyday_counts() -> EverydayCounts:
     "Count characters and neighbouring characters in CTCPC."
-    sentences = json.loads(pycantonese_data("ctcpc", "sents.json").read_text(encoding="utf-8"))
     words = base_lexicon()
     counts = EverydayCounts(Counter(), Counter(), Counter())
-    for run in re.findall(f"[{HAN}]+", fold_variants("\n".join(sentences))):
+    for run in re.findall(f"[{HAN}]+", everyday_text()):
         pairs = [run[i : i + 2] for i in range(len(run) - 1)]
         counts.unigrams.update(run)
         counts.bigrams.update(pairs)

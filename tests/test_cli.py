@@ -85,7 +85,9 @@ def test_own_readings(run, tmp_path):
     mine.write_text("開番個會\thoi1 faan1 go3 wui2\n", encoding="utf-8")
     assert run("read", song, "--readings", mine)[1] == "開番個會先  hoi1 faan1 go3 wui2 sin1  33433\n"
     assert run("check", "--tones", "33433", song, "--readings", mine)[0] == 0
-    assert run("check", "--tones", "開番個會=33", song, "--readings", mine)[0] == 0  # the template is read with them, too
+    assert (
+        run("check", "--tones", "開番個會=33", song, "--readings", mine)[0] == 0
+    )  # the template is read with them, too
     mine.write_text("會\twui2\n開 hoi1\n", encoding="utf-8")
     for command in (
         ["read", song],

@@ -193,6 +193,26 @@ def test_patterns():
     )
 
 
+@pytest.mark.parametrize(
+    "text, reading",
+    [
+        ("開番個會先", "hoi1 faan1 go3 wui2 sin1"),  # a split compound
+        ("我開緊會", "ngo5 hoi1 gan2 wui2"),
+        ("佢會嚟", "keoi5 wui5 lai4"),
+        ("一個會議", "jat1 go3 wui6 ji5"),
+        ("雞蛋", "gai1 daan2"),  # the dictionary also has daan6
+        ("動畫", "dung6 waa2"),
+        ("手袋", "sau2 doi2"),
+        ("門口", "mun4 hau2"),
+        ("學會堅強", "hok6 wui5 gin1 koeng4"),
+        ("為甚麼", "wai6 sam6 mo1"),
+        ("半夜", "bun3 je6"),
+    ],
+)
+def test_changed_tones(text, reading):
+    assert default_reader().jyutping(text) == reading.split()
+
+
 def test_two_fold_accuracy():
     "Class and tone on conversations that were not learnt from, as the lesson gives them."
     a, b = ([conversations()[f] for f in names] for names in conversation_folds())
