@@ -139,10 +139,13 @@ def confidences(
     sources = reading_sources() if sources is None else sources
     solid = "".join(char for char in text if char not in BLANKS)
     readings = reader.jyutping(solid)
+    uncertain = set(reader.simplified(solid))
     places = ((word, index) for word in words_read(solid, reader) for index in range(len(word)))
-    found = []
-    for (word, index), jyutping in zip(places, readings, strict=True):
-        if jyutping and word in reader.own:
+    found: list[str | None] = []
+    for (word, index), char, jyutping in zip(places, solid, readings, strict=True):
+        if jyutping and char in uncertain:
+            found.append(GUESSED)
+        elif jyutping and word in reader.own:
             found.append(AGREED)
         else:
             found.append(sources.confidence(word, index, jyutping) if jyutping else None)

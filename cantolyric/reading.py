@@ -20,8 +20,10 @@ from cantolyric.characters import (
     has_variants,
     is_han,
     is_traditional,
+    is_simplified,
     simplified_forms,
     text_lines,
+    warn_about_simplified,
     without_blanks,
 )
 from .custom_readings import load_readings, read_readings_file
@@ -92,7 +94,12 @@ class Reader:
         text, i = fold_variants(text), 0
         get, single, pairs, end = self.words.get, self._single.get, self._pairs.get, len(text)
         while i < end:
-            longer, pair = pairs(text[i : i + 2]) or ((), None)
+            starts = pairs(text[i : i + 2])
+            if starts is None:  # no word starts here: the usual case
+                out.append(single(text[i]))
+                i += 1
+                continue
+            longer, pair = starts
             for n in longer:
                 if j := get(text[i : i + n]):
                     out += j
@@ -107,7 +114,8 @@ class Reader:
         self,
         text: str,
     ) -> list[Syllable | None]:  # one `Syllable` per character; None where there is no reading
-        "Read a text as syllables."
+        "Read a text as syllables. Warns about simplified characters."
+        warn_about_simplified(self.simplified(_checked_text(text)))
         return [parse_syllable(j) if j else None for j in self.jyutping(text)]
 
     def set_word(
@@ -159,6 +167,14 @@ class Reader:
         if own and len(own) == len(text):
             found[own] += 1
         return {" ".join(reading): n / found.total() for reading, n in found.most_common()}
+
+    def simplified(
+        self,
+        text: str,
+    ) -> str:  # each once
+        "Return the simplified characters of a text that this reader doesn't read as their traditional forms."
+        found = (char for char in dict.fromkeys(_checked_text(text)) if is_simplified(char))
+        return "".join(char for char in found if self.fold(char) == char and char not in self.own)
 
     def confidences(
         self,

@@ -62,7 +62,7 @@ def _is_split(text: _Text, forms: Iterable[str], words: Mapping[str, Reading], o
 
 def _split_forms(text: _Text, compound: str, words: Mapping[str, Reading]) -> list[str]:
     "Return the split forms of a compound; none of them ends in a word that the lexicon has."
-    verb, noun = compound
+    verb, noun = compound[0], compound[1]
     between = [aspect for aspect in _ASPECTS if aspect + noun not in words]
     between += [marker + classifier for marker in _BEFORE_CLASSIFIERS for classifier in text.classifiers(noun)]
     return [verb + inside + noun for inside in between]

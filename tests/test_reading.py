@@ -12,7 +12,7 @@ from cantolyric._exercises.reading import check_net_gain
 from cantolyric.characters import VARIANTS, is_han
 from cantolyric.confidence import AGREED, CONFIDENCES, DIFFER, GUESSED, ReadingSources, confidences, words_read
 from cantolyric.context_rules import SUNG, TALK, WRITTEN, expand_pattern, rule_readings
-from cantolyric.errors import ArgumentError, FileError, ParseError
+from cantolyric.errors import ArgumentError, FileError, ParseError, SimplifiedWarning
 from cantolyric.lexicon_builder import COLLOQUIAL, build_lexicon, learn_contexts
 from cantolyric.pronunciation_data import conversations, rime_words, tone_classes, transcript
 from cantolyric.reading import (
@@ -25,6 +25,7 @@ from cantolyric.reading import (
     hand_annotated_lines,
     unambiguous_characters,
 )
+from cantolyric.template.template import ToneTemplate
 
 READINGS = [f"{s}{t}" for s in ("si", "ngo") for t in range(1, 7)]
 ALPHABET = "行長種為爲裡裏，a\n"
@@ -384,3 +385,21 @@ def test_the_more_certain_the_more_often_right():
                 found[level].append(tone_classes([right]) == tone_classes([got]))
     agreed, differ, guessed = (100 * sum(x) / len(x) for x in found.values())
     assert agreed > 99.5 > 99 > differ > guessed > 80
+
+
+def test_simplified_characters_are_not_read_in_silence(recwarn):
+    template = ToneTemplate.parse("3333")
+    for call in (
+        lambda: default_reader().read("医生听歌"),
+        lambda: template.check("医生听歌"),
+        lambda: template.matches("医生听歌"),
+        lambda: ToneTemplate.of("医生听歌"),
+    ):
+        with pytest.warns(SimplifiedWarning, match="医听"):
+            call()
+    assert default_reader().confidences("医") == [GUESSED]
+    for text in ("醫生聽歌", "着吓响恒", "為爲裏裡", "K歌，3"):
+        default_reader().read(text)
+    Reader(extra={"医": "ji1"}).read("医")  # the user gave a reading
+    default_reader().with_simplified().read("医生")
+    assert not [w for w in recwarn if w.category is SimplifiedWarning]

@@ -28,7 +28,7 @@ from ..errors import ArgumentError
 from ..paths import asset_path, content_key, pycantonese_data, source_files
 from ..pronunciation_data import learned_readings_file
 from ..reading import default_reader
-from ..tones import rhyme_key
+from ..tones import parse_syllable, rhyme_key
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,7 +39,8 @@ def rhyme_ends(
     grade: int = 3,  # as in `rhyme_key`
 ) -> list[str | None]:  # the rhyme that each line ends in; None if its last character has no reading
     "Return the rhyme of each line."
-    last = [default_reader().read(line)[-1] for line in lines]
+    readings = [default_reader().jyutping(line)[-1] for line in lines]
+    last = [parse_syllable(jyutping) if jyutping else None for jyutping in readings]
     return [None if syllable is None else rhyme_key(syllable, grade) for syllable in last]
 
 

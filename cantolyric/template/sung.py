@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..characters import is_han, ordinary_forms, text_lines, without_blanks
+from ..characters import is_han, ordinary_forms, text_lines, warn_about_simplified, without_blanks
 from ..english import ENGLISH, syllables
 from ..errors import ArgumentError, brief
 from ..numerals import in_characters
@@ -110,9 +110,10 @@ def sung_characters(
     own: Mapping[str, int] | None = None,  # a user's syllable counts of English words, as in `count_syllables`
     confidence: bool = False,  # also say how far the sources support each reading, which takes longer
 ) -> list[list[SungCharacter]]:  # lines; none of them empty
-    "Return the characters and English syllables of lyrics that are sung, with their readings."
+    "Return the sung characters and English syllables of lyrics, with readings. Warns about simplified characters."
     if not isinstance(text, str):
         raise ArgumentError("text", text, "expected lyrics as a string")
+    warn_about_simplified(reader.simplified(text), stacklevel=4)
     lines = []
     for row, line in enumerate(text_lines(text), 1):
         others = [None] * len(line) if second is None else _second_readings(second, line, row)
