@@ -91,7 +91,8 @@ def run_read(
     unknown = _unread(given, readings)
     template = "/".join(x["tones"] for x in lines if x["tones"])
     shown = [_line(x) for x in lines]
-    if marks := legend(level for x in lines for level in x["confidence"]):
+    marks = legend(level for x in lines for level in x["confidence"])
+    if marks and not args.json:
         print("cantolyric: note:", marks, file=sys.stderr)
     shown += [f"line {u['line']}, column {u['column']}: no reading for {u['char']!r}, skipped" for u in unknown]
     if len(lines) > 1:
