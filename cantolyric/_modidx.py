@@ -4108,6 +4108,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'cantolyric/writing/request.py'),
                                             'cantolyric.writing.request.line_indices': ( 'lib/writing/request.html#line_indices',
                                                                                          'cantolyric/writing/request.py'),
+                                            'cantolyric.writing.request.refuse_words': ( 'lib/writing/request.html#refuse_words',
+                                                                                         'cantolyric/writing/request.py'),
                                             'cantolyric.writing.request.template_of': ( 'lib/writing/request.html#template_of',
                                                                                         'cantolyric/writing/request.py')},
             'cantolyric.writing.results': { 'cantolyric.writing.results.AmbiguousReading': ( 'lib/writing/results.html#ambiguousreading',

@@ -101,6 +101,14 @@ def test_own_readings(run, tmp_path):
         assert code == 2 and "nothing.tsv" in err
 
 
+def test_rewriting_refuses_fixed_english_words(run, tmp_path):
+    "Before a model is loaded, and with a remedy."
+    song = tmp_path / "v.txt"
+    song.write_text("baby我好", encoding="utf-8")
+    code, _, err = run("rewrite", song, "--line", "1", "--topic", "夜雨", "--tones", "{baby}43", "--base", "nowhere")
+    assert code == 2 and "does not support fixed English words" in err and "write * for each" in err
+
+
 def test_uncertain_readings_are_marked(run, tmp_path):
     code, out, err = run("read", "--text", "我到呀")
     assert code == 0 and out == "我到呀  ngo5 dou3? aa4~  440\n"

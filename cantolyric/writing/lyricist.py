@@ -32,7 +32,14 @@ from .candidates import Task, distinct_texts, finished_lines, seed_of, token_sam
 from .deprecated import renamed_keywords
 from .infill import InfillConstraint, first_lines, infill_template
 from .prompts import prompt_tones, writing_constraint
-from .request import SamplingConfig, WriteRequest, check_request, check_rewrite, check_unmasked
+from cantolyric.writing.request import (
+    SamplingConfig,
+    WriteRequest,
+    check_request,
+    check_rewrite,
+    check_unmasked,
+    refuse_words,
+)
 from .results import Candidate, Lyrics, SungLine
 from .sampler import Cancel, Constraint, is_cancelled, rows_for, write_rows
 from .scoring import token_nll
@@ -332,6 +339,7 @@ class Lyricist:
         choices = (n, temperature, top_p, scheme, method, rhyme, grade, sort_by, self.reader, seed)
         request = check_request(topic, tones, *choices)
         is_cancelled(cancel)
+        refuse_words(request.template, "writing line by line")
         rows = text_lines(text) if isinstance(text, str) else text
         if not isinstance(rows, list | tuple) or not all(isinstance(x, str) for x in rows):
             raise ArgumentError("text", text, "expected the lines written so far, as a string or a list of strings")
