@@ -8,6 +8,7 @@ __all__ = ['HAN', 'RADICALS', 'VARIANTS', 'COMPATIBLE', 'FORMS', 'BLANKS', 'LINE
            'warn_about_simplified', 'simplified_forms', 'visible', 'has_blanks', 'without_blanks', 'text_lines']
 
 # %% ../nbs/lib/characters.ipynb #51770c92
+import inspect
 import re
 import unicodedata
 import warnings
@@ -141,14 +142,16 @@ def is_simplified(
 
 def warn_about_simplified(
     found: str,  # simplified characters of a text; "" if there are none
-    stacklevel: int = 3,  # as in `warnings.warn`
 ) -> None:
-    "Warn that a text has simplified characters, if it has any."
+    "Warn that a text has simplified characters, if it has any, at the place that called this package."
     if found:
+        level, frame = 1, inspect.currentframe()
+        while frame and frame.f_globals.get("__name__", "").startswith("cantolyric"):
+            level, frame = level + 1, frame.f_back
         shown = found[:12] + ("…" if len(found) > 12 else "")
         problem = f"simplified characters, which are mostly misread: {shown}"
         remedy = "convert the text to traditional characters, or use Reader().with_simplified()"
-        warnings.warn(f"the text has {problem}; {remedy}", SimplifiedWarning, stacklevel)
+        warnings.warn(f"the text has {problem}; {remedy}", SimplifiedWarning, level)
 
 
 @lru_cache(None)

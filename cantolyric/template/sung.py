@@ -113,7 +113,7 @@ def sung_characters(
     "Return the sung characters and English syllables of lyrics, with readings. Warns about simplified characters."
     if not isinstance(text, str):
         raise ArgumentError("text", text, "expected lyrics as a string")
-    warn_about_simplified(reader.simplified(text), stacklevel=4)
+    warn_about_simplified(reader.simplified(text))
     lines = []
     for row, line in enumerate(text_lines(text), 1):
         others = [None] * len(line) if second is None else _second_readings(second, line, row)
