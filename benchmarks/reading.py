@@ -1,21 +1,26 @@
 """How often readers give the right syllable, tone and 0243 class, and how fast they are, on the same characters.
 
 python benchmarks/reading.py    writes benchmarks/results/reading.json; processor time of one thread
+
+Peers that are not installed are left out, and the result says so: pip install canto-hk-g2p==2.6.1 xjyutping==1.3.1
 """
 
 import json
 import re
 import subprocess
 import sys
+from collections import Counter
+from importlib import import_module
 
 import pycantonese
 import ToJyutping
 from _common import made, seconds, write
 
 from cantolyric.characters import HAN, is_han
+from cantolyric.confidence import CONFIDENCES, ReadingSources, confidences
 from cantolyric.lexicon_builder import build_lexicon
 from cantolyric.paths import pycantonese_data
-from cantolyric.pronunciation_data import conversations, rime_words
+from cantolyric.pronunciation_data import conversations, rime_words, tone_classes, transcript
 from cantolyric.reading import (
     Reader,
     accuracy,
@@ -40,6 +45,66 @@ def by_pycantonese(text):
 
 def by_tojyutping(text):
     return [j and j.split()[0] for _, j in ToJyutping.get_jyutping_list(text)]
+
+
+def by_canto_hk_g2p(module):
+    "canto-hk-g2p on each run of Chinese characters (it replaces digits and punctuation by characters)."
+    convert = module.Pipeline(punc_norm=False).convert_detailed
+
+    def read(text):
+        out = []
+        for run in re.findall(f"[{HAN}]+|[^{HAN}]+", text):
+            for token, jyutping, *_ in convert(run) if is_han(run) else []:
+                j = jyutping.split()
+                out += j if len(j) == len(token) else [None] * len(token)
+            if not is_han(run):
+                out += [None] * len(run)
+        return out
+
+    return read
+
+
+def by_xjyutping(module):
+    annotate = module.Jyutping().annotate
+    return lambda text: [j for _, j in annotate(text)]
+
+
+PEERS = {  # package -> (module, reader)
+    "canto-hk-g2p": ("canto_hk_g2p", by_canto_hk_g2p),
+    "xjyutping": ("xjyutping", by_xjyutping),
+}
+
+
+def installed_peers():
+    "The readers of the peers that are installed, and why the others are left out."
+    readers, left_out = {}, {}
+    for package, (module, reader) in PEERS.items():
+        try:
+            readers[package] = reader(import_module(module))
+        except ImportError as e:
+            left_out[package] = f"left out: {e}"
+    return readers, left_out
+
+
+def by_confidence():
+    "Share of the characters and accuracy in tone class within each level; lexicon and sources from the other half."
+    a, b = ([conversations()[f] for f in names] for names in conversation_folds())
+    n, right = Counter(), Counter()
+    for learn, test in ((a, b), (b, a)):
+        reader, sources = Reader(build_lexicon(learn)), ReadingSources(learn)
+        for text, said in (transcript(u) for talk in test for u in talk):
+            for heard, got, level in zip(said, reader.jyutping(text), confidences(text, reader, sources)):
+                if heard and got:
+                    n[level] += 1
+                    right[level] += tone_classes([heard]) == tone_classes([got])
+    return {
+        level: dict(
+            characters=n[level],
+            percent=round(100 * n[level] / n.total(), 2),
+            class_right=round(100 * right[level] / n[level], 2),
+        )
+        for level in CONFIDENCES
+    }
 
 
 def two_fold(learn):
@@ -98,15 +163,17 @@ def seconds_to_load(runs=5):
 def main():
     ours = default_reader()
     everyday = json.loads(pycantonese_data("ctcpc", "sents.json").read_text(encoding="utf-8"))[::20]
-    readers = {"cantolyric": ours.jyutping, "ToJyutping": by_tojyutping, "PyCantonese": by_pycantonese}
+    peers, left_out = installed_peers()
+    readers = {"cantolyric": ours.jyutping, "ToJyutping": by_tojyutping, "PyCantonese": by_pycantonese, **peers}
     no_talk = build_lexicon([])
     talk, unseen = conversations().values(), [list(map_task())]
     result = dict(
         hkcancor={
             "cantolyric, two-fold": two_fold(build_lexicon),
             "cantolyric without HKCanCor": rounded(accuracy(Reader(no_talk).jyutping, talk)),
-            **{name: rounded(accuracy(readers[name], talk)) for name in ("ToJyutping", "PyCantonese")},
+            **{name: rounded(accuracy(read, talk)) for name, read in readers.items() if name != "cantolyric"},
         },
+        confidence=by_confidence(),
         cantomap={
             name: rounded(accuracy(read, unseen))
             for name, read in (*readers.items(), ("cantolyric without HKCanCor", Reader(no_talk).jyutping))
@@ -122,7 +189,7 @@ def main():
         seconds=seconds_to_load(),
         entries=dict(table=len(rime_words()), lexicon=len(ours.words), certain=len(ours.unambiguous().words)),
     )
-    write("reading", result | made("ToJyutping", "pycantonese"))
+    write("reading", result | dict(left_out=left_out) | made("ToJyutping", "pycantonese", *peers))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@
 # %% auto #0
 __all__ = ['HAN', 'RADICALS', 'VARIANTS', 'COMPATIBLE', 'FORMS', 'BLANKS', 'LINE_ENDS', 'is_han', 'is_ideographic',
            'has_variants', 'fold_variants', 'ordinary_forms', 'compatibility_forms', 'is_traditional', 'is_simplified',
-           'simplified_forms', 'visible', 'has_blanks', 'without_blanks', 'text_lines']
+           'warn_about_simplified', 'simplified_forms', 'visible', 'has_blanks', 'without_blanks', 'text_lines']
 
 # %% ../nbs/lib/characters.ipynb #51770c92
+import inspect
 import re
 import unicodedata
+import warnings
 from functools import lru_cache
 
-from .errors import import_optional
+from .errors import SimplifiedWarning, import_optional
 
 # %% ../nbs/lib/characters.ipynb #4b7a3923
 HAN = "〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -119,9 +121,9 @@ def is_traditional(
 
 
 # In GB 2312 and not in Big5, but not simplified forms of other characters: OpenCC leaves them unchanged. 嘭 and 扑 are
-# common in Cantonese lyrics.
+# common in Cantonese lyrics; 响, 恒, 撑, 咤 and 祢 are simplified forms, but also written in Hong Kong.
 _UNSIMPLIFIED = frozenset(
-    "扑丨丬丶丿亠亻仫伲倮傈兑冂冖冫凇凼刂劐勐勹卟卩厶叁吡吣吲呋咔咣咴哌哐哚唣唿啉喹嗪嗬嗵嘣嘭噍噔噻噼嚯囱"
+    "响恒撑咤祢扑丨丬丶丿亠亻仫伲倮傈兑冂冖冫凇凼刂劐勐勹卟卩厶叁吡吣吲呋咔咣咴哌哐哚唣唿啉喹嗪嗬嗵嘣嘭噍噔噻噼嚯囱"
     "坂垡垧埝埯塄塬墒墚夂媪宀尜岙岜峁崾嵛嵴巛幞幺廴彐彡忄愠憷扌揞擀攴攵敫晗桊桕榀榘檫毪氲氵氽沲浜溻漤灬炻"
     "烀煅煊煳煺熘犏犟犭狍猸猹珉珏甙畲疃疒痃癀癍癔癯睃砘砹砼硇硷碹磙礴礻筢筻箢篼罱耠耥耱肀肟肷肼肽胩胬脎脒"
     "脲腈腙腚腽膪臁舭舾艹芪苄苊苘苷茚莜萘萜葜蒈蒽蔸藁蜕蝰蝽螋蟮衤踺軎辶郄酞酰酶醌鐾阝鞴骶骺鬏黢鼗齄"
@@ -136,6 +138,20 @@ def is_simplified(
     if not is_han(char) or char in FORMS or char in _UNSIMPLIFIED:
         return False
     return not is_traditional(char) and _is_encodable(char, "gb2312")
+
+
+def warn_about_simplified(
+    found: str,  # simplified characters of a text; "" if there are none
+) -> None:
+    "Warn that a text has simplified characters, if it has any, at the place that called this package."
+    if found:
+        level, frame = 1, inspect.currentframe()
+        while frame and frame.f_globals.get("__name__", "").startswith("cantolyric"):
+            level, frame = level + 1, frame.f_back
+        shown = found[:12] + ("…" if len(found) > 12 else "")
+        problem = f"simplified characters, which are mostly misread: {shown}"
+        remedy = "convert the text to traditional characters, or use Reader().with_simplified()"
+        warnings.warn(f"the text has {problem}; {remedy}", SimplifiedWarning, level)
 
 
 @lru_cache(None)
@@ -177,7 +193,7 @@ def visible(text: str) -> str:  # may be shorter; line ends stay
 
 def has_blanks(text: str) -> bool:
     "Return whether a text has spaces or invisible characters."
-    return _BLANK.search(text) is not None
+    return not BLANKS.isdisjoint(text)  # faster than a regular expression with characters beyond U+FFFF
 
 
 def without_blanks(text: str) -> str:  # line ends stay

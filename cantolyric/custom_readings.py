@@ -6,18 +6,16 @@
 __all__ = ['read_readings_file', 'load_readings']
 
 # %% ../nbs/lib/custom_readings.ipynb #cr000003
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from .characters import fold_variants, is_han, text_lines
-from .errors import ArgumentError, CantolyricError, FileError
+from .errors import ArgumentError, CantolyricError, FileError, ParseError, brief
 from .tones import Syllable
 
 # %% ../nbs/lib/custom_readings.ipynb #cr000005
-def read_readings_file(
-    path: str | Path,  # a TSV file: word, Jyutping; lines that start with # are comments
-) -> dict[str, str]:
-    "Read a file of readings without checking them; raise `FileError` if that is impossible."
+def _rows(path: str | Path) -> Iterator[tuple[int, str]]:  # (line number, line)
+    "Yield the lines of a file of readings, without comments; raise `FileError` if it can't be read."
     try:
         lines = text_lines(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as e:
@@ -26,19 +24,50 @@ def read_readings_file(
         raise FileError(path, f"not UTF-8 text (byte {e.start + 1})", "save the file of readings as UTF-8") from None
     except ValueError as e:  # a NUL character in the path
         raise FileError(path, f"cannot read it: {e}", "give the path of a TSV file of readings") from None
-    return {word: jyutping for word, _, jyutping in (x.partition("\t") for x in lines if x.strip() and x[0] != "#")}
+    yield from ((n, line) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#")
+
+
+def read_readings_file(
+    path: str | Path,  # a TSV file: word, Jyutping; lines that start with # are comments
+) -> dict[str, str]:
+    "Read a file of readings without checking them; raise `FileError` if that is impossible."
+    return {word: jyutping for word, _, jyutping in (line.partition("\t") for _, line in _rows(path))}
 
 
 def load_readings(
     extra: Mapping[str, str | tuple[str, ...] | list[str]] | str | Path | None,  # readings, or the path of a TSV file
 ) -> dict[str, tuple[str, ...]]:  # folded word -> one Jyutping per character
-    "Check the readings that a user gave; raise `ArgumentError` for a bad entry, `FileError` for a bad file."
+    "Check a user's readings; raise `ArgumentError` for a bad entry, `FileError` or `ParseError` for a bad file."
     if not isinstance(extra, Mapping | str | Path | None):
         raise ArgumentError("extra", extra, "expected a dict such as {'長': 'zoeng2'}, or the path of a TSV file")
     if isinstance(extra, str | Path):
-        extra = read_readings_file(extra) if extra else {}
+        return _load_file(extra) if extra else {}
     checked = [(word, _checked(word, jyutping)) for word, jyutping in (extra or {}).items()]
     return {fold_variants(word): syllables for word, syllables in checked}
+
+
+def _load_file(path: str | Path) -> dict[str, tuple[str, ...]]:
+    "Check the readings of a file; raise `ParseError`, which names the line, for a bad one."
+    found: dict[str, tuple[str, ...]] = {}
+    places: dict[str, int] = {}
+    for number, line in _rows(path):
+
+        def fail(problem: str, number: int = number) -> ParseError:
+            return ParseError(f"line {number} of the readings in {brief(str(path))}: {problem}", number)
+
+        word, tab, jyutping = line.partition("\t")
+        if not tab:
+            raise fail(f"{brief(line, 60)} has no tab; write a word, a tab and its Jyutping")
+        try:
+            syllables = _checked(word.strip(), jyutping.partition("\t")[0])
+        except ArgumentError as e:
+            raise fail(e.problem) from None
+        folded = fold_variants(word.strip())
+        if found.setdefault(folded, syllables) != syllables:
+            known = f"{' '.join(found[folded])} in line {places[folded]}"
+            raise fail(f"{word.strip()} is {' '.join(syllables)} here, but {known}; keep one of the two")
+        places.setdefault(folded, number)
+    return found
 
 
 def _checked(word: object, jyutping: object) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from .atomic_files import write_text
 from .characters import fold_variants
 from .context_rules import SUNG, TALK, WRITTEN, doubled_adjectives, rule_readings
+from .double_readings import choose_readings, double_readings
 from cantolyric.pronunciation_data import (
     Reading,
     Utterance,
@@ -21,12 +22,14 @@ from cantolyric.pronunciation_data import (
     conversations,
     count_readings,
     everyday_counts,
+    everyday_text,
     folded_rime_words,
     learned_readings_file,
     tone_classes,
     transcript,
 )
 from .reading import Reader
+from .split_compounds import split_compounds
 
 # %% ../nbs/lib/lexicon_builder.ipynb #562435fd
 def overlap_entries(
@@ -179,11 +182,11 @@ def build_lexicon(
 ) -> dict[str, Reading]:
     "Build a lexicon from the table, the rules and conversations."
     talks = list(conversations().values() if talks is None else talks)
-    words = dict(base_lexicon())
-    for word, counts in count_readings(talks).items():
-        ((reading, n),) = counts.most_common(1)
-        if n > 2 or (n > 1 and len(word) > 1) or fold_variants(word) not in words:
-            words[fold_variants(word)] = reading
+    said = {fold_variants(word): counts.most_common(1)[0] for word, counts in count_readings(talks).items()}
+    words = base_lexicon() | choose_readings({word: reading for word, (reading, _) in said.items()})
+    for word, (reading, n) in said.items():
+        if n > 2 or (n > 1 and len(word) > 1) or word not in words or word in double_readings():
+            words[word] = reading
     for word in words:  # one reading of 這 in all its words
         if "這" in word:
             words[word] = tuple("ze5" if c == "這" else j for c, j in zip(word, words[word]))
@@ -191,6 +194,7 @@ def build_lexicon(
     talk, written = rule_readings(TALK, words), rule_readings(WRITTEN, words)
     words |= talk | doubled_adjectives(words) | written
     words |= overlap_entries(words)
+    words |= split_compounds(words, everyday_text())
     return words | {ngram: j for ngram, j in learn_contexts(words, talks).items() if ngram not in written}
 
 

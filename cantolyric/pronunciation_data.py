@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Utterance', 'Reading', 'find_syllables', 'rime_words', 'conversations', 'transcript', 'count_readings',
-           'folded_rime_words', 'base_lexicon', 'EverydayCounts', 'everyday_counts', 'tone_classes',
-           'learned_readings_file']
+           'folded_rime_words', 'base_lexicon', 'EverydayCounts', 'everyday_text', 'everyday_counts', 'tone_classes',
+           'count_attested', 'attested_readings', 'learned_readings_file']
 
 # %% ../nbs/lib/pronunciation_data.ipynb #20ec4cde
 import json
@@ -126,12 +126,18 @@ class EverydayCounts(NamedTuple):
 
 
 @lru_cache(None)
+def everyday_text() -> str:
+    "Return the sentences of CTCPC, folded, one per line."
+    sentences = json.loads(pycantonese_data("ctcpc", "sents.json").read_text(encoding="utf-8"))
+    return fold_variants("\n".join(sentences))
+
+
+@lru_cache(None)
 def everyday_counts() -> EverydayCounts:
     "Count characters and neighbouring characters in CTCPC."
-    sentences = json.loads(pycantonese_data("ctcpc", "sents.json").read_text(encoding="utf-8"))
     words = base_lexicon()
     counts = EverydayCounts(Counter(), Counter(), Counter())
-    for run in re.findall(f"[{HAN}]+", fold_variants("\n".join(sentences))):
+    for run in re.findall(f"[{HAN}]+", everyday_text()):
         pairs = [run[i : i + 2] for i in range(len(run) - 1)]
         counts.unigrams.update(run)
         counts.bigrams.update(pairs)
@@ -144,6 +150,29 @@ def tone_classes(
 ) -> list[str]:  # one digit per syllable
     "Return the 0243 classes of some syllables."
     return [SCHEMES["0243"][int(j[-1]) - 1] for j in readings]
+
+# %% ../nbs/lib/pronunciation_data.ipynb #pd000002
+def count_attested(
+    talks: Iterable[Iterable[Utterance]],  # conversations
+) -> dict[str, Counter[Reading]]:  # folded word or character -> readings, counted
+    "Count the readings of words in conversations, and of characters in the words of both sources."
+    counts: dict[str, Counter[Reading]] = defaultdict(Counter)
+    for word, readings in count_readings(talks).items():
+        counts[fold_variants(word)].update(readings)
+    for word, reading in folded_rime_words().items():
+        counts[word][reading] += 1
+    for word, readings in list(counts.items()):
+        if len(word) > 1:
+            for reading, n in readings.items():
+                for char, jyutping in zip(word, reading):
+                    counts[char][(jyutping,)] += n
+    return counts
+
+
+@lru_cache(None)
+def attested_readings() -> dict[str, Counter[Reading]]:
+    "Return `count_attested` of all conversations. Cached."
+    return count_attested(conversations().values())
 
 # %% ../nbs/lib/pronunciation_data.ipynb #6117ccf2
 def learned_readings_file() -> Path:

@@ -20,8 +20,10 @@ from cantolyric.characters import (
     has_variants,
     is_han,
     is_traditional,
+    is_simplified,
     simplified_forms,
     text_lines,
+    warn_about_simplified,
     without_blanks,
 )
 from .custom_readings import load_readings, read_readings_file
@@ -30,8 +32,8 @@ from .paths import asset_path
 from cantolyric.pronunciation_data import (
     Reading,
     Utterance,
+    attested_readings,
     conversations,
-    count_readings,
     folded_rime_words,
     learned_readings_file,
     tone_classes,
@@ -56,7 +58,9 @@ class Reader:
         self.words: dict[str, Reading] = {fold_variants(w): j for w, j in words.items()}
         if has_variants("".join(words)):  # the common form's own entry wins
             self.words.update((w, j) for w, j in words.items() if w in self.words)
-        self.words.update(load_readings(extra))
+        own = load_readings(extra)
+        self.words.update(own)
+        self.own = frozenset(own)  # words whose reading the user gave
         self.max_len = max(map(len, self.words), default=0)
         self._unambiguous: Reader | None = None
         self._with_simplified: Reader | None = None
@@ -90,7 +94,12 @@ class Reader:
         text, i = fold_variants(text), 0
         get, single, pairs, end = self.words.get, self._single.get, self._pairs.get, len(text)
         while i < end:
-            longer, pair = pairs(text[i : i + 2]) or ((), None)
+            starts = pairs(text[i : i + 2])
+            if starts is None:  # no word starts here: the usual case
+                out.append(single(text[i]))
+                i += 1
+                continue
+            longer, pair = starts
             for n in longer:
                 if j := get(text[i : i + n]):
                     out += j
@@ -105,7 +114,8 @@ class Reader:
         self,
         text: str,
     ) -> list[Syllable | None]:  # one `Syllable` per character; None where there is no reading
-        "Read a text as syllables."
+        "Read a text as syllables. Warns about simplified characters."
+        warn_about_simplified(self.simplified(_checked_text(text)))
         return [parse_syllable(j) if j else None for j in self.jyutping(text)]
 
     def set_word(
@@ -152,11 +162,28 @@ class Reader:
     ) -> dict[str, float]:  # Jyutping -> its share, largest first; the shares add up to 1
         "Return all readings of a character or word that the sources know, and the reader's own."
         text = fold_variants(_checked_text(text))
-        found = Counter(_attested_readings().get(text, {}))
+        found = Counter(attested_readings().get(text, {}))
         own = tuple(j for j in self.jyutping(text) if j)
         if own and len(own) == len(text):
             found[own] += 1
         return {" ".join(reading): n / found.total() for reading, n in found.most_common()}
+
+    def simplified(
+        self,
+        text: str,
+    ) -> str:  # each once
+        "Return the simplified characters of a text that this reader doesn't read as their traditional forms."
+        found = (char for char in dict.fromkeys(_checked_text(text)) if is_simplified(char))
+        return "".join(char for char in found if self.fold(char) == char and char not in self.own)
+
+    def confidences(
+        self,
+        text: str,
+    ) -> list[str | None]:  # "agreed", "differ" or "guessed" per character; None where there is no reading
+        "Return how far the sources support each reading; see `cantolyric.confidence`."
+        from cantolyric.confidence import confidences
+
+        return confidences(_checked_text(text), self)
 
     def unambiguous(self) -> "Reader":
         "Return a reader of unambiguous characters only: where it has a reading, it agrees with this one. Cached."
@@ -259,22 +286,6 @@ def class_accuracy(
     ]
     return 100 * sum(hits) / len(hits)
 
-# %% ../nbs/lib/reading.ipynb #16294bfe
-@lru_cache(None)
-def _attested_readings() -> dict[str, Counter[Reading]]:  # folded word or character -> readings, counted
-    "Count the readings of words in conversations, and of characters in the words of both sources."
-    counts: dict[str, Counter[Reading]] = defaultdict(Counter)
-    for word, readings in count_readings(conversations().values()).items():
-        counts[fold_variants(word)].update(readings)
-    for word, reading in folded_rime_words().items():
-        counts[word][reading] += 1
-    for word, readings in list(counts.items()):
-        if len(word) > 1:
-            for reading, n in readings.items():
-                for char, jyutping in zip(word, reading):
-                    counts[char][(jyutping,)] += n
-    return counts
-
 # %% ../nbs/lib/reading.ipynb #3e32a710
 PARTICLES = set("呀喇㗎啦嗎吧呢吖咧咩喎囉嘞嚹啊𡃉囖啫噃咯嘩哦唉哎")
 
@@ -282,7 +293,7 @@ PARTICLES = set("呀喇㗎啦嗎吧呢吖咧咩喎囉嘞嚹啊𡃉囖啫噃咯�
 @lru_cache(None)
 def unambiguous_characters() -> dict[str, str]:  # folded character -> its 0243 class
     "Return the characters whose class the table, its words and the conversations agree on."
-    unambiguous, attested = {}, _attested_readings()
+    unambiguous, attested = {}, attested_readings()
     for char, reading in folded_rime_words().items():
         if len(char) > 1 or char in PARTICLES:
             continue

@@ -211,9 +211,9 @@ def test_the_benchmark_is_fixed_held_out_and_varied():
 
     train = set(lyric_pairs("train")["lyrics"])
     own = [r for r in rs if r["lyrics"]]
-    assert len(own) == 240 and not [
-        r for r in own if r["lyrics"] in train or not request_template(r).matches(r["lyrics"])
-    ]
+    assert len(own) == 240 and not [r for r in own if r["lyrics"] in train]
+    # The list stays as it is when the reader improves: 師傅, 參與 and 瘌痢 were read differently when it was made.
+    assert sum(not request_template(r).matches(r["lyrics"]) for r in own) == 3
     sizes = [[len(line) for line in request_template(r).lines] for r in rs]
     assert {len(x) for x in sizes} >= {1, 2, 3, 4, 5, 6, 7, 8} and {n for x in sizes for n in x} == set(range(3, 13))
     assert {r["kind"] for r in rs} == {"tones", "rhyme", "loose", "six tones"} and min(

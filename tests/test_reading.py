@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from cantolyric._exercises.reading import check_net_gain, check_read_backward
 from cantolyric.characters import VARIANTS, is_han
+from cantolyric.confidence import AGREED, CONFIDENCES, DIFFER, GUESSED, ReadingSources, confidences, words_read
 from cantolyric.context_rules import SUNG, TALK, WRITTEN, expand_pattern, rule_readings
-from cantolyric.errors import ArgumentError, FileError
+from cantolyric.errors import ArgumentError, FileError, ParseError, SimplifiedWarning
 from cantolyric.lexicon_builder import COLLOQUIAL, build_lexicon, learn_contexts
-from cantolyric.pronunciation_data import conversations, rime_words, tone_classes
+from cantolyric.pronunciation_data import conversations, rime_words, tone_classes, transcript
 from cantolyric.reading import (
     Reader,
     accuracy,
@@ -24,6 +25,7 @@ from cantolyric.reading import (
     hand_annotated_lines,
     unambiguous_characters,
 )
+from cantolyric.template.template import ToneTemplate
 
 READINGS = [f"{s}{t}" for s in ("si", "ngo") for t in range(1, 7)]
 ALPHABET = "行長種為爲裡裏，a\n"
@@ -153,9 +155,17 @@ def test_own_readings(tmp_path):
     with pytest.raises(FileError, match="No such file") as e:
         Reader(extra=f"{path}x")
     assert e.value.path == f"{path}x"
-    path.write_text("為人 wai6 jan4\n", encoding="utf-8")
-    with pytest.raises(ArgumentError):
-        Reader(extra=path)
+    for text, line, why in [
+        ("為人 wai6 jan4\n", 1, "no tab"),
+        ("# mine\n\n為人\twai6\n", 3, "2 characters but 1 readings"),
+        ("為\twai6\n夜\tye6\n", 2, "no final"),
+        ("K\tkei1\n", 1, "not a word of Chinese"),
+        ("為\twai6\n爲\twai4\n", 2, "but wai6 in line 1"),
+    ]:
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ParseError, match=why) as e:
+            Reader(extra=path)
+        assert e.value.line == line and f"line {line} of the readings in" in str(e.value) and "mine.tsv" in str(e.value)
     path.write_bytes("為人\twai6 jan4\n".encode("big5"))
     with pytest.raises(FileError, match="UTF-8"):
         Reader(extra=path)
@@ -182,6 +192,26 @@ def test_patterns():
         tone_classes(default_reader().words[w]) == tone_classes(j)
         for w, j in rule_readings(WRITTEN, default_reader().words).items()
     )
+
+
+@pytest.mark.parametrize(
+    "text, reading",
+    [
+        ("開番個會先", "hoi1 faan1 go3 wui2 sin1"),  # a split compound
+        ("我開緊會", "ngo5 hoi1 gan2 wui2"),
+        ("佢會嚟", "keoi5 wui5 lai4"),
+        ("一個會議", "jat1 go3 wui6 ji5"),
+        ("雞蛋", "gai1 daan2"),  # the dictionary also has daan6
+        ("動畫", "dung6 waa2"),
+        ("手袋", "sau2 doi2"),
+        ("門口", "mun4 hau2"),
+        ("學會堅強", "hok6 wui5 gin1 koeng4"),
+        ("為甚麼", "wai6 sam6 mo1"),
+        ("半夜", "bun3 je6"),
+    ],
+)
+def test_changed_tones(text, reading):
+    assert default_reader().jyutping(text) == reading.split()
 
 
 def test_two_fold_accuracy():
@@ -338,3 +368,56 @@ def test_peer_is_no_part_of_the_reader():
 
     assert "import ToJyutping" not in open(reading.__file__, encoding="utf-8").read()
     assert len(rime_words()) > 100_000
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("行長到呀銀見爲裡 　，aK\n", max_size=12))
+def test_a_confidence_for_each_reading(text):
+    reader = default_reader()
+    assert [level in CONFIDENCES for level in reader.confidences(text)] == [bool(j) for j in reader.jyutping(text)]
+    solid = text.replace(" ", "").replace("\u3000", "")
+    assert [x for x in reader.confidences(text) if x] == [x for x in reader.confidences(solid) if x]
+    assert "".join(words_read(solid, reader)) == "".join(map(reader.fold, solid))
+
+
+def test_confidence_follows_the_sources():
+    reader = default_reader()
+    assert reader.confidences("風雨") == [AGREED, AGREED]
+    assert reader.confidences("到") == [GUESSED] and reader.confidences("見到") == [AGREED, AGREED]
+    assert reader.confidences("呀") == [DIFFER]
+    assert Reader(extra={"到": "dou2"}).confidences("到") == [AGREED]  # the user knows
+    assert reader.unambiguous().confidences("到") == [None]  # it has no reading there
+    assert confidences("見到", reader, ReadingSources([])) == [AGREED, DIFFER]  # the dictionary alone
+    with pytest.raises(ArgumentError):
+        reader.confidences(None)
+
+
+def test_the_more_certain_the_more_often_right():
+    "On conversations that neither the lexicon nor the sources have seen."
+    learn, unseen = ([conversations()[f] for f in names] for names in conversation_folds())
+    reader, sources = Reader(build_lexicon(learn)), ReadingSources(learn)
+    found = {level: [] for level in CONFIDENCES}
+    for text, said in (transcript(u) for talk in unseen[::4] for u in talk):
+        for right, got, level in zip(said, reader.jyutping(text), confidences(text, reader, sources)):
+            if right and got:
+                found[level].append(tone_classes([right]) == tone_classes([got]))
+    agreed, differ, guessed = (100 * sum(x) / len(x) for x in found.values())
+    assert agreed > 99.5 > 99 > differ > guessed > 80
+
+
+def test_simplified_characters_are_not_read_in_silence(recwarn):
+    template = ToneTemplate.parse("3333")
+    for call in (
+        lambda: default_reader().read("医生听歌"),
+        lambda: template.check("医生听歌"),
+        lambda: template.matches("医生听歌"),
+        lambda: ToneTemplate.of("医生听歌"),
+    ):
+        with pytest.warns(SimplifiedWarning, match="医听"):
+            call()
+    assert default_reader().confidences("医") == [GUESSED]
+    for text in ("醫生聽歌", "着吓响恒", "為爲裏裡", "K歌，3"):
+        default_reader().read(text)
+    Reader(extra={"医": "ji1"}).read("医")  # the user gave a reading
+    default_reader().with_simplified().read("医生")
+    assert not [w for w in recwarn if w.category is SimplifiedWarning]

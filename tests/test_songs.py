@@ -28,7 +28,7 @@ from cantolyric.data.pairs import lyric_pairs
 from cantolyric.data.song_files import Song, Stanza, read_songs
 from cantolyric.data.splits import SPLITS
 from cantolyric.data.verse_file import load_verses
-from cantolyric.errors import ArgumentError, CantolyricError, FileError
+from cantolyric.errors import ArgumentError, CantolyricError, FileError, MissingDependencyError
 from cantolyric.reading import default_reader
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -378,3 +378,21 @@ def test_parquet_with_text_that_is_not_utf8_is_refused(tmp_path):
 def test_a_share_that_cannot_be_held_out_is_refused(share):
     with pytest.raises(ArgumentError, match="share="):
         load_examples(MINE, share=share)
+
+
+def test_simplified_songs_are_converted_and_reported(tmp_path, monkeypatch):
+    lines = ["我听医生讲/今晚落大雨", "佢個心好痛/行到呢度停", "風吹過海面/山頭有月光", "雲散晒天光/人去咗他方"]
+    data = [dict(lyrics=text) for text in lines]
+    path = tmp_path / "songs.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in data), encoding="utf-8")
+    songs = load_songs(path)
+    assert songs.songs[0].stanzas[0].lines == ("我聽醫生講", "今晚落大雨") and songs.left_out.counts == {}
+    assert any("simplified characters were converted: 听→聽, 医→醫, 讲→講" in x for x in song_source(path).notes)
+
+    def missing(row):
+        raise MissingDependencyError("reading simplified characters", "opencc")
+
+    monkeypatch.setattr("cantolyric.data.examples.traditional_row", missing)
+    songs = load_songs(path)
+    assert songs.converted == () and "simplified characters that could not be converted" in str(songs.left_out)
+    assert not [x for song in songs.songs for s in song.stanzas for x in s.lines if "听" in x]

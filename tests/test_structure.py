@@ -16,8 +16,9 @@ PACKAGE = ROOT / "cantolyric"
 # From the bottom up. A module imports only from its own layer and from layers above it in this list.
 LAYERS = {
     "common": "errors numeric paths files atomic_files progress machine yaml_values",
-    "language": "tones characters pronunciation_data reading custom_readings context_rules lexicon_builder "
-    "second_reader overlap template melody english numerals lyricfile lyricmarks lyricnotes api",
+    "language": "tones characters pronunciation_data reading confidence custom_readings context_rules "
+    "double_readings split_compounds lexicon_builder second_reader overlap template melody english numerals lyricfile "
+    "lyricmarks lyricnotes api",
     "text": "tokenizer_files bpe text_encoding formats rows data ngram verses",
     "inside the model": "model_head nll generation generation_checks hooks loss lora quantization distributed "
     "distributed_files sharding sharded_training",

@@ -11,7 +11,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..atomic_files import write_text
-from .inputs import add_lyric_options, add_text_options, given_text, parse_lyrics, syllable_counts
+from cantolyric.cli.inputs import (
+    add_lyric_options,
+    add_text_options,
+    given_reader,
+    given_text,
+    parse_lyrics,
+    syllable_counts,
+)
 from .option_groups import MELODY_OPTIONS, add_melody_options, add_scheme_option, load_melody
 from .parsing import TONES_HELP, add_command, refuse_options, show
 from ..errors import CantolyricError, FileError
@@ -41,14 +48,12 @@ def _check_tones(args: argparse.Namespace) -> int:
     "Compare a text with a template."
     from cantolyric.template.template import ToneTemplate
 
-    template = ToneTemplate.parse(args.tones, args.scheme)
+    template = ToneTemplate.parse(args.tones, args.scheme, reader=given_reader(args))
     song, counts = parse_lyrics(*given_text(args), args).song, syllable_counts(args)
-    report = template.check(song.text, args.reader, syllables=counts)
+    report = template.check(song.text, given_reader(args), syllables=counts)
     report = replace(report, rows=tuple(line.number for line in song.lines))
-    keys = ("char", "jyutping", "wanted", "got", "right")
-    lines = [
-        [{k: getattr(slot, k) for k in keys} | dict(others=list(slot.others)) for slot in line] for line in report.lines
-    ]
+    keys = ("char", "jyutping", "wanted", "got", "right", "others", "confidence", "alternatives")
+    lines = [[{k: getattr(slot, k) for k in keys} for slot in line] for line in report.lines]
     rhymes = [
         r and dict(letter=r.rhyme.letter, jyutping=r.jyutping, wanted=r.wanted, right=r.right) for r in report.rhymes
     ]
@@ -63,7 +68,7 @@ def _check_melody(args: argparse.Namespace) -> int:
 
     melody = load_melody(args)
     song = parse_lyrics(*given_text(args), args).song
-    check = melody.check(song, args.reader, syllable_counts(args))
+    check = melody.check(song, given_reader(args), syllable_counts(args))
     if args.html:
         try:
             write_text(args.html, check_page(check))

@@ -12,7 +12,19 @@ from typing import Any
 from .parsing import Parser, add_command, show
 from ..errors import import_optional
 
-FILE_OPTIONS = ("file", "config", "texts", "requests", "requests_to", "data", "gguf_base", "melody", "html", "wav")
+FILE_OPTIONS = (
+    "file",
+    "config",
+    "texts",
+    "requests",
+    "requests_to",
+    "data",
+    "gguf_base",
+    "melody",
+    "html",
+    "wav",
+    "readings",
+)
 
 
 FOLDER_OPTIONS = ("adapter", "from_adapter", "runs_dir", "run_folder", "to")

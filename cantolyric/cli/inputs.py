@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LYRICS_HELP', 'MAX_SEED', 'PAIR_EXAMPLES', 'PairKey', 'Value', 'read_text', 'add_text_options', 'given_text',
-           'GivenLyrics', 'parse_lyrics', 'syllable_counts', 'add_lyric_options', 'read_requests', 'seed',
-           'parse_options', 'parse_slots', 'confirm']
+           'GivenLyrics', 'parse_lyrics', 'add_readings_option', 'given_reader', 'syllable_counts', 'add_lyric_options',
+           'read_requests', 'seed', 'parse_options', 'parse_slots', 'confirm']
 
 # %% ../../nbs/lib/cli/inputs.ipynb #inputsc0
 import argparse
@@ -17,6 +17,7 @@ from ..errors import ArgumentError, CantolyricError, FileError
 
 if TYPE_CHECKING:
     from cantolyric.lyricfile import LyricFile
+    from cantolyric.reading import Reader
 
 # %% ../../nbs/lib/cli/inputs.ipynb #inputsc1
 LYRICS_HELP = (
@@ -78,17 +79,37 @@ def parse_lyrics(
     "Parse the sung lines of a text, and tell the user how they were understood."
     from cantolyric.lyricfile import check_lyrics, compatibility_note
     from cantolyric.lyricnotes import in_traditional, lyric_notes
-    from cantolyric.reading import as_reader
 
     song, notes = check_lyrics(text, name, args.backing), [compatibility_note(text)]
     text, note = in_traditional(song, text, name, args.simplified == "convert")
     if note:
         song = check_lyrics(text, name, args.backing)
-    reader = as_reader(getattr(args, "reader", None))
-    notes += [note, *lyric_notes(song, text, reader, syllable_counts(args))]
+    notes += [note, *lyric_notes(song, text, given_reader(args), syllable_counts(args))]
     for note in filter(None, notes):
         print("cantolyric: note:", note, file=sys.stderr)
     return GivenLyrics(song, text)
+
+
+def add_readings_option(
+    parser: Any,  # a parser or a group of options
+) -> None:
+    "Add --readings."
+    parser.add_argument(
+        "--readings",
+        metavar="FILE",
+        help="your own readings, which override the reader's: a TSV file with a word, a tab and its Jyutping per line, "
+        "such as 開番個會, a tab, and hoi1 faan1 go3 wui2",
+    )
+
+
+def given_reader(
+    args: argparse.Namespace,  # with the options --readings and --reader, if the command has them
+) -> "Reader":
+    "Return the reader that the options choose."
+    from cantolyric.reading import Reader, as_reader
+
+    reader, readings = as_reader(getattr(args, "reader", None)), getattr(args, "readings", None)
+    return reader if readings is None else Reader(reader.words, readings)
 
 
 def syllable_counts(
@@ -108,7 +129,8 @@ def add_lyric_options(
     parser: Any,  # a parser or a group of options
     counts: bool = True,  # whether to add --syllables
 ) -> None:
-    "Add the options for how a file of lyrics is interpreted."
+    "Add the options for how a file of lyrics is interpreted, --readings included."
+    add_readings_option(parser)
     parser.add_argument("--backing", action="store_true", help="count backing vocals (text in parentheses)")
     parser.add_argument(
         "--simplified",

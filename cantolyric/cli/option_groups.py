@@ -11,7 +11,7 @@ __all__ = ['MODEL_OPTIONS', 'MELODY_OPTIONS', 'add_scheme_option', 'add_model_op
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .inputs import parse_options, seed
+from .inputs import given_reader, parse_options, seed
 from .parsing import Parser, option_text, refuse_options, was_given
 from ..errors import ArgumentError, CantolyricError, FileError
 from ..tones import SCHEMES
@@ -65,6 +65,7 @@ def load_lyricist(
     return Lyricist.from_pretrained(
         args.base or "tiny",
         args.adapter,
+        reader=given_reader(args),
         unambiguous_only=None if getattr(args, "ambiguous", None) is None else not args.ambiguous,
         quantization=args.quantize,
         revision=args.revision,

@@ -7,13 +7,15 @@ __all__ = ['run_read', 'add_read']
 
 # %% ../../nbs/lib/cli/read.ipynb #read00c0
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cantolyric.cli.inputs import (
     GivenLyrics,
     add_lyric_options,
     add_text_options,
+    given_reader,
     given_text,
     parse_lyrics,
     syllable_counts,
@@ -52,24 +54,42 @@ def _digits(
     return "".join(t if t == "*" else scheme.of(int(t)) for t in tones if t)
 
 
+def _line(
+    line: Mapping[str, Any],  # with the text, its tones, and Jyutping and confidence per character
+) -> str:
+    "Format a line for a terminal, with a mark after each uncertain reading."
+    from cantolyric.confidence import marked
+
+    syllables = (marked(j, level) for j, level in zip(line["jyutping"], line["confidence"]) if j)
+    return f"{line['text']}  {' '.join(syllables)}  {line['tones']}"
+
+
 def run_read(
     args: argparse.Namespace,
 ) -> int:
     "Print the Jyutping and tones of a text."
-    from cantolyric.reading import default_reader
+    from cantolyric.confidence import legend
     from cantolyric.template.sung import line_readings
 
-    reader = default_reader()
+    reader = given_reader(args)
     given, counts = parse_lyrics(*given_text(args), args), syllable_counts(args)
-    readings = [line_readings(line.text, reader, counts) for line in given.song.lines]
+    readings = [line_readings(line.text, reader, counts, confidence=True) for line in given.song.lines]
     scheme = ToneScheme(args.scheme)
     lines: list[dict[str, Any]] = [
-        dict(text=x.text, jyutping=[c.jyutping for c in characters], tones=_digits(characters, scheme))
+        dict(
+            text=x.text,
+            jyutping=[c.jyutping for c in characters],
+            confidence=[c.confidence for c in characters],
+            tones=_digits(characters, scheme),
+        )
         for x, characters in zip(given.song.lines, readings)
     ]
     unknown = _unread(given, readings)
     template = "/".join(x["tones"] for x in lines if x["tones"])
-    shown = [f"{x['text']}  {' '.join(filter(None, x['jyutping']))}  {x['tones']}" for x in lines]
+    shown = [_line(x) for x in lines]
+    marks = legend(level for x in lines for level in x["confidence"])
+    if marks and not args.json:
+        print("cantolyric: note:", marks, file=sys.stderr)
     shown += [f"line {u['line']}, column {u['column']}: no reading for {u['char']!r}, skipped" for u in unknown]
     if len(lines) > 1:
         shown.append(template)
@@ -86,10 +106,12 @@ def add_read(
         "read",
         run_read,
         "print the Jyutping and tones of lyrics",
-        "Characters with several readings are read in context, as part of a word. The last line of the output is a "
+        "Characters with several readings are read in context, as part of a word. A ~ after a syllable says that the "
+        "sources differ, a ? that the reader guessed. If there are several lines, the last line of the output is a "
         "template that you can pass to `cantolyric write`.",
         [
             ("cantolyric read --text 銀行行長", "print ngan4 hong4 hong4 zoeng2 and 0003"),
+            ("cantolyric read --readings my_readings.tsv my_lyrics.txt", "read some words your own way"),
             ("cantolyric read my_lyrics.txt", "print each line of a file, and a template for the whole text"),
         ],
     )

@@ -9,7 +9,7 @@ __all__ = ['REWRITE_EXAMPLES', 'run_rewrite', 'add_rewrite']
 import argparse
 from typing import Any
 
-from .inputs import LYRICS_HELP, add_lyric_options, parse_lyrics, parse_slots, read_text
+from .inputs import LYRICS_HELP, add_lyric_options, given_reader, parse_lyrics, parse_slots, read_text
 from cantolyric.cli.option_groups import (
     add_candidate_options,
     add_model_options,
@@ -32,7 +32,7 @@ def run_rewrite(
     settings |= dict(slots=parse_slots(args.slots), topic=args.topic, tones=args.tones, seed=args.seed)
     from cantolyric.writing.request import check_rewrite
 
-    check_rewrite(text, args.line, **settings)  # before a model is loaded
+    check_rewrite(text, args.line, **settings, reader=given_reader(args))  # before a model is loaded
     lyrics = load_lyricist(args).rewrite(text, args.line, words=args.word or (), **settings)
     show(args, lyrics.to_dict(), str(lyrics))
     return 0

@@ -11,7 +11,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .inputs import parse_options
+from .inputs import add_readings_option, given_reader, parse_options
 from cantolyric.cli.melody_options import (
     WRITING_OPTIONS,
     add_writing_options,
@@ -54,8 +54,8 @@ def run_write(
     "Write lyrics."
     from cantolyric.template.template import ToneTemplate
 
-    melody = read_melody(args)  # wrong input is reported before torch is imported
-    template = melody_template(melody, args) if melody else ToneTemplate.parse(args.tones, args.scheme)
+    melody, reader = read_melody(args), given_reader(args)  # wrong input is reported before torch is imported
+    template = melody_template(melody, args) if melody else ToneTemplate.parse(args.tones, args.scheme, reader=reader)
     if args.endpoint:
         refuse_options(args, LOCAL_ONLY, "is for a model on this machine; remove it, or remove --endpoint")
     else:
@@ -71,13 +71,13 @@ def write_with_model(
 ) -> int:
     "Write with a model on this machine. Arguments are checked before the model is loaded."
     keep, settings = parse_options(args.keep, "keep", int, str), candidate_settings(args)
-    from cantolyric.reading import default_reader
     from cantolyric.template.song import with_kept, with_words
     from cantolyric.writing.candidates import BEAMS
     from cantolyric.writing.request import check_request
 
-    template = check_request(args.topic, tones, seed=args.seed, **settings).template
-    with_words(with_kept(template, keep), args.word, default_reader(), most=1)
+    reader = given_reader(args)
+    template = check_request(args.topic, tones, seed=args.seed, reader=reader, **settings).template
+    with_words(with_kept(template, keep), args.word, reader, most=1)
     lyricist = load_lyricist(args)
     if not args.method and lyricist.default_method(args.temperature, args.top_p) == "search":
         note = f"searching, with {BEAMS} beams; --method sample is faster and gives other texts"
@@ -104,6 +104,7 @@ def write_with_endpoint(
     writer = EndpointWriter(
         Endpoint(**place, model=args.model, key_env=args.key_env),
         repair=args.repair or "name",
+        reader=given_reader(args),
         reference_model=reference_model() if args.n > 1 else None,
     )
     limits = {k: v for k in ("rounds", "budget") if (v := getattr(args, k)) is not None}
@@ -198,6 +199,7 @@ def add_write(
         metavar="LINE=TEXT",
         help="fixed text of a line, with * for each open slot: 2=今晚*****; can be repeated",
     )
+    add_readings_option(group)
     add_rhyme_options(group)
     add_writing_options(parser)
     add_candidate_options(parser)

@@ -27,7 +27,8 @@ from .splits import SPLITS, near_duplicates
 from .text import han_only
 from .topics import cut_words, topic_of
 from .verse_file import load_verses
-from ..errors import ArgumentError, CantolyricError, brief
+from ..errors import ArgumentError, CantolyricError, MissingDependencyError, brief
+from ..lyricnotes import traditional_row
 from ..paths import content_key
 from ..reading import default_reader
 
@@ -53,7 +54,9 @@ def line_problem(
         return "no Chinese characters"
     if len(line) > MAX_CHARACTERS:
         return f"longer than {MAX_CHARACTERS} characters"
-    if None in default_reader().read(line):
+    if left := default_reader().simplified(line):
+        return f"simplified characters that could not be converted, such as {left[0]}; OpenCC converts most"
+    if None in default_reader().jyutping(line):
         return "a character without a reading"
     return ""
 
@@ -133,6 +136,7 @@ class Collection:
     name: str  # of the file, folder or dataset
     songs: tuple[Song, ...]
     left_out: LeftOut
+    converted: tuple[str, ...] = ()  # simplified characters that were converted, such as "听→聽"
 
     @property
     def num_stanzas(self) -> int:
@@ -143,6 +147,24 @@ class Collection:
     def manifest(self) -> dict[str, str]:  # place -> hash
         "A hash of the content of each song."
         return {s.place: s.hash for s in self.songs}
+
+
+def _traditional_song(song: Song, pairs: dict[str, None]) -> Song:
+    "Convert a song in simplified characters, and note the converted ones; without OpenCC, return it as it is."
+    simplified = default_reader().simplified
+
+    def convert(text: str) -> str:
+        if not simplified(text):
+            return text
+        try:
+            new = traditional_row(text)
+        except MissingDependencyError:
+            return text
+        pairs.update(dict.fromkeys(f"{a}→{b}" for a, b in zip(text, new) if a != b))
+        return new
+
+    stanzas = tuple(Stanza(tuple(map(convert, s.lines)), convert(s.topic)) for s in song.stanzas)
+    return Song(song.place, convert(song.title), stanzas)
 
 
 def data_name(
@@ -156,15 +178,19 @@ def load_songs(
     data: object,  # as in `read_songs`
     columns: Mapping[str, str] | str | None = None,  # as in `check_columns`
 ) -> Collection:
-    "Read and clean songs, and drop exact duplicates. Raises `CantolyricError` if none of them can be used."
+    """Read and clean songs, in traditional characters, and drop exact duplicates.
+
+    Raises `CantolyricError` if none of them can be used.
+    """
     songs, skipped = read_songs(data, columns)
     out, kept = LeftOut(), []
+    converted: dict[str, None] = {}
     seen: dict[tuple, str] = {}  # lines of a song -> its place
     for ending, n in skipped.items():
         for _ in range(n):
             out.add("file", "unsupported type", ending)
     for song in songs:
-        clean = clean_song(song, out)
+        clean = clean_song(_traditional_song(song, converted), out)
         text = tuple(s.lines for s in clean.stanzas)
         if not text:
             out.add("song", "no usable line" if song.stanzas else "no lyrics", song.place)
@@ -176,7 +202,7 @@ def load_songs(
     name = data_name(data)
     if not kept:
         raise CantolyricError(f"nothing in {brief(name)} can be used: {out or 'it is empty'}")
-    return Collection(name, tuple(kept), out)
+    return Collection(name, tuple(kept), out, tuple(converted))
 
 # %% ../../nbs/lib/data/examples.ipynb #sg000023
 def split_songs(
@@ -358,6 +384,9 @@ def _song_notes(c: Collection, splits: Sequence[str], rows: Mapping[str, Sequenc
     count = Counter(splits)
     parts = ", ".join(f"{split} {count[split]:,} ({len(rows[split]):,} examples)" for split in SPLITS)
     yield f"{c.name}: {len(c.songs):,} songs, {c.num_stanzas:,} stanzas; {parts}"
+    if c.converted:
+        more = " …" if len(c.converted) > 12 else ""
+        yield f"{c.name}: simplified characters were converted: {', '.join(c.converted[:12])}{more}"
     if c.left_out.counts:
         yield f"{c.name}: left out: {c.left_out}"
     if not rows["test"]:

@@ -7,9 +7,11 @@ __all__ = ['rhyme_ends', 'rhyme_letters', 'lyric_pieces', 'windows', 'lyric_pair
 
 # %% ../../nbs/lib/data/pairs.ipynb #a88fd42b
 import os
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,7 +28,7 @@ from ..errors import ArgumentError
 from ..paths import asset_path, content_key, pycantonese_data, source_files
 from ..pronunciation_data import learned_readings_file
 from ..reading import default_reader
-from ..tones import rhyme_key
+from ..tones import parse_syllable, rhyme_key
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,7 +39,8 @@ def rhyme_ends(
     grade: int = 3,  # as in `rhyme_key`
 ) -> list[str | None]:  # the rhyme that each line ends in; None if its last character has no reading
     "Return the rhyme of each line."
-    last = [default_reader().read(line)[-1] for line in lines]
+    readings = [default_reader().jyutping(line)[-1] for line in lines]
+    last = [parse_syllable(jyutping) if jyutping else None for jyutping in readings]
     return [None if syllable is None else rhyme_key(syllable, grade) for syllable in last]
 
 
@@ -134,6 +137,13 @@ def _labels(
     return {name: [row[k] for row in rows] for k, name in enumerate(("topic", "keyword", "tones", "rhyme"))}
 
 
+@lru_cache(None)
+def _requested_tones() -> frozenset[str]:
+    "Return the tones of the benchmark's requests."
+    requests = asset_path("requests.jsonl").read_text(encoding="utf-8").splitlines()
+    return frozenset(json.loads(request)["tones"] for request in requests)
+
+
 def _build_pairs(
     split: str,
     sources: Sequence[str],
@@ -157,7 +167,8 @@ def _build_pairs(
         load_from_cache_file=False,
     )
     rows = data.to_dict()
-    keep = [i for i, topic in enumerate(rows["topic"]) if topic]
+    held_out = _requested_tones() if split == "train" else frozenset()  # the list stays when readings change
+    keep = [i for i, topic in enumerate(rows["topic"]) if topic and rows["tones"][i] not in held_out]
     kept = {k: [rows[k][i] for i in keep] for k in ("topic", "keyword", "tones", "rhyme", "lyrics", "source")}
     return Dataset.from_dict(kept | {"split": [split] * len(keep)})
 
@@ -178,8 +189,9 @@ _MODULES = (
 
 def _pairs_key(split: str, sources: tuple[str, ...], verses: Path | Literal[False], avoid: tuple[str, ...]) -> str:
     "Hash everything that the pairs of a split depend on."
-    readings = (learned_readings_file(), pycantonese_data("rime_cantonese", "chars_to_jyutping.json"))
-    return content_key(corpus_key(), *source_files(*_MODULES), *readings, verses, split, sources, avoid)
+    files = (learned_readings_file(), pycantonese_data("rime_cantonese", "chars_to_jyutping.json"))
+    key = (corpus_key(), *source_files(*_MODULES), *files, asset_path("requests.jsonl"))
+    return content_key(*key, verses, split, sources, avoid)
 
 
 def _shuffled(lyrics: Sequence[str], seed: int) -> np.ndarray:

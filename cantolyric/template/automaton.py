@@ -317,7 +317,7 @@ class Automaton:
         readings = self._readings_of(self.fixed[n][k - 1] or "")
         if not readings:
             problem = f"{place}: the reader knows no reading of {slot.char}"
-            remedy = "use another character, or give the Reader a reading with extra={...}"
+            remedy = "use another character, or give it a reading: --readings FILE, or in Python Reader(extra={...})"
             raise UnsatisfiableError(f"{problem}; {remedy}", n + 1, k)
         said = ", ".join(f"{j} ({scheme.of(int(j[-1]))})" for j in readings)
         problem = f"{place}: the slot is {slot}, but {slot.char} is read {said}{why}"

@@ -54,20 +54,21 @@ def _wrong(check: "Check") -> str:
 def check_cell(
     check: "Check",
     second: str | None = None,  # the second reader's Jyutping, where it disagrees
-    compact: bool = False,  # without the contour and without other readings of the character
+    compact: bool = False,  # without the contour, other readings of the character, and marks of uncertain ones
 ) -> str:
     "Format a checked slot as a table cell: character, Jyutping, contour, digit, and what is wrong."
-    picture, notes = "", []
+    picture, notes, reading = "", [], check.jyutping or "–"
     if not check.right:
         notes.append(_wrong(check) if compact else f"✗ wanted {check.wanted}")
     if not compact:
+        reading = check.marked if check.jyutping else reading
         notes += [f"as {other}: fits" for other in check.others]
         picture = f"{tone_svg([int(check.jyutping[-1])])}<br>" if check.jyutping else ""
     if second:
         notes.append(f"or {second}?")
     return (
         f'<td style="border:{_border(check, second, "1px solid #bbb")};{_CELL}">{_character(check.char)}'
-        f"<br><small>{check.jyutping or '–'}<br>{picture}{html.escape(check.got)}"
+        f"<br><small>{reading}<br>{picture}{html.escape(check.got)}"
         f"{''.join(f'<br><b>{html.escape(note)}</b>' for note in notes)}</small></td>"
     )
 

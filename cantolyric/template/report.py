@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..confidence import DIFFER, GUESSED, legend, marked
 from ..english import check_counts
 from ..errors import ArgumentError
 from ..reading import Reader, as_reader
@@ -35,13 +36,34 @@ class Check:
     right: bool
     others: tuple[str, ...] = ()  # for a wrong slot: other readings of the character that fit, most common first
     second: str | None = None  # a second reader's Jyutping, if its digit differs
+    confidence: str | None = None  # how far the sources support the reading, as in `cantolyric.confidence`
+    alternatives: tuple[str, ...] = ()  # for an uncertain reading: those with another digit, most common first
     after: str = ""  # the digit of the preceding syllable, if `wanted` depends on it
 
+    @property
+    def uncertain(self) -> bool:
+        "Whether the reading is not certain."
+        return self.confidence in (DIFFER, GUESSED)
+
+    @property
+    def marked(self) -> str:
+        "The Jyutping, with a mark if it is uncertain; ? without a reading, * for English."
+        if not self.jyutping:
+            return "*" if self.got == "*" else "?"
+        return marked(self.jyutping, self.confidence)
+
     def __str__(self) -> str:
-        other = f" (as {' or '.join(self.others)} it would fit)" if self.others else ""
+        notes = []
+        if self.uncertain:
+            notes.append("an uncertain reading")
+        if self.uncertain and self.alternatives:
+            notes.append(f"it is also read {', '.join(self.alternatives)}")
+        if self.others:
+            notes.append(f"as {' or '.join(self.others)} it would fit")
         reading = f" {self.jyutping}" if self.jyutping else ""
         after = f" after {self.after}" if self.after else ""
-        return f"{self.char or 'nothing'}{reading} is {self.got}, wanted {self.wanted}{after}{other}"
+        note = f" ({'; '.join(notes)})" if notes else ""
+        return f"{self.char or 'nothing'}{reading} is {self.got}, wanted {self.wanted}{after}{note}"
 
 
 @dataclass(frozen=True)
@@ -129,19 +151,26 @@ class Report:
         letter = f" {rhyme_check.rhyme}" if rhyme_check else ""
         return (
             f"{self.number_of(n)}. {''.join(check.char or '□' for check in line)}  "
-            f"{' '.join(check.jyutping or ('*' if check.got == '*' else '?') for check in line)}  "
+            f"{' '.join(check.marked for check in line)}  "
             f"wanted {''.join(check.wanted for check in line)}{letter}, got {''.join(check.got for check in line)}: "
             f"{'; '.join(faults) or 'right'}{ambiguous}"
         )
 
+    @property
+    def legend(self) -> str:
+        'Explain the marks of uncertain readings; "" if there are none.'
+        return legend(check.confidence for check in self)
+
     def __str__(self) -> str:
-        return "\n".join([*map(self._line_text, range(len(self.lines))), self.summary])
+        lines = [*map(self._line_text, range(len(self.lines))), self.legend, self.summary]
+        return "\n".join(filter(None, lines))
 
     def _repr_html_(self) -> str:
         "Show the report as a grid of characters, readings, contours and digits, with the rhymes beside it."
         rows = [[check_cell(check, check.second) for check in line] for line in self.lines]
         checks = map(self.rhyme_of, range(len(self.lines)))
-        return grid(rows, f"{self.summary} ({self.scheme})", [rhyme_cell(r) if r else "" for r in checks])
+        caption = " ".join(filter(None, [f"{self.summary} ({self.scheme})", self.legend]))
+        return grid(rows, caption, [rhyme_cell(r) if r else "" for r in checks])
 
 # %% ../../nbs/lib/template/report.ipynb #3888cbd6
 _MISSING = SungCharacter("")
@@ -160,6 +189,11 @@ def _fills(slot: Slot, sung: SungCharacter, reader: Reader) -> bool:
     return in_tune and _is_char(slot, sung, reader)
 
 
+def _other_readings(char: str, reader: Reader) -> list[str]:
+    "Return the readings of a character that are not too rare, most common first."
+    return [j for j, share in reader.candidates(char).items() if share > 0.01]
+
+
 def _check_slot(slot: Slot | None, sung: SungCharacter, scheme: ToneScheme, reader: Reader) -> Check:
     "Compare one slot with one character."
     char, jyutping, second = sung.char, sung.jyutping, None if sung.free else sung.second
@@ -174,12 +208,12 @@ def _check_slot(slot: Slot | None, sung: SungCharacter, scheme: ToneScheme, read
     if slot is None:
         return Check(slot, char, jyutping, "-", got, False, (), second)
     same, right = _is_char(slot, sung, reader), _fills(slot, sung, reader)
-    others: tuple[str, ...] = ()
-    if same and not right:
-        known = reader.candidates(char).items()
-        others = tuple(other for other, share in known if share > 0.01 and int(other[-1]) in slot.tones)
+    uncertain = sung.confidence in (DIFFER, GUESSED)
+    known = _other_readings(char, reader) if uncertain or same and not right else []
+    others = tuple(j for j in known if same and not right and int(j[-1]) in slot.tones)
+    alternatives = tuple(j for j in known if uncertain and scheme.of(int(j[-1])) != got)
     wanted = str(slot.char if slot.is_word else slot)
-    return Check(slot, char, jyutping, wanted, got, right, others, second)
+    return Check(slot, char, jyutping, wanted, got, right, others, second, sung.confidence, alternatives)
 
 
 def _slot_after(slot: Slot, pairs: frozenset[str], digit: str, scheme: ToneScheme) -> Slot:
@@ -237,7 +271,7 @@ def check_text(
 ) -> Report:
     "Compare a text with a template; `ToneTemplate.check` calls this."
     reader, scheme = as_reader(reader), ToneScheme(template.scheme)
-    sung = sung_characters(text, reader, second, own_counts(template.lines) | check_counts(counts))
+    sung = sung_characters(text, reader, second, own_counts(template.lines) | check_counts(counts), confidence=True)
     lines = []
     for n in range(max(len(template.lines), len(sung))):
         slots = template.lines[n] if n < len(template.lines) else ()

@@ -295,7 +295,7 @@ def places_of(
     readings = reader.jyutping(word)
     if None in readings:
         problem = f"no reading of {word[readings.index(None)]!r} is known"
-        remedy = "choose another word, or in Python give the Reader a reading (extra={...})"
+        remedy = "choose another word, or give it a reading: --readings FILE, or in Python Reader(extra={...})"
         raise ArgumentError("words", word, f"{problem}; {remedy}")
     tones = [int(j[-1]) for j in readings if j]
     starts = [

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..characters import is_han, ordinary_forms, text_lines, without_blanks
+from ..characters import is_han, ordinary_forms, text_lines, warn_about_simplified, without_blanks
 from ..english import ENGLISH, syllables
 from ..errors import ArgumentError, brief
 from ..numerals import in_characters
@@ -46,6 +46,7 @@ class SungCharacter(NamedTuple):
     column: int = 0  # in the text, from 1
     second: str | None = None  # the second reader's Jyutping
     free: bool = False  # a syllable of an English word, which fits any tone
+    confidence: str | None = None  # as in `cantolyric.confidence`; None where it was not asked for
 
 
 SecondOpinion = Callable[[str], Sequence[str | None]]  # a line of text -> one Jyutping or None per character
@@ -78,11 +79,14 @@ def line_readings(
     line: str,  # of lyrics
     reader: Reader,
     own: Mapping[str, int] | None = None,  # as in `sung_characters`
+    confidence: bool = False,  # as in `sung_characters`
 ) -> list[SungCharacter]:  # punctuation included; English words as syllables, and digits as characters
     "Read one line of lyrics."
     spoken = _spoken(line, own)
-    readings = reader.jyutping("".join("，" if s.free else s.char for s in spoken))
-    return [SungCharacter(s.char, j, 1, s.column, None, s.free) for s, j in zip(spoken, readings)]
+    text = "".join("，" if s.free else s.char for s in spoken)
+    levels = reader.confidences(text) if confidence else [None] * len(text)
+    found = zip(spoken, reader.jyutping(text), levels, strict=True)
+    return [SungCharacter(s.char, j, 1, s.column, None, s.free, level) for s, j, level in found]
 
 
 def numbers_read(
@@ -104,14 +108,16 @@ def sung_characters(
     reader: Reader,
     second: SecondOpinion | None = None,
     own: Mapping[str, int] | None = None,  # a user's syllable counts of English words, as in `count_syllables`
+    confidence: bool = False,  # also say how far the sources support each reading, which takes longer
 ) -> list[list[SungCharacter]]:  # lines; none of them empty
-    "Return the characters and English syllables of lyrics that are sung, with their readings."
+    "Return the sung characters and English syllables of lyrics, with readings. Warns about simplified characters."
     if not isinstance(text, str):
         raise ArgumentError("text", text, "expected lyrics as a string")
+    warn_about_simplified(reader.simplified(text))
     lines = []
     for row, line in enumerate(text_lines(text), 1):
         others = [None] * len(line) if second is None else _second_readings(second, line, row)
-        found = (c for c in line_readings(line, reader, own) if c.jyutping or c.free or is_sung(c.char))
+        found = (c for c in line_readings(line, reader, own, confidence) if c.jyutping or c.free or is_sung(c.char))
         lines.append([c._replace(line=row, second=others[c.column - 1]) for c in found])
     return [line for line in lines if line]
 

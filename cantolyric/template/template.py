@@ -76,7 +76,7 @@ class ToneTemplate:
         for char in (char for line in sung for char in line):
             if char.jyutping is None and not char.free:
                 message = f"line {char.line}, column {char.column} of the text: no reading is known for {char.char!r}"
-                remedy = "leave it out, or give the Reader one with extra={...}"
+                remedy = "leave it out, or give it one: --readings FILE, or in Python Reader(extra={...})"
                 raise ParseError(f"{message}; {remedy}", char.line, char.column)
         if not any(char.jyutping for line in sung for char in line):
             raise ParseError("the text has no Chinese characters, so it has no template")

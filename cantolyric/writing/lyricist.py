@@ -39,6 +39,7 @@ from cantolyric.writing.request import (
     check_request,
     check_rewrite,
     check_unmasked,
+    refuse_words,
 )
 from .results import Candidate, Lyrics, SungLine
 from .sampler import Cancel, Constraint, is_cancelled, rows_for, write_rows
@@ -341,6 +342,7 @@ class Lyricist:
         choices = (n, temperature, top_p, scheme, method, rhyme, grade, sort_by, self.reader, seed)
         request = check_request(topic, tones, *choices)
         is_cancelled(cancel)
+        refuse_words(request.template, "writing line by line")
         rows = text_lines(text) if isinstance(text, str) else text
         if not isinstance(rows, list | tuple) or not all(isinstance(x, str) for x in rows):
             raise ArgumentError("text", text, "expected the lines written so far, as a string or a list of strings")

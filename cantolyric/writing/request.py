@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'MAX_RHYME', 'MelodyOrPath', 'check_topic', 'SamplingConfig', 'WriteRequest', 'check_request',
-           'check_unmasked', 'template_of', 'line_indices', 'RewriteRequest', 'check_rewrite']
+           'refuse_words', 'check_unmasked', 'template_of', 'line_indices', 'RewriteRequest', 'check_rewrite']
 
 # %% ../../nbs/lib/writing/request.ipynb #288e5435
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ from ..reading import Reader, as_reader
 from ..template.song import with_rhyme, with_text
 from ..template.sung import is_sung
 from ..template.template import ToneTemplate
+from ..template.words import has_words
 from .deprecated import renamed_keywords
 from .ranking import check_sort_by
 from .results import Candidate, Lyrics
@@ -138,6 +139,17 @@ def check_request(
     return WriteRequest(topic, with_rhyme(template, rhyme, grade, reader), sampling, weights)
 
 # %% ../../nbs/lib/writing/request.ipynb #c55524d0
+def refuse_words(
+    template: ToneTemplate,
+    task: str,  # such as "rewriting"
+) -> None:
+    "Raise `ArgumentError` if a template has fixed English words, which only `Lyricist.write` inserts."
+    if has_words(template):
+        problem = f"{task} does not support fixed English words such as {{baby}}"
+        remedy = "write * for each of their syllables, or write the whole text with `write`"
+        raise ArgumentError("tones", str(template), f"{problem}; {remedy}")
+
+
 def check_unmasked(
     method: str,  # as in `Lyricist.write`
     **wishes: Any,  # name -> value of the arguments that only the mask can fulfil
@@ -260,6 +272,7 @@ def check_rewrite(
     _typed(text)
     tones = template_of(text, reader, scheme) if tones is None else tones
     asked = check_request(topic, tones, n, temperature, top_p, scheme, method, rhyme, grade, sort_by, reader, seed)
+    refuse_words(asked.template, "rewriting")
     rows, sung = _rows_of(text, len(asked.template.lines))
     open_lines, part = line_indices(line, len(sung)), asked.template
     if slots is not None and len(open_lines) > 1:

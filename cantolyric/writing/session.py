@@ -20,7 +20,7 @@ from ..template.sung import lyric_lines
 from ..template.template import ToneTemplate
 from .deprecated import renamed_keywords
 from .infill import first_lines
-from .request import check_request, line_indices
+from .request import check_request, line_indices, refuse_words
 from .results import Candidate, Lyrics, report_fields
 from .sampler import Cancel
 
@@ -62,6 +62,7 @@ class Session:
         self.lyricist, self.seed = lyricist, seed
         choices = (n, temperature, top_p, scheme, method, rhyme, grade, sort_by, lyricist.reader, seed)
         request = check_request(topic, tones, *choices)
+        refuse_words(request.template, "a session")
         self.topic, self.template = request.topic, request.template
         self.words = word_list(words)
         with_words(self.template, self.words, lyricist.reader, most=1)  # raises if there is no place for them
