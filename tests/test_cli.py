@@ -433,6 +433,7 @@ def test_each_example_without_a_model_runs(line, tmp_path):
     if shutil.which("bash") is None:
         pytest.skip("no bash")
     (tmp_path / "my_lyrics.txt").write_text(VERSE, encoding="utf-8")
+    (tmp_path / "my_readings.tsv").write_text("單先生\tsin6 sin1 saang1\n", encoding="utf-8")
     (tmp_path / "my_tune.abc").write_text("X:1\nL:1/4\nK:C\nDGEE GDCG|EEEG EGEE|]\n")
     for folder in (".local/share/bash-completion/completions", ".zfunc", ".config/fish/completions"):
         (tmp_path / folder).mkdir(parents=True)
