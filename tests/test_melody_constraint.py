@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_constraint import ABC, table_of
@@ -13,10 +14,11 @@ from test_constraint import ABC, table_of
 from cantolyric.base import load_base
 from cantolyric.cli.main import main
 from cantolyric.constraint.automaton import ToneConstraint
-from cantolyric.constraint.decoding import decode_ids, random_ids
+from cantolyric.constraint.decoding import bits_without_cache, decode_ids, random_ids
 from cantolyric.constraint.vocabulary import TokenTable
 from cantolyric.data.pairs import lyric_pairs
 from cantolyric.errors import ArgumentError, CantolyricError, UnsatisfiableError
+from cantolyric.generation import Sampling
 from cantolyric.melody import Melody
 from cantolyric.melody.tones import MelodyRule, table_distance
 from cantolyric.reading import Reader, default_reader
@@ -27,7 +29,10 @@ from cantolyric.template.template import ToneTemplate
 from cantolyric.template.words import chinese_parts
 from cantolyric.writing.infill import first_lines, infill_template
 from cantolyric.writing.lyricist import Lyricist
+from cantolyric.writing.preference import PreferringConstraint
+from cantolyric.writing.prompts import prompt_tones
 from cantolyric.writing.request import check_request
+from cantolyric.writing.sampler import rows_for, write_rows
 from cantolyric.writing.session import Session
 
 CLASS = dict(zip("123456", "334042"))  # Jyutping tone -> 0243, written out here so that nothing is shared
@@ -334,6 +339,76 @@ def test_stream_and_single_lines(lyricist, tune):
     assert song.keep().done and opposed(melody, song.text, lyricist.reader) == []
 
 
+def share_in_table(melody, lyrics):
+    "The share of the moves between neighbouring syllables that `melody.preference()` allows."
+    allowed = [pairs for line in melody.preference().moves for pairs in line]
+    digits = [[[CLASS[c.jyutping[-1]] for c in line] for line in candidate.report.lines] for candidate in lyrics]
+    moves = [[a + b for line in lines for a, b in zip(line, line[1:])] for lines in digits]
+    return np.mean([move in pairs for text in moves for move, pairs in zip(text, allowed, strict=True)])
+
+
+def test_interval_sizes_are_preferred(lyricist):
+    melody = Melody.parse("60 67 60 65 60 67 | 67 60 66 60 67 60")
+    write = lambda **more: lyricist.write("夜雨", melody=melody, n=12, seed=2, **more)
+    plain, same = write(), write(prefer=melody.preference(), prefer_weight=0)
+    assert [c.text for c in plain] == [c.text for c in same] and [c.bits for c in plain] == [c.bits for c in same]
+    weighted = write(prefer=melody.preference(), prefer_weight=4.0)
+    assert all(opposed(melody, c.text, lyricist.reader) == [] for c in weighted)
+    assert share_in_table(melody, plain) < share_in_table(melody, weighted) > 0.95
+
+
+def test_bits_do_not_depend_on_the_preference(lyricist):
+    "They are those under the enforced constraint alone."
+    melody = Melody.parse("60 67 60 65 60 67")
+    inner, preferred = (ToneConstraint(t, lyricist.table) for t in (melody.constraint(), melody.preference()))
+    prompt, _ = lyricist._prompts(dict(topic="夜雨", tones=prompt_tones(inner.template)))
+    rows = rows_for([PreferringConstraint(inner, preferred, 3.0)], 0, range(4))
+    for _ in write_rows(lyricist.model, prompt, rows, Sampling(do_sample=True)):
+        pass
+    for row in rows:
+        assert abs(bits_without_cache(lyricist.model, torch.tensor(prompt), row.ids, inner) - row.bits) < 1e-3
+
+
+def test_digits_are_preferred_around_words_and_rhymes(lyricist):
+    melody = Melody.parse("60 62 64 60 | 64 62 60 64")
+    likely = melody.template()
+    written = lyricist.write(
+        "夜雨", melody=melody, n=4, seed=1, prefer=likely, prefer_weight=30, rhyme="AA", words="天光"
+    )
+    assert all(opposed(melody, c.text, lyricist.reader) == [] and "天光" in c.text for c in written)
+    free = lyricist.write("夜雨", melody=melody, n=4, seed=1, prefer=likely, prefer_weight=30)
+    assert all(likely.matches(c.text, lyricist.reader) for c in free)
+    english = "*{baby}*/" + "*" * 4
+    written = lyricist.write("夜雨", english, n=2, seed=1, prefer="3004/" + str(likely).split("/")[1], prefer_weight=30)
+    assert all(c.report.ok and "baby" in c.text and c.report.lines[0][-1].got == "4" for c in written)
+    streamed = [x.text for x in lyricist.stream("夜雨", melody=melody, seed=1, prefer=likely, prefer_weight=30)]
+    assert streamed in [c.lines for c in free]
+
+
+def test_the_tolerance_of_a_preference_grows_until_a_phrase_can_be_sung():
+    melody = Melody.parse("48 60 72")
+    with pytest.raises(ArgumentError, match="no tone class fits"):
+        melody.constraint("table")
+    assert melody.preference().moves == melody.constraint("table", tolerance=8).moves
+    assert melody.preference("digits") == melody.template()
+    with pytest.raises(ArgumentError, match="strictness='direction': expected one of: table, digits"):
+        melody.preference("direction")
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (dict(prefer="033"), r"prefer='033': its lines have \[3\] slots, those of the template \[2\]"),
+        (dict(prefer=3), "prefer=3: expected a ToneTemplate"),
+        (dict(prefer="03", prefer_weight=-1), "prefer_weight=-1: expected a number from 0 to 100"),
+        (dict(prefer="03", method="search"), "method='search': is not compatible with prefer"),
+    ],
+)
+def test_wrong_preferences(arguments, problem):
+    with pytest.raises(ArgumentError, match=problem):
+        check_request("夜雨", "33", **arguments)
+
+
 @pytest.mark.parametrize(
     "arguments, problem",
     [
@@ -352,7 +427,10 @@ def test_command(tune, tmp_path, capsys):
     out, midi = tmp_path / "out.musicxml", tmp_path / "out.mid"
     pytest.importorskip("mido")
     command = ["write", "--topic", "夜雨", "--melody", str(tune), "-n", "1", "--seed", "0", "--adapter", "none"]
-    assert main([*command, "--json", "--musicxml", str(out), "--midi", str(midi), "--allow", "40"]) == 0
+    assert (
+        main([*command, "--json", "--musicxml", str(out), "--midi", str(midi), "--allow", "40", "--prefer", "table"])
+        == 0
+    )
     candidate = json.loads(capsys.readouterr().out)["candidates"][0]
     assert candidate["ok"] and [len(g) for g in candidate["got"]] == [4, 4]
     sung = [n.lyric for n in Melody.from_file(midi).notes]
@@ -372,6 +450,9 @@ def test_command(tune, tmp_path, capsys):
         (["--melody", "{}", "--allow", "1:x"], "--allow '1:x': expected PHRASE:NOTE"),
         (["--melody", "{}", "--allow", "1:9"], "--allow (1, 9): phrase 1 has notes 1 to 4"),
         (["--melody", "{}", "--strictness", "digits", "--allow", "40"], "fixed digits allow no exceptions"),
+        (["--tones", "03", "--prefer", "table"], "--prefer needs a melody"),
+        (["--melody", "{}", "--prefer-weight", "3"], "--prefer-weight says how much --prefer counts; add --prefer"),
+        (["--melody", "{}", "--prefer", "table", "--method", "beam"], "--method 'beam': is not compatible with prefer"),
     ],
 )
 def test_wrong_commands(tune, options, problem, capsys):

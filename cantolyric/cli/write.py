@@ -17,6 +17,7 @@ from cantolyric.cli.melody_options import (
     add_writing_options,
     export_lyrics,
     melody_template,
+    preference_settings,
     read_melody,
 )
 from cantolyric.cli.option_groups import (
@@ -71,6 +72,7 @@ def write_with_model(
 ) -> int:
     "Write with a model on this machine. Arguments are checked before the model is loaded."
     keep, settings = parse_options(args.keep, "keep", int, str), candidate_settings(args)
+    settings |= preference_settings(melody, args)
     from cantolyric.template.song import with_kept, with_words
     from cantolyric.writing.candidates import BEAMS
     from cantolyric.writing.request import check_request
@@ -79,7 +81,7 @@ def write_with_model(
     template = check_request(args.topic, tones, seed=args.seed, reader=reader, **settings).template
     with_words(with_kept(template, keep), args.word, reader, most=1)
     lyricist = load_lyricist(args)
-    if not args.method and lyricist.default_method(args.temperature, args.top_p) == "search":
+    if not args.method and not args.prefer and lyricist.default_method(args.temperature, args.top_p) == "search":
         note = f"searching, with {BEAMS} beams; --method sample is faster and gives other texts"
         print("cantolyric: note:", note, file=sys.stderr, flush=True)
     lyrics = lyricist.write(args.topic, tones, seed=args.seed, keep=keep, words=args.word or (), **settings)
@@ -162,6 +164,10 @@ WRITE_EXAMPLES = (
     (
         "cantolyric write --topic 夜雨 --melody tune.mid --allow 40 --musicxml song.musicxml",
         "write to a melody: tones must not oppose its direction, but 4 may come before 0",
+    ),
+    (
+        "cantolyric write --topic 夜雨 --melody tune.mid --prefer table",
+        "prefer tones that also fit the size of each interval",
     ),
     (
         "cantolyric write --base qwen2.5-coder-0.5b --topic 夜雨 --tones 0243324/3324043",

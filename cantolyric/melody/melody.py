@@ -225,6 +225,26 @@ class Melody(Playable):
         lines = tuple((Slot(ALL_TONES),) * len(p) for p in self.phrases)
         return ToneTemplate(lines, "0243", moves=moves)
 
+    def preference(
+        self,
+        strictness: str = "table",  # or "digits"
+    ) -> ToneTemplate:
+        """Return the tones to prefer under a wider rule: `Lyricist.write(melody=melody, prefer=melody.preference())`.
+
+        For the table, the tolerance is the smallest one from `MelodyRule.tolerance` up that every phrase allows.
+        """
+        if strictness == "digits":
+            return self.template()
+        if strictness != "table":
+            raise ArgumentError("strictness", strictness, "expected one of: table, digits")
+        tolerances = range(MelodyRule.tolerance, 128)
+        fitting = (
+            t
+            for t in tolerances
+            if all(unreachable_note(MelodyRule("table", tolerance=t).moves(p)) is None for p in self.phrases)
+        )
+        return self.constraint("table", tolerance=next(fitting))
+
     def _check_lengths(self) -> None:
         for n, phrase in enumerate(self.phrases, 1):
             if len(phrase) > MAX_SLOTS:

@@ -31,6 +31,7 @@ from ..template.words import chinese_parts, has_words, insert_words
 from .candidates import Task, distinct_texts, finished_lines, seed_of, token_sampling
 from .deprecated import renamed_keywords
 from .infill import InfillConstraint, first_lines, infill_template
+from .preference import PreferringConstraint, preferred_template
 from .prompts import prompt_tones, writing_constraint
 from cantolyric.writing.request import (
     MelodyOrPath,
@@ -169,9 +170,12 @@ class Lyricist:
         sort_by: Mapping[str, float] | None = None,  # weights, such as dict(rhyme=1); None: bits alone
         cancel: Cancel = None,  # an event, or a function; checked after each token, raises `Cancelled`
         melody: MelodyOrPath | None = None,  # instead of tones: what to write for, one line per phrase
+        prefer: ToneTemplate | str | None = None,  # tones to prefer among those allowed: `melody.constraint("table")`
+        prefer_weight: float = 2.0,  # how much: added to the logits of tokens that fit `prefer`
     ) -> Lyrics:
         """Write lyrics, the most likely first. Under the mask, every tone, word and rhyme is as requested.
         With a melody, tones must not oppose its direction; for other rules, pass `tones=melody.constraint(…)`.
+        `prefer` weights samples, so it needs one of the methods `"sample"` (then the default) and `"best"`.
 
         The methods are `"search"` (beam search, guided towards the topic, for texts that are likely without the mask,
         each with a different beginning; their bits are those without the mask or guidance), `"sample"`, `"best"`
@@ -179,14 +183,15 @@ class Lyricist:
         Searches ignore the seed. Bits are those of the text as written, before simplified characters are replaced.
         """
         start = time.perf_counter()
-        method = self.default_method(temperature, top_p, masked) if method is None else method
+        if method is None:
+            method = self.default_method(temperature, top_p, masked) if prefer is None else "sample"
         choices = (n, temperature, top_p, scheme, method, rhyme, grade, sort_by, self.reader, seed)
-        request = check_request(topic, tones, *choices, melody=melody)
+        request = check_request(topic, tones, *choices, melody, prefer, prefer_weight)
         if not isinstance(masked, bool):
             raise ArgumentError("masked", masked, "expected True or False")
         if not masked:
             tones = str(tones) if has_words(request.template) else ""  # English words are inserted between masked parts
-            check_unmasked(method, keep=keep, words=words, rhyme=rhyme, tones=tones)
+            check_unmasked(method, keep=keep, words=words, rhyme=rhyme, tones=tones, prefer=prefer)
         is_cancelled(cancel)
         found = distinct_texts(self._task(request, keep, words, masked, cancel), request.sampling)
         made = [Candidate(t, request.template.check(t, self.reader), bits / (len(t) + 1)) for t, bits in found.items()]
@@ -216,10 +221,12 @@ class Lyricist:
         grade: int = 3,  # the arguments so far are those of `write`
         cancel: Cancel = None,  # as in `write`, but the lines just stop; closing the generator stops it as well
         melody: MelodyOrPath | None = None,  # as in `write`
+        prefer: ToneTemplate | str | None = None,  # as in `write`
+        prefer_weight: float = 2.0,  # as in `write`
     ) -> Generator[SungLine, None, None]:
         "Write the text that `write` gives for this seed with n=1, and yield each line as soon as it is complete."
         choices = (1, temperature, top_p, scheme, "sample", rhyme, grade, None, self.reader, seed)
-        request = check_request(topic, tones, *choices, melody=melody)
+        request = check_request(topic, tones, *choices, melody, prefer, prefer_weight)
         is_cancelled(cancel)
         return self._lines(request, self._task(request, keep, words, True, cancel))
 
@@ -252,12 +259,22 @@ class Lyricist:
         asked = dict(topic=request.topic, tones=prompt_tones(parts, self.reader))
         prompt, neutral = self._prompts(asked)
         room = max_new_tokens(self.model, prompt, parts)
-        constraints = self._constraints(map(chinese_parts, ways)) if masked else None
+        constraints = self._preferring(request, self._constraints(map(chinese_parts, ways))) if masked else None
 
         def text_of(ids: list[int], constraint: Constraint | None) -> str:
             return "\n".join(insert_words(template, self._decode(ids, constraint).split("\n")))
 
         return Task(self.model, tuple(self.table.end), prompt, neutral, constraints, text_of, room, cancel=cancel)
+
+    def _preferring(self, request: WriteRequest, constraints: list[ToneConstraint]) -> Sequence[Constraint]:
+        "Add the tones that a request prefers to its constraints."
+        if request.prefer is None:
+            return constraints
+        prefer = preferred_template(request.template, request.prefer)
+        return [
+            PreferringConstraint(c, ToneConstraint(prefer, self.table, c.reader), request.prefer_weight)
+            for c in constraints
+        ]
 
     def _prompts(self, asked: dict[str, str]) -> list[list[int]]:
         "Return the token ids of the prompt, and of the one about no particular topic."

@@ -88,6 +88,8 @@ class WriteRequest:
     template: ToneTemplate  # with the requested rhyme
     sampling: SamplingConfig
     sort_by: dict[str, float] | None = None  # weights of the ranking; None: bits alone
+    prefer: ToneTemplate | None = None  # tones to prefer among those that the template allows
+    prefer_weight: float = 0.0  # for the logits of tokens that fit `prefer`
 
 
 def _requested_template(tones: ToneTemplate | str | None, melody: MelodyOrPath | None, scheme: str) -> ToneTemplate:
@@ -107,6 +109,23 @@ def _requested_template(tones: ToneTemplate | str | None, melody: MelodyOrPath |
     return melody.constraint()
 
 
+def _check_preference(template: ToneTemplate, prefer: ToneTemplate | str | None, weight: float, method: str) -> Any:
+    "Return the tones to prefer, as a template with lines of the same lengths; None if there are none."
+    _require(is_number(weight, 0, 100), "prefer_weight", weight, "a number from 0 to 100")
+    if prefer is None:
+        return None
+    prefer = ToneTemplate.parse(prefer) if isinstance(prefer, str) else prefer
+    _require(isinstance(prefer, ToneTemplate), "prefer", prefer, "a ToneTemplate, such as melody.constraint('table')")
+    lengths, wanted = ([len(line) for line in t.lines] for t in (prefer, template))
+    problem = f"its lines have {lengths} slots, those of the template {wanted}; make it for the same lines"
+    if lengths != wanted:
+        raise ArgumentError("prefer", str(prefer), problem)
+    if method not in ("sample", "best"):
+        problem = "is not compatible with prefer, which weights samples; use 'sample' or 'best'"
+        raise ArgumentError("method", method, problem)
+    return prefer
+
+
 @renamed_keywords(rank="sort_by")
 def check_request(
     topic: str,
@@ -122,6 +141,8 @@ def check_request(
     reader: Reader | None = None,  # reader of the rhyme; None: the default Reader
     seed: int | None = None,  # as in `Lyricist.write`
     melody: MelodyOrPath | None = None,  # as in `Lyricist.write`
+    prefer: ToneTemplate | str | None = None,  # as in `Lyricist.write`
+    prefer_weight: float = 0.0,  # as in `Lyricist.write`
 ) -> WriteRequest:
     "Check a request before a model is loaded. Raises `ArgumentError`, which names the argument."
     sampling = SamplingConfig(n, seed, temperature, top_p, "sample" if method is None else method)
@@ -135,8 +156,9 @@ def check_request(
         raise ArgumentError("rhyme", rhyme, problem, False)
     weights = check_sort_by(sort_by) if sort_by is not None else None
     template = _requested_template(tones, melody, scheme)
-    topic = check_topic(topic)
-    return WriteRequest(topic, with_rhyme(template, rhyme, grade, reader), sampling, weights)
+    preferred = _check_preference(template, prefer, prefer_weight, sampling.method)
+    template = with_rhyme(template, rhyme, grade, reader)
+    return WriteRequest(check_topic(topic), template, sampling, weights, preferred, prefer_weight)
 
 # %% ../../nbs/lib/writing/request.ipynb #c55524d0
 def refuse_words(

@@ -23,6 +23,7 @@ from ..errors import ArgumentError, CantolyricError
 from ..generation import Sampling
 from ..reading import Reader
 from ..template.template import ToneTemplate
+from .preference import preference_logits
 
 # %% ../../nbs/lib/writing/sampler.ipynb #smp00006
 Cancel = threading.Event | Callable[[], bool] | None
@@ -150,11 +151,14 @@ def draw_columns(
     return torch.minimum((cumulative <= threshold).sum(-1), last)
 
 
-def _choose(logits: torch.Tensor, allowed: torch.Tensor, rows: Sequence[Row], sampling: Sampling) -> torch.Tensor:
+def _choose(
+    logits: torch.Tensor, allowed: torch.Tensor, preferred: torch.Tensor | None, rows: Sequence[Row], sampling: Sampling
+) -> torch.Tensor:
     "Choose the column of each row's next token, and add its NLL to the row."
     logits = logits.masked_fill(~allowed, -torch.inf)
     check_logits(logits, lambda r: f"candidate {r}, after {len(rows[r].ids)} tokens")
-    columns = draw_columns(logits, [row.rng for row in rows], sampling)
+    weighted = logits if preferred is None else logits + preferred
+    columns = draw_columns(weighted, [row.rng for row in rows], sampling)
     nll = -logits.double().log_softmax(-1).gather(1, columns[:, None])[:, 0] / np.log(2)
     for row, bits in zip(rows, nll.tolist(), strict=True):
         row.bits += bits
@@ -190,13 +194,19 @@ class _Batch:
         if is_forced(allowed):
             columns = allowed.int().argmax(1)
         else:
-            columns = _choose(self._logits(ids), allowed, self.rows, self.sampling)
+            columns = _choose(self._logits(ids), allowed, self._preferred(ids), self.rows, self.sampling)
         self._expand()
         tokens = ids[columns]
         for row, token in zip(self.rows, tokens.tolist(), strict=True):
             row.add(token)
         self.context.add(tokens)
         self._drop_ended()
+
+    def _preferred(self, ids: torch.Tensor) -> torch.Tensor | None:  # float32 (rows, k)
+        "Return what the constraints add to the logits of some tokens."
+        constraints, states = [row.constraint for row in self.rows], [row.state for row in self.rows]
+        weights = preference_logits(constraints, states, ids.cpu().numpy())
+        return None if weights is None else torch.from_numpy(weights).to(ids.device)
 
     def _logits(self, ids: torch.Tensor) -> torch.Tensor:  # float32 (rows, k)
         "Compute the logits of some tokens in every row."
