@@ -2,6 +2,7 @@
 
 python benchmarks/masks.py            writes benchmarks/results/masks.json; one thread, wall-clock time: run it on an
                                       idle machine
+python benchmarks/masks.py melody     only the part about melodies, written into the same file
 python benchmarks/masks.py --small    2 lines of 4 slots and one template, to try the script; prints, writes nothing
 With --cpu as well: processor time, for a busy machine; it adds about half a microsecond to each figure.
 
@@ -17,6 +18,8 @@ verse             template ready and every first visit, without and with the adv
 in generate       one call of the logits processor per step, for batches of 1 and 32 texts of one template: our
                   `ToneLogitsProcessor` and `xgrammar.contrib.hf.LogitsProcessor`, with logits that are ready; the
                   first texts, and texts whose masks have been computed before
+melody            the same walks under `Melody.constraint()`, for random tunes of 8 phrases of 9 notes, next to digits;
+                  no peer has such a constraint
 
 The texts are random allowed tokens, so all engines that read by characters walk the same way; the reader in context has
 its own texts. Every mask of a peer is compared with ours, bit by bit; xgrammar 0.2.8 forgets a token now and then
@@ -40,7 +43,7 @@ import numpy as np
 import outlines_core
 import torch
 import xgrammar
-from _common import made, write
+from _common import RESULTS, made, write
 from llguidance.gbnf_to_lark import any_to_lark
 from xgrammar.contrib.hf import LogitsProcessor as XGrammarProcessor
 
@@ -48,6 +51,7 @@ from cantolyric._published import published
 from cantolyric.constraint.automaton import ToneConstraint
 from cantolyric.constraint.decoding import random_ids
 from cantolyric.constraint.vocabulary import TokenTable
+from cantolyric.melody import Melody
 from cantolyric.reading import as_reader
 from cantolyric.template.lexicon import lexicon_of
 from cantolyric.template.template import ToneTemplate
@@ -98,7 +102,8 @@ class Ours:
             return [timed(lambda: self.build(folder))[0] for _ in range(3)]
 
     def ready(self, template):
-        self.c = ToneConstraint(str(template), self.table, self.reader)
+        given = template if template.moves else str(template)  # digits are parsed, as a user's are
+        self.c = ToneConstraint(given, self.table, self.reader)
         self.s = self.c.start()
 
     def again(self):
@@ -368,6 +373,26 @@ def templates(n, lines, slots):
     ]
 
 
+def tunes(n, phrases, notes):
+    "Constraints of random tunes, whose intervals have at most seven semitones."
+    rng = np.random.default_rng(25)
+    pitches = 60 + rng.integers(-7, 8, (n, phrases, notes)).cumsum(-1) // 2
+    return [Melody.parse(" | ".join(" ".join(map(str, p)) for p in tune)).constraint() for tune in pitches]
+
+
+def melodies(bpe, n, lines, slots):
+    "Masks under the direction rule of melodies, next to those under digits."
+    engine = Ours(bpe, None)
+    engine.build()
+    gc.disable()
+    out = {}
+    for name, todo in (("digits", templates(n, lines, slots)), ("melody", tunes(n, lines, slots))):
+        rng = np.random.default_rng(23)
+        out[name] = summary([walk(engine, template, rng=rng)[0] for template in todo])
+    gc.enable()
+    return out | made("numpy")
+
+
 def measure(name, bpe, todo, texts=None, masks=None):
     "Everything about one engine but its memory; and for each template the text of its walk, and the masks."
     engine = Ours(bpe, READERS[name]) if name in READERS else ENGINES[name.split(",")[0]](bpe, name.split(", ")[1])
@@ -435,6 +460,7 @@ def main(lines=8, slots=9, n_ours=12, n_peers=2, keep=True):
         tokens_that_are_pieces_of_characters=sum(inside),
         ratios_to_the_quickest_peer=ratios(found),
         in_generate=processors(bpe, todo[0], (1, 32)),
+        melody=melodies(bpe, n_ours, lines, slots),
     )
     result |= made("llguidance", "xgrammar", "outlines-core", "numpy")
     if keep:
@@ -443,5 +469,16 @@ def main(lines=8, slots=9, n_ours=12, n_peers=2, keep=True):
         print(json.dumps(result, indent=1))
 
 
+def add_melodies():
+    "Measure the part about melodies alone."
+    result = json.loads((RESULTS / "masks.json").read_text(encoding="utf-8"))
+    write("masks", result | dict(melody=melodies(published("Qwen2"), 12, 8, 9)))
+
+
 if __name__ == "__main__":
-    main(2, 4, 1, 1, keep=False) if "--small" in sys.argv else main()
+    if "melody" in sys.argv:
+        add_melodies()
+    elif "--small" in sys.argv:
+        main(2, 4, 1, 1, keep=False)
+    else:
+        main()

@@ -4289,6 +4289,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'cantolyric/writing/lyricist.py'),
                                              'cantolyric.writing.lyricist._Gaps.written': ( 'lib/writing/lyricist.html#_gaps.written',
                                                                                             'cantolyric/writing/lyricist.py'),
+                                             'cantolyric.writing.lyricist._check_masked': ( 'lib/writing/lyricist.html#_check_masked',
+                                                                                            'cantolyric/writing/lyricist.py'),
                                              'cantolyric.writing.lyricist._sorted': ( 'lib/writing/lyricist.html#_sorted',
                                                                                       'cantolyric/writing/lyricist.py'),
                                              'cantolyric.writing.lyricist.max_new_tokens': ( 'lib/writing/lyricist.html#max_new_tokens',

@@ -53,5 +53,5 @@ def test_lesson_03_quotes_these_figures():
     quoted = [percent(x) for x in (*inside.values(), DIRECTION["same"], DIRECTION["opposes"], DIRECTION["holds"])]
     quoted += [percent(MELODY["rule"]["admitted"]), f"{MELODY['rule']['classes_per_note']} of 4 classes"]
     quoted += [f"{MELODY['pairs']:,}", f"{DIRECTION['pairs_whose_class_changes']:,}", f"{MELODY['songs']} "]
-    quoted += [f"{DIRECTION['oppositions']} oppositions", percent(TABLE["same_class_moves"]["3"]["falls"])]
+    quoted += [f"{DIRECTION['oppositions']} opposing pairs", percent(TABLE["same_class_moves"]["3"]["falls"])]
     assert [x for x in quoted if x not in text] == []

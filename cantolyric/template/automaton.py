@@ -96,7 +96,7 @@ class Automaton:
         state: TemplateState,
         char: str,  # any one character
     ) -> TemplateState | None:
-        """Return the state after one more character; None if no matching text continues this way.
+        """Return the state after one more character; None once a character whose reading is certain doesn't fit.
 
         English words and numbers are checked when they end."""
         if char in LINE_ENDS:

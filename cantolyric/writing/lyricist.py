@@ -69,6 +69,16 @@ def max_new_tokens(
     return 4 * slots
 
 
+def _check_masked(masked: bool, request: WriteRequest, **wishes: Any) -> None:
+    "Raise `ArgumentError` unless `masked` is a bool that agrees with a request and its other wishes."
+    if not isinstance(masked, bool):
+        raise ArgumentError("masked", masked, "expected True or False")
+    if not masked:
+        # English words are inserted between masked parts.
+        words = str(request.template) if has_words(request.template) else ""
+        check_unmasked(request.sampling.method, **wishes, tones=words)
+
+
 @dataclass(frozen=True)
 class _Gaps:
     "The lines to write in a text whose other lines stay."
@@ -183,15 +193,10 @@ class Lyricist:
         Searches ignore the seed. Bits are those of the text as written, before simplified characters are replaced.
         """
         start = time.perf_counter()
-        if method is None:
-            method = self.default_method(temperature, top_p, masked) if prefer is None else "sample"
+        method = self.default_method(temperature, top_p, masked, prefer) if method is None else method
         choices = (n, temperature, top_p, scheme, method, rhyme, grade, sort_by, self.reader, seed)
         request = check_request(topic, tones, *choices, melody, prefer, prefer_weight)
-        if not isinstance(masked, bool):
-            raise ArgumentError("masked", masked, "expected True or False")
-        if not masked:
-            tones = str(tones) if has_words(request.template) else ""  # English words are inserted between masked parts
-            check_unmasked(method, keep=keep, words=words, rhyme=rhyme, tones=tones, prefer=prefer)
+        _check_masked(masked, request, keep=keep, words=words, rhyme=rhyme, prefer=prefer)
         is_cancelled(cancel)
         found = distinct_texts(self._task(request, keep, words, masked, cancel), request.sampling)
         made = [Candidate(t, request.template.check(t, self.reader), bits / (len(t) + 1)) for t, bits in found.items()]
@@ -202,9 +207,10 @@ class Lyricist:
         temperature: float = SamplingConfig.temperature,
         top_p: float = SamplingConfig.top_p,
         masked: bool = True,
+        prefer: ToneTemplate | str | None = None,
     ) -> str:
-        "Return what `write` uses by default: `search` for a large model, unless sampling parameters are set."
-        usual = SamplingConfig(temperature=temperature, top_p=top_p) == SamplingConfig()
+        "Return what `write` uses by default: `search` for a large model, unless its arguments only concern samples."
+        usual = SamplingConfig(temperature=temperature, top_p=top_p) == SamplingConfig() and prefer is None
         return "search" if self.is_large and masked is True and usual else "sample"
 
     def stream(
