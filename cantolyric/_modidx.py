@@ -1732,6 +1732,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'cantolyric/evaluation/metrics.py'),
                                                'cantolyric.evaluation.metrics.topic_share': ( 'lib/evaluation/metrics.html#topic_share',
                                                                                               'cantolyric/evaluation/metrics.py'),
+                                               'cantolyric.evaluation.metrics.without_simplified_warnings': ( 'lib/evaluation/metrics.html#without_simplified_warnings',
+                                                                                                              'cantolyric/evaluation/metrics.py'),
                                                'cantolyric.evaluation.metrics.word_line_share': ( 'lib/evaluation/metrics.html#word_line_share',
                                                                                                   'cantolyric/evaluation/metrics.py')},
             'cantolyric.evaluation.ratings': { 'cantolyric.evaluation.ratings._check_answered': ( 'lib/evaluation/ratings.html#_check_answered',

@@ -71,6 +71,14 @@ def small():
     )
 
 
+@pytest.mark.filterwarnings("error")
+def test_simplified_characters_of_a_model_are_not_reported(small):
+    text, request = "医生听歌", dict(topic="夜雨", tones="3333")
+    assert slot_report([text], ["3333"]).slots == 4
+    assert count_texts([text], [request], small)[0].shape == (1, len(COUNTS))
+    rhyme_share([text])
+
+
 def test_slots_and_lengths():
     human = "落緊嘅雨\n洗淨條街"
     t = ToneTemplate.of(human)

@@ -18,7 +18,13 @@ from ..data.corpora import load_corpus
 from ..data.pairs import lyric_pairs
 from ..data.topics import is_about
 from ..errors import MissingDependencyError
-from .metrics import reference_model, register_marks, request_template, rhyme_grades
+from cantolyric.evaluation.metrics import (
+    reference_model,
+    register_marks,
+    request_template,
+    rhyme_grades,
+    without_simplified_warnings,
+)
 from ..ngram import KneserNey
 from ..overlap import NgramOverlap
 from ..reading import Reader
@@ -173,6 +179,7 @@ def _count_rhymes(counts: TextCounts, text: str, template: ToneTemplate, reader:
         setattr(counts, f"ends{k}", ends.count(k))
 
 # %% ../../nbs/lib/evaluation/counts.ipynb #bc8477a7
+@without_simplified_warnings()
 def count_texts(
     texts: Sequence[str | None],  # one per request; None: nothing was written, and the request does not count
     requests: Sequence[dict],  # with topic and tones
