@@ -320,3 +320,8 @@ def test_missing_or_strange_verses(tmp_path):
     with pytest.raises(ParseError, match="not UTF-8"):
         load_verses(tmp_path / "big5.jsonl")
     assert len(load_verses(write(tmp_path / "empty.jsonl", ""))) == 0
+
+
+def test_no_example_has_simplified_characters_that_would_be_misread():
+    simplified = default_reader().simplified
+    assert [x for split in SPLITS for x in lyric_pairs(split)["lyrics"] if simplified(x)] == []

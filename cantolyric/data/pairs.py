@@ -126,13 +126,13 @@ def _verse_pieces(split: str, path: str | Path | None, avoid: Sequence[str]) -> 
 def _labels(
     batch: dict[str, list],  # columns lyrics and topic, "" if none is given
 ) -> dict[str, list]:  # columns topic, keyword, tones, rhyme
-    'Label lyrics with topic, keyword, tones and rhyme; the topic is "" if none is found or a reading is missing.'
+    'Label lyrics with topic, keyword, tones and rhyme; the topic is "" if none is found or a character is misread.'
     rows = []
     for lyrics, given in zip(batch["lyrics"], batch["topic"]):
         lines = lyrics.split("\n")
         keyword, tones = topic_of(lines), "/".join(map(default_reader().tones, lines))
         topic = given or keyword and topic_beside(lyrics, keyword)
-        usable = topic and len(tones) == len(lyrics)
+        usable = topic and len(tones) == len(lyrics) and not default_reader().simplified(lyrics)
         rows.append((topic if usable else "", keyword or "", tones, rhyme_letters(lines)))
     return {name: [row[k] for row in rows] for k, name in enumerate(("topic", "keyword", "tones", "rhyme"))}
 
