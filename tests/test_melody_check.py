@@ -387,3 +387,11 @@ def test_lesson_03_glosses_each_line_with_its_reading():
     assert len(pairs) >= 15
     for characters, jyutping in pairs:
         assert default_reader().jyutping(characters) == jyutping.split(), characters
+
+
+def test_uncertain_readings_are_marked():
+    check = Melody.parse("G4 G4 F4").check("我到呀")
+    assert [n.marked for n in check.lines[0].notes] == ["ngo5", "dou3?", "aa4~"]
+    assert "ngo5 dou3? aa4~" in str(check) and check.legend in str(check) and "~ the sources differ" in check.legend
+    assert ">dou3?<" in check._repr_html_() and "? guessed" in check._repr_html_()
+    assert Melody.parse("G4 G4").check("見到").legend == ""
