@@ -343,7 +343,8 @@ def test_check_a_file(run, tmp_path):
     assert code == 1 and (data["ok"], data["moves"], data["fights"]) == (False, 5, 2)
     first = data["lines"][0]
     assert [m["right"] for m in first["moves"]] == [True, False, False] and first["line"] == 2
-    assert first["notes"][1] == dict(pitch="D4", midi=62, char="雨", jyutping="jyu5", tone_class="4", fits="02")
+    note = dict(pitch="D4", midi=62, char="雨", jyutping="jyu5", confidence="agreed", tone_class="4", fits="02")
+    assert first["notes"][1] == note
     assert run(*where, "--text", RIGHT)[0] == 0
     code, out, _ = run("--melody", "t.abc", "right.txt")
     assert code == 1 and "with phrases of 4,3 notes" in out
