@@ -343,7 +343,8 @@ def test_check_a_file(run, tmp_path):
     assert code == 1 and (data["ok"], data["moves"], data["fights"]) == (False, 5, 2)
     first = data["lines"][0]
     assert [m["right"] for m in first["moves"]] == [True, False, False] and first["line"] == 2
-    assert first["notes"][1] == dict(pitch="D4", midi=62, char="雨", jyutping="jyu5", tone_class="4", fits="02")
+    note = dict(pitch="D4", midi=62, char="雨", jyutping="jyu5", confidence="agreed", tone_class="4", fits="02")
+    assert first["notes"][1] == note
     assert run(*where, "--text", RIGHT)[0] == 0
     code, out, _ = run("--melody", "t.abc", "right.txt")
     assert code == 1 and "with phrases of 4,3 notes" in out
@@ -387,3 +388,11 @@ def test_lesson_03_glosses_each_line_with_its_reading():
     assert len(pairs) >= 15
     for characters, jyutping in pairs:
         assert default_reader().jyutping(characters) == jyutping.split(), characters
+
+
+def test_uncertain_readings_are_marked():
+    check = Melody.parse("G4 G4 F4").check("我到呀")
+    assert [n.marked for n in check.lines[0].notes] == ["ngo5", "dou3?", "aa4~"]
+    assert "ngo5 dou3? aa4~" in str(check) and check.legend in str(check) and "~ the sources differ" in check.legend
+    assert ">dou3?<" in check._repr_html_() and "? guessed" in check._repr_html_()
+    assert Melody.parse("G4 G4").check("見到").legend == ""

@@ -89,6 +89,7 @@ def _line_data(line: "CheckedLine") -> dict[str, Any]:
             midi=n.note and n.note.pitch,
             char=n.char,
             jyutping=n.jyutping or None,
+            confidence=n.confidence,
             tone_class=n.tone_class,
             fits=n.fits,
         )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from ..confidence import legend, marked
 from ..english import check_counts
 from ..errors import ArgumentError
 from ..lyricfile import LyricFile, parse_lyrics
@@ -39,6 +40,16 @@ class CheckedNote:
     def jyutping(self) -> str:
         "The reading; empty if there is none."
         return self.sung.jyutping or "" if self.sung else ""
+
+    @property
+    def confidence(self) -> str | None:
+        "How far the sources support the reading, as in `cantolyric.confidence`; None if there is none."
+        return self.sung.confidence if self.sung else None
+
+    @property
+    def marked(self) -> str:
+        "The Jyutping, with a mark if it is uncertain; empty if there is no reading."
+        return marked(self.jyutping, self.confidence) if self.jyutping else ""
 
     @property
     def tone_class(self) -> str:
@@ -201,7 +212,7 @@ class CheckedLine:
 
     def __str__(self) -> str:
         name = f"{self.number}." if self.number else f"(phrase {self.phrase})"
-        readings = " ".join(n.jyutping or n.tone_class for n in self.notes if n.sung)
+        readings = " ".join(n.marked or n.tone_class for n in self.notes if n.sung)
         tune = _chain([n.pitch for n in self.notes if n.note], [m.tune if m else None for m in self.all_moves])
         tones = _chain([n.tone_class for n in self.notes if n.note], [m.tones if m else None for m in self.all_moves])
         parts = [f"{name} {self.text}  {readings}".rstrip(), f"   tune  {tune}", f"   tones {tones}"]
@@ -279,8 +290,13 @@ class MelodyCheck(Playable):
         lengths = ",".join(map(str, self.other_phrases))
         return f"there are as many syllables as notes: with phrases of {lengths} notes, every syllable would have one"
 
+    @property
+    def legend(self) -> str:
+        "Explain the marks of uncertain readings; empty if there are none."
+        return legend(note.confidence for line in self.lines for note in line.notes)
+
     def __str__(self) -> str:
-        return "\n".join(filter(None, [*map(str, self.lines), self.summary, self.advice, self.hint]))
+        return "\n".join(filter(None, [*map(str, self.lines), self.legend, self.summary, self.advice, self.hint]))
 
     def _repr_html_(self) -> str:
         "Show the tune and the tones of each line, with the forbidden moves marked."
@@ -302,7 +318,7 @@ def check_melody(
     "Compare lyrics with a melody; `Melody.check` calls this. Raises `ArgumentError` for a bad reader or count."
     song = text if isinstance(text, LyricFile) else parse_lyrics(text)
     reader, own = as_reader(reader), check_counts(syllables)
-    read = [(line.number, sung_characters(line.text, reader, None, own)) for line in song.lines]
+    read = [(line.number, sung_characters(line.text, reader, None, own, confidence=True)) for line in song.lines]
     lines = [(number, found[0]) for number, found in read if found]
     checked = []
     for k in range(max(len(phrases), len(lines))):

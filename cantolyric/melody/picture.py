@@ -107,7 +107,7 @@ def _words(strip: _Strip) -> str:
     for k, n in enumerate(strip.line.notes):
         x, y = _x(k), strip.words
         out += _text(x, y, n.char or "–", 15 if n.sung and n.sung.free else 22, "lang='yue'")
-        out += _text(x, y + 16, n.jyutping or ("no note" if n.note is None else ""), 11)
+        out += _text(x, y + 16, n.marked or ("no note" if n.note is None else ""), 11)
         out += _text(x, y + 32, n.tone_class if n.sung else "", 12, "font-weight='bold'")
         if n.note is None:
             out += f"<rect x='{x - 24:g}' y='{_TOP - 12}' width='48' height='{y - _TOP - 8}' rx='4' fill='none' "
@@ -190,7 +190,7 @@ def check_html(
     "Show a checked melody: the result in words, and a strip per line."
     key = _KEY + (" Zigzags: forbidden moves." if check.fights else "")
     notes = [text[0].upper() + text[1:] + "." for text in (check.advice, check.hint) if text]
-    return strips_html([strip_html(line) for line in check.lines], (f"{check.summary}. {key}", *notes))
+    return strips_html([strip_html(line) for line in check.lines], (f"{check.summary}. {key}", check.legend, *notes))
 
 
 def check_page(
