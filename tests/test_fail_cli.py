@@ -502,6 +502,7 @@ def interrupted(args, module, text, tmp_path):
         cwd=tmp_path,
     )
     wait_for(tmp_path / "begun", process)
+    time.sleep(0.1)  # until the module sleeps: Python ignores an interrupt in some callbacks, such as of a closed file
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err

@@ -827,11 +827,12 @@ def no_training(config, **_):
     raise CantolyricError("stopped by the test")
 
 
-def no_loading(base="tiny", adapter=None, unambiguous_only=True, quantization=None, revision=None):
+def no_loading(base="tiny", adapter=None, **settings):
     "In place of `Lyricist.from_pretrained`: the tiny base is loaded only once."
-    if base == "tiny" and adapter is None and quantization in (None, "none") and revision is None:
+    usual = dict(reader=default_reader(), unambiguous_only=True, quantization="none")
+    if base == "tiny" and adapter is None and all(v in (None, usual.get(k)) for k, v in settings.items()):
         return lyricist()
-    return LOAD(base, adapter, unambiguous_only=unambiguous_only, quantization=quantization, revision=revision)
+    return LOAD(base, adapter, **settings)
 
 
 # ---- files that the library wrote itself, damaged since
