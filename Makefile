@@ -77,7 +77,8 @@ test-qwen: $(STAMP)
 	OMP_NUM_THREADS=2 $(BIN)/nbdev-test --flags qwen --n-workers 1 --do-print
 	$(BIN)/python -m pytest -m qwen
 
-lab: $(STAMP)
+lab: $(STAMP) # JupyterLab shows pictures (SVG) only in notebooks that it trusts
+	$(BIN)/jupyter trust nbs/*.ipynb nbs/solutions/*.ipynb > /dev/null
 	$(BIN)/jupyter lab nbs/index.ipynb
 
 readme: $(STAMP)
