@@ -3,12 +3,12 @@
 python benchmarks/melody_preference.py            writes benchmarks/results/melody_preference.json; about three minutes
 python benchmarks/melody_preference.py --small    two tunes and two texts of each; prints, writes nothing
 
-Random tunes of four phrases of seven notes, whose intervals have at most seven semitones. The tiny model with its
+Random tunes of four phrases of seven notes, whose intervals span at most seven semitones. The tiny model with its
 shipped adapter writes texts for each under the direction rule, with `prefer=melody.preference()` at several weights:
 
 inside_table         share of the moves between neighbouring syllables that the preferred template allows, in percent
-bits                 of the text under the direction rule, per character: what the preference costs
-reference_bits       per character, of the reference language model (a 5-gram with Kneser-Ney smoothing)
+bits                 bits per character of the text under the direction rule: what the preference costs
+reference_bits       bits per character under the reference language model (a 5-gram with Kneser-Ney smoothing)
 """
 
 import json

@@ -398,7 +398,7 @@ def test_the_tolerance_of_a_preference_grows_until_a_phrase_can_be_sung():
 @pytest.mark.parametrize(
     "arguments, problem",
     [
-        (dict(prefer="033"), r"prefer='033': its lines have \[3\] slots, those of the template \[2\]"),
+        (dict(prefer="033"), r"prefer='033': its lines have \[3\] slots, but the template's lines have \[2\]"),
         (dict(prefer=3), "prefer=3: expected a ToneTemplate"),
         (dict(prefer="03", prefer_weight=-1), "prefer_weight=-1: expected a number from 0 to 100"),
         (dict(prefer="03", method="search"), "method='search': is not compatible with prefer"),

@@ -52,7 +52,7 @@ def add_writing_options(
         "--prefer-weight",
         type=float,
         metavar="WEIGHT",
-        help=f"added to the logits of preferred tokens (default: {PREFER_WEIGHT:g})",
+        help=f"amount added to the logits of preferred tokens (default: {PREFER_WEIGHT:g})",
     )
     group.add_argument("--musicxml", metavar="OUT", help="write the tune with the first lyrics and their Jyutping")
     group.add_argument("--midi", metavar="OUT", help="write the tune with the first lyrics as a MIDI file")
@@ -105,7 +105,9 @@ def preference_settings(
     "Return the arguments of `Lyricist.write` for --prefer and --prefer-weight."
     if melody is None or args.prefer is None:
         if args.prefer_weight is not None:
-            raise CantolyricError("--prefer-weight says how much --prefer counts; add --prefer, or remove it")
+            raise CantolyricError(
+                "--prefer-weight says how much --prefer counts; add --prefer, or remove --prefer-weight"
+            )
         return {}
     weight = PREFER_WEIGHT if args.prefer_weight is None else args.prefer_weight
     return dict(prefer=melody.preference(args.prefer), prefer_weight=weight)

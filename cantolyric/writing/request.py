@@ -117,11 +117,11 @@ def _check_preference(template: ToneTemplate, prefer: ToneTemplate | str | None,
     prefer = ToneTemplate.parse(prefer) if isinstance(prefer, str) else prefer
     _require(isinstance(prefer, ToneTemplate), "prefer", prefer, "a ToneTemplate, such as melody.constraint('table')")
     lengths, wanted = ([len(line) for line in t.lines] for t in (prefer, template))
-    problem = f"its lines have {lengths} slots, those of the template {wanted}; make it for the same lines"
+    problem = f"its lines have {lengths} slots, but the template's lines have {wanted}; use lines of the same lengths"
     if lengths != wanted:
         raise ArgumentError("prefer", str(prefer), problem)
     if method not in ("sample", "best"):
-        problem = "is not compatible with prefer, which weights samples; use 'sample' or 'best'"
+        problem = "is not compatible with prefer, which only affects sampling; use 'sample' or 'best'"
         raise ArgumentError("method", method, problem)
     return prefer
 
