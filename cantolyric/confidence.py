@@ -15,6 +15,7 @@ from .characters import BLANKS, fold_variants
 from .double_readings import double_readings
 from cantolyric.pronunciation_data import (
     Utterance,
+    attested_readings,
     conversations,
     count_attested,
     folded_rime_words,
@@ -40,10 +41,11 @@ class ReadingSources:
         self,
         talks: Iterable[Iterable[Utterance]] | None = None,  # conversations; None: all of HKCanCor
     ) -> None:
+        counted = attested_readings() if talks is None else None  # cached: the unambiguous reader counts them, too
         talks = list(conversations().values() if talks is None else talks)
         self._dictionary = folded_rime_words()
         self._classes: dict[str, Counter[str]] = defaultdict(Counter)  # character -> classes, counted
-        for word, readings in count_attested(talks).items():
+        for word, readings in (counted or count_attested(talks)).items():
             if len(word) == 1:
                 for reading, n in readings.items():
                     self._classes[word][tone_classes(reading)[0]] += n

@@ -1,5 +1,6 @@
 """A melody as a constraint: brute force on small lexicons, random decodings on real ones, and writing with it."""
 
+import inspect
 import itertools
 import json
 from dataclasses import replace
@@ -393,6 +394,18 @@ def test_the_tolerance_of_a_preference_grows_until_a_phrase_can_be_sung():
     assert melody.preference("digits") == melody.template()
     with pytest.raises(ArgumentError, match="strictness='direction': expected one of: table, digits"):
         melody.preference("direction")
+
+
+def test_a_preference_is_in_the_scheme_of_the_template():
+    request = check_request("夜雨", "**", scheme="394052", prefer="39")
+    assert [slot.tones for slot in request.prefer.lines[0]] == [{1}, {2}]
+
+
+def test_the_help_names_the_default_weight(capsys):
+    assert main(["write", "--help"]) == 0
+    weight = inspect.signature(Lyricist.write).parameters["prefer_weight"].default
+    described = " ".join(capsys.readouterr().out.split("--prefer-weight WEIGHT")[-1].split())
+    assert f"(default: {weight:g})" in described.split("--")[0]
 
 
 @pytest.mark.parametrize(

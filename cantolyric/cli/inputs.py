@@ -105,11 +105,13 @@ def add_readings_option(
 def given_reader(
     args: argparse.Namespace,  # with the options --readings and --reader, if the command has them
 ) -> "Reader":
-    "Return the reader that the options choose."
+    "Return the reader that the options choose. A command gets the same one each time, so its tables are built once."
     from cantolyric.reading import Reader, as_reader
 
-    reader, readings = as_reader(getattr(args, "reader", None)), getattr(args, "readings", None)
-    return reader if readings is None else Reader(reader.words, readings)
+    if "given_reader" not in args:
+        reader, readings = as_reader(getattr(args, "reader", None)), getattr(args, "readings", None)
+        args.given_reader = reader if readings is None else Reader(reader.words, readings)
+    return args.given_reader
 
 
 def syllable_counts(

@@ -109,21 +109,24 @@ def _requested_template(tones: ToneTemplate | str | None, melody: MelodyOrPath |
     return melody.constraint()
 
 
-def _check_preference(template: ToneTemplate, prefer: ToneTemplate | str | None, weight: float, method: str) -> Any:
+def _checked_preference(
+    prefer: ToneTemplate | str | None, weight: float, scheme: str, template: ToneTemplate, method: str
+) -> ToneTemplate | None:
     "Return the tones to prefer, as a template with lines of the same lengths; None if there are none."
     _require(is_number(weight, 0, 100), "prefer_weight", weight, "a number from 0 to 100")
     if prefer is None:
         return None
-    prefer = ToneTemplate.parse(prefer) if isinstance(prefer, str) else prefer
-    _require(isinstance(prefer, ToneTemplate), "prefer", prefer, "a ToneTemplate, such as melody.constraint('table')")
-    lengths, wanted = ([len(line) for line in t.lines] for t in (prefer, template))
-    problem = f"its lines have {lengths} slots, but the template's lines have {wanted}; use lines of the same lengths"
+    preferred = ToneTemplate.parse(prefer, scheme) if isinstance(prefer, str) else prefer
+    if not isinstance(preferred, ToneTemplate):
+        raise ArgumentError("prefer", prefer, "expected a ToneTemplate, such as melody.constraint('table'), or digits")
+    lengths, wanted = ([len(line) for line in t.lines] for t in (preferred, template))
     if lengths != wanted:
-        raise ArgumentError("prefer", str(prefer), problem)
+        problem = f"its lines have {lengths} slots, but the template's lines have {wanted}"
+        raise ArgumentError("prefer", str(preferred), f"{problem}; use lines of the same lengths")
     if method not in ("sample", "best"):
         problem = "is not compatible with prefer, which only affects sampling; use 'sample' or 'best'"
         raise ArgumentError("method", method, problem)
-    return prefer
+    return preferred
 
 
 @renamed_keywords(rank="sort_by")
@@ -156,7 +159,7 @@ def check_request(
         raise ArgumentError("rhyme", rhyme, problem, False)
     weights = check_sort_by(sort_by) if sort_by is not None else None
     template = _requested_template(tones, melody, scheme)
-    preferred = _check_preference(template, prefer, prefer_weight, sampling.method)
+    preferred = _checked_preference(prefer, prefer_weight, scheme, template, sampling.method)
     template = with_rhyme(template, rhyme, grade, reader)
     return WriteRequest(check_topic(topic), template, sampling, weights, preferred, prefer_weight)
 
